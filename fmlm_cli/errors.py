@@ -1,0 +1,50 @@
+"""The project's errors.
+
+A `UserError` is something the user can put right: its message is one line that says what is wrong, where,
+and what to do. Commands print it without a traceback and exit with code 2. What only a programmer can cause
+is an `assert` or an ordinary exception.
+"""
+
+import difflib
+import errno
+from collections.abc import Iterable
+
+
+class UserError(ValueError):
+    """Something the user can put right; `str(error)` is one complete line."""
+
+
+class OutOfSpaceError(UserError):
+    """A write failed because the disk (or the user's quota) is full."""
+
+
+class Interrupted(Exception):
+    """A run was asked to stop (Ctrl-C, SIGTERM) and has left everything in order.
+
+    `exit_code` follows the shell's convention, 128 + signal number.
+    """
+
+    def __init__(self, message: str, exit_code: int) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
+
+
+def nearest(name: str, known: Iterable[str]) -> str | None:
+    """The known name most like `name`, or None if none is alike."""
+    found = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
+    return found[0] if found else None
+
+
+def unknown_name(kind: str, name: str, known: Iterable[str]) -> UserError:
+    """An error for a name that is not in a table: gives the nearest one and lists them all."""
+    names = list(known)
+    close = nearest(name, names)
+    hint = f"did you mean '{close}'? " if close else ""
+    return UserError(f"unknown {kind} '{name}': {hint}known are {', '.join(names)}")
+
+
+def is_out_of_space(error: BaseException) -> bool:
+    """Whether an exception says that the disk is full, also where a library hides the OSError in its text."""
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return True
+    return "No space left on device" in str(error) or "os error 28" in str(error)

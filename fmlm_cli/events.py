@@ -1,0 +1,71 @@
+"""What a recipe tells while it works: small facts, which a console (or nobody) turns into words.
+
+Recipes take `emit: Emit` and know nothing of consoles. Every event is a frozen dataclass.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+
+class Event:
+    """Base of everything that can be emitted."""
+
+
+@dataclass(frozen=True)
+class Note(Event):
+    """A plain sentence worth reading."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class Caution(Event):
+    """A sentence about something that may not be what the user wants."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class Table(Event):
+    """A small table of facts: a title and name-value rows."""
+
+    title: str
+    rows: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Progress(Event):
+    """How far a counted piece of work has come; `total` 0 means unknown.
+
+    `done` and `total` are in `unit`; `details` are figures to show beside the bar, such as
+    `{"documents": "12,345", "tokens/s": "250,000"}`. The same `task` is the same bar.
+    """
+
+    task: str
+    done: float
+    total: float
+    unit: str
+    details: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Trained(Event):
+    """One training record, as written to metrics.jsonl, with what a live line needs beside it."""
+
+    record: Mapping[str, float]
+    total_steps: int
+    seconds_left: float
+
+
+@dataclass(frozen=True)
+class Evaluated(Event):
+    """One evaluation record, as written to metrics.jsonl."""
+
+    record: Mapping[str, float | str]
+
+
+Emit = Callable[[Event], None]
+
+
+def ignore(event: Event) -> None:
+    """The `Emit` that says nothing."""

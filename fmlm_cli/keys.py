@@ -1,0 +1,103 @@
+"""Counter-based hashing: every random choice of the program is a pure function of where it is made.
+
+The generator is SplitMix64 (Steele, Lea & Flood, OOPSLA 2014) used by index instead of in sequence: the i-th
+output of the stream that starts at `key` is `mix(key + (i + 1) * GOLDEN)`, with `mix` David Stafford's
+variant 13 of the MurmurHash3 finalizer. In sequence it passes BigCrush. Keys themselves are made by absorbing
+words one by one through the same mixer, so that neighbouring seeds, rows and epochs give unrelated streams.
+
+There is no generator state anywhere: masks, orders and draws do not depend on batches, workers or ranks, and
+a resumed run makes the same choices. All functions are vectorised over numpy uint64 arrays and broadcast.
+"""
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+UInt64s = npt.NDArray[np.uint64]
+
+GOLDEN = np.uint64(0x9E3779B97F4A7C15)
+_FEISTEL_ROUNDS = 8
+
+
+def _as_words(values: Any) -> UInt64s:
+    """Integers (negative ones in two's complement) as uint64 words."""
+    array = np.asarray(values)
+    if array.dtype == np.uint64:
+        return array
+    if array.dtype.kind == "O":  # a Python int of 2**63 or more
+        return np.asarray([int(v) & 0xFFFFFFFFFFFFFFFF for v in array.ravel()], np.uint64).reshape(array.shape)
+    assert array.dtype.kind in "iub", f"keys are made of integers, not {array.dtype}"
+    return array.astype(np.int64).view(np.uint64) if array.dtype.kind == "i" else array.astype(np.uint64)
+
+
+def _mix(z: UInt64s) -> UInt64s:
+    """Stafford's variant 13 finalizer, a bijection of 64-bit words. Works on a copy of its own."""
+    z = np.array(z, dtype=np.uint64, copy=True)
+    z ^= z >> np.uint64(30)
+    z *= np.uint64(0xBF58476D1CE4E5B9)
+    z ^= z >> np.uint64(27)
+    z *= np.uint64(0x94D049BB133111EB)
+    z ^= z >> np.uint64(31)
+    return z
+
+
+def derive(*words: Any) -> UInt64s:
+    """A key from a tuple of integers or integer arrays (broadcast together).
+
+    `derive(seed, stream, row, epoch)`: the order of the words matters, and so does their number.
+    """
+    with np.errstate(over="ignore"):
+        key = np.asarray(GOLDEN * np.uint64(len(words)))
+        for word in words:
+            key = _mix((key ^ _as_words(word)) + GOLDEN)
+    return key
+
+
+def bits(key: Any, index: Any) -> UInt64s:
+    """64 random bits: output number `index` of the stream that `key` starts."""
+    with np.errstate(over="ignore"):
+        return _mix(_as_words(key) + (_as_words(index) + np.uint64(1)) * GOLDEN)
+
+
+def uniform(random_bits: UInt64s) -> npt.NDArray[np.float64]:
+    """Random bits as float64 in [0, 1), with 53 bits of resolution."""
+    return np.asarray((random_bits >> np.uint64(11)) * 2.0**-53)
+
+
+def below(random_bits: UInt64s, n: Any) -> npt.NDArray[np.int64]:
+    """Random bits as an integer in [0, n), for 0 < n <= 2**31; its bias is below n / 2**32 (Lemire 2019)."""
+    with np.errstate(over="ignore"):
+        product = (random_bits >> np.uint64(32)) * _as_words(n)
+    return (product >> np.uint64(32)).astype(np.int64)
+
+
+def permute(index: Any, n: int, key: int | np.integer | UInt64s) -> npt.NDArray[np.int64]:
+    """Images of `index` under a pseudo-random permutation of range(n), without building the permutation.
+
+    A balanced Feistel network over the smallest even number of bits that holds n, walked until the image
+    falls into range (Black & Rogaway 2002, "Ciphers with arbitrary finite domains"); under four steps are
+    expected. `index`: int64 of any shape, each in [0, n). `key` broadcasts against `index`, so that every
+    index may have a permutation of its own.
+    """
+    indices = np.asarray(index, dtype=np.int64)
+    assert n > 0
+    assert indices.size == 0 or (indices.min() >= 0 and indices.max() < n)
+    half = np.uint64(max(1, ((n - 1).bit_length() + 1) // 2))
+    low = np.uint64((1 << int(half)) - 1)
+    round_keys = [bits(key, r) for r in range(_FEISTEL_ROUNDS)]
+
+    def once(x: UInt64s, chosen: Any) -> UInt64s:
+        left, right = x >> half, x & low
+        for round_key in round_keys:
+            k = np.broadcast_to(round_key, indices.shape)[chosen]
+            left, right = right, left ^ (bits(k, right) & low)
+        return (left << half) | right
+
+    everything = np.ones(indices.shape, dtype=bool)
+    image = once(indices.astype(np.uint64)[everything], everything).reshape(indices.shape)
+    outside = image >= np.uint64(n)
+    while outside.any():
+        image[outside] = once(image[outside], outside)
+        outside = image >= np.uint64(n)
+    return image.astype(np.int64)

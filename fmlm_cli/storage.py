@@ -1,0 +1,166 @@
+"""Files: atomic writes, hashes, output folders that appear only when complete, the run directory's layout."""
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fmlm_cli.errors import OutOfSpaceError, UserError, is_out_of_space
+
+MANIFEST = "manifest.json"
+RUN_CONFIG = "config.yaml"
+METRICS = "metrics.jsonl"
+
+
+@dataclass(frozen=True)
+class RunDirectory:
+    """Where things lie in a run: config.yaml, metrics.jsonl, checkpoints/step-N/, final/, plots/."""
+
+    root: Path
+
+    @property
+    def config(self) -> Path:
+        """The resolved settings, themselves a valid input."""
+        return self.root / RUN_CONFIG
+
+    @property
+    def metrics(self) -> Path:
+        """One JSON object a line."""
+        return self.root / METRICS
+
+    @property
+    def checkpoints(self) -> Path:
+        """Holds one folder step-N for each checkpoint kept."""
+        return self.root / "checkpoints"
+
+    @property
+    def final(self) -> Path:
+        """The finished model, a plain Hugging Face folder; exists only when the run is complete."""
+        return self.root / "final"
+
+    @property
+    def plots(self) -> Path:
+        """Pictures."""
+        return self.root / "plots"
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether the run has left its final model."""
+        return (self.final / "config.json").is_file()
+
+
+def sha256_of_file(path: Path) -> str:
+    """Hex SHA-256 of a file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def sha256_of_json(value: Any) -> str:
+    """Hex SHA-256 of a value's canonical JSON (sorted keys, no blanks, UTF-8)."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return hashlib.sha256(text.encode("utf-8", errors="surrogatepass")).hexdigest()
+
+
+@contextlib.contextmanager
+def clear_disk_errors(where: Path) -> Iterator[None]:
+    """Turn "no space left" and "permission denied", from any library, into one clear line."""
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        if is_out_of_space(error):
+            raise OutOfSpaceError(
+                f"no space left on the disk while writing {where}: free some, or choose another --out"
+            ) from error
+        if isinstance(error, PermissionError):
+            raise UserError(f"cannot write {error.filename or where}: permission denied; choose another --out") from error
+        raise
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a small text file whole or not at all (a temporary file beside it, then renamed)."""
+    temporary = path.with_name(f".{path.name}.partial")
+    with clear_disk_errors(path):
+        try:
+            with temporary.open("w", encoding="utf-8", newline="\n") as file:
+                file.write(text)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write indented JSON whole or not at all."""
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON file that fmlm or Hugging Face wrote; damage is a `UserError` with file and line."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except json.JSONDecodeError as error:
+        raise UserError(f"{path}:{error.lineno}: not valid JSON ({error.msg}); the file is damaged") from None
+    except UnicodeDecodeError:
+        raise UserError(f"{path}: not a UTF-8 text file; the file is damaged") from None
+
+
+def _sync_tree(folder: Path) -> None:
+    """Flush a finished folder to the disk, so that a power cut cannot leave it named but empty."""
+    for path in sorted(folder.rglob("*")):
+        if path.is_file():
+            with path.open("rb") as file:
+                os.fsync(file.fileno())
+
+
+@contextlib.contextmanager
+def complete_folder(target: Path) -> Iterator[Path]:
+    """Fill a temporary folder beside `target`; it takes the target's name only if the block succeeds.
+
+    An existing target is replaced at that moment and not before. Whatever ends the block early (an error,
+    Ctrl-C, SIGTERM) leaves the target as it was and removes what was half-written.
+    """
+    temporary = target.with_name(f".{target.name}.partial")
+    with clear_disk_errors(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir()
+        try:
+            yield temporary
+            _sync_tree(temporary)
+            if target.exists():
+                old = target.with_name(f".{target.name}.replaced")
+                shutil.rmtree(old, ignore_errors=True)
+                target.rename(old)
+                temporary.rename(target)
+                shutil.rmtree(old)
+            else:
+                temporary.rename(target)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+
+def claim_output(target: Path, *, marker: str, overwrite: bool, resume: bool) -> None:
+    """Check that `target` may be written to; nothing is touched.
+
+    `marker` is the file by which a folder shows that fmlm made it: --overwrite never removes anything else.
+    Raises `UserError` for a file in the way, or a folder with contents that was neither to be resumed nor
+    overwritten.
+    """
+    if target.exists() and not target.is_dir():
+        raise UserError(f"{target} is a file, not a folder: choose another --out")
+    if not target.is_dir() or not any(target.iterdir()):
+        return
+    if overwrite and not (target / marker).is_file():
+        raise UserError(f"{target} was not made by this command (it has no {marker}): remove it yourself, or choose another --out")
+    if resume and not (target / marker).is_file():
+        raise UserError(f"{target} is not empty and holds nothing to resume (no {marker}): choose another --out")
+    if not (overwrite or resume):
+        raise UserError(f"{target} is not empty: pass --resume to go on, --overwrite to replace it, or choose another --out")
