@@ -26,7 +26,9 @@ def _as_words(values: Any) -> UInt64s:
     if array.dtype == np.uint64:
         return array
     if array.dtype.kind == "O":  # a Python int of 2**63 or more
-        return np.asarray([int(v) & 0xFFFFFFFFFFFFFFFF for v in array.ravel()], np.uint64).reshape(array.shape)
+        return np.asarray([int(v) & 0xFFFFFFFFFFFFFFFF for v in array.ravel()], np.uint64).reshape(
+            array.shape
+        )
     assert array.dtype.kind in "iub", f"keys are made of integers, not {array.dtype}"
     return array.astype(np.int64).view(np.uint64) if array.dtype.kind == "i" else array.astype(np.uint64)
 

@@ -79,7 +79,9 @@ def clear_disk_errors(where: Path) -> Iterator[None]:
                 f"no space left on the disk while writing {where}: free some, or choose another --out"
             ) from error
         if isinstance(error, PermissionError):
-            raise UserError(f"cannot write {error.filename or where}: permission denied; choose another --out") from error
+            raise UserError(
+                f"cannot write {error.filename or where}: permission denied; choose another --out"
+            ) from error
         raise
 
 
@@ -159,8 +161,14 @@ def claim_output(target: Path, *, marker: str, overwrite: bool, resume: bool) ->
     if not target.is_dir() or not any(target.iterdir()):
         return
     if overwrite and not (target / marker).is_file():
-        raise UserError(f"{target} was not made by this command (it has no {marker}): remove it yourself, or choose another --out")
+        raise UserError(
+            f"{target} was not made by this command (it has no {marker}): remove it yourself, or choose another --out"
+        )
     if resume and not (target / marker).is_file():
-        raise UserError(f"{target} is not empty and holds nothing to resume (no {marker}): choose another --out")
+        raise UserError(
+            f"{target} is not empty and holds nothing to resume (no {marker}): choose another --out"
+        )
     if not (overwrite or resume):
-        raise UserError(f"{target} is not empty: pass --resume to go on, --overwrite to replace it, or choose another --out")
+        raise UserError(
+            f"{target} is not empty: pass --resume to go on, --overwrite to replace it, or choose another --out"
+        )

@@ -1,0 +1,162 @@
+"""Rows of tokens: any row of any pass, found without reading those before it."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from fmlm_cli import keys
+from fmlm_cli.corpus.packing import Frame, Packing, Plan, plan_rows
+from fmlm_cli.corpus.store import Spans, TokenStore
+from fmlm_cli.corpus.tokenizers import SpecialTokens, special_tokens
+from fmlm_cli.errors import UserError
+
+Int64s = npt.NDArray[np.int64]
+
+_ORDER, _SUBSET = 0x0DE2, 0x5B5E7  # streams of the hash: one for each kind of choice
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Rows of tokens, before any masking. Arrays are [rows, length].
+
+    `input_ids`: int64, padded. `position_ids`: int64, counted from 0 in each document (packing documents) or
+    each row. `segments`: int64, 0 for padding, 1, 2, ... for the parts of a row that see only themselves.
+    `word_starts`, `maskable`: bool; special tokens, unknown tokens and padding are not maskable.
+    `row_ids`: int64[rows], the rows' identities, which their masks depend on.
+    """
+
+    input_ids: Int64s
+    position_ids: Int64s
+    segments: Int64s
+    word_starts: npt.NDArray[np.bool_]
+    maskable: npt.NDArray[np.bool_]
+    row_ids: Int64s
+
+
+class RowReader:
+    """The rows of one split of a store under one packing.
+
+    `max_rows` keeps a fixed, pseudo-random subset that depends on nothing but the rows' number.
+    """
+
+    def __init__(
+        self,
+        store: TokenStore,
+        split: str,
+        *,
+        packing: Packing,
+        sequence_length: int,
+        max_rows: int | None = None,
+    ) -> None:
+        self._split = store.split(split)
+        self._identity = store.identity(split)
+        self._special = special_tokens(store.tokenizer)
+        self.frame = frame_of(self._special)
+        if sequence_length <= self.frame.size:
+            raise UserError(
+                f"sequence_length {sequence_length} leaves no room for text beside {self.frame.size} special tokens"
+            )
+        self.plan: Plan = plan_rows(self._split.lengths, packing, sequence_length, self.frame)
+        self._never_masked = np.zeros(store.vocabulary, np.bool_)
+        self._never_masked[list(self._special.never_masked)] = True
+        self._rows = min(len(self.plan), max_rows or len(self.plan))
+
+    def __len__(self) -> int:
+        return self._rows
+
+    @property
+    def sequence_length(self) -> int:
+        """Positions in a row."""
+        return self.plan.sequence_length
+
+    def read(self, index: Int64s) -> Rows:
+        """Rows number `index` (int64[n], each in [0, len(self)))."""
+        number = (
+            keys.permute(index, len(self.plan), keys.derive(_SUBSET))
+            if self._rows < len(self.plan)
+            else index
+        )
+        plan = self.plan
+        counts = plan.first[number + 1] - plan.first[number]
+        row = np.repeat(np.arange(len(number)), counts)
+        within = np.arange(len(row)) - np.repeat(np.cumsum(counts) - counts, counts)
+        piece = plan.first[number][row] + within
+        spans = Spans(plan.spans.document[piece], plan.spans.start[piece], plan.spans.length[piece])
+        row_ids = keys.derive(self._identity, number).view(np.int64)
+        return self._fill(row, within, spans, plan.column[piece], plan.closed[piece], row_ids)
+
+    def _fill(
+        self,
+        row: Int64s,
+        within: Int64s,
+        spans: Spans,
+        column: Int64s,
+        closed: npt.NDArray[np.bool_],
+        row_ids: Int64s,
+    ) -> Rows:
+        """Lay stretches (arrays [stretches]: row, number within the row, tokens, first column) out in rows."""
+        shape = (len(row_ids), self.sequence_length)
+        input_ids = np.full(shape, self._special.pad, np.int64)
+        word_starts = np.zeros(shape, np.bool_)
+        at = np.repeat(row * self.sequence_length + column, spans.length) + spans.within
+        input_ids.ravel()[at], word_starts.ravel()[at] = self._split.read(spans)
+        if self.plan.packing == "concat":
+            parts, part_row, begin = self._frame_rows(input_ids, row, spans, column, closed)
+            number = np.ones_like(part_row)
+        else:
+            parts, part_row, begin = self._frame_stretches(input_ids, row, spans, column)
+            number = within + 1
+        segments = np.zeros(shape, np.int64)
+        position_ids = np.zeros(shape, np.int64)
+        covered = Spans(part_row, begin, parts)
+        at = np.repeat(part_row * self.sequence_length + begin, parts) + covered.within
+        segments.ravel()[at] = np.repeat(number, parts)
+        position_ids.ravel()[at] = covered.within
+        maskable = ~self._never_masked[input_ids] & (segments > 0)
+        return Rows(input_ids, position_ids, segments, word_starts, maskable, row_ids)
+
+    def _frame_stretches(
+        self, ids: Int64s, row: Int64s, spans: Spans, column: Int64s
+    ) -> tuple[Any, Any, Any]:
+        """Put special tokens around every stretch; sizes, rows and first columns of the framed parts."""
+        end = column + spans.length
+        for offset, token in enumerate(self._special.prefix):
+            ids[row, column - self.frame.before + offset] = token
+        for offset, token in enumerate(self._special.suffix):
+            ids[row, end + offset] = token
+        return spans.length + self.frame.size, row, column - self.frame.before
+
+    def _frame_rows(
+        self, ids: Int64s, row: Int64s, spans: Spans, column: Int64s, closed: npt.NDArray[np.bool_]
+    ) -> tuple[Any, Any, Any]:
+        """Put separators after documents and special tokens around whole rows; the parts are the rows."""
+        every = np.arange(len(ids))
+        if self._special.separator is not None:
+            ids[row[closed], (column + spans.length)[closed]] = self._special.separator
+        end = np.zeros(len(ids), np.int64)
+        np.maximum.at(end, row, column + spans.length + closed * self.frame.separated)
+        for offset, token in enumerate(self._special.prefix):
+            ids[:, offset] = token
+        for offset, token in enumerate(self._special.suffix):
+            ids[every, end + offset] = token
+        return end + self.frame.after, every, np.zeros_like(every)
+
+
+def frame_of(special: SpecialTokens) -> Frame:
+    """Sizes of what a tokenizer puts around a sequence."""
+    return Frame(len(special.prefix), len(special.suffix), special.separator is not None)
+
+
+@dataclass(frozen=True)
+class RowOrder:
+    """The endless stream of rows: pass after pass, each a permutation computed from (seed, pass)."""
+
+    rows: int
+    seed: int
+
+    def locate(self, position: Int64s) -> tuple[Int64s, Int64s]:
+        """Row index and pass (the row's epoch) at these positions of the stream. int64[n] each."""
+        epoch, place = np.divmod(position, self.rows)
+        return keys.permute(place, self.rows, keys.derive(self.seed, _ORDER, epoch)), epoch

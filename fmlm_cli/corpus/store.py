@@ -1,0 +1,243 @@
+"""The token store: what a corpus becomes on disk, once.
+
+    STORE/
+      manifest.json          counts, hashes, the tokenizer's fingerprint, what was asked for
+      token_counts.npy       uint64[vocabulary]: how often each id occurs in the training split
+      tokenizer/             the tokenizer, as Hugging Face saves it
+      dataset_dict.json      makes the folder readable with `datasets.load_from_disk(STORE)`
+      train/, validation/    Arrow stream files, one record a document:
+        input_ids: list<uint8 | uint16 | uint32>   without special tokens
+        word_starts: list<bool>                    bit-packed by Arrow; True where a word begins
+
+Reading is zero-copy: a file is mapped into memory once and seen as one array of tokens and one array of bits.
+Where in it each document lies is worked out when the store is opened, so that any token of any document is
+one index away.
+"""
+
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+from transformers import PreTrainedTokenizerFast
+
+from fmlm_cli import keys, storage
+from fmlm_cli.corpus import tokenizers
+from fmlm_cli.errors import UserError
+
+FORMAT = 1
+SPLITS = ("train", "validation")
+TOKEN_COUNTS = "token_counts.npy"
+TOKENIZER = "tokenizer"
+
+
+def token_dtype(vocabulary: int) -> np.dtype[Any]:
+    """The smallest unsigned integer type that holds ids below `vocabulary`."""
+    return np.min_scalar_type(max(vocabulary - 1, 0))
+
+
+@dataclass(frozen=True)
+class Spans:
+    """Stretches of tokens: `length[i]` tokens of document `document[i]` from token `start[i]` on. int64[n] each."""
+
+    document: npt.NDArray[np.int64]
+    start: npt.NDArray[np.int64]
+    length: npt.NDArray[np.int64]
+
+    @cached_property
+    def within(self) -> npt.NDArray[np.int64]:
+        """For every token of every span in turn, its offset within its span. int64[total]."""
+        ends = np.cumsum(self.length)
+        total = int(ends[-1]) if len(ends) else 0
+        return np.arange(total) - np.repeat(ends - self.length, self.length)
+
+
+class Split:
+    """One split of a store, mapped into memory. `lengths`: int64[documents], in tokens."""
+
+    def __init__(self, folder: Path, files: list[str], dtype: np.dtype[Any]) -> None:
+        self._dtype = dtype
+        self._bytes: list[npt.NDArray[np.uint8]] = []
+        located = [self._locate(folder / name) for name in files]
+        columns = [
+            np.concatenate(parts) if parts else np.empty(0, np.int64) for parts in zip(*located, strict=True)
+        ]
+        self.lengths, self._token_index, self._bit_index = columns or [np.empty(0, np.int64)] * 3
+        sizes = [len(part[0]) for part in located]
+        self._file = np.repeat(np.arange(len(sizes)), sizes)
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    def _locate(
+        self, path: Path
+    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        """Map one Arrow file; its documents' lengths, first tokens and first bits, counted from the file's start."""
+        buffer = pa.memory_map(str(path)).read_buffer()
+        self._bytes.append(np.frombuffer(buffer, np.uint8))
+        lengths, tokens, starts = [np.empty(0, np.int64)], [np.empty(0, np.int64)], [np.empty(0, np.int64)]
+        for batch in pa.ipc.open_stream(buffer):
+            ids, words = batch.column("input_ids"), batch.column("word_starts")
+            offsets = ids.offsets.to_numpy().astype(np.int64)
+            word_offsets = words.offsets.to_numpy().astype(np.int64)
+            lengths.append(np.diff(offsets))
+            if len(ids.values):
+                at = ids.values.buffers()[1].address - buffer.address
+                bits_at = words.values.buffers()[1].address - buffer.address
+            else:
+                at = bits_at = 0
+            tokens.append(at // self._dtype.itemsize + ids.values.offset + offsets[:-1])
+            starts.append(bits_at * 8 + words.values.offset + word_offsets[:-1])
+        return np.concatenate(lengths), np.concatenate(tokens), np.concatenate(starts)
+
+    def read(self, spans: Spans) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
+        """Token ids (int64[total]) and word starts (bool[total]) of the spans, one after the other."""
+        ids = np.empty(len(spans.within), np.int64)
+        words = np.empty(len(spans.within), np.bool_)
+        tokens = np.repeat(self._token_index[spans.document] + spans.start, spans.length) + spans.within
+        bits = np.repeat(self._bit_index[spans.document] + spans.start, spans.length) + spans.within
+        file = np.repeat(self._file[spans.document], spans.length)
+        for number in np.unique(
+            self._file[spans.document]
+        ):  # files hold up to 512 MB: few are touched by one batch
+            here = slice(None) if len(self._bytes) == 1 else file == number
+            raw = self._bytes[number]
+            whole = raw[: raw.size // self._dtype.itemsize * self._dtype.itemsize].view(self._dtype)
+            ids[here] = whole[tokens[here]]
+            words[here] = (raw[bits[here] >> 3] >> (bits[here] & 7).astype(np.uint8)) & 1
+        return ids, words
+
+    def documents(self) -> Iterator[tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]]:
+        """Every document's ids and word starts, in order."""
+        for number, length in enumerate(self.lengths):
+            yield self.read(Spans(np.array([number]), np.array([0]), np.array([length])))
+
+
+class TokenStore:
+    """A complete, checked store on disk."""
+
+    def __init__(self, root: Path, manifest: Mapping[str, Any]) -> None:
+        self.root = root
+        self.manifest = manifest
+
+    @classmethod
+    def open(cls, root: str | Path, *, verify: bool = True) -> "TokenStore":
+        """Open a store. Sizes are always checked; with `verify` every file's hash too.
+
+        Raises `UserError` for a missing folder, one that is no store, and a damaged store.
+        """
+        root = Path(root)
+        store = cls(root, read_manifest(root))
+        store._check_sizes()
+        if verify:
+            store._check_hashes()
+        return store
+
+    @property
+    def name(self) -> str:
+        """The folder's own name."""
+        return self.root.resolve().name
+
+    @property
+    def fingerprint(self) -> str:
+        """Hex hash of all tokens and of the tokenizer: equal for equal contents, wherever they lie."""
+        return str(self.manifest["fingerprint"])
+
+    @property
+    def vocabulary(self) -> int:
+        """Number of ids of the tokenizer, special and added ones included."""
+        return int(self.manifest["tokenizer"]["vocabulary"])
+
+    def identity(self, split: str) -> int:
+        """A 64-bit integer that stands for this split in the identity of its rows."""
+        return int(keys.derive(int(self.fingerprint[:16], 16), SPLITS.index(split)))
+
+    @cached_property
+    def tokenizer(self) -> PreTrainedTokenizerFast:
+        """The tokenizer saved inside, checked against the manifest's fingerprint."""
+        tokenizer = tokenizers.load_tokenizer(str(self.root / TOKENIZER))
+        if tokenizers.fingerprint(tokenizer) != self.manifest["tokenizer"]["fingerprint"]:
+            raise UserError(
+                f"{self.root / TOKENIZER} is not the tokenizer that made this store: tokenize the corpus again"
+            )
+        return tokenizer
+
+    @cached_property
+    def token_counts(self) -> npt.NDArray[np.uint64]:
+        """How often each id occurs in the training split. uint64[vocabulary]."""
+        return np.asarray(np.load(self.root / TOKEN_COUNTS, allow_pickle=False))
+
+    def has(self, split: str) -> bool:
+        """Whether the split holds any document."""
+        return bool(self.manifest["splits"][split]["documents"])
+
+    def split(self, name: str) -> Split:
+        """Map a split into memory."""
+        files = [file["name"] for file in self.manifest["splits"][name]["files"]]
+        return Split(self.root / name, files, np.dtype(self.manifest["dtype"]))
+
+    def _files(self) -> Iterator[tuple[Path, Mapping[str, Any]]]:
+        yield self.root / TOKEN_COUNTS, self.manifest["token_counts"]
+        for split in SPLITS:
+            for file in self.manifest["splits"][split]["files"]:
+                yield self.root / split / file["name"], file
+
+    def _check_sizes(self) -> None:
+        for path, expected in self._files():
+            size = path.stat().st_size if path.is_file() else None
+            if size != expected["bytes"]:
+                found = (
+                    "is missing" if size is None else f"has {size:,} bytes instead of {expected['bytes']:,}"
+                )
+                raise UserError(f"damaged store: {path} {found}; tokenize the corpus again (--overwrite)")
+
+    def _check_hashes(self) -> None:
+        paths, expected = zip(*self._files(), strict=True)
+        with ThreadPoolExecutor() as pool:
+            for path, wanted, found in zip(
+                paths, expected, pool.map(storage.sha256_of_file, paths), strict=True
+            ):
+                if wanted["sha256"] != found:
+                    raise UserError(
+                        f"damaged store: the contents of {path} have changed since it was written; tokenize the corpus again (--overwrite)"
+                    )
+
+
+def is_store(root: Path) -> bool:
+    """Whether a folder looks like a token store."""
+    return (root / storage.MANIFEST).is_file() and (root / TOKEN_COUNTS).is_file()
+
+
+def read_manifest(root: Path) -> Mapping[str, Any]:
+    """A store's manifest, checked to be whole and of a format that this version reads."""
+    if not root.exists():
+        raise UserError(
+            f"no such store: {root} does not exist; make it with `fmlm tokenize SOURCE --out {root}`"
+        )
+    path = root / storage.MANIFEST
+    if not path.is_file():
+        raise UserError(
+            f"{root} is not a token store (no {storage.MANIFEST}): make one with `fmlm tokenize SOURCE --out STORE`"
+        )
+    manifest = storage.read_json(path)
+    if not isinstance(manifest, dict) or "format" not in manifest:
+        raise UserError(f"{path} is not the manifest of a token store")
+    if manifest["format"] != FORMAT:
+        raise UserError(
+            f"{root} has store format {manifest['format']}, this fmlm reads {FORMAT}: tokenize the corpus again, or update fmlm"
+        )
+    if manifest.get("sha256") != seal(manifest):
+        raise UserError(
+            f"damaged store: {path} has changed since it was written; tokenize the corpus again (--overwrite)"
+        )
+    return manifest
+
+
+def seal(manifest: Mapping[str, Any]) -> str:
+    """The hash that a manifest carries of itself."""
+    return storage.sha256_of_json({key: value for key, value in manifest.items() if key != "sha256"})

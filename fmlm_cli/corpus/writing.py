@@ -1,0 +1,234 @@
+"""Writing a token store: documents in, Arrow files out, in bounded memory."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+from transformers import PreTrainedTokenizerFast
+
+from fmlm_cli import __version__, storage
+from fmlm_cli.corpus import store, tokenizers
+
+_BATCH_TOKENS = 1 << 21  # tokens gathered before they are written as one record batch
+_FILE_BYTES = 512 << 20
+_ENCODE_CHARACTERS = 1 << 20  # characters handed to the tokenizer's threads at once
+_ENCODE_DOCUMENTS = 4096
+
+
+@dataclass(frozen=True)
+class TokenDocument:
+    """One tokenized document: ids, word starts (both [tokens]), its text's hash and size in UTF-8 bytes."""
+
+    input_ids: npt.NDArray[np.uint32]
+    word_starts: npt.NDArray[np.bool_]
+    content: int
+    text_bytes: int
+
+
+def content_hash(text: str) -> int:
+    """64-bit hash of a document's text (BLAKE2b): equal texts fall on the same side of a split."""
+    return int.from_bytes(blake2b(text.encode("utf-8"), digest_size=8).digest(), "big")
+
+
+def encode_documents(texts: Iterable[str], encoder: tokenizers.Encoder) -> Iterator[TokenDocument]:
+    """Tokenize a stream of texts, a megabyte at a time."""
+    for chunk in _chunks(texts):
+        encoded = encoder(chunk)
+        for text, ids, words in zip(chunk, encoded.input_ids, encoded.word_starts, strict=True):
+            yield TokenDocument(ids, words, content_hash(text), len(text.encode("utf-8")))
+
+
+def _chunks(texts: Iterable[str]) -> Iterator[list[str]]:
+    chunk: list[str] = []
+    characters = 0
+    for text in texts:
+        chunk.append(text)
+        characters += len(text)
+        if characters >= _ENCODE_CHARACTERS or len(chunk) >= _ENCODE_DOCUMENTS:
+            yield chunk
+            chunk, characters = [], 0
+    if chunk:
+        yield chunk
+
+
+def in_validation(content: int, fraction: float) -> bool:
+    """Whether a document of this content hash belongs to a validation split of this size."""
+    return content < fraction * 2.0**64
+
+
+def assign_splits(documents: Iterable[TokenDocument], fraction: float) -> Iterator[tuple[str, TokenDocument]]:
+    """Send a share of the documents, chosen by content hash, to validation: at least one if fraction > 0.
+
+    As long as none has been chosen, the document with the smallest hash so far is held back (with its
+    duplicates): it becomes the validation split if no other document does. One document is held at a time,
+    so this works on a stream of any length.
+    """
+    held: list[TokenDocument] = []
+    found = fraction == 0
+    for document in documents:
+        if in_validation(document.content, fraction):
+            found = True
+            yield "validation", document
+        elif found or (held and document.content > held[0].content):
+            yield "train", document
+        elif held and document.content == held[0].content:
+            held.append(document)
+        else:
+            yield from (("train", old) for old in held)
+            held = [document]
+        if found:
+            yield from (("train", old) for old in held)
+            held = []
+    yield from (("validation", old) for old in held)
+
+
+@dataclass
+class SplitWriter:
+    """Writes one split's Arrow files. `documents`, `tokens`, `words` and `text_bytes` count what was added."""
+
+    folder: Path
+    dtype: np.dtype[Any]
+    documents: int = 0
+    tokens: int = 0
+    words: int = 0
+    text_bytes: int = 0
+    _pending: list[TokenDocument] = field(default_factory=list)
+    _pending_tokens: int = 0
+    _paths: list[Path] = field(default_factory=list)
+    _sink: Any = None
+    _stream: Any = None
+
+    @property
+    def schema(self) -> pa.Schema:
+        """Columns of a split."""
+        ids = pa.list_(pa.from_numpy_dtype(self.dtype))
+        return pa.schema({"input_ids": ids, "word_starts": pa.list_(pa.bool_())})
+
+    def add(self, document: TokenDocument) -> None:
+        """Append one document."""
+        self._pending.append(document)
+        self._pending_tokens += len(document.input_ids)
+        self.documents += 1
+        self.tokens += len(document.input_ids)
+        self.words += int(np.count_nonzero(document.word_starts))
+        self.text_bytes += document.text_bytes
+        if self._pending_tokens >= _BATCH_TOKENS:
+            self._flush()
+
+    def _flush(self) -> None:
+        if self._stream is None or self._sink.tell() >= _FILE_BYTES:
+            self._next_file()
+        lengths = [len(document.input_ids) for document in self._pending]
+        offsets = pa.array(np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32))
+        ids = np.concatenate([document.input_ids for document in self._pending] or [np.empty(0)]).astype(
+            self.dtype
+        )
+        words = np.concatenate([document.word_starts for document in self._pending] or [np.empty(0)]).astype(
+            bool
+        )
+        columns = [
+            pa.ListArray.from_arrays(offsets, pa.array(ids)),
+            pa.ListArray.from_arrays(offsets, pa.array(words)),
+        ]
+        self._stream.write_batch(pa.record_batch(columns, schema=self.schema))
+        self._pending, self._pending_tokens = [], 0
+
+    def _next_file(self) -> None:
+        self._close_file()
+        self.folder.mkdir(exist_ok=True)
+        self._paths.append(self.folder / f"part-{len(self._paths):05d}.arrow")
+        self._sink = pa.OSFile(str(self._paths[-1]), "wb")
+        self._stream = pa.ipc.new_stream(self._sink, self.schema)
+
+    def _close_file(self) -> None:
+        if self._stream is not None:
+            self._stream.close()
+            self._sink.close()
+            self._stream = None
+
+    def close(self) -> dict[str, Any]:
+        """Finish the files, write what `datasets` needs to read them; the split's entry in the manifest."""
+        self._flush()
+        self._close_file()
+        names = [f"data-{number:05d}-of-{len(self._paths):05d}.arrow" for number in range(len(self._paths))]
+        for path, name in zip(self._paths, names, strict=True):
+            path.rename(self.folder / name)
+        files = [_describe(self.folder / name) for name in names]
+        self._write_dataset_files(files)
+        counts = {"documents": self.documents, "tokens": self.tokens, "words": self.words}
+        return {**counts, "text_bytes": self.text_bytes, "files": files}
+
+    def _write_dataset_files(self, files: Sequence[Mapping[str, Any]]) -> None:
+        from datasets import DatasetInfo, Features  # noqa: PLC0415 - slow to import, and only needed here
+
+        DatasetInfo(features=Features.from_arrow_schema(self.schema)).write_to_directory(str(self.folder))
+        state = {
+            "_data_files": [{"filename": file["name"]} for file in files],
+            "_fingerprint": storage.sha256_of_json([file["sha256"] for file in files])[:16],
+            "_format_columns": None,
+            "_format_kwargs": {},
+            "_format_type": None,
+            "_output_all_columns": False,
+            "_split": self.folder.name,
+        }
+        storage.write_json(self.folder / "state.json", state)
+
+
+def _describe(path: Path) -> dict[str, Any]:
+    return {"name": path.name, "bytes": path.stat().st_size, "sha256": storage.sha256_of_file(path)}
+
+
+class StoreWriter:
+    """Fills a folder with a token store; `finish` completes it."""
+
+    def __init__(self, folder: Path, tokenizer: PreTrainedTokenizerFast) -> None:
+        self._folder = folder
+        self._tokenizer = tokenizer
+        dtype = store.token_dtype(len(tokenizer))
+        self.splits = {name: SplitWriter(folder / name, dtype) for name in store.SPLITS}
+        self._counts = np.zeros(len(tokenizer), np.uint64)
+
+    def add(self, split: str, document: TokenDocument) -> None:
+        """Append a document to a split."""
+        self.splits[split].add(document)
+        if split == "train":
+            ids, counts = np.unique(document.input_ids, return_counts=True)
+            self._counts[ids] += counts.astype(np.uint64)
+
+    def finish(self, request: Mapping[str, Any], facts: Mapping[str, Any]) -> dict[str, Any]:
+        """Write everything that is still open, the tokenizer and the manifest, which is returned.
+
+        `request`: what was asked for, compared when the same store is asked for again. `facts`: what else
+        is worth knowing, such as documents that were skipped.
+        """
+        splits = {name: writer.close() for name, writer in self.splits.items()}
+        storage.write_json(self._folder / "dataset_dict.json", {"splits": list(splits)})
+        np.save(self._folder / store.TOKEN_COUNTS, self._counts, allow_pickle=False)
+        tokenizers.save_tokenizer(self._tokenizer, self._folder / store.TOKENIZER)
+        tokenizer = {
+            "fingerprint": tokenizers.fingerprint(self._tokenizer),
+            "vocabulary": len(self._tokenizer),
+        }
+        content = [
+            tokenizer["fingerprint"],
+            {name: [file["sha256"] for file in s["files"]] for name, s in splits.items()},
+        ]
+        manifest = {
+            "format": store.FORMAT,
+            "fmlm": __version__,
+            "fingerprint": storage.sha256_of_json(content),
+            "tokenizer": tokenizer,
+            "dtype": self.splits["train"].dtype.name,
+            "splits": splits,
+            "token_counts": _describe(self._folder / store.TOKEN_COUNTS),
+            "request": dict(request),
+            "facts": dict(facts),
+        }
+        manifest["sha256"] = store.seal(manifest)
+        storage.write_json(self._folder / storage.MANIFEST, manifest)
+        return manifest
