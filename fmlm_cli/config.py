@@ -5,7 +5,7 @@ the nearest known one. A value that is None is decided later, from the data or t
 the run's `config.yaml` as what it became; that file is itself a valid input.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, get_args
 
@@ -44,6 +44,10 @@ class ModelSettings(Section):
 
     name: str = Field("bert-mini", description="a preset, or the path of a Hugging Face config.json")
     dropout: Share = Field(0.0, description="all of the model's dropout rates; 0 is best from scratch")
+    unigram_bias: bool = Field(
+        True,
+        description="start the head's bias at the log frequencies of the tokens, so that training begins there",
+    )
 
 
 class CorruptionSettings(Section):
@@ -204,6 +208,8 @@ class TokenizeSettings(Section):
 
 S = TypeVar("S", bound=Section)
 
+_TOGETHER = ("budget",)  # groups of alternatives: a later layer replaces the whole group
+
 
 def setting_names(section: type[BaseModel], prefix: str = "") -> Iterator[str]:
     """Dotted names of all settings under a section."""
@@ -254,7 +260,7 @@ def merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
     merged = dict(below)
     for name, value in above.items():
         old = merged.get(name)
-        both = isinstance(old, Mapping) and isinstance(value, Mapping)
+        both = isinstance(old, Mapping) and isinstance(value, Mapping) and name not in _TOGETHER
         merged[name] = merge(old, value) if both else value  # type: ignore[arg-type]
     return merged
 
@@ -282,9 +288,10 @@ def read_yaml(path: str | Path, section: type[Section]) -> dict[str, Any]:
         raise UserError(
             f"{path}: settings are written as `name: value`, this file holds a {type(tree).__name__}"
         )
+    assert root is not None
     lines = dict(_lines(root, path))
     _check_names(tree, section, lines, path)
-    _validate(section, tree, partial=True, where=lambda name: f"{path}:{_line_of(name, lines)}")
+    _validate(section, tree, lambda name: f"{path}:{_line_of(name, lines)} ({name})")
     return tree
 
 
@@ -331,22 +338,16 @@ def build(section: type[S], *trees: Mapping[str, Any]) -> S:
     tree: dict[str, Any] = {}
     for above in trees:
         tree = merge(tree, above)
-    return _validate(
-        section, tree, partial=False, where=lambda name: f"setting '{name}'" if name else "settings"
-    )
+    return _validate(section, tree, lambda name: f"setting '{name}'" if name else "settings")
 
 
-def _validate(section: type[S], tree: Mapping[str, Any], *, partial: bool, where: Any) -> S:
-    """Validate; with `partial`, settings that are missing yet required are no error."""
+def _validate(section: type[S], tree: Mapping[str, Any], where: Callable[[str], str]) -> S:
+    """Validated settings, or the first problem as one line; `where` says where a setting was given."""
     try:
         return section.model_validate(tree)
     except ValidationError as error:
-        problems = [p for p in error.errors() if not (partial and p["type"] == "missing")]
-        if not problems:
-            return section.model_construct()
-        first = problems[0]
-        path = [str(part) for part in first["loc"]]
-        name = ".".join(path)
+        first = error.errors()[0]
+        name = ".".join(str(part) for part in first["loc"])
         if first["type"] == "extra_forbidden":
             raise _unknown(name, where(name), section) from None
         message = first["msg"].removeprefix("Value error, ")

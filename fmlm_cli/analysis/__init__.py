@@ -1,0 +1,1 @@
+"""Analysis: figures from results."""

@@ -1,7 +1,6 @@
 """Rows of tokens: any row of any pass, found without reading those before it."""
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -24,7 +23,8 @@ class Rows:
     `input_ids`: int64, padded. `position_ids`: int64, counted from 0 in each document (packing documents) or
     each row. `segments`: int64, 0 for padding, 1, 2, ... for the parts of a row that see only themselves.
     `word_starts`, `maskable`: bool; special tokens, unknown tokens and padding are not maskable.
-    `row_ids`: int64[rows], the rows' identities, which their masks depend on.
+    `row_ids`: int64[rows], the rows' identities, which their masks depend on. `numbers`: int64[rows], the rows'
+    numbers within their split, for messages.
     """
 
     input_ids: Int64s
@@ -33,6 +33,7 @@ class Rows:
     word_starts: npt.NDArray[np.bool_]
     maskable: npt.NDArray[np.bool_]
     row_ids: Int64s
+    numbers: Int64s
 
 
 class RowReader:
@@ -84,64 +85,65 @@ class RowReader:
         within = np.arange(len(row)) - np.repeat(np.cumsum(counts) - counts, counts)
         piece = plan.first[number][row] + within
         spans = Spans(plan.spans.document[piece], plan.spans.start[piece], plan.spans.length[piece])
-        row_ids = keys.derive(self._identity, number).view(np.int64)
-        return self._fill(row, within, spans, plan.column[piece], plan.closed[piece], row_ids)
+        return self._fill(_Layout(number, row, within, spans, plan.column[piece], plan.closed[piece]))
 
-    def _fill(
-        self,
-        row: Int64s,
-        within: Int64s,
-        spans: Spans,
-        column: Int64s,
-        closed: npt.NDArray[np.bool_],
-        row_ids: Int64s,
-    ) -> Rows:
-        """Lay stretches (arrays [stretches]: row, number within the row, tokens, first column) out in rows."""
-        shape = (len(row_ids), self.sequence_length)
+    def _fill(self, layout: "_Layout") -> Rows:
+        shape = (len(layout.number), self.sequence_length)
         input_ids = np.full(shape, self._special.pad, np.int64)
         word_starts = np.zeros(shape, np.bool_)
-        at = np.repeat(row * self.sequence_length + column, spans.length) + spans.within
+        spans = layout.spans
+        at = np.repeat(layout.row * self.sequence_length + layout.column, spans.length) + spans.within
         input_ids.ravel()[at], word_starts.ravel()[at] = self._split.read(spans)
-        if self.plan.packing == "concat":
-            parts, part_row, begin = self._frame_rows(input_ids, row, spans, column, closed)
-            number = np.ones_like(part_row)
-        else:
-            parts, part_row, begin = self._frame_stretches(input_ids, row, spans, column)
-            number = within + 1
+        frame = self._frame_rows if self.plan.packing == "concat" else self._frame_stretches
+        segment, covered = frame(input_ids, layout)
         segments = np.zeros(shape, np.int64)
         position_ids = np.zeros(shape, np.int64)
-        covered = Spans(part_row, begin, parts)
-        at = np.repeat(part_row * self.sequence_length + begin, parts) + covered.within
-        segments.ravel()[at] = np.repeat(number, parts)
+        at = (
+            np.repeat(covered.document * self.sequence_length + covered.start, covered.length)
+            + covered.within
+        )
+        segments.ravel()[at] = np.repeat(segment, covered.length)
         position_ids.ravel()[at] = covered.within
         maskable = ~self._never_masked[input_ids] & (segments > 0)
-        return Rows(input_ids, position_ids, segments, word_starts, maskable, row_ids)
+        row_ids = keys.derive(self._identity, layout.number).view(np.int64)
+        return Rows(input_ids, position_ids, segments, word_starts, maskable, row_ids, layout.number)
 
-    def _frame_stretches(
-        self, ids: Int64s, row: Int64s, spans: Spans, column: Int64s
-    ) -> tuple[Any, Any, Any]:
-        """Put special tokens around every stretch; sizes, rows and first columns of the framed parts."""
-        end = column + spans.length
+    def _frame_stretches(self, ids: Int64s, layout: "_Layout") -> tuple[Int64s, Spans]:
+        """Put special tokens around every stretch; each one's segment, and the columns of its row it covers."""
+        begin, end = layout.column - self.frame.before, layout.column + layout.spans.length
         for offset, token in enumerate(self._special.prefix):
-            ids[row, column - self.frame.before + offset] = token
+            ids[layout.row, begin + offset] = token
         for offset, token in enumerate(self._special.suffix):
-            ids[row, end + offset] = token
-        return spans.length + self.frame.size, row, column - self.frame.before
+            ids[layout.row, end + offset] = token
+        return layout.within + 1, Spans(layout.row, begin, end + self.frame.after - begin)
 
-    def _frame_rows(
-        self, ids: Int64s, row: Int64s, spans: Spans, column: Int64s, closed: npt.NDArray[np.bool_]
-    ) -> tuple[Any, Any, Any]:
-        """Put separators after documents and special tokens around whole rows; the parts are the rows."""
-        every = np.arange(len(ids))
+    def _frame_rows(self, ids: Int64s, layout: "_Layout") -> tuple[Int64s, Spans]:
+        """Put separators after documents, special tokens around whole rows; one segment to a row, and its columns."""
+        every, closed = np.arange(len(ids)), layout.closed
+        end = layout.column + layout.spans.length
         if self._special.separator is not None:
-            ids[row[closed], (column + spans.length)[closed]] = self._special.separator
-        end = np.zeros(len(ids), np.int64)
-        np.maximum.at(end, row, column + spans.length + closed * self.frame.separated)
+            ids[layout.row[closed], end[closed]] = self._special.separator
+        row_end = np.zeros(len(ids), np.int64)
+        np.maximum.at(row_end, layout.row, end + closed * self.frame.separated)
         for offset, token in enumerate(self._special.prefix):
             ids[:, offset] = token
         for offset, token in enumerate(self._special.suffix):
-            ids[every, end + offset] = token
-        return end + self.frame.after, every, np.zeros_like(every)
+            ids[every, row_end + offset] = token
+        return np.ones_like(every), Spans(every, np.zeros_like(every), row_end + self.frame.after)
+
+
+@dataclass(frozen=True)
+class _Layout:
+    """Some rows, by their stretches. `number`: int64[rows]; the others have one entry a stretch: its row among
+    these, its number within the row, its tokens, its first column, whether special tokens follow it.
+    """
+
+    number: Int64s
+    row: Int64s
+    within: Int64s
+    spans: Spans
+    column: Int64s
+    closed: npt.NDArray[np.bool_]
 
 
 def frame_of(special: SpecialTokens) -> Frame:

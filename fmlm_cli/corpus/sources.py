@@ -14,7 +14,8 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from itertools import chain, islice
+from functools import partial
+from itertools import chain, groupby, islice
 from pathlib import Path
 from typing import IO, Any, Literal
 
@@ -29,11 +30,9 @@ _GLOB = re.compile(r"[*?[]")
 _BLOCK = 1 << 20  # bytes read at once: large enough to be fast, small beside any model
 _BLANK_LINE = re.compile(rb"\n[ \t\v\f]*\n")
 _SURROGATE = re.compile("[\ud800-\udfff]")  # in a Python string each of them is unpaired
-_UTF16_MARKS = (
-    codecs.BOM_UTF16_LE,
-    codecs.BOM_UTF16_BE,
-    codecs.BOM_UTF32_BE,
-)  # UTF-32-LE starts as UTF-16-LE
+_WIDE_MARKS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE, codecs.BOM_UTF32_BE)  # the first also of UTF-32-LE
+_WIDE = "it seems to be UTF-16 or UTF-32: convert the file first (iconv -f UTF-16 -t UTF-8)"
+_NARROW = "pass --on-bad-text skip|replace, or convert the file (for example iconv -f LATIN1 -t UTF-8)"
 _SHOWN_FIELDS = 20
 
 Complaint = Callable[[], UserError]  # made only when wanted: finding a bad byte reads the file again
@@ -96,27 +95,18 @@ def resolve_sources(sources: Sequence[str]) -> list[SourceFile]:
 def _resolve(source: str) -> list[SourceFile]:
     """The files of one source."""
     if not source:
-        raise UserError(
-            "a source is an empty name: give a file, a folder or a glob (is a shell variable unset?)"
-        )
+        raise UserError("a source is an empty name (an unset shell variable?): give a file, folder or glob")
     path = Path(source)
     if path.is_dir():
-        return _non_empty(_in_folder(path), f"{source}: the folder holds no {EXTENSIONS} files; name another")
-    if path.exists():  # also where its name has glob characters
+        files, none = _in_folder(path), "the folder holds no"
+    elif path.exists():  # also where its name has glob characters
         return [_named_file(path)]
-    if _GLOB.search(source):
-        return _non_empty(
-            _in_glob(source), f"{source}: the glob matches no {EXTENSIONS} files; check the pattern"
-        )
-    if path.is_symlink():
-        raise UserError(f"{source}: a broken link to {path.readlink()}; mend the link or name another source")
-    raise UserError(f"{source}: no such file or folder; check the name (it is relative to {Path.cwd()})")
-
-
-def _non_empty(files: list[SourceFile], complaint: str) -> list[SourceFile]:
-    """The files, or a `UserError` if there are none."""
+    elif _GLOB.search(source):
+        files, none = _in_glob(source), "the glob matches no"
+    else:
+        raise UserError(f"{source}: no such file or folder, seen from {Path.cwd()}; check the name")
     if not files:
-        raise UserError(complaint)
+        raise UserError(f"{source}: {none} {EXTENSIONS} files; name another source")
     return files
 
 
@@ -182,10 +172,11 @@ def _is_hidden(path: Path, allowed: Iterable[str]) -> bool:
     return any(not any(fnmatchcase(part, pattern) for pattern in allowed) for part in dotted)
 
 
-def _unreadable(path: object, error: BaseException) -> UserError:
+def _unreadable(path: object, error: OSError) -> UserError:
     """An error for a file or folder that the system will not let us read."""
-    reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
-    return UserError(f"{path}: cannot read it ({reason}); check its permissions and the disk")
+    return UserError(
+        f"{path}: cannot read it ({error.strerror or error}); check its permissions and the disk"
+    )
 
 
 @contextlib.contextmanager
@@ -196,9 +187,8 @@ def _clear_read_errors(path: Path) -> Iterator[None]:
     except EOFError:
         raise UserError(f"{path}: the gzip file is cut short; fetch it again, or leave it out") from None
     except (gzip.BadGzipFile, zlib.error) as error:
-        raise UserError(
-            f"{path}: not a gzip file, or damaged ({error}); test it with gzip -t, or take .gz off the name of plain text"
-        ) from error
+        remedy = "test it with gzip -t; if it is plain text, take .gz off its name"
+        raise UserError(f"{path}: not a gzip file, or damaged ({error}); {remedy}") from error
     except OSError as error:
         raise _unreadable(path, error) from error
 
@@ -212,19 +202,18 @@ def _blocks(file: SourceFile, stats: ReadStats) -> Iterator[bytes]:
             while block := stream.read(_BLOCK):
                 stats.disk_bytes = before + disk.tell()
                 yield block
+            stats.disk_bytes = before + disk.tell()  # now with the end of a .gz, which holds no text
 
 
 def _text_blocks(file: SourceFile, stats: ReadStats) -> Iterator[bytes]:
     """The contents without byte-order mark and with every line end as a line feed; blocks may be empty."""
-    held = b""  # a carriage return at the end of a block, which the next one may make into '\r\n'
+    held = b""  # a carriage return at the end of a block, perhaps half of '\r\n'; the file's last one ends nothing
     blocks = _blocks(file, stats)
     for block in chain([next(blocks, b"").removeprefix(codecs.BOM_UTF8)], blocks):
         text = held + block
         held = b"\r" if text.endswith(b"\r") else b""
         text = text[: len(text) - len(held)]
         yield text.replace(b"\r\n", b"\n").replace(b"\r", b"\n") if b"\r" in text else text
-    if held:
-        yield b"\n"
 
 
 def _lines(blocks: Iterable[bytes]) -> Iterator[bytes]:
@@ -243,15 +232,9 @@ def _lines(blocks: Iterable[bytes]) -> Iterator[bytes]:
 
 def _paragraphs(lines: Iterable[bytes]) -> Iterator[bytes]:
     """Runs of non-blank lines, joined by line feeds."""
-    run: list[bytes] = []
-    for line in lines:
-        if line.strip():
-            run.append(line)
-        elif run:
+    for has_text, run in groupby(lines, key=lambda line: bool(line.strip())):
+        if has_text:
             yield b"\n".join(run)
-            run = []
-    if run:
-        yield b"\n".join(run)
 
 
 def detect_mode(file: SourceFile) -> Literal["blank-line", "line"]:
@@ -269,8 +252,8 @@ def detect_mode(file: SourceFile) -> Literal["blank-line", "line"]:
 def read_documents(files: Sequence[SourceFile], options: ReadOptions, stats: ReadStats) -> Iterator[str]:
     """Yield the documents of all files in order, stripped and never empty, while counting into `stats`.
 
-    Raises `UserError` (file, line, remedy) for an unreadable or damaged file, for JSON without the wanted text
-    and, where `options.on_bad_text` is "stop", for text that is not valid UTF-8.
+    Raises `UserError` (file, line, remedy) for a file that is unreadable or damaged, for JSON without the
+    wanted text and, where `options.on_bad_text` is "stop", for text that is not valid UTF-8.
     """
     for file in files:
         texts = _jsonl_texts if file.kind == "jsonl" else _txt_texts
@@ -309,43 +292,29 @@ def _decode(text: bytes, file: SourceFile) -> _MaybeBad:
     try:
         return text.decode(), None
     except UnicodeDecodeError:
-        return text.decode(errors="replace"), lambda: _not_utf8(file)
+        return text.decode(errors="replace"), partial(_not_utf8, file)
 
 
 def _not_utf8(file: SourceFile) -> UserError:
-    """Read a file again to say where it first stops being UTF-8.
+    """Read a file again to say where it first stops being UTF-8: line from 1, decompressed byte from 0.
 
     Documents know nothing of their place in the file, which keeps the ordinary case fast.
     """
     rest, position, line = b"", 0, 1
     for block in chain(_blocks(file, ReadStats()), [b""]):
         data = rest + block
-        if position == 0 and data.startswith(_UTF16_MARKS):
-            return UserError(
-                f"{file.path}:1: not valid UTF-8 (byte 0x{data[0]:02x} at byte position 0): the file seems to be "
-                f"UTF-16 or UTF-32; convert it first (iconv -f UTF-16 -t UTF-8)"
-            )
         try:
             done = codecs.utf_8_decode(data, "strict", not block)[1]
         except UnicodeDecodeError as error:
-            return _bad_byte(
-                file, line + _line_ends(data[: error.start]), position + error.start, data[error.start]
-            )
+            at = error.start
+            remedy = _WIDE if position == 0 and data.startswith(_WIDE_MARKS) else _NARROW
+            where = f"{file.path}:{line + _line_ends(data[:at])}"
+            wrong = f"not UTF-8 (byte 0x{data[at]:02x} at byte position {position + at})"
+            return UserError(f"{where}: {wrong}; {remedy}")
         if block and data[:done].endswith(b"\r"):
             done -= 1  # counted together with the '\n' that may follow
         position, line, rest = position + done, line + _line_ends(data[:done]), data[done:]
-    return UserError(
-        f"{file.path}: changed while it was read; let whatever writes it finish, then start again"
-    )
-
-
-def _bad_byte(file: SourceFile, line: int, position: int, byte: int) -> UserError:
-    """An error for one byte; `line` counts from 1, `position` (decompressed) from 0."""
-    where = "decompressed byte position" if file.compressed else "byte position"
-    return UserError(
-        f"{file.path}:{line}: not valid UTF-8 (byte 0x{byte:02x} at {where} {position}); pass --on-bad-text skip|replace, "
-        f"or convert the file (for example iconv -f LATIN1 -t UTF-8)"
-    )
+    return UserError(f"{file.path}: changed while it was read; wait until it is complete, then start again")
 
 
 def _line_ends(data: bytes) -> int:
@@ -364,30 +333,25 @@ def _jsonl_texts(file: SourceFile, options: ReadOptions, stats: ReadStats) -> It
             continue
         where = f"{file.path}:{number}"
         text = _text_of(_parse(line, where), options.text_field, where)
-        if not text.isascii() and (surrogate := _SURROGATE.search(text)):
-            complaint = complaint or _lone_surrogate(where, surrogate[0])
+        if not text.isascii() and _SURROGATE.search(text):
+            complaint = complaint or partial(_lone_surrogate, where)
             text = _SURROGATE.sub("\ufffd", text)
         yield text, complaint
 
 
-def _lone_surrogate(where: str, character: str) -> Complaint:
+def _lone_surrogate(where: str) -> UserError:
     """An error for half a character, which JSON can write down but UTF-8 cannot."""
-    return lambda: UserError(
-        f"{where}: the text holds half a character (\\u{ord(character):04x}, a lone surrogate), which is not valid "
-        f"Unicode; pass --on-bad-text skip|replace, or mend the file"
-    )
+    remedy = "pass --on-bad-text skip|replace, or mend the line"
+    return UserError(f"{where}: the text has half a character (\\ud800 to \\udfff, alone); {remedy}")
 
 
 def _parse(line: str, where: str) -> dict[str, Any]:
     """The object on one line of JSON."""
     try:
         value = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise UserError(
-            f"{where}: not valid JSON ({error.msg}, column {error.colno}); a .jsonl file has one JSON object a line"
-        ) from None
-    except (ValueError, RecursionError) as error:  # a number of thousands of digits; brackets without end
-        raise UserError(f"{where}: JSON that cannot be read ({error}); mend or remove the line") from None
+    except (ValueError, RecursionError) as error:  # also a number of thousands of digits, [[[[ without end
+        reason = str(error).replace(": line 1 ", ", ")
+        raise UserError(f"{where}: not valid JSON ({reason}); each line must be one JSON object") from None
     if not isinstance(value, dict):
         raise UserError(f'{where}: {_kind(value)}, not an object; write each line as {{"text": "..."}}')
     return value
@@ -404,22 +368,18 @@ def _text_of(value: dict[str, Any], field: str, where: str) -> str:
         return ""
     if not isinstance(found, str):
         raise UserError(
-            f"{where}: field '{field}' is {_kind(found)}, not a string; choose a text with --text-field"
+            f"{where}: field '{field}' is {_kind(found)}, not a string; choose another --text-field"
         )
     return found
 
 
 def _no_field(value: dict[str, Any], field: str, where: str) -> UserError:
     """An error for a missing field that tells which ones there are."""
-    names = list(islice(_fields(value), _SHOWN_FIELDS + 1))
-    if not names:
-        return UserError(f"{where}: no field '{field}': the object is empty; remove the line")
+    names = list(islice(_fields(value), _SHOWN_FIELDS))
     close = nearest(field, names)
     hint = f"did you mean '{close}'? " if close else ""
-    shown = ", ".join(repr(name) for name in names[:_SHOWN_FIELDS]) + (
-        ", ..." if len(names) > _SHOWN_FIELDS else ""
-    )
-    return UserError(f"{where}: no field '{field}': {hint}there are {shown}; choose one with --text-field")
+    there = ", ".join(map(repr, names)) or "none"
+    return UserError(f"{where}: no field '{field}': {hint}fields are {there}; choose one with --text-field")
 
 
 def _fields(value: dict[str, Any], prefix: str = "", depth: int = 4) -> Iterator[str]:
@@ -433,12 +393,5 @@ def _fields(value: dict[str, Any], prefix: str = "", depth: int = 4) -> Iterator
 
 def _kind(value: object) -> str:
     """What a JSON value is, in words."""
-    words = {
-        bool: "true or false",
-        int: "a number",
-        float: "a number",
-        str: "a string",
-        list: "a list",
-        dict: "an object",
-    }
-    return words.get(type(value), "null")
+    words = {bool: "true or false", int: "a number", float: "a number", str: "a string", list: "a list"}
+    return "null" if value is None else words.get(type(value), "an object")

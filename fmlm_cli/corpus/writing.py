@@ -125,14 +125,10 @@ class SplitWriter:
             self._next_file()
         lengths = [len(document.input_ids) for document in self._pending]
         offsets = pa.array(np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32))
-        ids = np.concatenate([document.input_ids for document in self._pending] or [np.empty(0)]).astype(
-            self.dtype
-        )
-        words = np.concatenate([document.word_starts for document in self._pending] or [np.empty(0)]).astype(
-            bool
-        )
+        ids = np.concatenate([np.empty(0, np.uint32), *(document.input_ids for document in self._pending)])
+        words = np.concatenate([np.empty(0, np.bool_), *(document.word_starts for document in self._pending)])
         columns = [
-            pa.ListArray.from_arrays(offsets, pa.array(ids)),
+            pa.ListArray.from_arrays(offsets, pa.array(ids.astype(self.dtype))),
             pa.ListArray.from_arrays(offsets, pa.array(words)),
         ]
         self._stream.write_batch(pa.record_batch(columns, schema=self.schema))
@@ -167,7 +163,7 @@ class SplitWriter:
         from datasets import DatasetInfo, Features  # noqa: PLC0415 - slow to import, and only needed here
 
         DatasetInfo(features=Features.from_arrow_schema(self.schema)).write_to_directory(str(self.folder))
-        state = {
+        state: dict[str, Any] = {
             "_data_files": [{"filename": file["name"]} for file in files],
             "_fingerprint": storage.sha256_of_json([file["sha256"] for file in files])[:16],
             "_format_columns": None,

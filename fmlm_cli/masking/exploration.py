@@ -35,7 +35,7 @@ def shuffled(maskable: Bools, key: UInt64s) -> tuple[Int64s, Int64s]:
     return (draws & low).astype(np.int64), maskable.sum(axis=1)
 
 
-def stochastic_round(values: npt.NDArray[np.float64], key: UInt64s) -> Int64s:
+def stochastic_round(values: npt.NDArray[np.floating], key: UInt64s) -> Int64s:
     """Round down or up so that the mean is exact: floor(value), plus one with probability the remainder."""
     return np.floor(values + keys.uniform(keys.bits(key, _REMAINDER))).astype(np.int64)
 

@@ -1,12 +1,11 @@
 """Strategies: a way of exploring, how many masks a step sees, and how masked tokens are corrupted."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
-import numpy.typing as npt
 
 from fmlm_cli import keys
 from fmlm_cli.errors import UserError, unknown_name
@@ -72,7 +71,7 @@ class Strategy:
         `input_ids`: int64[rows, length]; `masks`: bool[rows, masks, length]. The second array holds the
         original id where masked and -100 elsewhere. Random replacements come uniformly from `ordinary_ids`.
         """
-        rows, number, length = masks.shape
+        number, length = masks.shape[1:]
         epoch = np.broadcast_to(np.asarray(epoch, np.int64), row_ids.shape)
         key = keys.derive(seed, _CORRUPT, row_ids[:, None], epoch[:, None], np.arange(number)).ravel()
         each, flat = np.repeat(input_ids, number, axis=0), masks.reshape(-1, length)
@@ -97,10 +96,10 @@ def _segments_and_rate(segments: int | None, rate: float | None, *, whole: bool)
     possible = max(2, round(1 / rate))
     if not whole:
         return segments or possible, rate
-    if abs(1 / possible - rate) > 5e-3 or segments not in (None, possible):
+    if abs(rate * possible - 1) > 0.1 or segments not in (None, possible):
         raise UserError(
             f"masking.rate {rate:g} is impossible here: with full exploration it is 1/segments; "
-            f"the nearest is {1 / possible:.4g}, segments {possible}"
+            f"the nearest is {1 / possible:.4g}, with masking.segments {possible}"
         )
     return possible, 1 / possible
 
@@ -131,7 +130,9 @@ def _fully_explored(
     )
 
 
-STRATEGIES: Mapping[str, object] = {"random": _random, "fully-explored": _fully_explored}
+STRATEGIES: Mapping[
+    str, Callable[[int | None, float | None, str | None, int | None, Corruption], Strategy]
+] = {"random": _random, "fully-explored": _fully_explored}
 
 
 def get_strategy(
@@ -147,4 +148,4 @@ def get_strategy(
     make = STRATEGIES.get(name)
     if make is None:
         raise unknown_name("masking strategy", name, STRATEGIES)
-    return make(segments, rate, scope, masks_per_sequence, corruption or Corruption())  # type: ignore[operator,no-any-return]
+    return make(segments, rate, scope, masks_per_sequence, corruption or Corruption())

@@ -1,0 +1,62 @@
+"""Figures, drawn without a display."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+
+_TRAIN, _EVAL, _UNIGRAM = "#9db8d2", "#c2410c", "#57534e"
+
+
+def draw_loss_curve(records: Sequence[Mapping[str, Any]], folder: Path) -> Path:
+    """Draw training and held-out loss against steps as `loss.png` and `loss.svg`; the PNG's path.
+
+    `records`: as in metrics.jsonl.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    figure = Figure(figsize=(7, 4.2), layout="constrained")
+    axes = figure.add_subplot()
+    training = [(record["step"], record["loss"]) for record in records if "loss" in record]
+    held_out = [record for record in records if "eval_loss" in record]
+    if training:
+        steps, losses = np.array(training).T
+        axes.plot(steps, losses, color=_TRAIN, linewidth=0.6, alpha=0.6)
+        axes.plot(steps, smooth(losses), color="#1d4e89", linewidth=1.4, label="training (smoothed)")
+    if held_out:
+        axes.plot(
+            [record["step"] for record in held_out],
+            [record["eval_loss"] for record in held_out],
+            color=_EVAL,
+            marker="o",
+            markersize=4,
+            linewidth=1.4,
+            label=f"held out: {held_out[-1]['eval_loss']:.3f}",
+        )
+        unigram = held_out[-1]["unigram_loss"]
+        axes.axhline(
+            unigram,
+            color=_UNIGRAM,
+            linestyle="--",
+            linewidth=1,
+            label=f"word frequencies alone: {unigram:.3f}",
+        )
+    axes.set_xlabel("optimizer step")
+    axes.set_ylabel("masked-LM loss (nats)")
+    axes.grid(alpha=0.25)
+    axes.spines[["top", "right"]].set_visible(False)
+    if training or held_out:
+        axes.legend(frameon=False)
+    for suffix in ("png", "svg"):
+        figure.savefig(folder / f"loss.{suffix}", dpi=160)
+    return folder / "loss.png"
+
+
+def smooth(values: np.ndarray, share: float = 0.02) -> np.ndarray:
+    """Centred moving average over `share` of the curve, narrower at its ends. values: float[n]."""
+    half = max(1, round(len(values) * share / 2))
+    total = np.concatenate([[0.0], np.cumsum(values)])
+    place = np.arange(len(values))
+    begin, end = np.maximum(place - half, 0), np.minimum(place + half + 1, len(values))
+    return np.asarray((total[end] - total[begin]) / (end - begin))

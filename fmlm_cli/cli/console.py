@@ -1,0 +1,149 @@
+"""Events as words: one live line where there is a terminal, plain lines where there is none."""
+
+import time
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Any
+
+from rich.console import Console as RichConsole
+from rich.markup import escape
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from fmlm_cli import events
+
+_PLAIN_SECONDS = 10.0  # between two plain lines about the same piece of work
+
+
+class Console:
+    """Shows events. A context manager: leaving it ends the live line."""
+
+    def __init__(self) -> None:
+        self._out = RichConsole(highlight=False, soft_wrap=True)
+        self._err = RichConsole(stderr=True, highlight=False, soft_wrap=True)
+        self._live: Progress | None = None
+        self._tasks: dict[str, TaskID] = {}
+        self._spoken: dict[str, float] = {}
+        self._handlers: Mapping[type[events.Event], Any] = {
+            events.Note: lambda event: self._out.print(escape(event.text)),
+            events.Caution: lambda event: self._out.print(f"[yellow]note:[/yellow] {escape(event.text)}"),
+            events.Table: self._table,
+            events.Progress: self._progress,
+            events.Trained: self._trained,
+            events.Evaluated: self._evaluated,
+        }
+
+    def __enter__(self) -> "Console":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stop_live()
+
+    def emit(self, event: events.Event) -> None:
+        """Show one event."""
+        self._handlers[type(event)](event)
+
+    def error(self, line: str) -> None:
+        """Print the line that a command ends with."""
+        self._err.print(f"[red]{escape(line)}[/red]")
+
+    def _table(self, event: events.Table) -> None:
+        self._stop_live()
+        table = Table(
+            title=escape(event.title),
+            title_justify="left",
+            title_style="bold",
+            box=None,
+            show_header=False,
+            pad_edge=False,
+        )
+        table.add_column(style="dim", no_wrap=len(max(event.rows, key=len, default="")) < 30)
+        table.add_column(overflow="fold")
+        for name, value in event.rows.items():
+            table.add_row(escape(name), escape(value))
+        self._out.print()
+        self._out.print(table, soft_wrap=False)
+
+    def _progress(self, event: events.Progress) -> None:
+        finished = bool(event.total) and event.done >= event.total
+        details = "  ".join(f"{value} {name}" for name, value in event.details.items())
+        if self._out.is_terminal:
+            self._show_live(event.task, event.done, event.total, escape(details))
+            if finished:
+                self._drop_live(event.task)
+        elif not finished and self._may_speak(event.task):
+            share = f" {event.done / event.total:.0%}" if event.total else ""
+            self._out.print(escape(f"{event.task}{share}  {details}".rstrip()))
+
+    def _trained(self, event: events.Trained) -> None:
+        record, total = event.record, event.total_steps
+        step = int(record["step"])
+        figures = (
+            f"loss {record['loss']:.3f}  lr {record['learning_rate']:.1e}  grad {record['grad_norm']:.2f}  "
+            f"{record['tokens_per_second']:,.0f} tokens/s  {record['peak_share']:.0%} of peak"
+        )
+        if self._out.is_terminal:
+            self._show_live("step", step, total, figures)
+            if step >= total:
+                self._drop_live("step")
+        elif step == total or self._may_speak("step"):
+            self._out.print(f"step {step:,}/{total:,}  {figures}  {_duration(event.seconds_left)} left")
+
+    def _evaluated(self, event: events.Evaluated) -> None:
+        record = event.record
+        name = f" on {record['evaluation']}" if "evaluation" in record else ""
+        self._out.print(
+            f"[cyan]step {record['step']:,}[/cyan]  held-out loss{name} [bold]{record['eval_loss']:.3f}[/bold]  "
+            f"accuracy {record['eval_accuracy']:.1%}  [dim](word frequencies alone: {record['unigram_loss']:.3f})[/dim]"
+        )
+
+    def _show_live(self, task: str, done: float, total: float, text: str) -> None:
+        if self._live is None:
+            count = (
+                TextColumn("{task.completed:,.0f}/{task.total:,.0f}")
+                if task == "step"
+                else TextColumn("{task.percentage:>3.0f}%")
+            )
+            columns = (
+                TextColumn("{task.description}"),
+                BarColumn(bar_width=16),
+                count,
+                TextColumn("{task.fields[text]}"),
+            )
+            left = TimeRemainingColumn(compact=True, elapsed_when_finished=True)
+            self._live = Progress(
+                *columns, left, TextColumn("left"), console=self._out, transient=True, refresh_per_second=5
+            )
+            self._live.start()
+        if task not in self._tasks:
+            self._tasks[task] = self._live.add_task(task, total=total or None, text=text)
+        self._live.update(self._tasks[task], completed=done, total=total or None, text=text)
+
+    def _drop_live(self, task: str) -> None:
+        if self._live is not None and task in self._tasks:
+            self._live.remove_task(self._tasks.pop(task))
+            if not self._tasks:
+                self._stop_live()
+
+    def _stop_live(self) -> None:
+        if self._live is not None:
+            self._live.stop()
+            self._live = None
+            self._tasks.clear()
+
+    def _may_speak(self, task: str) -> bool:
+        """Whether the last plain line about this task is long enough ago."""
+        now = time.monotonic()
+        if now - self._spoken.get(task, float("-inf")) < _PLAIN_SECONDS:
+            return False
+        self._spoken[task] = now
+        return True
+
+
+def _duration(seconds: float) -> str:
+    """h:mm:ss or m:ss."""
+    minutes, second = divmod(round(seconds), 60)
+    hours, minute = divmod(minutes, 60)
+    return f"{hours}:{minute:02}:{second:02}" if hours else f"{minute}:{second:02}"

@@ -1,0 +1,44 @@
+"""`fmlm evaluate`."""
+
+from typing import Annotated
+
+import typer
+
+from fmlm_cli.cli.running import Debug, command
+from fmlm_cli.config import EvaluateSettings, build, parse_assignments
+
+
+def evaluate(
+    checkpoint: Annotated[
+        str,
+        typer.Option(
+            "--from",
+            metavar="RUN|FOLDER|HUB-NAME",
+            help="A run, a checkpoint of one, or a Hugging Face model.",
+            show_default=False,
+        ),
+    ],
+    data: Annotated[
+        str, typer.Option(metavar="STORE", help="Folder made by fmlm tokenize.", show_default=False)
+    ],
+    assignments: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="NAME=VALUE",
+            help="Any setting, e.g. sequence_length=256 (may be repeated).",
+            show_default=False,
+        ),
+    ] = None,
+    debug: Debug = False,
+) -> None:
+    """Evaluate any masked language model on a store's validation split.
+
+    Example: fmlm evaluate --from run --data store
+    """
+    with command(debug) as emit:
+        assigned = parse_assignments(assignments or [], EvaluateSettings)
+        settings = build(EvaluateSettings, {"checkpoint": checkpoint, "store": data}, assigned)
+        from fmlm_cli import recipes
+
+        recipes.evaluate(settings, emit=emit)

@@ -1,0 +1,88 @@
+"""`fmlm pretrain`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from fmlm_cli.cli.running import Debug, Overwrite, Resume, command
+from fmlm_cli.config import PretrainSettings, build, nested, parse_assignments, read_yaml
+
+
+def pretrain(
+    config: Annotated[
+        Path | None,
+        typer.Argument(metavar="[CONFIG.yaml]", help="Settings, below all flags.", show_default=False),
+    ] = None,
+    data: Annotated[
+        str | None, typer.Option(metavar="STORE", help="Folder made by fmlm tokenize.", show_default=False)
+    ] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(
+            metavar="PRESET|CONFIG.json",
+            help="bert-tiny, -mini, -small, -medium, -base, -large, or a Hugging Face config.json.  [default: bert-mini]",
+            show_default=False,
+        ),
+    ] = None,
+    masking: Annotated[
+        str | None,
+        typer.Option(
+            metavar="STRATEGY",
+            help="random or fully-explored.  [default: fully-explored]",
+            show_default=False,
+        ),
+    ] = None,
+    out: Annotated[
+        str | None, typer.Option(metavar="RUN", help="The run's folder.", show_default=False)
+    ] = None,
+    steps: Annotated[int | None, typer.Option(help="Budget in optimizer steps.", show_default=False)] = None,
+    tokens: Annotated[
+        float | None, typer.Option(help="Budget in tokens forwarded.", show_default=False)
+    ] = None,
+    epochs: Annotated[
+        float | None, typer.Option(help="Budget in passes over the data.", show_default=False)
+    ] = None,
+    seed: Annotated[
+        int | None, typer.Option(help="Seed of weights, order and masks.  [default: 0]", show_default=False)
+    ] = None,
+    assignments: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="NAME=VALUE",
+            help="Any setting, e.g. batch.size=64 (may be repeated).",
+            show_default=False,
+        ),
+    ] = None,
+    overwrite: Overwrite = False,
+    resume: Resume = False,
+    debug: Debug = False,
+) -> None:
+    """Pre-train a masked language model from scratch.
+
+    Example: fmlm pretrain --data store --model bert-mini --masking fully-explored --epochs 14 --out run
+    """
+    with command(debug) as emit:
+        flags = nested(
+            {
+                "data.store": data,
+                "model.name": model,
+                "masking.strategy": masking,
+                "out": out,
+                "budget.steps": steps,
+                "budget.tokens": tokens,
+                "budget.epochs": epochs,
+                "seed": seed,
+            }
+        )
+        from_file = read_yaml(config, PretrainSettings) if config else {}
+        assigned = parse_assignments(assignments or [], PretrainSettings)
+        settings = build(PretrainSettings, from_file, flags, assigned)
+        from fmlm_cli import recipes
+        from fmlm_cli.recipes.resolve import saved_settings
+
+        if resume and settings.out:
+            saved = saved_settings(Path(settings.out))
+            settings = build(PretrainSettings, saved, from_file, flags, assigned)
+        recipes.pretrain(settings, overwrite=overwrite, resume=resume, emit=emit)

@@ -1,0 +1,67 @@
+"""What all commands share: their common options, and how they end."""
+
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Annotated
+
+import typer
+
+from fmlm_cli.cli.console import Console
+from fmlm_cli.errors import Interrupted, OutOfSpaceError, UserError, is_out_of_space
+from fmlm_cli.events import Emit
+
+Debug = Annotated[bool, typer.Option("--debug", help="Show a traceback when something goes wrong.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what --out holds, if fmlm made it.")]
+Resume = Annotated[
+    bool, typer.Option("--resume", help="Go on where an earlier call stopped; start if there is none.")
+]
+
+USER_ERROR, PROGRAM_ERROR = 2, 1
+
+
+def _terminate(number: int, frame: FrameType | None) -> None:
+    raise Interrupted("stopped by SIGTERM", 128 + number)
+
+
+@contextmanager
+def command(debug: bool) -> Iterator[Emit]:
+    """Run a command's body: gives it a console to emit to, turns whatever ends it into one line and an exit code."""
+    # Libraries that bring a progress bar or advice of their own would write over ours.
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
+    signal.signal(signal.SIGTERM, _terminate)
+    console = Console()
+    try:
+        with console:
+            yield console.emit
+    except typer.Exit:
+        raise
+    except (Exception, KeyboardInterrupt) as error:
+        if debug and not isinstance(error, Interrupted | KeyboardInterrupt):
+            raise
+        line, code = _ending(error)
+        console.error(line)
+        # After an interruption, threads may still sit in a computation: leave without waiting for them.
+        sys.stdout.flush()
+        raise typer.Exit(code) from None
+
+
+def _ending(error: BaseException) -> tuple[str, int]:
+    """The line and the exit code for whatever ended a command."""
+    if isinstance(error, UserError):
+        return f"error: {error}", USER_ERROR
+    if isinstance(error, Interrupted):
+        return str(error), error.exit_code
+    if isinstance(error, KeyboardInterrupt):
+        return "stopped by Ctrl-C; nothing half-written was left", 128 + signal.SIGINT
+    if is_out_of_space(error):
+        return (
+            f"error: {OutOfSpaceError('no space left on the disk: free some, or choose another --out')}",
+            USER_ERROR,
+        )
+    kind = type(error).__name__
+    reason = (str(error).splitlines() or [""])[0]
+    return f"unexpected {kind}: {reason} (this is a fault of fmlm's: --debug shows where)", PROGRAM_ERROR

@@ -1,0 +1,102 @@
+"""`fmlm tokenize`."""
+
+from typing import Annotated
+
+import typer
+
+from fmlm_cli.cli.running import Debug, Overwrite, Resume, command
+from fmlm_cli.config import TokenizeSettings, build, choices
+
+
+def _choice(name: str) -> str:
+    return "|".join(choices(TokenizeSettings, name))
+
+
+def tokenize(
+    sources: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="SOURCE...",
+            help=".txt or .jsonl files (also .gz), folders, globs, or python-docs.",
+            show_default=False,
+        ),
+    ],
+    out: Annotated[
+        str, typer.Option("--out", metavar="STORE", help="The store's folder.", show_default=False)
+    ],
+    tokenizer: Annotated[
+        str | None,
+        typer.Option(metavar="FOLDER|vocab.txt|HUB-NAME", help="Use this tokenizer.", show_default=False),
+    ] = None,
+    train_tokenizer: Annotated[
+        str | None,
+        typer.Option(
+            metavar=_choice("train_tokenizer"), help="Learn a tokenizer from the text.", show_default=False
+        ),
+    ] = None,
+    vocab_size: Annotated[
+        int | None, typer.Option(help="Size of a learnt tokenizer.  [default: 8192]", show_default=False)
+    ] = None,
+    lowercase: Annotated[
+        bool, typer.Option("--lowercase", help="Lower-case text, with a learnt tokenizer.")
+    ] = False,
+    documents: Annotated[
+        str | None,
+        typer.Option(
+            metavar=_choice("documents"),
+            help="What a document is in .txt files.  [default: auto]",
+            show_default=False,
+        ),
+    ] = None,
+    text_field: Annotated[
+        str | None,
+        typer.Option(help="Field of a .jsonl line that holds the text.  [default: text]", show_default=False),
+    ] = None,
+    on_bad_text: Annotated[
+        str | None,
+        typer.Option(
+            metavar=_choice("on_bad_text"),
+            help="What to do with invalid UTF-8.  [default: stop]",
+            show_default=False,
+        ),
+    ] = None,
+    valid: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="SOURCE", help="Text of the validation split (may be repeated).", show_default=False
+        ),
+    ] = None,
+    valid_fraction: Annotated[
+        float | None,
+        typer.Option(
+            help="Else: share of the documents that becomes it.  [default: 0.01]", show_default=False
+        ),
+    ] = None,
+    overwrite: Overwrite = False,
+    resume: Resume = False,
+    debug: Debug = False,
+) -> None:
+    """Turn text into a token store.
+
+    Example: fmlm tokenize corpus/*.txt.gz --tokenizer bert-base-uncased --out store
+    """
+    with command(debug) as emit:
+        given = {
+            "sources": sources,
+            "out": out,
+            "tokenizer": tokenizer,
+            "train_tokenizer": train_tokenizer,
+            "vocab_size": vocab_size,
+            "lowercase": lowercase,
+            "documents": documents,
+            "text_field": text_field,
+            "on_bad_text": on_bad_text,
+            "valid": valid,
+            "valid_fraction": valid_fraction,
+        }
+        settings = build(
+            TokenizeSettings, {name: value for name, value in given.items() if value is not None}
+        )
+        from fmlm_cli import recipes
+
+        recipes.tokenize(settings, overwrite=overwrite, resume=resume, emit=emit)

@@ -1,0 +1,75 @@
+"""Devices, precision, and how much of a device's speed a run uses."""
+
+import contextlib
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import Any
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from fmlm_cli.errors import UserError
+
+
+def resolve_device(name: str) -> torch.device:
+    """The device that a setting names; auto takes a GPU where there is one."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise UserError(f"unknown device '{name}': known are auto, cpu, cuda, cuda:N, mps") from None
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise UserError(
+            f"device '{name}' is not there: torch sees {torch.cuda.device_count()} CUDA devices; use --set device=cpu"
+        )
+    if device.type == "mps" and not torch.backends.mps.is_available():
+        raise UserError("device 'mps' is not there; use --set device=cpu")
+    if device.type not in ("cpu", "cuda", "mps"):
+        raise UserError(f"unknown device '{name}': known are auto, cpu, cuda, cuda:N, mps")
+    return device
+
+
+def resolve_precision(name: str, device: torch.device) -> torch.dtype:
+    """The type that matrix products run in: bfloat16 by autocast, weights stay float32."""
+    if name == "bfloat16":
+        return torch.bfloat16
+    if name == "auto" and device.type == "cuda" and torch.cuda.is_bf16_supported():
+        return torch.bfloat16
+    return torch.float32
+
+
+def autocast(device: torch.device, precision: torch.dtype) -> AbstractContextManager[Any]:
+    """The context in which a forward runs."""
+    if precision == torch.float32:
+        return contextlib.nullcontext()
+    return torch.autocast(device.type, dtype=precision)
+
+
+def synchronize(device: torch.device) -> None:
+    """Wait until a device has done what it was given, so that a clock tells the truth."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def measure_peak(device: torch.device, precision: torch.dtype, seconds: float = 0.4) -> float:
+    """The device's speed in FLOP/s: the fastest of the square matrix products that fit in `seconds`."""
+    size = 8192 if device.type == "cuda" else 1024
+    a = torch.ones(size, size, device=device, dtype=precision)
+    best, end = 0.0, time.perf_counter() + seconds
+    while best == 0.0 or time.perf_counter() < end:
+        synchronize(device)
+        begin = time.perf_counter()
+        torch.mm(a, a)
+        synchronize(device)
+        best = max(best, 2 * size**3 / (time.perf_counter() - begin))
+    return best
+
+
+@torch.no_grad()
+def count_flops(forward: Callable[[], Any]) -> int:
+    """Floating-point operations of the matrix products and attention of one forward."""
+    with FlopCounterMode(display=False) as counter:
+        forward()
+    return int(counter.get_total_flops())

@@ -1,0 +1,43 @@
+"""metrics.jsonl: one JSON object a line, appended and flushed, cut back to a checkpoint when a run resumes."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from fmlm_cli import storage
+from fmlm_cli.errors import UserError
+
+
+class MetricsLog:
+    """Appends records to a file and keeps what was read or written for the plots at the end."""
+
+    def __init__(self, path: Path, *, keep_through: int = -1) -> None:
+        """Records of steps up to `keep_through` are kept (a resumed run), later ones removed."""
+        self._path = path
+        self.records = [r for r in read_metrics(path) if r["step"] <= keep_through] if path.exists() else []
+        storage.write_text(path, "".join(_line(record) for record in self.records))
+
+    def write(self, record: Mapping[str, Any]) -> None:
+        """Append one record; it is in the file when this returns."""
+        self.records.append(dict(record))
+        with storage.clear_disk_errors(self._path), self._path.open("a", encoding="utf-8") as file:
+            file.write(_line(record))
+
+
+def _line(record: Mapping[str, Any]) -> str:
+    return json.dumps(record, ensure_ascii=False) + "\n"
+
+
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """All records of a metrics file. A last line that a crash cut short is left out."""
+    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+    records: list[dict[str, Any]] = []
+    for number, line in enumerate(lines, start=1):
+        try:
+            records.append(json.loads(line))
+        except json.JSONDecodeError:
+            if number == len(lines):
+                break
+            raise UserError(f"{path}:{number}: not valid JSON; the file is damaged") from None
+    return records

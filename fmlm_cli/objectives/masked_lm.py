@@ -1,0 +1,103 @@
+"""Masked language modelling: rows of tokens -> masked batches -> summed cross-entropy at the masked positions."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from fmlm_cli.corpus.rows import Rows
+from fmlm_cli.engine.batch import Batch
+from fmlm_cli.masking import Strategy
+from fmlm_cli.masking.corruption import IGNORED
+
+Int64s = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class MaskedLanguageModelling:
+    """Masks by `strategy` with `seed`; `ordinary_ids` are the ids that random replacements come from.
+
+    `unigram_losses`: float32[vocabulary], -log of each id's share in the training tokens, for comparison.
+    `static_shapes`: pad the list of masked positions to its largest possible length, so that a GPU sees the
+    same shapes in every step; padding is ignored by the loss.
+    """
+
+    strategy: Strategy
+    seed: int
+    mask_id: int
+    ordinary_ids: Int64s
+    unigram_losses: Tensor
+    static_shapes: bool = False
+
+    def prepare(self, rows: Rows, epoch: int | Int64s, micro_size: int) -> list[Batch]:
+        """The masked batches of some rows in their epochs, at most `micro_size` masked rows in each.
+
+        A row gives as many masked rows, next to each other, as the strategy has masks in one step.
+        """
+        masks = self.strategy.masks(rows.maskable, rows.row_ids, epoch, self.seed)
+        corrupted, labels = self.strategy.corrupt(
+            rows.input_ids,
+            masks,
+            rows.row_ids,
+            epoch,
+            self.seed,
+            mask_id=self.mask_id,
+            ordinary_ids=self.ordinary_ids,
+        )
+        number, length = masks.shape[1:]
+        row = np.repeat(np.arange(len(rows.numbers)), number)
+        corrupted, labels = corrupted.reshape(-1, length), labels.reshape(-1, length)
+        return [
+            self._batch(rows, row[part], corrupted[part], labels[part])
+            for part in (slice(begin, begin + micro_size) for begin in range(0, len(row), micro_size))
+        ]
+
+    def _batch(self, rows: Rows, row: Int64s, corrupted: Int64s, labels: Int64s) -> Batch:
+        segments = rows.segments[row]
+        masked = np.flatnonzero(labels != IGNORED)
+        targets = labels.ravel()[masked]
+        count = len(masked)
+        if self.static_shapes:
+            missing = len(row) * self.strategy.most_masked(labels.shape[1]) - count
+            masked = np.pad(masked, (0, missing))
+            targets = np.pad(targets, (0, missing), constant_values=IGNORED)
+        inputs = {
+            "input_ids": torch.from_numpy(corrupted),
+            "position_ids": torch.from_numpy(rows.position_ids[row]),
+            "segments": torch.from_numpy(segments),
+            "masked_index": torch.from_numpy(masked),
+            "targets": torch.from_numpy(targets),
+            "alone": bool(segments.max(initial=0) <= 1),
+        }
+        tokens = int(np.count_nonzero(segments))
+        return Batch(inputs, count, tokens, tuple(rows.numbers[np.unique(row)].tolist()))
+
+    def _logits(self, model: nn.Module, batch: Batch) -> Tensor:
+        inputs = {name: value for name, value in batch.inputs.items() if name != "targets"}
+        logits: Tensor = model(**inputs)
+        return logits.float()
+
+    def loss(self, model: nn.Module, batch: Batch) -> Tensor:
+        """Summed cross-entropy (nats) of the original tokens at the masked positions."""
+        logits = self._logits(model, batch)
+        return F.cross_entropy(logits, batch.inputs["targets"], reduction="sum", ignore_index=IGNORED)
+
+    def score(self, model: nn.Module, batch: Batch) -> Mapping[str, Tensor]:
+        """Sums over the targets: cross-entropy, right predictions, and the unigram model's cross-entropy."""
+        logits, targets = self._logits(model, batch), batch.inputs["targets"]
+        real = targets != IGNORED
+        return {
+            "eval_loss": F.cross_entropy(logits, targets, reduction="sum", ignore_index=IGNORED),
+            "eval_accuracy": ((logits.argmax(-1) == targets) & real).sum(),
+            "unigram_loss": self.unigram_losses.to(targets.device)[targets[real]].sum(),
+        }
+
+
+def unigram_losses(token_counts: npt.NDArray[np.uint64]) -> Tensor:
+    """-log p of every id under the training split's token frequencies with one added to each: float32[vocabulary]."""
+    counts = token_counts.astype(np.float64) + 1
+    return torch.from_numpy(-np.log(counts / counts.sum())).float()

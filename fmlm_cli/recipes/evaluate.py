@@ -1,0 +1,98 @@
+"""`fmlm evaluate`: the evaluation of pre-training, for any masked LM."""
+
+from pathlib import Path
+
+from fmlm_cli import storage
+from fmlm_cli.config import EvaluateSettings, PretrainSettings, build, read_yaml
+from fmlm_cli.corpus import tokenizers
+from fmlm_cli.corpus.rows import RowReader
+from fmlm_cli.corpus.store import TokenStore
+from fmlm_cli.engine.device import resolve_device, resolve_precision
+from fmlm_cli.errors import UserError
+from fmlm_cli.events import Emit, Table, ignore
+from fmlm_cli.model.build import load_model, longest_sequence
+from fmlm_cli.model.masked_lm import MaskedLM
+from fmlm_cli.recipes.evaluation import HeldOut
+from fmlm_cli.recipes.resolve import resolve_length, resolve_packing
+
+
+def evaluate(settings: EvaluateSettings, *, emit: Emit = ignore) -> dict[str, float]:
+    """Held-out loss, perplexity, accuracy and unigram loss of a checkpoint on a store's validation split.
+
+    A run is evaluated as it evaluated itself: with its own row length, packing and number of rows.
+    """
+    folder, run = find_checkpoint(settings.checkpoint)
+    device = resolve_device(settings.device)
+    precision = resolve_precision(settings.precision, device)
+    store = TokenStore.open(settings.store)
+    if not store.has("validation"):
+        raise UserError(
+            f"{store.root} has no validation split: tokenize with --valid SOURCE or --valid-fraction above 0"
+        )
+    check_tokenizer(folder, store)
+    model = MaskedLM(load_model(folder)).to(device)
+    if model.pretrained.config.vocab_size < store.vocabulary:
+        raise UserError(
+            f"{folder} has {model.pretrained.config.vocab_size:,} tokens, {store.root} needs {store.vocabulary:,}"
+        )
+    asked = settings.sequence_length or (run.sequence_length if run else None)
+    length = resolve_length(asked, longest_sequence(model.pretrained), folder)
+    packing = settings.packing or (run.data.packing if run else "documents")
+    reader = RowReader(
+        store,
+        "validation",
+        packing=resolve_packing(packing, model, length, emit),
+        sequence_length=length,
+        max_rows=settings.max_rows
+        if "max_rows" in settings.model_fields_set or run is None
+        else run.evaluation.max_rows,
+    )
+    scores = HeldOut.of(store, reader, settings.batch_size).run(model, device, precision)
+    emit(Table(f"evaluation of {folder}", _summary(scores, reader, store)))
+    return scores
+
+
+def find_checkpoint(name: str) -> tuple[str, PretrainSettings | None]:
+    """The model folder (or Hub name) that a name stands for, and the settings of the run it belongs to, if any.
+
+    A run stands for its final model, or for its newest checkpoint while it has no final one.
+    """
+    root = Path(name)
+    run = storage.RunDirectory(root)
+    if run.config.is_file():
+        settings = build(PretrainSettings, read_yaml(run.config, PretrainSettings))
+        if run.is_finished:
+            return str(run.final), settings
+        steps = [path for path in run.checkpoints.glob("step-*") if path.name[5:].isdigit()]
+        if not steps:
+            raise UserError(
+                f"{root} has neither a final model nor a checkpoint yet: let it train on with --resume"
+            )
+        return str(max(steps, key=lambda path: int(path.name[5:]))), settings
+    for parent in (root.parent, root.parent.parent):  # RUN/final, RUN/checkpoints/step-N
+        config = storage.RunDirectory(parent).config
+        if root.is_dir() and config.is_file():
+            return name, build(PretrainSettings, read_yaml(config, PretrainSettings))
+    if not root.exists() and (len(root.parts) > 2 or name.startswith((".", "/", "~"))):
+        raise UserError(f"no such checkpoint: {name}")
+    return name, None
+
+
+def check_tokenizer(checkpoint: str, store: TokenStore) -> None:
+    """Refuse a store whose ids mean other tokens than the model's."""
+    own = tokenizers.load_tokenizer(checkpoint)
+    if tokenizers.fingerprint(own) != store.manifest["tokenizer"]["fingerprint"]:
+        raise UserError(
+            f"{store.root} was made with another tokenizer than {checkpoint}'s: tokenize the text with `--tokenizer {checkpoint}`"
+        )
+
+
+def _summary(scores: dict[str, float], reader: RowReader, store: TokenStore) -> dict[str, str]:
+    plan = reader.plan
+    return {
+        "data": f"{store.root}, {len(reader):,} of {len(plan):,} validation rows x {plan.sequence_length}, packing {plan.packing}",
+        "loss": f"{scores['eval_loss']:.4f}",
+        "perplexity": f"{scores['eval_perplexity']:,.2f}",
+        "accuracy": f"{scores['eval_accuracy']:.2%}",
+        "unigram loss": f"{scores['unigram_loss']:.4f} of the same targets",
+    }

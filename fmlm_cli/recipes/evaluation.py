@@ -1,0 +1,65 @@
+"""The evaluation that all of fmlm shares: held-out rows under fixed masks."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from fmlm_cli.corpus.rows import RowReader
+from fmlm_cli.corpus.store import TokenStore
+from fmlm_cli.corpus.tokenizers import special_tokens
+from fmlm_cli.engine.batch import Batch
+from fmlm_cli.engine.evaluation import evaluate
+from fmlm_cli.masking import Strategy, get_strategy
+from fmlm_cli.model.masked_lm import MaskedLM
+from fmlm_cli.objectives.masked_lm import MaskedLanguageModelling, unigram_losses
+
+EVALUATION_SEED = 20_100_604  # fixed for good: evaluations of any two runs ever made stay comparable
+EVALUATION_RATE = 0.15
+
+
+def make_objective(
+    store: TokenStore, strategy: Strategy, seed: int, *, static_shapes: bool
+) -> MaskedLanguageModelling:
+    """Masked language modelling over a store's vocabulary."""
+    special = special_tokens(store.tokenizer)
+    ordinary = np.setdiff1d(np.arange(store.vocabulary), list(special.never_masked))
+    return MaskedLanguageModelling(
+        strategy, seed, special.mask, ordinary, unigram_losses(store.token_counts), static_shapes
+    )
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """A store's validation rows under random masks of 15 %, 80/10/10, that never change.
+
+    They depend neither on the training's strategy nor on its seed.
+    """
+
+    reader: RowReader
+    objective: MaskedLanguageModelling
+    batch_size: int
+
+    @classmethod
+    def of(cls, store: TokenStore, reader: RowReader, batch_size: int) -> "HeldOut":
+        """The evaluation of these rows of `store`."""
+        strategy = get_strategy("random", rate=EVALUATION_RATE)
+        return cls(reader, make_objective(store, strategy, EVALUATION_SEED, static_shapes=False), batch_size)
+
+    def batches(self) -> Iterator[Batch]:
+        """The rows in order, masked."""
+        for begin in range(0, len(self.reader), self.batch_size):
+            index = np.arange(begin, min(begin + self.batch_size, len(self.reader)))
+            yield from self.objective.prepare(self.reader.read(index), 0, self.batch_size)
+
+    def run(self, model: MaskedLM, device: torch.device, precision: torch.dtype) -> dict[str, float]:
+        """`eval_loss` (nats), `eval_perplexity`, `eval_accuracy`, and `unigram_loss` of the same targets."""
+        scores = evaluate(model, self.objective, self.batches(), device=device, precision=precision)
+        loss = scores["eval_loss"]
+        perplexity = float(np.exp(min(loss, 700.0)))
+        return {
+            "eval_loss": loss,
+            "eval_perplexity": perplexity,
+            **{k: v for k, v in scores.items() if k != "eval_loss"},
+        }

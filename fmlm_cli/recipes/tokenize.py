@@ -1,0 +1,203 @@
+"""`fmlm tokenize`: text becomes tokens on disk, once."""
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from transformers import PreTrainedTokenizerFast
+
+from fmlm_cli import storage
+from fmlm_cli.config import TokenizeSettings
+from fmlm_cli.corpus import tokenizers
+from fmlm_cli.corpus.sources import ReadOptions, ReadStats
+from fmlm_cli.corpus.store import is_store, read_manifest
+from fmlm_cli.corpus.text import TextCorpus
+from fmlm_cli.corpus.writing import StoreWriter, TokenDocument, assign_splits, encode_documents
+from fmlm_cli.errors import UserError
+from fmlm_cli.events import Emit, Note, Progress, Table, ignore
+
+SAMPLE_BYTES = 100_000_000  # of text that a new tokenizer learns from, at most
+
+_TICK = 0.2  # seconds between two reports of progress
+
+
+@dataclass(frozen=True)
+class Corpora:
+    """What is tokenized: the training text, and the validation text where it has sources of its own."""
+
+    train: TextCorpus
+    validation: TextCorpus | None
+
+
+def tokenize(
+    settings: TokenizeSettings, *, overwrite: bool = False, resume: bool = False, emit: Emit = ignore
+) -> Path:
+    """Make the token store `settings.out`; its path. With `resume` a finished store of the same is kept.
+
+    Raises `UserError` for anything wrong with the settings, the text or the tokenizer; then nothing is written.
+    """
+    out = Path(settings.out)
+    storage.claim_output(out, marker=storage.MANIFEST, overwrite=overwrite, resume=resume)
+    options = ReadOptions(settings.documents, settings.text_field, settings.on_bad_text)
+    corpora = Corpora(
+        TextCorpus.find(settings.sources, options, emit),
+        TextCorpus.find(settings.valid, options, emit) if settings.valid else None,
+    )
+    loaded = tokenizers.load_tokenizer(settings.tokenizer) if settings.tokenizer else None
+    request = _request(settings, corpora, loaded)
+    if resume and is_store(out):
+        _check_same(out, request)
+        emit(Note(f"{out} is complete and was made from the same text and settings: nothing to do"))
+        return out
+    _say_what_a_document_is(corpora.train, emit)
+    with storage.complete_folder(out) as folder:
+        tokenizer = loaded or _learn(settings, corpora.train, emit)
+        manifest = _write(folder, settings, corpora, tokenizer, request, emit)
+    emit(Table(f"token store {out}", _summary(manifest)))
+    return out
+
+
+def _request(
+    settings: TokenizeSettings, corpora: Corpora, loaded: PreTrainedTokenizerFast | None
+) -> dict[str, Any]:
+    """Everything that decides the store's contents, as the manifest keeps it."""
+    request = settings.model_dump(mode="json", exclude={"out", "sources", "valid", "tokenizer"})
+    request["sources"] = corpora.train.describe()
+    request["valid"] = corpora.validation.describe() if corpora.validation else None
+    request["tokenizer"] = tokenizers.fingerprint(loaded) if loaded else None
+    return request
+
+
+def _check_same(out: Path, request: dict[str, Any]) -> None:
+    """Refuse a finished store that was made from something else."""
+    old = read_manifest(out)["request"]
+    different = [name for name in request if old.get(name) != request[name]]
+    if different:
+        raise UserError(
+            f"{out} was made with another {' and '.join(different)}: choose another --out, or pass --overwrite to replace it"
+        )
+
+
+def _say_what_a_document_is(corpus: TextCorpus, emit: Emit) -> None:
+    meaning = {"blank-line": "text between blank lines", "line": "a line", "file": "a file"}
+    for mode, files in corpus.document_modes().items():
+        chosen = " (found by looking; --documents sets it)" if corpus.options.documents == "auto" else ""
+        emit(Note(f"a document is {meaning[mode]}, in {files:,} .txt file{'s' * (files > 1)}{chosen}"))
+
+
+def _learn(settings: TokenizeSettings, corpus: TextCorpus, emit: Emit) -> PreTrainedTokenizerFast:
+    """Learn a tokenizer from a bounded sample, and say how large it was."""
+    assert settings.train_tokenizer is not None
+    read = 0
+
+    def sampled() -> Iterator[str]:
+        nonlocal read
+        fraction = 0.0 if settings.valid else settings.valid_fraction
+        for text in corpus.sample(SAMPLE_BYTES, fraction):
+            read += len(text.encode("utf-8"))
+            yield text
+
+    emit(Progress("learning the tokenizer", 0, 0, ""))
+    tokenizer = tokenizers.train_tokenizer(
+        settings.train_tokenizer, sampled(), vocab_size=settings.vocab_size, lowercase=settings.lowercase
+    )
+    emit(Progress("learning the tokenizer", 1, 1, ""))
+    emit(
+        Note(
+            f"learnt a {settings.train_tokenizer} tokenizer of {len(tokenizer):,} tokens from {read / 1e6:,.1f} MB of text"
+        )
+    )
+    return tokenizer
+
+
+def _write(
+    folder: Path,
+    settings: TokenizeSettings,
+    corpora: Corpora,
+    tokenizer: PreTrainedTokenizerFast,
+    request: dict[str, Any],
+    emit: Emit,
+) -> dict[str, Any]:
+    """Tokenize everything into `folder`; the manifest."""
+    writer = StoreWriter(folder, tokenizer)
+    encoder = tokenizers.Encoder(tokenizer)
+    stats = ReadStats()
+    fraction = 0.0 if corpora.validation else settings.valid_fraction
+    empty = 0
+    for split, document in assign_splits(
+        _encoded(corpora.train, encoder, stats, "tokenizing", emit), fraction
+    ):
+        empty += not len(document.input_ids)
+        if len(document.input_ids):
+            writer.add(split, document)
+    if corpora.validation:
+        for document in _encoded(corpora.validation, encoder, stats, "tokenizing validation", emit):
+            empty += not len(document.input_ids)
+            if len(document.input_ids):
+                writer.add("validation", document)
+    _check_not_empty(writer, settings, stats)
+    return writer.finish(
+        request, {"empty_documents": stats.empty + empty, "bad_text_documents": stats.bad_text}
+    )
+
+
+def _encoded(
+    corpus: TextCorpus, encoder: tokenizers.Encoder, stats: ReadStats, task: str, emit: Emit
+) -> Iterator[TokenDocument]:
+    """Tokenize a corpus, telling how far it has come."""
+    total, begin, last = corpus.disk_bytes, time.perf_counter(), 0.0
+    done_before, text_before = stats.disk_bytes, stats.text_bytes
+    tokens = 0
+    for documents, document in enumerate(encode_documents(corpus.documents(stats), encoder), start=1):
+        yield document
+        tokens += len(document.input_ids)
+        now = time.perf_counter()
+        if now - last > _TICK:
+            last, seconds = now, now - begin
+            details = {
+                "documents": f"{documents:,}",
+                "MB/s": f"{(stats.text_bytes - text_before) / 1e6 / seconds:,.1f}",
+                "tokens/s": f"{tokens / seconds:,.0f}",
+            }
+            emit(Progress(task, stats.disk_bytes - done_before, total, "bytes", details))
+    emit(Progress(task, total, total, "bytes"))
+
+
+def _check_not_empty(writer: StoreWriter, settings: TokenizeSettings, stats: ReadStats) -> None:
+    named = ", ".join(settings.sources)
+    train, validation = writer.splits["train"].documents, writer.splits["validation"].documents
+    if not train and not validation:
+        bad = f" ({stats.bad_text:,} documents were skipped as invalid UTF-8)" if stats.bad_text else ""
+        raise UserError(f"no text in {named}{bad}: give sources that hold some")
+    if not train:
+        raise UserError(
+            f"{named} holds a single document, which became the validation split: give more text, --documents line, "
+            f"--valid SOURCE, or --valid-fraction 0"
+        )
+    if settings.valid and not validation:
+        raise UserError(f"no text in {', '.join(settings.valid)} (--valid): give a source that holds some")
+
+
+def _summary(manifest: dict[str, Any]) -> dict[str, str]:
+    """The summary table's rows."""
+    rows = {}
+    for name, split in manifest["splits"].items():
+        if split["documents"]:
+            rows[name] = (
+                f"{split['documents']:,} documents, {split['words']:,} words, {split['tokens']:,} tokens"
+            )
+        else:
+            rows[name] = "none"
+    train = manifest["splits"]["train"]
+    facts = manifest["facts"]
+    rows["text"] = f"{sum(s['text_bytes'] for s in manifest['splits'].values()) / 1e6:,.1f} MB"
+    rows["tokens per word"] = f"{train['tokens'] / max(train['words'], 1):.2f}"
+    rows["vocabulary"] = f"{manifest['tokenizer']['vocabulary']:,} ({manifest['dtype']})"
+    rows["left out"] = f"{facts['empty_documents']:,} empty documents"
+    if facts["bad_text_documents"]:
+        word = "repaired" if manifest["request"]["on_bad_text"] == "replace" else "left out"
+        rows["invalid UTF-8"] = f"{facts['bad_text_documents']:,} documents {word}"
+    rows["fingerprint"] = manifest["fingerprint"][:16]
+    return rows
