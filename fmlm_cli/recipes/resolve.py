@@ -65,7 +65,6 @@ def resolve(settings: PretrainSettings, emit: Emit) -> Plan:
     size = _batch_size(settings.batch.size, preset.batch_size, strategy)
     store = TokenStore.open(settings.data.store, verify=settings.data.verify)
     model = new_model(settings, store)
-    )
     length = resolve_length(settings.sequence_length, longest_sequence(model.pretrained), settings.model.name)
     packing = resolve_packing(settings.data.packing, model, length, emit)
     reader = RowReader(
