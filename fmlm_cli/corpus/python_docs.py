@@ -36,7 +36,6 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
-from types import MappingProxyType
 
 # Import names of what fmlm depends on, directly or through others, and that has prose to give.
 PACKAGES: tuple[str, ...] = (
@@ -45,8 +44,8 @@ PACKAGES: tuple[str, ...] = (
     *("matplotlib", "mpl_toolkits", "contourpy", "cycler", "fontTools", "PIL", "pyparsing", "packaging"),
     *("sympy", "mpmath", "networkx", "jinja2", "markupsafe", "setuptools", "typing_extensions"),
     *("pydantic", "pydantic_core", "typing_inspection", "annotated_types", "yaml", "typer", "click", "rich"),
-    *("pygments", "markdown_it", "anyio", "httpx", "httpcore", "aiohttp", "multidict", "yarl", "requests"),
-    *("urllib3", "idna", "xxhash", "regex"),
+    *("pygments", "markdown_it", "anyio", "httpx", "httpcore", "httpx2", "httpcore2", "aiohttp"),
+    *("multidict", "yarl", "requests", "urllib3", "idna", "xxhash", "regex"),
 )
 DOCUMENT_WORDS = 120
 LEAST_WORDS = 20
@@ -97,7 +96,7 @@ _NAME = r"[`*]{0,3}[A-Za-z_][\w.*`\\]*(?:\[[\w., \[\]]*\])?"
 _BULLET = re.compile(r"(?:[-*+•]|\(?\d{1,2}[.)]|\(?[a-z]\)|#\.)\s+")
 _FIELD = re.compile(r"(?::\w[^:`]*:|@\w+(?: [\w*]+)?:)(?:\s+|$)")
 _ARGUMENT = re.compile(rf"{_NAME}(?:\s*[,/]\s*{_NAME})*(?:\s*{_NESTED})?[`*]*\s*(?::|-{{2,3}})(?:\s+|$)")
-_TYPED = re.compile(rf"{_NAME}(?:, {_NAME})* ?: \S")
+_TYPED = re.compile(rf"{_NAME}(?:, {_NAME})*( ?): (?=\S)")
 _UNDERLINE = re.compile(r"([=\-~^\"'*+#`.:_])\1{2,}")
 _DIRECTIVE = re.compile(r"\.\.\s+([\w:-]+)::\s*(.*)")
 _VERSIONED = re.compile(r"version\w+|deprecated")
@@ -157,25 +156,30 @@ def _after_body(lines: list[str], at: int) -> int:
 
 
 def _without_blocks(lines: list[str]) -> list[str]:
-    """Drop doctests, fenced and literal code, and directives but for those that hold prose."""
+    """Put a blank line for doctests, fenced and literal code, and directives but for those that hold prose."""
     kept: list[str] = []
     at = 0
     while at < len(lines):
         line = lines[at]
         text = line.strip()
+        spoken = _spoken(text) if text.startswith("..") else None
         if text.startswith("```") and text.count("```") == 1:
+            kept.append("")
             at = next(
                 (i + 1 for i in range(at + 1, len(lines)) if lines[i].lstrip().startswith("```")), len(lines)
             )
         elif text.startswith((">>>", "In [")):
+            kept.append("")
             at = next((i for i in range(at + 1, len(lines)) if not lines[i].strip()), len(lines))
         elif text == ".." or text.startswith(".. "):
-            spoken = _spoken(text)
-            kept += [""] if spoken is None else ["", " " * _indent(line) + spoken]
+            kept += ["", " " * _indent(line) + (spoken or "")]
             at = _after_body(lines, at) if spoken is None else at + 1
+        elif text.endswith("::"):
+            kept += [line.rstrip()[:-1], ""]
+            at = _after_body(lines, at)
         else:
-            kept.append(line.rstrip()[:-1] if text.endswith("::") else line)
-            at = _after_body(lines, at) if text.endswith("::") else at + 1
+            kept.append(line)
+            at += 1
     return kept
 
 
@@ -189,12 +193,22 @@ def _spoken(text: str) -> str | None:
     return None
 
 
+def _is_typed(text: str) -> bool:
+    """Whether a line is the "name : type" of numpy's style (some leave out the blank), without a description."""
+    match = _TYPED.match(text)
+    if not match or _END.search(text):
+        return False
+    words = text[match.end() :].lower().split()
+    common = sum(1 for word in words if word in _COMMON)
+    return common <= 2 if match[1] else common <= 1 and len(words) <= 4
+
+
 def _item(lines: Sequence[str], at: int) -> str | None:
     """What a list item or a parameter's line says after its marker; None if line `at` is neither."""
     text = lines[at].strip()
     deeper = at + 1 < len(lines) and lines[at + 1].strip() and _indent(lines[at + 1]) > _indent(lines[at])
-    if deeper and _TYPED.match(text) and not _END.search(text):
-        return ""  # "name : type" of numpy's style: the description stands below
+    if deeper and _is_typed(text):
+        return ""  # the description stands below
     rest = text
     for marker in (_BULLET, _FIELD, _ARGUMENT):
         if match := marker.match(rest):
@@ -229,7 +243,7 @@ def _paragraphs(lines: Sequence[str]) -> Iterator[str]:
 
 def _continues(before: str, text: str, hanging: bool) -> bool:
     """Whether a line indented otherwise goes on with the paragraph: below an item, or in mid-sentence."""
-    return hanging or (len(before.split()) > 6 and text[0].islower() and not before.endswith((".", ":")))
+    return hanging or (len(before.split()) > 4 and text[0].islower() and not before.endswith((".", ":")))
 
 
 def _joined(lines: Iterable[str]) -> str:
@@ -513,7 +527,7 @@ def read_python_docs(
     files, duplicates = _deduplicated(results)
     return PythonDocs(
         documents=tuple(itertools.chain.from_iterable(map(_packed, files))),
-        packages=MappingProxyType(versions),
+        packages=versions,
         missing=tuple(package for package, files in found.items() if not files),
         duplicates=duplicates,
     )

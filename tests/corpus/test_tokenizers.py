@@ -143,6 +143,12 @@ def test_bert_base_uncased_is_whole_and_lower_cases() -> None:
 
 
 @needs_vocabulary
+def test_the_fingerprint_is_the_same_in_every_version() -> None:
+    """Made with transformers 5.17 and 5.23; stored corpora and checkpoints are compared by it."""
+    assert fingerprint(uncased()) == "3a022a454e4168623fe8d1d3274ff1739276eed6ae596cfca7b4c8a2d6ab270b"
+
+
+@needs_vocabulary
 def test_a_folder_with_only_a_vocabulary_will_do() -> None:
     assert fingerprint(load_tokenizer(str(VOCABULARY.parent))) == fingerprint(uncased())
 

@@ -1,0 +1,49 @@
+# Everything runs in .venv; `make install` makes it, and every other target makes it first if need be.
+PYTHON ?= python3
+BIN := .venv/bin
+FMLM := $(BIN)/fmlm
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test test-slow check format bench clean
+
+help:  ## list the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+install: .venv/installed  ## make .venv with fmlm and the test tools
+
+.venv/installed: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "fmlm needs Python 3.11 or newer; $(PYTHON) is $$($(PYTHON) --version 2>&1). Try: make install PYTHON=python3.12"; exit 2; }
+	@echo "installing into .venv (torch is the largest part) ..."
+	@$(PYTHON) -m venv .venv
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+demo: install  ## from text to a model in a few minutes: tokenize python-docs, pre-train, show what came of it
+	@$(FMLM) tokenize python-docs --train-tokenizer wordpiece --vocab-size 8192 --lowercase --out demo/store --resume
+	@$(FMLM) pretrain configs/demo.yaml --data demo/store --out demo/run --resume
+	@echo
+	@echo "Now with your own text (.txt or .jsonl, also .gz; files, folders or globs):"
+	@echo "  $(FMLM) tokenize YOUR/TEXT --train-tokenizer wordpiece --lowercase --out my-store"
+	@echo "  $(FMLM) pretrain --data my-store --model bert-mini --masking fully-explored --epochs 14 --out my-run"
+
+test: install  ## the quick tests
+	@$(BIN)/python -m pytest -m "not slow"
+
+test-slow: install  ## the long tests
+	@$(BIN)/python -m pytest -m slow
+
+check: install  ## lint, formatting, types, and the rooms' imports
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports --no-logo
+
+format: install  ## put the code in order
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+
+bench: install  ## measure speed (prints tables; asserts nothing)
+	@$(BIN)/python -m tests.benchmarks
+
+clean:  ## remove the demo and all caches, not .venv
+	@rm -rf demo .pytest_cache .hypothesis .ruff_cache .mypy_cache .import_linter_cache
