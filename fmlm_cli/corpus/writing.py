@@ -136,7 +136,7 @@ class SplitWriter:
 
     def _next_file(self) -> None:
         self._close_file()
-        self.folder.mkdir(exist_ok=True)
+        self.folder.mkdir(parents=True, exist_ok=True)
         self._paths.append(self.folder / f"part-{len(self._paths):05d}.arrow")
         self._sink = pa.OSFile(str(self._paths[-1]), "wb")
         self._stream = pa.ipc.new_stream(self._sink, self.schema)

@@ -98,7 +98,8 @@ def _after_step(run: TrainingRun, state: TrainState, clock: "Clock") -> TrainSta
         clock.skip()
         if stopping:
             raise Interrupted(
-                f"stopped at step {state.step} of {run.total_steps}; saved in {saved}", run.stop.exit_code
+                f"stopped at step {state.step} of {run.total_steps}; saved in {saved}; the same command with --resume goes on",
+                run.stop.exit_code,
             )
     return state
 

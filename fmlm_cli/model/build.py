@@ -1,5 +1,7 @@
 """Making and loading models: all that fmlm knows of Hugging Face's configurations and checkpoints."""
 
+import copy
+import inspect
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,7 +11,14 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import AutoConfig, AutoModelForMaskedLM, BertConfig, PreTrainedConfig, PreTrainedModel
+from transformers import (
+    AutoConfig,
+    AutoModelForMaskedLM,
+    BertConfig,
+    PreTrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerFast,
+)
 from transformers import logging as transformers_logging
 
 from fmlm_cli.errors import UserError, unknown_name
@@ -156,6 +165,17 @@ def load_model(checkpoint: str) -> PreTrainedModel:
             f"{checkpoint} lacks weights of a masked LM: {', '.join(missing[:3])}; evaluate a checkpoint that has its head"
         )
     return model
+
+
+def tokenizer_for(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast) -> PreTrainedTokenizerFast:
+    """A copy of a tokenizer that knows what this model takes: its longest sequence, and which inputs."""
+    fitted = copy.deepcopy(tokenizer)
+    longest = longest_sequence(model)
+    if longest is not None:
+        fitted.model_max_length = longest
+    accepted = inspect.signature(model.forward).parameters
+    fitted.model_input_names = [name for name in tokenizer.model_input_names if name in accepted]
+    return fitted
 
 
 def position_offset(model: nn.Module) -> int:

@@ -21,10 +21,11 @@ from fmlm_cli.engine.device import resolve_device, resolve_precision
 from fmlm_cli.engine.loop import TrainingRun, train
 from fmlm_cli.engine.metrics import MetricsLog, read_metrics
 from fmlm_cli.engine.optimizer import Schedule, make_adamw
-from fmlm_cli.engine.signals import graceful_stop
+from fmlm_cli.engine.signals import StopRequest, graceful_stop
+from fmlm_cli.engine.step import DivergedError
 from fmlm_cli.errors import UserError
 from fmlm_cli.events import Caution, Emit, Note, Table, ignore
-from fmlm_cli.model.build import parameter_counts, quiet_transformers
+from fmlm_cli.model.build import parameter_counts, quiet_transformers, tokenizer_for
 from fmlm_cli.recipes.evaluation import HeldOut, make_objective
 from fmlm_cli.recipes.model_card import model_card
 from fmlm_cli.recipes.resolve import Plan, check_same_run, packing_report, resolve
@@ -173,12 +174,21 @@ class _Job:
         if state.step:
             self.emit(Note(f"resuming after step {state.step:,} of {self.plan.total_steps:,}"))
         metrics = MetricsLog(self.run.metrics, keep_through=state.step if state.step else -1)
-        with graceful_stop() as stop:
-            state = train(self._training_run(optimizer, checkpoints, metrics, stop), state)
+        try:
+            with graceful_stop() as stop:
+                state = train(self._training_run(optimizer, checkpoints, metrics, stop), state)
+        except DivergedError as error:
+            kept = checkpoints.all()
+            good = f"the last good checkpoint is {kept[-1][1]}" if kept else "there is no checkpoint yet"
+            raise DivergedError(f"{error}; {good}") from None
         return self._finish(state, metrics)
 
     def _training_run(
-        self, optimizer: Any, checkpoints: Checkpoints, metrics: MetricsLog, stop: Any
+        self,
+        optimizer: torch.optim.Optimizer,
+        checkpoints: Checkpoints,
+        metrics: MetricsLog,
+        stop: StopRequest,
     ) -> TrainingRun:
         settings, chosen = self.settings, self.settings.optimizer
         assert chosen.learning_rate and settings.logging.every_steps
@@ -209,7 +219,7 @@ class _Job:
         """Write weights, configuration and tokenizer: every checkpoint is a Hugging Face folder."""
         with quiet_transformers():
             self.model.pretrained.save_pretrained(folder)
-        save_tokenizer(self.plan.store.tokenizer, folder)
+        save_tokenizer(tokenizer_for(self.model.pretrained, self.plan.store.tokenizer), folder)
 
     def _load_model(self, folder: Path) -> None:
         load_model(self.model.pretrained, folder / "model.safetensors", device=str(self.device))
