@@ -194,7 +194,7 @@ def packing_report(plan: Plan) -> dict[str, str]:
     return {
         "rows": f"{kept} x {layout.sequence_length} positions, packing {layout.packing}",
         "padding": f"{1 - used / positions:.1%} of all positions",
-        "cut": f"{layout.cut:,} of {documents:,} documents span several rows or parts; no token is dropped",
+        "cut": f"{layout.cut:,} of {documents:,} documents are longer than a row and were cut; no token is dropped",
     }
 
 

@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fmlm_cli.corpus import python_docs
-from fmlm_cli.corpus.python_docs import PythonDocs, clean_docstring, read_python_docs
+from fmlm_cli.corpus.prose import clean_docstring
+from fmlm_cli.corpus.python_docs import PythonDocs, read_python_docs
 
 SENTENCE = "This is a plain sentence of English prose about the parts of a program."
 OTHER = "The second paragraph says that all of the words in it are easy to read."
