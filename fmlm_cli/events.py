@@ -3,7 +3,7 @@
 Recipes take `emit: Emit` and know nothing of consoles. Every event is a frozen dataclass.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 
@@ -31,6 +31,19 @@ class Table(Event):
 
     title: str
     rows: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Prediction(Event):
+    """A word of held-out text that was masked: what stands around it, and what a model expected there.
+
+    `guesses`: tokens and their probabilities, the likeliest first.
+    """
+
+    before: str
+    word: str
+    after: str
+    guesses: Sequence[tuple[str, float]]
 
 
 @dataclass(frozen=True)

@@ -129,6 +129,7 @@ def complete_folder(target: Path) -> Iterator[Path]:
     An existing target is replaced at that moment and not before. Whatever ends the block early (an error,
     Ctrl-C, SIGTERM) leaves the target as it was and removes what was half-written.
     """
+    target = target.absolute()
     temporary = target.with_name(f".{target.name}.partial")
     with clear_disk_errors(target):
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -156,6 +157,8 @@ def claim_output(target: Path, *, marker: str, overwrite: bool, resume: bool) ->
     Raises `UserError` for a file in the way, or a folder with contents that was neither to be resumed nor
     overwritten.
     """
+    if overwrite and resume:
+        raise UserError("--resume and --overwrite exclude each other: keep one")
     if target.exists() and not target.is_dir():
         raise UserError(f"{target} is a file, not a folder: choose another --out")
     if not target.is_dir() or not any(target.iterdir()):

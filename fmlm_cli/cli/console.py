@@ -24,10 +24,12 @@ class Console:
         self._live: Progress | None = None
         self._tasks: dict[str, TaskID] = {}
         self._spoken: dict[str, float] = {}
+        self._predicted = False
         self._handlers: Mapping[type[events.Event], Any] = {
             events.Note: lambda event: self._out.print(escape(event.text)),
             events.Caution: lambda event: self._out.print(f"[yellow]note:[/yellow] {escape(event.text)}"),
             events.Table: self._table,
+            events.Prediction: self._prediction,
             events.Progress: self._progress,
             events.Trained: self._trained,
             events.Evaluated: self._evaluated,
@@ -65,6 +67,22 @@ class Console:
             table.add_row(escape(name), escape(value))
         self._out.print()
         self._out.print(table, soft_wrap=False)
+
+    def _prediction(self, event: events.Prediction) -> None:
+        self._stop_live()
+        if not self._predicted:
+            self._out.print(
+                "\n[bold]\\[MASK] predictions[/bold] on held-out text (in brackets: the word that was masked)"
+            )
+            self._predicted = True
+        self._out.print(
+            f"  ... {escape(event.before)} [bold cyan]\\[{escape(event.word)}][/bold cyan] {escape(event.after)} ..."
+        )
+        guesses = (
+            f"[green]{escape(g)} {p:.0%}[/green]" if g == event.word else f"{escape(g)} {p:.0%}"
+            for g, p in event.guesses
+        )
+        self._out.print(f"      [dim]expected:[/dim] {', '.join(guesses)}")
 
     def _progress(self, event: events.Progress) -> None:
         finished = bool(event.total) and event.done >= event.total

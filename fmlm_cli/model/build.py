@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 from transformers import (
+    MODEL_FOR_MASKED_LM_MAPPING,
     AutoConfig,
     AutoModelForMaskedLM,
     BertConfig,
@@ -92,7 +93,7 @@ def _read_json_config(path: Path) -> PreTrainedConfig:
         raise UserError(
             f"{path}: transformers cannot read a '{model_type}' configuration ({reason})"
         ) from None
-    if type(config) not in AutoModelForMaskedLM._model_mapping:
+    if type(config) not in MODEL_FOR_MASKED_LM_MAPPING or config.is_encoder_decoder:
         raise UserError(
             f"{path}: '{model_type}' has no masked-LM head in transformers; use an encoder such as bert or modernbert"
         )

@@ -226,20 +226,15 @@ class _Job:
 
     def _finish(self, state: TrainState, metrics: MetricsLog) -> PretrainResult:
         evaluations = [record for record in metrics.records if "eval_loss" in record]
-        examples = sample_predictions(self.model, self.plan, self.held_out) if self.held_out else {}
         curve = draw_loss_curve(metrics.records, self.run.plots)
         with storage.complete_folder(self.run.final) as folder:
             self._save_model(folder)
             storage.write_text(
                 folder / "README.md", model_card(self.plan, state, evaluations, cautions(self.plan))
             )
-        if examples:
-            self.emit(
-                Table(
-                    "[MASK] predictions on held-out text (the word left out; what the model expects there)",
-                    examples,
-                )
-            )
+        if self.held_out:
+            for prediction in sample_predictions(self.model, self.plan.store.tokenizer, self.held_out):
+                self.emit(prediction)
         self.emit(Table("done", self._results(state, evaluations, curve)))
         return PretrainResult(self.run, metrics.records)
 

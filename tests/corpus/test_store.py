@@ -25,7 +25,7 @@ from fmlm_cli.errors import UserError
 MakeStore = Callable[..., Path]
 
 # a function-scoped fixture here only gives a folder, which every example leaves as it found it
-_shares_folder = settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
+_shares_folder = settings(max_examples=10, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 def encoded(tokenizer: Any, text: str) -> tuple[list[int], list[bool]]:
