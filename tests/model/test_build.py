@@ -91,7 +91,7 @@ def test_presets_are_their_own_nearest() -> None:
     ("config", "expected"),
     [
         ({"model_type": "roberta", "hidden_size": 256, "num_hidden_layers": 4}, "bert-mini"),
-        ({"model_type": "distilbert", "dim": 768, "n_layers": 6}, "bert-base"),
+        ({"model_type": "distilbert", "dim": 768, "n_layers": 6}, "bert-medium"),
         ({"model_type": "modernbert", "hidden_size": 768, "num_hidden_layers": 22}, "bert-base"),
     ],
 )
@@ -214,7 +214,7 @@ def test_output_bias_starts_the_model_at_the_unigram_distribution(tmp_path: Path
     assert set_output_bias(model, wanted)
     assert torch.equal(model.get_output_embeddings().bias, wanted)
     logits = model.eval()(torch.arange(5, 20)[None]).logits
-    torch.testing.assert_close(logits.log_softmax(-1), wanted.expand(1, 15, 50), atol=0.2, rtol=0)
+    torch.testing.assert_close(logits.log_softmax(-1), wanted.expand(1, 15, 50), atol=0.5, rtol=0)
     assert not set_output_bias(model, wanted[:-1])
 
 

@@ -1,0 +1,324 @@
+"""`fmlm tokenize`: what it says, how it exits, what it leaves behind."""
+
+import gzip
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from fmlm_cli.cli.app import app
+from fmlm_cli.corpus import text as corpus_text
+from fmlm_cli.corpus.python_docs import PythonDocs
+from fmlm_cli.corpus.store import TokenStore
+
+Call = Callable[..., Any]
+
+
+@pytest.fixture(autouse=True)
+def process_as_it_was(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A command sets a signal handler and a variable of the environment: take both back."""
+    monkeypatch.setenv("TOKENIZERS_PARALLELISM", "true")
+    before = signal.getsignal(signal.SIGTERM)
+    yield
+    signal.signal(signal.SIGTERM, before)
+
+
+@pytest.fixture
+def folder(tmp_path: Path, documents: list[str], monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working folder with two small sources."""
+    monkeypatch.chdir(tmp_path)
+    Path("good.txt").write_text("\n".join(documents[:40]))
+    lines = [json.dumps({"id": n, "body": {"text": text}}) + "\n" for n, text in enumerate(documents[40:60])]
+    Path("good.jsonl.gz").write_bytes(gzip.compress("".join(lines).encode()))
+    return tmp_path
+
+
+@pytest.fixture
+def fmlm(folder: Path, wordpiece_folder: Path) -> Call:
+    """Call `fmlm tokenize`, by default with a tokenizer and `--out store`."""
+
+    def call(*arguments: Any, tokenizer: bool = True, out: str = "store") -> Any:
+        words = ["tokenize", *map(str, arguments), "--out", out]
+        words += ["--tokenizer", str(wordpiece_folder)] if tokenizer else []
+        return CliRunner().invoke(app, words)
+
+    return call
+
+
+def listing(folder: Path) -> dict[str, str]:
+    """All that lies in a folder, hidden or not, with hashes of the contents."""
+    return {
+        str(path.relative_to(folder)): sha256(path.read_bytes()).hexdigest() if path.is_file() else "folder"
+        for path in sorted(folder.rglob("*"))
+    }
+
+
+def complains(result: Any, *parts: str) -> None:
+    """Exit code 2 and one line on standard error with all of these in it."""
+    assert result.exit_code == 2, result.output
+    (line,) = result.stderr.splitlines()
+    assert line.startswith("error: ")
+    assert "Traceback" not in result.output
+    for part in parts:
+        assert part in line
+
+
+def test_text_becomes_a_store(fmlm: Call) -> None:
+    result = fmlm("good.txt")
+    assert result.exit_code == 0, result.output
+    assert result.stderr == ""
+    store = TokenStore.open("store")
+    assert len(store.split("train")) + len(store.split("validation")) == 40
+    for said in ("a document is a line", "token store store", "train", store.fingerprint[:16]):
+        assert said in result.stdout
+    assert store.manifest["request"]["valid_fraction"] == 0.01
+
+
+@pytest.mark.parametrize("kind", ["wordpiece", "bpe"])
+def test_a_tokenizer_is_learnt(fmlm: Call, kind: str) -> None:
+    result = fmlm(
+        *("good.jsonl.gz", "good.txt", "--text-field", "body.text", "--valid-fraction", 0.3),
+        *("--train-tokenizer", kind, "--vocab-size", 300, "--lowercase"),
+        tokenizer=False,
+    )
+    assert result.exit_code == 0, result.output
+    store = TokenStore.open("store")
+    assert 6 < store.manifest["splits"]["validation"]["documents"] < 30
+    assert store.vocabulary <= 300
+    assert f"learnt a {kind} tokenizer" in result.stdout
+
+
+def test_options_reach_the_recipe(fmlm: Call, folder: Path, documents: list[str]) -> None:
+    (folder / "more").mkdir()
+    (folder / "more" / "a.txt").write_text("of \ntime\n\nthe cat\n")
+    (folder / "held.txt").write_bytes("\n".join(documents[60:63]).encode() + b"\nof \xe9t\xe9\n")
+    result = fmlm(
+        *("more", "--documents", "blank-line", "--valid", "held.txt", "--on-bad-text", "skip"),
+        *("--valid", "good.txt"),
+    )
+    assert result.exit_code == 0, result.output
+    splits = TokenStore.open("store").manifest["splits"]
+    assert splits["train"]["documents"] == 2
+    assert splits["validation"]["documents"] == 1  # no file has blank lines, and the bad one is left out
+    assert "1 documents left out" in result.stdout
+
+
+def test_the_embedded_corpus(fmlm: Call, documents: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    small = PythonDocs(tuple(documents[:9]), {"python": "3"}, (), 0)
+    monkeypatch.setattr(corpus_text, "read_python_docs", lambda progress: small)
+    assert fmlm("python-docs").exit_code == 0
+    splits = TokenStore.open("store").manifest["splits"]
+    assert splits["train"]["documents"] + splits["validation"]["documents"] == 9
+
+
+def test_again(fmlm: Call, folder: Path) -> None:
+    assert fmlm("good.txt").exit_code == 0
+    before = listing(folder)
+    complains(fmlm("good.txt"), "store", "not empty", "--resume", "--overwrite")
+    result = fmlm("good.txt", "--resume")
+    assert result.exit_code == 0
+    assert "nothing to do" in result.stdout
+    complains(fmlm("good.txt", "--valid-fraction", 0.2, "--resume"), "valid_fraction", "--overwrite")
+    complains(fmlm("good.txt", "good.jsonl.gz", "--text-field", "body.text", "--resume"), "sources")
+    complains(fmlm("missing.txt", "--overwrite"), "missing.txt")
+    complains(fmlm("good.jsonl.gz", "--overwrite"), "no field 'text'")  # found while writing
+    assert listing(folder) == before
+    assert fmlm("good.txt", "--overwrite", "--valid-fraction", 0).exit_code == 0
+    assert len(TokenStore.open("store").split("train")) == 40
+    assert set(listing(folder)) == set(before)
+
+
+BAD: dict[str, tuple[dict[str, bytes], list[str], list[str]]] = {
+    # files, arguments, parts of the message
+    "missing source": ({}, ["nowhere.txt"], ["nowhere.txt", "no such file"]),
+    "second source missing": ({}, ["good.txt", "nowhere.txt"], ["nowhere.txt"]),
+    "missing validation source": ({}, ["good.txt", "--valid", "nowhere.txt"], ["nowhere.txt"]),
+    "empty file": ({"empty.txt": b""}, ["empty.txt"], ["empty.txt", "empty"]),
+    "blank file": ({"blank.txt": b" \n\n \t\n"}, ["blank.txt"], ["no text in blank.txt"]),
+    "blank validation": (
+        {"v.txt": b" \n"},
+        ["good.txt", "--valid", "v.txt"],
+        ["no text in v.txt", "--valid"],
+    ),
+    "folder without text": ({"dir/picture.png": b"x"}, ["dir"], ["dir", "no .txt"]),
+    "glob without files": ({}, ["*.tex*"], ["*.tex*", "matches no"]),
+    "unknown extension": ({"a.pdf": b"x"}, ["a.pdf"], ["a.pdf", "extension"]),
+    "no such field": (
+        {"a.jsonl": b'{"text": "a b"}\n{"title": "x", "body": {"txet": "y"}}\n'},
+        ["a.jsonl"],
+        ["a.jsonl:2", "'title'", "'body.txet'", "--text-field"],
+    ),
+    "field is a number": ({"a.jsonl": b'{"text": 5}'}, ["a.jsonl"], ["a.jsonl:1", "a number"]),
+    "malformed JSON": (
+        {"a.jsonl": b'{"text": "a"}\n\n{"text": \n'},
+        ["a.jsonl"],
+        ["a.jsonl:3", "not valid JSON"],
+    ),
+    "line 100": (
+        {"a.jsonl": b'{"text": "a"}\n' * 99 + b"{"},
+        ["a.jsonl"],
+        ["a.jsonl:100: not valid JSON"],  # not a.jsonl and a picture of a hundred points
+    ),
+    "invalid UTF-8": (
+        {"a.txt": b"line\n" * 7 + b"caf\xe9\n"},
+        ["a.txt"],
+        ["a.txt:8", "0xe9 at byte position 38", "--on-bad-text"],
+    ),
+    "damaged gzip": (
+        {"a.txt.gz": gzip.compress(b"text " * 99)[:-9]},
+        ["a.txt.gz"],
+        ["a.txt.gz", "cut short"],
+    ),
+    "no gzip": ({"a.txt.gz": b"plain text"}, ["a.txt.gz"], ["a.txt.gz", "not a gzip file"]),
+    "odd name": ({"[red]a[/] :cat:.pdf": b"x"}, ["[red]a[/] :cat:.pdf"], ["[red]a[/] :cat:.pdf"]),
+    "fraction too large": ({}, ["good.txt", "--valid-fraction", "1"], ["valid_fraction", "less than 1"]),
+    "negative fraction": ({}, ["good.txt", "--valid-fraction", "-0.1"], ["valid_fraction", "-0.1"]),
+    "no number": ({}, ["good.txt", "--valid-fraction", "nan"], ["valid_fraction", "nan"]),
+    "one document": ({"a.txt": b"one line"}, ["a.txt"], ["single document", "--documents", "--valid"]),
+    "one document, again and again": ({"a.txt": b"one line\n" * 9}, ["a.txt"], ["--valid"]),
+    "unknown mode": (
+        {},
+        ["good.txt", "--documents", "paragraph"],
+        ["documents", "'blank-line'", "'paragraph'"],
+    ),
+    "unknown remedy": ({}, ["good.txt", "--on-bad-text", "drop"], ["on_bad_text", "'skip'", "'drop'"]),
+    "two tokenizers": ({}, ["good.txt", "--train-tokenizer", "bpe"], ["--tokenizer", "--train-tokenizer"]),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_input_is_told_in_one_line_and_leaves_nothing(fmlm: Call, folder: Path, case: str) -> None:
+    files, arguments, parts = BAD[case]
+    for name, content in files.items():
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_bytes(content)
+    before = listing(folder)
+    complains(fmlm(*arguments), *parts)
+    assert listing(folder) == before
+
+
+BAD_TOKENIZERS: dict[str, tuple[list[str], list[str]]] = {
+    "none": ([], ["--tokenizer", "--train-tokenizer"]),
+    "missing folder": (["--tokenizer", "./nowhere"], ["./nowhere", "does not exist"]),
+    "missing vocabulary": (["--tokenizer", "vocab.txt"], ["vocab.txt", "does not exist"]),
+    "folder without one": (["--tokenizer", "dir"], ["dir", "no tokenizer"]),
+    "empty name": (["--tokenizer", ""], ["name is empty"]),
+    "unknown kind": (["--train-tokenizer", "unigram"], ["train_tokenizer", "'wordpiece'", "'unigram'"]),
+    "too few tokens": (["--train-tokenizer", "bpe", "--vocab-size", "100"], ["100", "alphabet"]),
+    "hardly any tokens": (["--train-tokenizer", "bpe", "--vocab-size", "3"], ["vocab_size", "3"]),
+}
+
+
+@pytest.mark.parametrize("case", BAD_TOKENIZERS)
+def test_a_bad_tokenizer_is_told_in_one_line_and_leaves_nothing(fmlm: Call, folder: Path, case: str) -> None:
+    arguments, parts = BAD_TOKENIZERS[case]
+    (folder / "dir").mkdir()
+    before = listing(folder)
+    complains(fmlm("good.txt", *arguments, tokenizer=False), *parts)
+    assert listing(folder) == before
+
+
+def test_a_file_or_a_foreign_folder_in_the_way(fmlm: Call, folder: Path) -> None:
+    (folder / "file").write_text("x")
+    (folder / "mine").mkdir()
+    (folder / "mine" / "thesis.tex").write_text("x")
+    before = listing(folder)
+    for flags in ([], ["--overwrite"], ["--resume"]):
+        complains(fmlm("good.txt", *flags, out="file"), "file")
+        complains(fmlm("good.txt", *flags, out="mine"), "mine")
+    assert listing(folder) == before
+
+
+def test_folders_above_the_store_come_and_go_with_it(fmlm: Call, folder: Path) -> None:
+    before = listing(folder)
+    complains(fmlm("good.jsonl.gz", out="deep/down/store"), "no field")
+    assert listing(folder) == before
+    assert fmlm("good.txt", out="deep/down/store").exit_code == 0
+    TokenStore.open("deep/down/store")
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_the_folder_may_be_a_link(fmlm: Call, folder: Path, overwrite: bool) -> None:
+    (folder / "scratch" / "disk").mkdir(parents=True)
+    (folder / "store").symlink_to("scratch/disk")
+    if overwrite:
+        assert fmlm("good.jsonl.gz", "--text-field", "body.text").exit_code == 0
+    result = fmlm("good.txt", *(["--overwrite"] if overwrite else []))
+    assert result.exit_code == 0, result.output
+    assert (folder / "store").is_symlink()
+    assert len(TokenStore.open("scratch/disk").split("train")) == 39
+    assert sorted(path.name for path in (folder / "scratch").iterdir()) == ["disk"]
+
+
+def test_the_folder_may_be_where_we_are(fmlm: Call, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (folder / "here").mkdir()
+    monkeypatch.chdir(folder / "here")
+    result = fmlm("../good.txt", out=".")
+    assert result.exit_code == 0, result.output
+    TokenStore.open(folder / "here")
+
+
+# ---------------------------------------------------------------- processes
+
+# Ctrl-C as a terminal sends it, also where the test itself runs in the background, which ignores it
+_MAIN = (
+    "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
+    "from fmlm_cli.cli.app import main; main()"
+)
+
+
+def start(folder: Path, tokenizer: Path, *flags: str) -> "subprocess.Popen[str]":
+    words = ["tokenize", "big.txt", "--out", "store", "--tokenizer", str(tokenizer), *flags]
+    return subprocess.Popen(
+        [sys.executable, "-c", _MAIN, *words],
+        cwd=folder,
+        env={**os.environ, "HF_HUB_OFFLINE": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def test_signals_stop_it_and_leave_nothing(
+    tmp_path: Path, documents: list[str], wordpiece_folder: Path, tiny_store: Path
+) -> None:
+    runs = {}
+    for name in ("killed", "interrupted"):
+        folder = tmp_path / name
+        folder.mkdir()
+        (folder / "big.txt").write_text("\n".join(documents * 500))  # 30 MB: many seconds of work
+        if name == "interrupted":
+            shutil.copytree(tiny_store, folder / "store")
+        flags = ["--overwrite"] if name == "interrupted" else []
+        runs[name] = (folder, listing(folder), start(folder, wordpiece_folder, *flags))
+    ends = {"killed": (signal.SIGTERM, 143, "SIGTERM"), "interrupted": (signal.SIGINT, 130, "Ctrl-C")}
+    try:
+        for name, (folder, before, process) in runs.items():
+            number, code, said = ends[name]
+            limit = time.monotonic() + 60
+            while not (folder / ".store.partial").is_dir():
+                assert process.poll() is None, process.communicate()
+                assert time.monotonic() < limit
+                time.sleep(0.02)
+            time.sleep(0.3)
+            process.send_signal(number)
+            _, errors = process.communicate(timeout=30)
+            assert process.returncode == code, errors
+            (line,) = errors.splitlines()
+            assert said in line
+            assert listing(folder) == before
+    finally:
+        for _, _, process in runs.values():
+            if process.poll() is None:
+                process.kill()
+                process.communicate()

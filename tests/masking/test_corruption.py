@@ -1,0 +1,237 @@
+import itertools
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from scipy import stats
+
+from fmlm_cli import keys
+from fmlm_cli.masking import Corruption, get_strategy
+
+UNLIKELY = 1e-3  # the draws are fixed, so a test passes always or never
+MASK = 3  # the id of [MASK] here; the original ids begin at 1000, the ordinary ones lie between
+ORDINARY = np.array([10, 11, 14, 15, 16, 19, 20, 500, 501, 777])
+DRAWS = ("stratified", "independent")
+quick = settings(derandomize=True, deadline=None, max_examples=60)
+masks_of = hnp.arrays(np.bool_, st.tuples(st.integers(1, 6), st.integers(1, 60)))
+
+
+@st.composite
+def corruptions(draw: st.DrawFn) -> Corruption:
+    a, b = sorted(draw(st.tuples(st.integers(0, 20), st.integers(0, 20))))
+    return Corruption(a / 20, (b - a) / 20, (20 - b) / 20, draw(st.sampled_from(DRAWS)))
+
+
+def ids_like(masks: np.ndarray) -> np.ndarray:
+    return np.arange(1000, 1000 + masks.size).reshape(masks.shape)
+
+
+def corrupt(corruption: Corruption, masks: np.ndarray, seed: int = 0, ordinary: np.ndarray = ORDINARY) -> Any:
+    """Rows of ids that are all different, before and after."""
+    before = ids_like(masks)
+    key = keys.derive(seed, 1, np.arange(len(masks)))
+    return before, corruption(before.copy(), masks, key, mask_id=MASK, ordinary_ids=ordinary)
+
+
+def counts_of(corruption: Corruption, masks: np.ndarray, seed: int = 0) -> np.ndarray:
+    """How many of every row's masked positions became [MASK], became random and stayed: int[rows, 3]."""
+    before, after = corrupt(corruption, masks, seed)
+    to_mask, kept = after == MASK, (after == before) & masks
+    return np.stack([to_mask.sum(1), (masks & ~to_mask & ~kept).sum(1), kept.sum(1)], axis=1)
+
+
+def shares_of(corruption: Corruption) -> np.ndarray:
+    return np.array([corruption.mask, corruption.random, corruption.keep])
+
+
+class TestEveryRow:
+    @quick
+    @given(masks_of, corruptions(), st.integers(0, 2**63 - 1))
+    def test_only_masked_positions_change_and_only_into_known_ids(
+        self, masks: np.ndarray, corruption: Corruption, seed: int
+    ) -> None:
+        before, after = corrupt(corruption, masks, seed)
+        assert after.dtype == np.int64
+        assert np.array_equal(after[~masks], before[~masks])
+        changed = after != before
+        assert np.isin(after[changed], [MASK, *ORDINARY]).all()
+
+    @quick
+    @given(masks_of, corruptions(), st.integers(0, 2**63 - 1))
+    def test_stratified_counts_are_the_shares_rounded(
+        self, masks: np.ndarray, corruption: Corruption, seed: int
+    ) -> None:
+        corruption = Corruption(*shares_of(corruption).tolist(), "stratified")
+        counts = counts_of(corruption, masks, seed)
+        exact = masks.sum(axis=1)[:, None] * shares_of(corruption)
+        assert (np.abs(counts - exact) < 1 + 1e-9).all()
+        assert np.array_equal(counts.sum(axis=1), masks.sum(axis=1))
+
+    @pytest.mark.parametrize("draw", DRAWS)
+    @pytest.mark.parametrize("only", range(3), ids=["mask", "random", "keep"])
+    def test_a_share_of_one_is_exact(self, only: int, draw: Any) -> None:
+        shares = np.eye(3)[only].tolist()
+        masks = np.random.default_rng(0).random((400, 60)) < 0.3
+        counts = counts_of(Corruption(*shares, draw), masks)
+        assert np.array_equal(counts[:, only], masks.sum(axis=1))
+
+    @pytest.mark.parametrize("draw", DRAWS)
+    def test_does_not_depend_on_the_batch(self, draw: Any) -> None:
+        masks = np.random.default_rng(1).random((20, 40)) < 0.4
+        before, key = ids_like(masks), keys.derive(np.arange(20))
+        corruption = Corruption(0.5, 0.3, 0.2, draw)
+        whole = corruption(before, masks, key, mask_id=MASK, ordinary_ids=ORDINARY)
+        for order in ([7], [3, 19, 0], list(range(19, -1, -1))):
+            part = corruption(before[order], masks[order], key[order], mask_id=MASK, ordinary_ids=ORDINARY)
+            assert np.array_equal(part, whole[order])
+
+
+class TestLaw:
+    @pytest.mark.parametrize("draw", DRAWS)
+    @pytest.mark.parametrize("t", [1, 2, 9, 10, 18])
+    @pytest.mark.parametrize("shares", [(0.8, 0.1, 0.1), (0.35, 0.5, 0.15), (0.5, 0, 0.5)])
+    def test_shares_hold_on_average(self, shares: tuple[float, ...], t: int, draw: Any) -> None:
+        rows = 4000
+        counts = counts_of(Corruption(*shares, draw), np.ones((rows, t), bool))
+        for share, count in zip(shares, counts.T, strict=True):
+            if draw == "independent":
+                expected = stats.binom.pmf(np.arange(t + 1), t, share) * rows
+                tail = expected < 5
+                observed = np.bincount(count, minlength=t + 1)
+                cells = [(observed[~tail], expected[~tail]), (observed[tail].sum(), expected[tail].sum())]
+                statistic = sum(float(((o - e) ** 2 / e).sum()) for o, e in cells if np.all(e > 0))
+                assert stats.chi2.sf(statistic, max(1, (~tail).sum())) > UNLIKELY
+            else:
+                down = math.floor(share * t + 1e-9)
+                remainder = max(0.0, share * t - down)
+                assert set(count.tolist()) <= {down, down + 1}
+                assert stats.binomtest(int((count - down).sum()), rows, remainder).pvalue > UNLIKELY
+
+    @pytest.mark.parametrize("draw", DRAWS)
+    def test_every_position_is_as_likely_to_become_mask(self, draw: Any) -> None:
+        rows, pattern = 6000, np.array([0, 1, 1, 0, 1, 1, 1, 0, 1, 0], bool)
+        masks = np.tile(pattern, (rows, 1))
+        before, after = corrupt(Corruption(0.5, 0.25, 0.25, draw), masks)
+        for kind, share in ((after == MASK, 0.5), ((after == before) & masks, 0.25)):
+            for count in kind[:, pattern].sum(axis=0).tolist():
+                assert stats.binomtest(count, rows, share).pvalue > UNLIKELY
+
+    def test_every_choice_of_positions_is_equally_likely_when_stratified(self) -> None:
+        rows = 6000
+        before, after = corrupt(Corruption(0.5, 0.25, 0.25), np.ones((rows, 4), bool))
+        kinds = np.where(after == MASK, "m", np.where(after == before, "k", "r"))
+        possible = sorted(set(itertools.permutations("mmrk")))
+        drawn = ["".join(row) for row in kinds.tolist()]
+        counts = [drawn.count("".join(p)) for p in possible]
+        assert sum(counts) == rows
+        assert stats.chisquare(counts).pvalue > UNLIKELY
+
+    def test_tokens_are_drawn_one_by_one_when_independent(self) -> None:
+        before, after = corrupt(Corruption(0.5, 0.25, 0.25, "independent"), np.ones((8000, 2), bool))
+        kinds = np.where(after == MASK, 0, np.where(after == before, 1, 2))
+        p = np.array([0.5, 0.25, 0.25])
+        counts = np.bincount(kinds @ [3, 1], minlength=9)
+        assert stats.chisquare(counts, 8000 * np.outer(p, p).ravel()).pvalue > UNLIKELY
+
+    @pytest.mark.parametrize("draw", DRAWS)
+    def test_replacements_are_uniform_and_independent(self, draw: Any) -> None:
+        _, after = corrupt(Corruption(0, 1, 0, draw), np.ones((5000, 6), bool))
+        place = np.searchsorted(ORDINARY, after)
+        assert np.array_equal(ORDINARY[place], after)
+        assert stats.chisquare(np.bincount(place.ravel(), minlength=10)).pvalue > UNLIKELY
+        for a, b in (
+            (place[:, 0], place[:, 1]),
+            (place[:, 0], place[:, 5]),
+            (place[:-1, 0], place[1:, 0]),
+        ):
+            assert stats.chisquare(np.bincount(a * 10 + b, minlength=100)).pvalue > UNLIKELY
+
+    @pytest.mark.parametrize("draw", DRAWS)
+    def test_replacements_do_not_depend_on_what_was_there_or_on_the_count(self, draw: Any) -> None:
+        """With tokens drawn by the very bits that chose the positions, some ids would be favoured."""
+        masks = np.ones((20_000, 5), bool)
+        before, after = corrupt(Corruption(0.7, 0.2, 0.1, draw), masks)
+        replaced = (after != before) & (after != MASK)
+        place = np.searchsorted(ORDINARY, after[replaced])
+        assert len(place) > 15_000
+        assert stats.chisquare(np.bincount(place, minlength=10)).pvalue > UNLIKELY
+
+    def test_one_ordinary_id(self) -> None:
+        _, after = corrupt(Corruption(0, 1, 0), np.ones((3, 5), bool), ordinary=np.array([42]))
+        assert (after == 42).all()
+
+
+class TestStrategyCorrupt:
+    @quick
+    @given(
+        masks_of,
+        st.sampled_from(["random", "batch", "epoch"]),
+        corruptions(),
+        st.integers(0, 1000),
+        st.integers(0, 2**63 - 1),
+    )
+    def test_labels_are_the_original_ids_where_masked(
+        self, maskable: np.ndarray, kind: str, corruption: Corruption, epoch: int, seed: int
+    ) -> None:
+        strategy = (
+            get_strategy("random", rate=0.3, masks_per_sequence=3, corruption=corruption)
+            if kind == "random"
+            else get_strategy("fully-explored", segments=4, scope=kind, corruption=corruption)  # type: ignore[arg-type]
+        )
+        row_ids = np.arange(-1, len(maskable) - 1)
+        masks = strategy.masks(maskable, row_ids, epoch, seed)
+        ids = ids_like(maskable)
+        corrupted, labels = strategy.corrupt(
+            ids, masks, row_ids, epoch, seed, mask_id=MASK, ordinary_ids=ORDINARY
+        )
+        assert corrupted.shape == labels.shape == masks.shape
+        for row, mask in np.ndindex(masks.shape[:2]):
+            chosen = masks[row, mask]
+            assert labels[row, mask, chosen].tolist() == ids[row, chosen].tolist()
+            assert set(labels[row, mask, ~chosen].tolist()) <= {-100}
+            assert np.array_equal(corrupted[row, mask, ~chosen], ids[row, ~chosen])
+            new = corrupted[row, mask, chosen]
+            assert np.isin(new[new != ids[row, chosen]], [MASK, *ORDINARY]).all()
+
+    def test_every_mask_epoch_row_and_seed_draws_anew_and_no_other(self) -> None:
+        strategy = get_strategy(
+            "random", masks_per_sequence=2, corruption=Corruption(0.4, 0.3, 0.3, "independent")
+        )
+        ids = np.arange(1000, 1060)[None]
+        masks = np.ones((1, 2, 60), bool)
+
+        def seen(row_id: int = 5, epoch: Any = 0, seed: int = 0) -> np.ndarray:
+            return strategy.corrupt(
+                ids, masks, np.array([row_id]), epoch, seed, mask_id=MASK, ordinary_ids=ORDINARY
+            )[0]
+
+        rows = [seen(), seen(row_id=-6), seen(epoch=1), seen(seed=1), seen(seed=2**63 - 1)]
+        assert len(np.unique(np.concatenate(rows, axis=1)[0], axis=0)) == 10
+        assert np.array_equal(seen(), seen(epoch=np.array([0])))
+        together = strategy.corrupt(
+            np.repeat(ids, 3, axis=0),
+            np.repeat(masks, 3, axis=0),
+            np.array([-6, 5, 5]),
+            np.array([0, 1, 0]),
+            0,
+            mask_id=MASK,
+            ordinary_ids=ORDINARY,
+        )[0]
+        assert np.array_equal(together, np.concatenate([seen(-6), seen(epoch=1), seen()]))
+
+    def test_what_a_position_shows_does_not_depend_on_how_masks_were_drawn(self) -> None:
+        """Streams for masks and for corruption differ: among masked positions the shares hold everywhere."""
+        rows = 6000
+        strategy = get_strategy(
+            "fully-explored", segments=2, corruption=Corruption(0.5, 0.25, 0.25, "independent")
+        )
+        masks = strategy.masks(np.ones((rows, 7), bool), np.arange(rows))
+        ids = ids_like(masks[:, 0])
+        corrupted, _ = strategy.corrupt(ids, masks, np.arange(rows), mask_id=MASK, ordinary_ids=ORDINARY)
+        for position in range(7):
+            chosen = corrupted[:, 0, position][masks[:, 0, position]]
+            assert stats.binomtest(int((chosen == MASK).sum()), len(chosen), 0.5).pvalue > UNLIKELY

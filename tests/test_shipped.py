@@ -1,0 +1,52 @@
+"""What a stranger meets first works: the README's code, its options and settings, and the shipped configurations."""
+
+import re
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from fmlm_cli.cli.app import app
+from fmlm_cli.config import PretrainSettings, build, read_yaml, setting_names
+from fmlm_cli.recipes import pretrain
+
+ROOT = Path(__file__).resolve().parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+CONFIGS = sorted((ROOT / "configs").glob("**/*.yaml"))
+
+
+def code_blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", README, flags=re.DOTALL)
+
+
+def test_the_masking_example_of_the_readme_runs() -> None:
+    [block] = [block for block in code_blocks("python") if "get_strategy" in block]
+    exec(compile(block, "README.md", "exec"), {})
+
+
+@pytest.mark.parametrize("command", ["tokenize", "pretrain", "evaluate"])
+def test_options_in_the_readme_exist(command: str) -> None:
+    shown = CliRunner().invoke(app, [command, "--help"], env={"COLUMNS": "200", "TERM": "dumb"}).output
+    section = README.split(f"### fmlm {command}")[1].split("### fmlm")[0].split("\n## ")[0]
+    own = re.findall(r"`(--[a-z-]+)", section)
+    assert own or command == "evaluate"
+    assert [option for option in own if option not in shown] == []
+
+
+def test_settings_in_the_readme_exist() -> None:
+    names = set(setting_names(PretrainSettings))
+    groups = {name.split(".")[0] for name in names if "." in name}
+    mentioned = {
+        name for name in re.findall(r"`([a-z]+\.[a-z_.]+)[`=]", README) if name.split(".")[0] in groups
+    }
+    assert mentioned
+    assert {name for name in mentioned if name not in names} == set()
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.name)
+def test_shipped_configurations_run(path: Path, tiny_store: Path, tmp_path: Path) -> None:
+    """Each configuration as it stands, but for two steps of two rows."""
+    shorter = {"batch": {"size": 2}, "budget": {"steps": 2}, "evaluation": {"max_rows": 2}}
+    given = {"out": str(tmp_path / "run"), "data": {"store": str(tiny_store)}}
+    result = pretrain(build(PretrainSettings, read_yaml(path, PretrainSettings), shorter, given))
+    assert result.run.is_finished
