@@ -213,12 +213,18 @@ _TOGETHER = ("budget",)  # groups of alternatives: a later layer replaces the wh
 
 def setting_names(section: type[BaseModel], prefix: str = "") -> Iterator[str]:
     """Dotted names of all settings under a section."""
+    return (name for name, _, _ in describe_settings(section, prefix))
+
+
+def describe_settings(section: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, str, str]]:
+    """Dotted name, default and description of every setting under a section."""
     for name, field in section.model_fields.items():
         inner = field.annotation
         if isinstance(inner, type) and issubclass(inner, BaseModel):
-            yield from setting_names(inner, f"{prefix}{name}.")
+            yield from describe_settings(inner, f"{prefix}{name}.")
         else:
-            yield prefix + name
+            default = "" if field.default is None or field.is_required() else str(field.default)
+            yield prefix + name, default, field.description or ""
 
 
 def nested(flat: Mapping[str, Any]) -> dict[str, Any]:

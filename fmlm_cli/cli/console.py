@@ -1,7 +1,7 @@
 """Events as words: one live line where there is a terminal, plain lines where there is none."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from types import TracebackType
 from typing import Any
 
@@ -46,6 +46,13 @@ class Console:
     def emit(self, event: events.Event) -> None:
         """Show one event."""
         self._handlers[type(event)](event)
+
+    def settings(self, described: Iterable[tuple[str, str, str]]) -> None:
+        """Print a table of settings: name, default, meaning."""
+        table = Table("setting", "default", "meaning", box=None, pad_edge=False, header_style="bold")
+        for row in described:
+            table.add_row(*map(escape, row))
+        self._out.print(table, soft_wrap=False)
 
     def error(self, line: str) -> None:
         """Print the line that a command ends with."""

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from fmlm_cli.cli.running import Debug, command
+from fmlm_cli.cli.running import Debug, SetOption, command, list_settings
 from fmlm_cli.config import EvaluateSettings, build, parse_assignments
 
 
@@ -21,15 +21,16 @@ def evaluate(
     data: Annotated[
         str, typer.Option(metavar="STORE", help="Folder made by fmlm tokenize.", show_default=False)
     ],
-    assignments: Annotated[
-        list[str] | None,
+    assignments: SetOption = None,
+    settings_table: Annotated[
+        bool,
         typer.Option(
-            "--set",
-            metavar="NAME=VALUE",
-            help="Any setting, e.g. sequence_length=256 (may be repeated).",
-            show_default=False,
+            "--settings",
+            callback=list_settings(EvaluateSettings),
+            is_eager=True,
+            help="List all settings, for --set, and exit.",
         ),
-    ] = None,
+    ] = False,
     debug: Debug = False,
 ) -> None:
     """Evaluate any masked language model on a store's validation split.

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from fmlm_cli.cli.running import Debug, Overwrite, Resume, command
+from fmlm_cli.cli.running import Debug, Overwrite, Resume, SetOption, command, list_settings
 from fmlm_cli.config import PretrainSettings, build, nested, parse_assignments, read_yaml
 
 
@@ -21,7 +21,7 @@ def pretrain(
         str | None,
         typer.Option(
             metavar="PRESET|CONFIG.json",
-            help="bert-tiny, -mini, -small, -medium, -base, -large, or a Hugging Face config.json.  [default: bert-mini]",
+            help="bert-tiny, -mini, -small, -medium, -base, -large, or a Hugging Face config.json. Default: bert-mini.",
             show_default=False,
         ),
     ] = None,
@@ -29,7 +29,7 @@ def pretrain(
         str | None,
         typer.Option(
             metavar="STRATEGY",
-            help="random or fully-explored.  [default: fully-explored]",
+            help="random or fully-explored. Default: fully-explored.",
             show_default=False,
         ),
     ] = None,
@@ -44,17 +44,18 @@ def pretrain(
         float | None, typer.Option(help="Budget in passes over the data.", show_default=False)
     ] = None,
     seed: Annotated[
-        int | None, typer.Option(help="Seed of weights, order and masks.  [default: 0]", show_default=False)
+        int | None, typer.Option(help="Seed of weights, order and masks. Default: 0.", show_default=False)
     ] = None,
-    assignments: Annotated[
-        list[str] | None,
+    assignments: SetOption = None,
+    settings_table: Annotated[
+        bool,
         typer.Option(
-            "--set",
-            metavar="NAME=VALUE",
-            help="Any setting, e.g. batch.size=64 (may be repeated).",
-            show_default=False,
+            "--settings",
+            callback=list_settings(PretrainSettings),
+            is_eager=True,
+            help="List all settings, for --set, and exit.",
         ),
-    ] = None,
+    ] = False,
     overwrite: Overwrite = False,
     resume: Resume = False,
     debug: Debug = False,

@@ -3,7 +3,7 @@
 import os
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 from typing import Annotated
@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from fmlm_cli.cli.console import Console
+from fmlm_cli.config import Section, describe_settings
 from fmlm_cli.errors import Interrupted, OutOfSpaceError, UserError, is_out_of_space
 from fmlm_cli.events import Emit
 
@@ -20,7 +21,28 @@ Resume = Annotated[
     bool, typer.Option("--resume", help="Go on where an earlier call stopped; start if there is none.")
 ]
 
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="NAME=VALUE",
+        help="Any setting, e.g. sequence_length=256 (may be repeated).",
+        show_default=False,
+    ),
+]
+
 USER_ERROR, PROGRAM_ERROR = 2, 1
+
+
+def list_settings(section: type[Section]) -> Callable[[bool], None]:
+    """The callback of an option that prints all settings of a command and exits."""
+
+    def show(wanted: bool) -> None:
+        if wanted:
+            Console().settings(describe_settings(section))
+            raise typer.Exit
+
+    return show
 
 
 def _terminate(number: int, frame: FrameType | None) -> None:

@@ -35,7 +35,7 @@ def tokenize(
         ),
     ] = None,
     vocab_size: Annotated[
-        int | None, typer.Option(help="Size of a learnt tokenizer.  [default: 8192]", show_default=False)
+        int | None, typer.Option(help="Size of a learnt tokenizer. Default: 8192.", show_default=False)
     ] = None,
     lowercase: Annotated[
         bool, typer.Option("--lowercase", help="Lower-case text, with a learnt tokenizer.")
@@ -44,19 +44,19 @@ def tokenize(
         str | None,
         typer.Option(
             metavar=_choice("documents"),
-            help="What a document is in .txt files.  [default: auto]",
+            help="What a document is in .txt files. Default: auto.",
             show_default=False,
         ),
     ] = None,
     text_field: Annotated[
         str | None,
-        typer.Option(help="Field of a .jsonl line that holds the text.  [default: text]", show_default=False),
+        typer.Option(help="Field of a .jsonl line that holds the text. Default: text.", show_default=False),
     ] = None,
     on_bad_text: Annotated[
         str | None,
         typer.Option(
             metavar=_choice("on_bad_text"),
-            help="What to do with invalid UTF-8.  [default: stop]",
+            help="What to do with invalid UTF-8. Default: stop.",
             show_default=False,
         ),
     ] = None,
@@ -68,9 +68,7 @@ def tokenize(
     ] = None,
     valid_fraction: Annotated[
         float | None,
-        typer.Option(
-            help="Else: share of the documents that becomes it.  [default: 0.01]", show_default=False
-        ),
+        typer.Option(help="Else: share of the documents that becomes it. Default: 0.01.", show_default=False),
     ] = None,
     overwrite: Overwrite = False,
     resume: Resume = False,
