@@ -242,9 +242,9 @@ class TestPermute:
         agreements = (images[1:] == images[:-1]).sum(axis=1)  # Poisson(1)
         assert abs(agreements.mean() - 1) < 4 / math.sqrt(number)
         assert agreements.max() < 8
-        correlation = np.array(
-            [np.corrcoef(a, b)[0, 1] for a, b in itertools.pairwise(images)]
-        ) * math.sqrt(n - 1)
+        correlation = np.array([np.corrcoef(a, b)[0, 1] for a, b in itertools.pairwise(images)]) * math.sqrt(
+            n - 1
+        )
         assert stats.kstest(correlation, "norm").pvalue > UNLIKELY
         assert abs(np.corrcoef(images[:, :-1].ravel(), images[:, 1:].ravel())[0, 1]) < 4 / math.sqrt(
             n * number

@@ -98,7 +98,7 @@ class Console:
             self._show_live(event.task, event.done, event.total, escape(details))
             if finished:
                 self._drop_live(event.task)
-        elif not finished and self._may_speak(event.task):
+        elif not finished and self._may_speak(event.task, at_once=not event.total):
             share = f" {event.done / event.total:.0%}" if event.total else ""
             self._out.print(escape(f"{event.task}{share}  {details}".rstrip()))
 
@@ -158,10 +158,11 @@ class Console:
             self._live = None
             self._tasks.clear()
 
-    def _may_speak(self, task: str) -> bool:
-        """Whether the last plain line about this task is long enough ago."""
+    def _may_speak(self, task: str, at_once: bool = True) -> bool:
+        """Whether the last plain line about this task is long enough ago, or may be the first."""
         now = time.monotonic()
-        if now - self._spoken.get(task, float("-inf")) < _PLAIN_SECONDS:
+        last = self._spoken.setdefault(task, float("-inf") if at_once else now)
+        if now - last < _PLAIN_SECONDS:
             return False
         self._spoken[task] = now
         return True

@@ -1,5 +1,6 @@
 """Writing a token store: documents in, Arrow files out, in bounded memory."""
 
+import io
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
@@ -204,12 +205,16 @@ class StoreWriter:
         """
         splits = {name: writer.close() for name, writer in self.splits.items()}
         storage.write_json(self._folder / "dataset_dict.json", {"splits": list(splits)})
-        np.save(self._folder / store.TOKEN_COUNTS, self._counts, allow_pickle=False)
+        content_of_counts = io.BytesIO()  # numpy's own writing to a file does not say when the disk is full
+        np.save(content_of_counts, self._counts, allow_pickle=False)
+        (self._folder / store.TOKEN_COUNTS).write_bytes(content_of_counts.getvalue())
         tokenizers.save_tokenizer(self._tokenizer, self._folder / store.TOKENIZER)
         tokenizer = {
             "fingerprint": tokenizers.fingerprint(self._tokenizer),
             "vocabulary": len(self._tokenizer),
         }
+        unknown_id = self._tokenizer.unk_token_id
+        unknown = 0 if unknown_id is None else int(self._counts[unknown_id])
         content = [
             tokenizer["fingerprint"],
             {name: [file["sha256"] for file in s["files"]] for name, s in splits.items()},
@@ -223,7 +228,7 @@ class StoreWriter:
             "splits": splits,
             "token_counts": _describe(self._folder / store.TOKEN_COUNTS),
             "request": dict(request),
-            "facts": dict(facts),
+            "facts": {**facts, "unknown_tokens": unknown},
         }
         manifest["sha256"] = store.seal(manifest)
         storage.write_json(self._folder / storage.MANIFEST, manifest)

@@ -253,6 +253,7 @@ class _Job:
         rows["trained"] = (
             f"{state.step:,} steps, {state.tokens:,} tokens, {self.plan.passes:.2f} passes, {state.seconds / 60:.1f} min"
         )
-        rows["evaluate"] = f"fmlm evaluate --from {self.run.root} --data {self.plan.store.root}"
+        if self.held_out:
+            rows["evaluate"] = f"fmlm evaluate --from {self.run.root} --data {self.plan.store.root}"
         rows["in Python"] = f'AutoModelForMaskedLM.from_pretrained("{self.run.final}")'
         return rows

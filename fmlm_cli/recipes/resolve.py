@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import yaml
 
 from fmlm_cli import storage
@@ -64,6 +65,7 @@ def resolve(settings: PretrainSettings, emit: Emit) -> Plan:
     preset = preset_for(settings.model.name)
     size = _batch_size(settings.batch.size, preset.batch_size, strategy)
     store = TokenStore.open(settings.data.store, verify=settings.data.verify)
+    _check_maskable(store)
     model = new_model(settings, store)
     length = resolve_length(settings.sequence_length, longest_sequence(model.pretrained), settings.model.name)
     packing = resolve_packing(settings.data.packing, model, length, emit)
@@ -87,6 +89,15 @@ def resolve(settings: PretrainSettings, emit: Emit) -> Plan:
     }
     resolved = build(PretrainSettings, settings.model_dump(), nested(chosen))
     return Plan(resolved, store, reader, strategy, model, steps)
+
+
+def _check_maskable(store: TokenStore) -> None:
+    """Refuse a store whose every token is a special one: there would be nothing to predict."""
+    ordinary = np.delete(store.token_counts, list(special_tokens(store.tokenizer).never_masked))
+    if not ordinary.any():
+        raise UserError(
+            f"{store.root} holds nothing but unknown tokens: tokenize the text with a tokenizer that suits it"
+        )
 
 
 def new_model(settings: PretrainSettings, store: TokenStore) -> MaskedLM:

@@ -16,9 +16,11 @@ from fmlm_cli.corpus.store import is_store, read_manifest
 from fmlm_cli.corpus.text import TextCorpus
 from fmlm_cli.corpus.writing import StoreWriter, TokenDocument, assign_splits, encode_documents
 from fmlm_cli.errors import UserError
-from fmlm_cli.events import Emit, Note, Progress, Table, ignore
+from fmlm_cli.events import Caution, Emit, Note, Progress, Table, ignore
 
 SAMPLE_BYTES = 100_000_000  # of text that a new tokenizer learns from, at most
+
+UNKNOWN_SHARE = 0.05  # of unknown tokens, from which on the tokenizer does not seem to suit the text
 
 _TICK = 0.2  # seconds between two reports of progress
 
@@ -56,6 +58,12 @@ def tokenize(
         tokenizer = loaded or _learn(settings, corpora.train, emit)
         manifest = _write(folder, settings, corpora, tokenizer, request, emit)
     emit(Table(f"token store {out}", _summary(manifest)))
+    if _unknown_share(manifest) > UNKNOWN_SHARE:
+        emit(
+            Caution(
+                "many tokens are unknown to the tokenizer and will never be predicted: is it made for this text?"
+            )
+        )
     return out
 
 
@@ -180,6 +188,11 @@ def _check_not_empty(writer: StoreWriter, settings: TokenizeSettings, stats: Rea
         raise UserError(f"no text in {', '.join(settings.valid)} (--valid): give a source that holds some")
 
 
+def _unknown_share(manifest: dict[str, Any]) -> float:
+    """Share of the training tokens that the tokenizer did not know."""
+    return float(manifest["facts"]["unknown_tokens"] / max(manifest["splits"]["train"]["tokens"], 1))
+
+
 def _summary(manifest: dict[str, Any]) -> dict[str, str]:
     """The summary table's rows."""
     rows = {}
@@ -195,6 +208,7 @@ def _summary(manifest: dict[str, Any]) -> dict[str, str]:
     rows["text"] = f"{sum(s['text_bytes'] for s in manifest['splits'].values()) / 1e6:,.1f} MB"
     rows["tokens per word"] = f"{train['tokens'] / max(train['words'], 1):.2f}"
     rows["vocabulary"] = f"{manifest['tokenizer']['vocabulary']:,} ({manifest['dtype']})"
+    rows["unknown tokens"] = f"{_unknown_share(manifest):.2%}"
     rows["left out"] = f"{facts['empty_documents']:,} empty documents"
     if facts["bad_text_documents"]:
         word = "repaired" if manifest["request"]["on_bad_text"] == "replace" else "left out"

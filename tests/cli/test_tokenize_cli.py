@@ -3,7 +3,6 @@
 import gzip
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -20,6 +19,7 @@ from fmlm_cli.cli.app import app
 from fmlm_cli.corpus import text as corpus_text
 from fmlm_cli.corpus.python_docs import PythonDocs
 from fmlm_cli.corpus.store import TokenStore
+from fmlm_cli.corpus.writing import StoreWriter, TokenDocument
 
 Call = Callable[..., Any]
 
@@ -28,9 +28,10 @@ Call = Callable[..., Any]
 def process_as_it_was(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """A command sets a signal handler and a variable of the environment: take both back."""
     monkeypatch.setenv("TOKENIZERS_PARALLELISM", "true")
-    before = signal.getsignal(signal.SIGTERM)
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
     yield
-    signal.signal(signal.SIGTERM, before)
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 @pytest.fixture
@@ -270,55 +271,64 @@ def test_the_folder_may_be_where_we_are(fmlm: Call, folder: Path, monkeypatch: p
 
 # ---------------------------------------------------------------- processes
 
-# Ctrl-C as a terminal sends it, also where the test itself runs in the background, which ignores it
-_MAIN = (
-    "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
-    "from fmlm_cli.cli.app import main; main()"
-)
+ENDS = {"SIGTERM": (143, "stopped by SIGTERM"), "SIGINT": (130, "stopped by Ctrl-C")}
 
 
-def start(folder: Path, tokenizer: Path, *flags: str) -> "subprocess.Popen[str]":
-    words = ["tokenize", "big.txt", "--out", "store", "--tokenizer", str(tokenizer), *flags]
-    return subprocess.Popen(
-        [sys.executable, "-c", _MAIN, *words],
-        cwd=folder,
-        env={**os.environ, "HF_HUB_OFFLINE": "1"},
+@pytest.mark.parametrize("name", ENDS)
+@pytest.mark.parametrize("flags", [[], ["--overwrite"]])
+def test_a_signal_stops_it_and_leaves_everything_as_it_was(
+    fmlm: Call, folder: Path, monkeypatch: pytest.MonkeyPatch, name: str, flags: list[str]
+) -> None:
+    if flags:
+        assert fmlm("good.txt").exit_code == 0
+    before = listing(folder)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where tests run in the background
+    add, added = StoreWriter.add, 0
+
+    def add_and_stop(self: StoreWriter, split: str, document: TokenDocument) -> None:
+        nonlocal added
+        add(self, split, document)
+        added += 1
+        if added == 20:
+            assert (folder / ".store.partial").is_dir()
+            signal.raise_signal(signal.Signals[name])
+
+    monkeypatch.setattr(StoreWriter, "add", add_and_stop)
+    result = fmlm("good.txt", *flags)
+    code, said = ENDS[name]
+    assert result.exit_code == code
+    assert added == 20
+    (line,) = result.stderr.splitlines()
+    assert line.startswith(said)
+    assert listing(folder) == before
+
+
+def test_a_process_in_full_swing_is_stopped(
+    tmp_path: Path, documents: list[str], wordpiece_folder: Path
+) -> None:
+    (tmp_path / "big.txt").write_text("\n".join(documents * 500))  # 30 MB: many seconds of work
+    before = listing(tmp_path)
+    words = ["tokenize", "big.txt", "--out", "store", "--tokenizer", str(wordpiece_folder)]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "fmlm_cli", *words],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[2])},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
     )
-
-
-def test_signals_stop_it_and_leave_nothing(
-    tmp_path: Path, documents: list[str], wordpiece_folder: Path, tiny_store: Path
-) -> None:
-    runs = {}
-    for name in ("killed", "interrupted"):
-        folder = tmp_path / name
-        folder.mkdir()
-        (folder / "big.txt").write_text("\n".join(documents * 500))  # 30 MB: many seconds of work
-        if name == "interrupted":
-            shutil.copytree(tiny_store, folder / "store")
-        flags = ["--overwrite"] if name == "interrupted" else []
-        runs[name] = (folder, listing(folder), start(folder, wordpiece_folder, *flags))
-    ends = {"killed": (signal.SIGTERM, 143, "SIGTERM"), "interrupted": (signal.SIGINT, 130, "Ctrl-C")}
     try:
-        for name, (folder, before, process) in runs.items():
-            number, code, said = ends[name]
-            limit = time.monotonic() + 60
-            while not (folder / ".store.partial").is_dir():
-                assert process.poll() is None, process.communicate()
-                assert time.monotonic() < limit
-                time.sleep(0.02)
-            time.sleep(0.3)
-            process.send_signal(number)
-            _, errors = process.communicate(timeout=30)
-            assert process.returncode == code, errors
-            (line,) = errors.splitlines()
-            assert said in line
-            assert listing(folder) == before
+        limit = time.monotonic() + 60
+        while not (tmp_path / ".store.partial").is_dir():
+            assert process.poll() is None, process.communicate()
+            assert time.monotonic() < limit
+            time.sleep(0.02)
+        time.sleep(0.2)  # so that it is among its Rust threads
+        process.send_signal(signal.SIGTERM)
+        _, errors = process.communicate(timeout=30)
+        assert (process.returncode, errors) == (143, "stopped by SIGTERM\n")
+        assert listing(tmp_path) == before
     finally:
-        for _, _, process in runs.values():
-            if process.poll() is None:
-                process.kill()
-                process.communicate()
+        if process.poll() is None:
+            process.kill()
+            process.communicate()

@@ -154,6 +154,14 @@ def test_concat_is_one_text_cut_at_every_rows_end(lengths: list[int], room: int,
     assert in_several <= plan.cut <= in_several + lone
 
 
+@given(_lengths, st.integers(2, 24), _frames, st.sampled_from(PACKINGS))
+@example([5, 5], 6, BERT, "concat")
+@example([4, 5], 11, BERT, "concat")
+def test_no_row_is_without_text(lengths: list[int], room: int, frame: Frame, kind: Packing) -> None:
+    for row in layout(plan_of(lengths, kind, room, frame), frame):
+        assert any(isinstance(what, tuple) for what in row)
+
+
 def rows_by_fill(plan: Plan, frame: Frame) -> list[int]:
     """Positions used in each row."""
     return [sum(what is not None for what in row) for row in layout(plan, frame)]

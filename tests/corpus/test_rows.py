@@ -103,7 +103,7 @@ class Reference:
                 text += document
                 if self.separator is not None:
                     text.append((self.separator, False))
-            if len(reader) * self.room == len(text) - 1:
+            if self.separator is not None and not reader.plan.closed[-1]:
                 text.pop()  # whether a separator ends the very last document is left open
             cuts = range(0, len(text), self.room)
             return [self.row([self.frame(text[cut : cut + self.room])]) for cut in cuts]

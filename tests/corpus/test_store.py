@@ -52,12 +52,14 @@ def made(
 ) -> TokenStore:
     """A store of 60 documents, in one Arrow file a split or in several of several record batches."""
     if request.param == "many files":
-        monkeypatch.setattr(writing, "_BATCH_TOKENS", 300)
-        monkeypatch.setattr(writing, "_FILE_BYTES", 1000)
+        monkeypatch.setattr(writing, "_BATCH_TOKENS", 60)
+        monkeypatch.setattr(writing, "_FILE_BYTES", 2500)
     folder = make_store(tmp_path / "store", documents[20:60], documents[:20], tokenizer)
     opened = TokenStore.open(folder)
     files = [len(opened.manifest["splits"][split]["files"]) for split in SPLITS]
-    assert (min(files) > 1) == (request.param == "many files")
+    first = (folder / "train" / f"data-00000-of-{files[0]:05d}.arrow").read_bytes()
+    batches = len(list(pa.ipc.open_stream(first)))
+    assert (min(files) > 1, batches > 3) == ((request.param == "many files"),) * 2
     return opened
 
 

@@ -1,0 +1,138 @@
+"""`fmlm evaluate` as it is typed."""
+
+import json
+import shutil
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import Result
+from typer.testing import CliRunner
+
+from fmlm_cli.cli.app import app
+
+TINY = {
+    "model_type": "bert",
+    "hidden_size": 16,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+    "intermediate_size": 32,
+    "max_position_embeddings": 32,
+}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def process_as_it_was() -> Iterator[None]:
+    """Commands set signal handlers; one thread is enough for a tiny model."""
+    import torch
+
+    handler, threads = signal.getsignal(signal.SIGTERM), torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+    signal.signal(signal.SIGTERM, handler)
+
+
+@pytest.fixture(scope="module")
+def run(tiny_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run. Not to be written to."""
+    folder = tmp_path_factory.mktemp("evaluated")
+    (folder / "config.json").write_text(json.dumps(TINY))
+    words = ["--data", tiny_store, "--model", folder / "config.json", "--steps", 2, "--out", folder / "run"]
+    small = ["--set", "batch.size=4", "--set", "evaluation.max_rows=6"]
+    result = CliRunner().invoke(app, ["pretrain", *map(str, words), *small])
+    assert result.exit_code == 0, result.output
+    return folder / "run"
+
+
+def evaluate(checkpoint: Any, store: Any, *words: str) -> Result:
+    return CliRunner().invoke(app, ["evaluate", "--from", str(checkpoint), "--data", str(store), *words])
+
+
+def assert_refused(result: Result, *parts: str) -> None:
+    """Exit code 2 and one line that says all of these."""
+    assert result.exit_code == 2, result.output
+    lines = result.stderr.splitlines()
+    assert len(lines) == 1, result.stderr
+    assert lines[0].startswith("error: ")
+    assert "Traceback" not in result.output
+    for part in parts:
+        assert part in lines[0], part
+
+
+def test_evaluation_is_the_runs_own(run: Path, tiny_store: Path) -> None:
+    last = json.loads((run / "metrics.jsonl").read_text().splitlines()[-1])
+    for checkpoint in (run, run / "final", run / "checkpoints" / "step-2"):
+        result = evaluate(checkpoint, tiny_store)
+        assert result.exit_code == 0, result.output
+        assert not result.stderr
+        for shown in (f"{last['eval_loss']:.4f}", f"{last['unigram_loss']:.4f}", "6 of"):
+            assert shown in result.stdout
+
+
+def test_settings_reach_it(run: Path, tiny_store: Path) -> None:
+    result = evaluate(
+        run, tiny_store, "--set", "sequence_length=16", "--set", "max_rows=5", "--set", "packing=none"
+    )
+    assert result.exit_code == 0, result.output
+    assert "5 of" in result.stdout
+    assert "x 16, packing none" in result.stdout.replace("\n", " ")
+
+
+def test_checkpoints_that_are_none(run: Path, tiny_store: Path, tmp_path: Path) -> None:
+    assert_refused(evaluate(tmp_path / "nowhere", tiny_store), "no such checkpoint", "nowhere")
+    assert_refused(evaluate("./nowhere", tiny_store), "no such checkpoint")
+    assert_refused(evaluate(run / "checkpoints" / "step-9", tiny_store), "no such checkpoint")
+    (tmp_path / "empty").mkdir()
+    assert_refused(evaluate(tmp_path / "empty", tiny_store), "empty")
+    assert_refused(evaluate(run / "final" / "model.safetensors", tiny_store), "model.safetensors")
+    young = tmp_path / "young"
+    young.mkdir()
+    shutil.copy(run / "config.yaml", young)
+    assert_refused(evaluate(young, tiny_store), "neither a final model nor a checkpoint", "--resume")
+
+
+def test_damaged_checkpoints(run: Path, tiny_store: Path, tmp_path: Path) -> None:
+    final = shutil.copytree(run / "final", tmp_path / "final")
+    (final / "model.safetensors").write_bytes((run / "final" / "model.safetensors").read_bytes()[:-50])
+    assert_refused(evaluate(final, tiny_store), "cannot load a masked LM")
+    (final / "config.json").write_text("{")
+    assert_refused(evaluate(final, tiny_store), "config.json")
+    shutil.rmtree(final)
+    shutil.copytree(run / "final", final)
+    (final / "tokenizer.json").unlink()
+    assert_refused(evaluate(final, tiny_store), "tokenizer")
+
+
+def test_stores(run: Path, tiny_store: Path, tiny_bpe_store: Path, tmp_path: Path, make_store: Any) -> None:
+    assert_refused(evaluate(run, tiny_bpe_store), "another tokenizer", f"--tokenizer {run / 'final'}")
+    assert_refused(evaluate(run, tmp_path / "nowhere"), "no such store")
+    blind = make_store(tmp_path / "blind", ["the water and the river are long"])
+    assert_refused(evaluate(run, blind), "no validation split", "--valid")
+    store = shutil.copytree(tiny_store, tmp_path / "copy")
+    (path,) = (store / "validation").glob("*.arrow")
+    path.write_bytes(path.read_bytes()[:-9])
+    assert_refused(evaluate(run, store), "damaged store")
+
+
+def test_settings_that_cannot_be(run: Path, tiny_store: Path) -> None:
+    assert_refused(evaluate(run, tiny_store, "--set", "sequence_lenght=8"), "did you mean 'sequence_length'?")
+    assert_refused(evaluate(run, tiny_store, "--set", "sequence_length=64"), "32 positions")
+    assert_refused(evaluate(run, tiny_store, "--set", "batch_size=0"), "batch_size")
+    assert_refused(evaluate(run, tiny_store, "--set", "device=cuda:77"), "cuda:77")
+
+
+def test_nothing_is_written(run: Path, tiny_store: Path) -> None:
+    before = {path: path.stat().st_mtime_ns for path in run.rglob("*")}
+    assert evaluate(run, tiny_store).exit_code == 0
+    assert {path: path.stat().st_mtime_ns for path in run.rglob("*")} == before
+
+
+def test_debug_shows_the_traceback(tiny_store: Path, tmp_path: Path) -> None:
+    from fmlm_cli.errors import UserError
+
+    result = evaluate(tmp_path / "nowhere", tiny_store, "--debug")
+    assert result.exit_code == 1
+    assert isinstance(result.exception, UserError)
