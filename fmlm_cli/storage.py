@@ -5,7 +5,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -129,25 +129,45 @@ def complete_folder(target: Path) -> Iterator[Path]:
     An existing target is replaced at that moment and not before. Whatever ends the block early (an error,
     Ctrl-C, SIGTERM) leaves the target as it was and removes what was half-written.
     """
-    target = target.absolute()
+    target = target.resolve()  # a link stays, and what it points to is replaced; "." has a name
     temporary = target.with_name(f".{target.name}.partial")
+    missing = [folder for folder in target.parents if not folder.exists()]  # the deepest first
     with clear_disk_errors(target):
-        target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.rmtree(temporary, ignore_errors=True)
-        temporary.mkdir()
         try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.rmtree(temporary, ignore_errors=True)
+            temporary.mkdir()
             yield temporary
             _sync_tree(temporary)
             if target.exists():
-                old = target.with_name(f".{target.name}.replaced")
-                shutil.rmtree(old, ignore_errors=True)
-                target.rename(old)
-                temporary.rename(target)
-                shutil.rmtree(old)
+                _swap(temporary, target)
             else:
                 temporary.rename(target)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
+            if not target.exists():
+                _remove_empty(missing)
+
+
+def _swap(new: Path, target: Path) -> None:
+    """Put a folder in the place of another, which stays if that fails or is interrupted."""
+    old = target.with_name(f".{target.name}.replaced")
+    shutil.rmtree(old, ignore_errors=True)
+    try:
+        target.rename(old)
+        new.rename(target)
+    except BaseException:
+        if old.exists() and not target.exists():
+            old.rename(target)
+        raise
+    shutil.rmtree(old)
+
+
+def _remove_empty(folders: Iterable[Path]) -> None:
+    """Remove folders, inner ones first, as far as there is nothing in them."""
+    with contextlib.suppress(OSError):
+        for folder in folders:
+            folder.rmdir()
 
 
 def claim_output(target: Path, *, marker: str, overwrite: bool, resume: bool) -> None:

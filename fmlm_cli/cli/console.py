@@ -19,8 +19,8 @@ class Console:
     """Shows events. A context manager: leaving it ends the live line."""
 
     def __init__(self) -> None:
-        self._out = RichConsole(highlight=False, soft_wrap=True)
-        self._err = RichConsole(stderr=True, highlight=False, soft_wrap=True)
+        self._out = RichConsole(highlight=False, soft_wrap=True, emoji=False)
+        self._err = RichConsole(stderr=True, highlight=False, soft_wrap=True, emoji=False)
         self._live: Progress | None = None
         self._tasks: dict[str, TaskID] = {}
         self._spoken: dict[str, float] = {}

@@ -156,7 +156,7 @@ def _continuous(lengths: Int64s, sequence_length: int, frame: Frame) -> Plan:
     body = sequence_length - frame.size
     slots = lengths + frame.separated
     document_begin = np.cumsum(slots) - slots
-    total = int(slots.sum())
+    total = int(slots.sum()) - (frame.separated and len(lengths) > 0)  # the last document needs none
     rows = -(-total // body)
     begin = np.union1d(document_begin, np.arange(rows) * body)
     end = np.append(begin[1:], total)
@@ -168,5 +168,5 @@ def _continuous(lengths: Int64s, sequence_length: int, frame: Frame) -> Plan:
     closed = end - document_begin[document] == slots[document]
     first = np.append(np.searchsorted(begin, np.arange(rows) * body), len(begin))
     column = begin % body + frame.before
-    cut = int(np.count_nonzero(np.bincount(document) > 1))
+    cut = int(np.count_nonzero(np.bincount(document[length > 0]) > 1))
     return Plan("concat", sequence_length, Spans(document, start, length), column, closed, first, cut)

@@ -208,11 +208,6 @@ class TokenStore:
                     )
 
 
-def is_store(root: Path) -> bool:
-    """Whether a folder looks like a token store."""
-    return (root / storage.MANIFEST).is_file() and (root / TOKEN_COUNTS).is_file()
-
-
 def read_manifest(root: Path) -> Mapping[str, Any]:
     """A store's manifest, checked to be whole and of a format that this version reads."""
     if not root.exists():

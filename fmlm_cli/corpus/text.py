@@ -81,7 +81,7 @@ class TextCorpus:
     def describe(self) -> list[dict[str, Any]]:
         """What the text is, by content: equal descriptions mean equal text."""
         described: list[dict[str, Any]] = [
-            {"name": str(file.path), "bytes": file.size, "sha256": storage.sha256_of_file(file.path)}
+            {"name": file.path.name, "bytes": file.size, "sha256": storage.sha256_of_file(file.path)}
             for file in self.files
         ]
         if self.embedded:

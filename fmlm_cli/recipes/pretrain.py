@@ -28,7 +28,7 @@ from fmlm_cli.events import Caution, Emit, Note, Table, ignore
 from fmlm_cli.model.build import parameter_counts, quiet_transformers, tokenizer_for
 from fmlm_cli.recipes.evaluation import HeldOut, make_objective
 from fmlm_cli.recipes.model_card import model_card
-from fmlm_cli.recipes.resolve import Plan, check_same_run, packing_report, resolve
+from fmlm_cli.recipes.resolve import Plan, check_same_run, packing_report, resolve, saved_settings
 from fmlm_cli.recipes.samples import sample_predictions
 
 
@@ -52,6 +52,8 @@ def pretrain(
         raise UserError("no output folder: give --out RUN")
     run = storage.RunDirectory(Path(settings.out))
     storage.claim_output(run.root, marker=storage.RUN_CONFIG, overwrite=overwrite, resume=resume)
+    if overwrite:
+        saved_settings(run.root)  # a config.yaml of something else is no run, and is not ours to remove
     device = resolve_device(settings.device)
     precision = resolve_precision(settings.precision, device)
     plan = resolve(settings, emit)

@@ -12,7 +12,7 @@ from fmlm_cli import storage
 from fmlm_cli.config import TokenizeSettings
 from fmlm_cli.corpus import tokenizers
 from fmlm_cli.corpus.sources import ReadOptions, ReadStats
-from fmlm_cli.corpus.store import is_store, read_manifest
+from fmlm_cli.corpus.store import TOKEN_COUNTS, TokenStore
 from fmlm_cli.corpus.text import TextCorpus
 from fmlm_cli.corpus.writing import StoreWriter, TokenDocument, assign_splits, encode_documents
 from fmlm_cli.errors import UserError
@@ -41,15 +41,15 @@ def tokenize(
     Raises `UserError` for anything wrong with the settings, the text or the tokenizer; then nothing is written.
     """
     out = Path(settings.out)
-    storage.claim_output(out, marker=storage.MANIFEST, overwrite=overwrite, resume=resume)
+    storage.claim_output(out, marker=TOKEN_COUNTS, overwrite=overwrite, resume=resume)
     options = ReadOptions(settings.documents, settings.text_field, settings.on_bad_text)
     corpora = Corpora(
         TextCorpus.find(settings.sources, options, emit),
         TextCorpus.find(settings.valid, options, emit) if settings.valid else None,
     )
-    loaded = tokenizers.load_tokenizer(settings.tokenizer) if settings.tokenizer else None
+    loaded = tokenizers.load_tokenizer(settings.tokenizer) if settings.tokenizer is not None else None
     request = _request(settings, corpora, loaded)
-    if resume and is_store(out):
+    if resume and (out / TOKEN_COUNTS).is_file():
         _check_same(out, request)
         emit(Note(f"{out} is complete and was made from the same text and settings: nothing to do"))
         return out
@@ -80,7 +80,7 @@ def _request(
 
 def _check_same(out: Path, request: dict[str, Any]) -> None:
     """Refuse a finished store that was made from something else."""
-    old = read_manifest(out)["request"]
+    old = TokenStore.open(out, verify=False).manifest["request"]
     different = [name for name in request if old.get(name) != request[name]]
     if different:
         raise UserError(

@@ -77,7 +77,7 @@ def test_every_document_of_every_kind_of_file_is_in_one_split(
     assert sorted(tokens(store, "validation")) == sorted(sides[True])
     assert sorted(tokens(store, "train")) == sorted(sides[False])
     manifest = store.manifest
-    assert manifest["facts"] == {"empty_documents": 0, "bad_text_documents": 0}
+    assert set(manifest["facts"].values()) == {0}
     assert fingerprint(store.tokenizer) == fingerprint(wordpiece_tokenizer)
     size = sum(split["text_bytes"] for split in manifest["splits"].values())
     assert size == sum(len(text.encode()) for text in documents[:100])
@@ -155,7 +155,8 @@ def test_bad_and_empty_documents_are_counted(run: Run, tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_bytes(b"\n".join(lines))
     skipped = run(tmp_path / "a.jsonl", on_bad_text="skip", valid_fraction=0)
     # the last is a zero-width space, of which the tokenizer leaves nothing
-    assert skipped.manifest["facts"] == {"empty_documents": 2, "bad_text_documents": 1}
+    facts = skipped.manifest["facts"]
+    assert (facts["empty_documents"], facts["bad_text_documents"]) == (2, 1)
     assert len(skipped.split("train")) == 1
     replaced = run(tmp_path / "a.jsonl", on_bad_text="replace", valid_fraction=0, out="two")
     assert len(replaced.split("train")) == 2
