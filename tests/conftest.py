@@ -62,7 +62,7 @@ def documents() -> list[str]:
 @pytest.fixture(scope="session")
 def wordpiece_tokenizer(documents: list[str]) -> "PreTrainedTokenizerFast":
     """BERT's kind, lower-casing, some hundred tokens, small enough that words fall into several."""
-    from fmlm_cli.corpus.tokenizers import train_tokenizer
+    from fmlm_cli.corpus.tokenizer_training import train_tokenizer
 
     return train_tokenizer("wordpiece", documents, vocab_size=160, lowercase=True)
 
@@ -70,7 +70,7 @@ def wordpiece_tokenizer(documents: list[str]) -> "PreTrainedTokenizerFast":
 @pytest.fixture(scope="session")
 def bpe_tokenizer(documents: list[str]) -> "PreTrainedTokenizerFast":
     """RoBERTa's kind, 400 tokens."""
-    from fmlm_cli.corpus.tokenizers import train_tokenizer
+    from fmlm_cli.corpus.tokenizer_training import train_tokenizer
 
     return train_tokenizer("bpe", documents, vocab_size=400, lowercase=False)
 
@@ -90,7 +90,7 @@ def wordpiece_folder(
 @pytest.fixture(scope="session")
 def make_store(wordpiece_tokenizer: "PreTrainedTokenizerFast") -> MakeStore:
     """`make_store(folder, train, validation=(), tokenizer=wordpiece)`: write these texts as a store."""
-    from fmlm_cli.corpus.tokenizers import Encoder
+    from fmlm_cli.corpus.encoding import Encoder
     from fmlm_cli.corpus.writing import StoreWriter, encode_documents
 
     def make(

@@ -224,7 +224,7 @@ class TestLayers:
     def test_defaults_file_flags_assignments(self, write: Any) -> None:
         file = read_yaml(
             write(
-                "seed: 1\nbatch: {size: 10, micro_size: 5}\nmasking: {segments: 3, corruption: {draw: independent}}\n"
+                "out: here\nseed: 1\nbatch: {size: 10, micro_size: 5}\nmasking: {segments: 3, corruption: {draw: independent}}\n"
             ),
             PretrainSettings,
         )
@@ -235,9 +235,13 @@ class TestLayers:
         assert settings.masking.segments == 5
         assert settings.masking.corruption.draw == "independent"
         assert settings.masking.corruption.mask == CorruptionSettings().mask
-        assert settings.out is None
+        assert settings.out == "here"
         assert build(PretrainSettings, file, flags).masking.segments == 4
         assert build(PretrainSettings, file).masking.segments == 3
+
+    def test_flags_that_were_not_given_are_left_out(self) -> None:
+        flat = {"out": None, "seed": 0, "a.b": False, "a.c.d": "", "a.c.e": None, "f.g": None}
+        assert nested(flat) == {"seed": 0, "a": {"b": False, "c": {"d": ""}}}
 
     def test_a_later_budget_replaces_the_whole_group(self) -> None:
         for later in (nested({"budget.epochs": 2}), parse_assignments(["budget.epochs=2"], PretrainSettings)):

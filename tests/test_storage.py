@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from fmlm_cli import storage
@@ -153,6 +153,7 @@ class TestClearDiskErrors:
 class TestWriting:
     @quick
     @given(st.text(st.characters(exclude_categories=["Cs"])))
+    @example("a\nb\r\nc\rä")
     def test_text_comes_back_byte_for_byte(self, text: str) -> None:
         path = Path(self.folder) / "t"
         storage.write_text(path, text)

@@ -14,6 +14,7 @@ from transformers import PreTrainedTokenizerFast
 
 from fmlm_cli import __version__, storage
 from fmlm_cli.corpus import store, tokenizers
+from fmlm_cli.corpus.encoding import Encoder
 
 _BATCH_TOKENS = 1 << 21  # tokens gathered before they are written as one record batch
 _FILE_BYTES = 512 << 20
@@ -36,7 +37,7 @@ def content_hash(text: str) -> int:
     return int.from_bytes(blake2b(text.encode("utf-8"), digest_size=8).digest(), "big")
 
 
-def encode_documents(texts: Iterable[str], encoder: tokenizers.Encoder) -> Iterator[TokenDocument]:
+def encode_documents(texts: Iterable[str], encoder: Encoder) -> Iterator[TokenDocument]:
     """Tokenize a stream of texts, a megabyte at a time."""
     for chunk in _chunks(texts):
         encoded = encoder(chunk)

@@ -11,9 +11,11 @@ from transformers import PreTrainedTokenizerFast
 from fmlm_cli import storage
 from fmlm_cli.config import TokenizeSettings
 from fmlm_cli.corpus import tokenizers
+from fmlm_cli.corpus.encoding import Encoder
 from fmlm_cli.corpus.sources import ReadOptions, ReadStats
 from fmlm_cli.corpus.store import TOKEN_COUNTS, TokenStore
 from fmlm_cli.corpus.text import TextCorpus
+from fmlm_cli.corpus.tokenizer_training import train_tokenizer
 from fmlm_cli.corpus.writing import StoreWriter, TokenDocument, assign_splits, encode_documents
 from fmlm_cli.errors import UserError
 from fmlm_cli.events import Caution, Emit, Note, Progress, Table, ignore
@@ -108,7 +110,7 @@ def _learn(settings: TokenizeSettings, corpus: TextCorpus, emit: Emit) -> PreTra
             yield text
 
     emit(Progress("learning the tokenizer", 0, 0, ""))
-    tokenizer = tokenizers.train_tokenizer(
+    tokenizer = train_tokenizer(
         settings.train_tokenizer, sampled(), vocab_size=settings.vocab_size, lowercase=settings.lowercase
     )
     emit(Progress("learning the tokenizer", 1, 1, ""))
@@ -130,7 +132,7 @@ def _write(
 ) -> dict[str, Any]:
     """Tokenize everything into `folder`; the manifest."""
     writer = StoreWriter(folder, tokenizer)
-    encoder = tokenizers.Encoder(tokenizer)
+    encoder = Encoder(tokenizer)
     stats = ReadStats()
     fraction = 0.0 if corpora.validation else settings.valid_fraction
     empty = 0
@@ -152,7 +154,7 @@ def _write(
 
 
 def _encoded(
-    corpus: TextCorpus, encoder: tokenizers.Encoder, stats: ReadStats, task: str, emit: Emit
+    corpus: TextCorpus, encoder: Encoder, stats: ReadStats, task: str, emit: Emit
 ) -> Iterator[TokenDocument]:
     """Tokenize a corpus, telling how far it has come."""
     total, begin, last = corpus.disk_bytes, time.perf_counter(), 0.0

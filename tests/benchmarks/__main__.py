@@ -15,7 +15,7 @@ from transformers import DataCollatorForLanguageModeling
 
 from fmlm_cli.corpus.rows import RowReader
 from fmlm_cli.corpus.store import TokenStore
-from fmlm_cli.corpus.tokenizers import train_tokenizer
+from fmlm_cli.corpus.tokenizer_training import train_tokenizer
 from fmlm_cli.corpus.writing import StoreWriter, TokenDocument
 from fmlm_cli.engine.optimizer import make_adamw
 from fmlm_cli.engine.step import train_step

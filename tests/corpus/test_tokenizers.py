@@ -30,15 +30,11 @@ from tokenizers import (
 )
 from transformers import AutoTokenizer, BertTokenizer, PreTrainedTokenizerFast
 
-from fmlm_cli.corpus import tokenizers as ours
-from fmlm_cli.corpus.tokenizers import (
-    Encoder,
-    fingerprint,
-    load_tokenizer,
-    save_tokenizer,
-    special_tokens,
-    train_tokenizer,
-)
+from fmlm_cli.corpus import encoding, pipelines, tokenizer_training
+from fmlm_cli.corpus import tokenizers as tokenizers_module
+from fmlm_cli.corpus.encoding import Encoder
+from fmlm_cli.corpus.tokenizer_training import train_tokenizer
+from fmlm_cli.corpus.tokenizers import fingerprint, load_tokenizer, save_tokenizer, special_tokens
 from fmlm_cli.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -257,7 +253,7 @@ def test_a_hub_that_never_answers_is_given_up(monkeypatch: pytest.MonkeyPatch, t
         silent.listen()
         monkeypatch.setattr(hub, "ENDPOINT", f"http://127.0.0.1:{silent.getsockname()[1]}")
         monkeypatch.setattr(hub, "HF_HUB_CACHE", str(tmp_path))
-        monkeypatch.setattr(ours, "_HUB_SECONDS", 0.3)
+        monkeypatch.setattr(tokenizers_module, "_HUB_SECONDS", 0.3)
         begun = time.monotonic()
         assert "cannot be reached" in error_of("fmlm-tests/none")
         assert time.monotonic() - begun < 8
@@ -265,7 +261,7 @@ def test_a_hub_that_never_answers_is_given_up(monkeypatch: pytest.MonkeyPatch, t
 
 def test_offline_mode_is_named_in_the_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hub, "HF_HUB_OFFLINE", True)
-    monkeypatch.setattr(ours, "is_offline_mode", lambda: True)
+    monkeypatch.setattr(tokenizers_module, "is_offline_mode", lambda: True)
     assert "HF_HUB_OFFLINE is set" in error_of("fmlm-tests/none")
 
 
@@ -317,7 +313,7 @@ def test_a_tokenizer_for_other_models_is_refused(tmp_path: Path, role: str) -> N
 def test_a_tokenizer_that_is_not_rust_backed_is_refused(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(ours, "_from_folder", lambda folder: python_bert())
+    monkeypatch.setattr(tokenizers_module, "_from_folder", lambda folder: python_bert())
     assert "not Rust-backed" in error_of(tmp_path)
 
 
@@ -394,7 +390,7 @@ def test_what_does_not_decide_the_ids_does_not_count() -> None:
     before = fingerprint(trained("wordpiece"))
     copy = PreTrainedTokenizerFast(
         tokenizer_object=trained("wordpiece").backend_tokenizer,
-        **{f"{role}_token": token for role, token in ours._BERT.items()},
+        **{f"{role}_token": token for role, token in pipelines.BERT.items()},
         model_max_length=7,
         name_or_path="elsewhere",
     )
@@ -453,7 +449,7 @@ def test_special_tokens_without_a_separator_or_a_template() -> None:
 def test_training_is_the_same_in_every_process(tmp_path: Path) -> None:
     (tmp_path / "texts.json").write_text(json.dumps(TEXTS))
     code = (
-        "import json, sys; from fmlm_cli.corpus.tokenizers import *; texts = json.load(open(sys.argv[1]))\n"
+        "import json, sys; from fmlm_cli.corpus.tokenizers import fingerprint; from fmlm_cli.corpus.tokenizer_training import train_tokenizer; texts = json.load(open(sys.argv[1]))\n"
         "for kind in ('wordpiece', 'bpe'):"
         "  print(fingerprint(train_tokenizer(kind, texts, vocab_size=420, lowercase=True)))"
     )
@@ -510,7 +506,7 @@ def test_odd_texts_can_be_trained_on(kind: str) -> None:
 
 
 def test_the_alphabet_is_limited_to_the_commonest_characters(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ours, "_ALPHABET", 3)
+    monkeypatch.setattr(tokenizer_training, "_ALPHABET", 3)
     tokenizer = train_tokenizer("wordpiece", ["aabbccd cba", "e"], vocab_size=50, lowercase=True)
     assert not {"d", "e", "##d"} & set(tokenizer.get_vocab())
     assert {"a", "b", "c", "##c"} <= set(tokenizer.get_vocab())
@@ -532,7 +528,7 @@ def prefixed() -> PreTrainedTokenizerFast:
 
 
 def reference_starts(tokenizer: PreTrainedTokenizerFast, text: str) -> list[bool]:
-    words = ours._plain(tokenizer).encode(text, add_special_tokens=False).word_ids
+    words = encoding.plain_pipeline(tokenizer).encode(text, add_special_tokens=False).word_ids
     return [place == 0 or word is None or word != words[place - 1] for place, word in enumerate(words)]
 
 
@@ -611,7 +607,7 @@ def test_texts_in_pieces_give_the_same_tokens(number: int) -> None:
     @settings(max_examples=200, deadline=None)
     @given(st.lists(_LONG, max_size=3))
     def check(texts: list[str]) -> None:
-        texts = [text for text in map(ours._well_formed, texts) if not hard_cut(text, 12)]
+        texts = [text for text in map(encoding.well_formed, texts) if not hard_cut(text, 12)]
         found, expected = encoder(texts), whole(texts)
         for cut, uncut in zip(found.input_ids, expected.input_ids, strict=True):
             assert cut.tolist() == uncut.tolist()
@@ -623,13 +619,13 @@ def test_texts_in_pieces_give_the_same_tokens(number: int) -> None:
 
 def hard_cut(text: str, length: int) -> bool:
     """Whether a text has a stretch without a place to cut, so that it is cut anywhere."""
-    pieces = ours._pieces(text, length)
-    return any(not ours._CUT.match(left + right, len(left)) for left, right in itertools.pairwise(pieces))
+    pieces = encoding.pieces_of(text, length)
+    return any(not encoding._CUT.match(left + right, len(left)) for left, right in itertools.pairwise(pieces))
 
 
 @given(_LONG, st.integers(1, 30))
 def test_pieces_are_the_text_and_of_bounded_length(text: str, length: int) -> None:
-    pieces = ours._pieces(text, length)
+    pieces = encoding.pieces_of(text, length)
     assert "".join(pieces) == text
     assert all(len(piece) <= 2 * length for piece in pieces)
     assert all(len(piece) >= length for piece in pieces[:-1])
@@ -642,9 +638,9 @@ def test_a_text_without_blanks_is_cut_anywhere() -> None:
 
 
 def test_batches_keep_the_order_of_texts(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ours, "_BATCH", 50)
+    monkeypatch.setattr(encoding, "_BATCH", 50)
     texts = [*TEXTS[:10], " ".join(TEXTS), "", *TEXTS[:5]]
-    backend = ours._plain(trained("bpe"))
+    backend = encoding.plain_pipeline(trained("bpe"))
     expected = [backend.encode(text, add_special_tokens=False).ids for text in texts]
     assert ids_of(trained("bpe"), texts, piece_length=30) == expected
 
@@ -668,7 +664,7 @@ def unsafe_tokenizers() -> Iterator[PreTrainedTokenizerFast]:
 def test_tokenizers_whose_words_run_across_blanks_get_texts_whole() -> None:
     text = " ".join(["the cat"] * 50)
     for tokenizer in unsafe_tokenizers():
-        backend = ours._plain(tokenizer)
+        backend = encoding.plain_pipeline(tokenizer)
         expected = backend.encode(text, add_special_tokens=False).ids
         assert ids_of(tokenizer, [text], piece_length=10) == [expected]
 

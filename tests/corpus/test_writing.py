@@ -14,8 +14,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from fmlm_cli.corpus import writing
+from fmlm_cli.corpus.encoding import Encoder
 from fmlm_cli.corpus.store import Spans, Split, token_dtype
-from fmlm_cli.corpus.tokenizers import Encoder
 from fmlm_cli.corpus.writing import (
     SplitWriter,
     TokenDocument,

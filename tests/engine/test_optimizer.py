@@ -1,5 +1,6 @@
 """The learning rate's course, and what weight decay applies to."""
 
+import itertools
 import math
 from typing import Any, Literal
 
@@ -41,7 +42,7 @@ def test_warm_up_is_linear_and_ends_at_the_peak(schedule: Schedule) -> None:
 @given(schedules())
 def test_after_warm_up_it_never_rises(schedule: Schedule) -> None:
     after = rates(schedule)[max(schedule.warmup_steps - 1, 0) :]
-    assert all(later <= earlier * (1 + 1e-12) for earlier, later in zip(after, after[1:], strict=False))
+    assert all(later <= earlier * (1 + 1e-12) for earlier, later in itertools.pairwise(after))
 
 
 @given(schedules())
@@ -68,7 +69,7 @@ def test_the_step_after_the_last_would_be_at_the_final_rate(schedule: Schedule) 
 @given(st.integers(1, 200), shares, st.floats(1e-6, 1))
 def test_linear_decay_has_equal_steps(total: int, final: float, peak: float) -> None:
     after = rates(Schedule(peak, total, 0, "linear", final))
-    falls = [earlier - later for earlier, later in zip(after, after[1:], strict=False)]
+    falls = [earlier - later for earlier, later in itertools.pairwise(after)]
     assert falls == pytest.approx([peak * (1 - final) / (total + 1)] * len(falls), rel=1e-6, abs=1e-12)
 
 

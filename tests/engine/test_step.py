@@ -170,9 +170,7 @@ def test_a_step_without_any_target_moves_nothing_but_decay(micro: int) -> None:
 
 @pytest.mark.parametrize(("poison", "factor"), [(503, 1.0), (None, float("inf")), (None, 1e38)])
 @pytest.mark.parametrize("clip", [None, 1.0])
-def test_divergence_is_refused_before_the_step(
-    poison: int | None, factor: float, clip: float | None
-) -> None:
+def test_divergence_is_refused_before_the_step(poison: int | None, factor: float, clip: float | None) -> None:
     model = tiny_bert()
     optimizer = make_adamw(model, weight_decay=0.01, betas=(0.9, 0.98), epsilon=1e-6)
     step(model, make_batches(2), optimizer)
@@ -204,7 +202,10 @@ def test_many_rows_are_named_in_few_words() -> None:
 def test_a_bad_gradient_of_a_finite_loss_is_refused_too() -> None:
     class Kinked(MaskedTokens):
         def loss(self, model: nn.Module, batch: Batch) -> Tensor:
-            return super().loss(model, batch) + next(model.parameters()).sub(1e9).clamp(max=0).mul(0).sqrt().sum()
+            return (
+                super().loss(model, batch)
+                + next(model.parameters()).sub(1e9).clamp(max=0).mul(0).sqrt().sum()
+            )
 
     model = tiny_bert()
     before = weights(model)

@@ -130,6 +130,16 @@ class TestLaw:
         assert sum(counts) == rows
         assert stats.chisquare(counts).pvalue > UNLIKELY
 
+    def test_counts_and_positions_are_independent_when_stratified(self) -> None:
+        _, after = corrupt(Corruption(0.5, 0.25, 0.25), np.ones((8000, 5), bool))
+        to_mask = after == MASK
+        for count in (2, 3):
+            chosen = to_mask[to_mask.sum(axis=1) == count]
+            subsets = list(itertools.combinations(range(5), count))
+            drawn = [tuple(np.flatnonzero(row).tolist()) for row in chosen]
+            assert stats.chisquare([drawn.count(subset) for subset in subsets]).pvalue > UNLIKELY
+            assert stats.binomtest(len(chosen), 8000, 0.5).pvalue > UNLIKELY
+
     def test_tokens_are_drawn_one_by_one_when_independent(self) -> None:
         before, after = corrupt(Corruption(0.5, 0.25, 0.25, "independent"), np.ones((8000, 2), bool))
         kinds = np.where(after == MASK, 0, np.where(after == before, 1, 2))

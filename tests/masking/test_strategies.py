@@ -203,6 +203,9 @@ class TestRandom:
         for a, b in itertools.combinations(range(3), 2):
             check_pairs(three.masks(maskable, np.arange(3600)), a, b)
         check_pairs(passes(one, maskable, range(2)), 0, 1)
+        over_epochs = passes(three, maskable, range(4, 7))  # three masks of each of three epochs
+        for a, b in itertools.combinations(range(9), 2):
+            check_pairs(over_epochs, a, b)
         rows = one.masks(rows_of([1] * 4, 7200), np.arange(7200))[:, 0]
         check_pairs(rows.reshape(3600, 2, 4), 0, 1)
 

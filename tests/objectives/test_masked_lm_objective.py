@@ -181,9 +181,7 @@ def test_static_shapes_change_neither_loss_nor_gradients(
         return loss.detach(), [p.grad.clone() for p in model.parameters() if p.grad is not None]
 
     rows = make_rows(lengths, seed=seed)
-    for dynamic_batch, static_batch in zip(
-        mlm.prepare(rows, 1, 4), static.prepare(rows, 1, 4), strict=True
-    ):
+    for dynamic_batch, static_batch in zip(mlm.prepare(rows, 1, 4), static.prepare(rows, 1, 4), strict=True):
         loss, gradients = run(mlm, dynamic_batch)
         static_loss, static_gradients = run(static, static_batch)
         torch.testing.assert_close(static_loss, loss, rtol=1e-6, atol=1e-6)
@@ -262,9 +260,7 @@ def test_batches_do_not_depend_on_their_cut() -> None:
         assert torch.equal(
             torch.cat([part.inputs["input_ids"] for part in parts]), whole[0].inputs["input_ids"]
         )
-        assert torch.equal(
-            torch.cat([part.inputs["targets"] for part in parts]), whole[0].inputs["targets"]
-        )
+        assert torch.equal(torch.cat([part.inputs["targets"] for part in parts]), whole[0].inputs["targets"])
         assert sum(part.count for part in parts) == whole[0].count
 
 
