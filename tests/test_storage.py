@@ -85,6 +85,53 @@ class TestCompleteFolder:
             (folder / "a").write_text("1")
         assert contents(tmp_path) == {"x": None, "x/a": "1"}
 
+    def test_the_current_folder(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        (tmp_path / "here").mkdir()
+        monkeypatch.chdir(tmp_path / "here")
+        with complete_folder(Path()) as folder:
+            (folder / "a").write_text("1")
+        assert contents(tmp_path) == {"here": None, "here/a": "1"}
+
+    @pytest.mark.parametrize("exists", [True, False])
+    def test_a_link_stays_a_link(self, tmp_path: Path, exists: bool) -> None:
+        real, link = tmp_path / "elsewhere" / "real", tmp_path / "link"
+        real.parent.mkdir()
+        if exists:
+            real.mkdir()
+            (real / "old").write_text("1")
+        link.symlink_to(real)
+        with complete_folder(link) as folder:
+            (folder / "new").write_text("2")
+        assert link.readlink() == real
+        assert contents(real.parent) == {"real": None, "real/new": "2"}
+
+    @pytest.mark.parametrize("call", [1, 2], ids=["old folder away", "new folder in"])
+    @pytest.mark.parametrize(
+        "end", [OSError(errno.EIO, "broken"), KeyboardInterrupt()], ids=["error", "Ctrl-C"]
+    )
+    def test_a_swap_that_fails_leaves_the_old_folder(
+        self, tmp_path: Path, call: int, end: BaseException, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        target, rename, calls = tmp_path / "run", Path.rename, []
+        target.mkdir()
+        (target / "old").write_text("1")
+
+        def failing(self: Path, to: Path) -> Path:
+            calls.append(to)
+            if len(calls) == call:
+                raise end
+            return rename(self, to)
+
+        monkeypatch.setattr(Path, "rename", failing)
+        with pytest.raises(type(end)), complete_folder(target) as folder:
+            (folder / "new").write_text("2")
+        assert contents(tmp_path) == {"run": None, "run/old": "1"}
+
+    def test_folders_made_on_the_way_go_if_it_fails(self, tmp_path: Path) -> None:
+        with pytest.raises(KeyboardInterrupt), complete_folder(tmp_path / "a" / "b" / "run"):
+            raise KeyboardInterrupt
+        assert contents(tmp_path) == {}
+
     @pytest.mark.parametrize("where", ["block", "fsync", "rename"])
     def test_full_disk(self, tmp_path: Path, where: str, monkeypatch: pytest.MonkeyPatch) -> None:
         target = tmp_path / "run"

@@ -81,9 +81,5 @@ def pretrain(
         assigned = parse_assignments(assignments or [], PretrainSettings)
         settings = build(PretrainSettings, from_file, flags, assigned)
         from fmlm_cli import recipes
-        from fmlm_cli.recipes.resolve import saved_settings
 
-        if resume and settings.out:
-            saved = saved_settings(Path(settings.out))
-            settings = build(PretrainSettings, saved, from_file, flags, assigned)
         recipes.pretrain(settings, overwrite=overwrite, resume=resume, emit=emit)

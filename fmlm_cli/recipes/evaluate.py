@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from fmlm_cli import storage
-from fmlm_cli.config import EvaluateSettings, PretrainSettings, build, read_yaml
+from fmlm_cli.config import EvaluateSettings, PretrainSettings
 from fmlm_cli.corpus import tokenizers
 from fmlm_cli.corpus.rows import RowReader
 from fmlm_cli.corpus.store import TokenStore
@@ -13,7 +13,7 @@ from fmlm_cli.events import Emit, Table, ignore
 from fmlm_cli.model.build import load_model, longest_sequence
 from fmlm_cli.model.masked_lm import MaskedLM
 from fmlm_cli.recipes.evaluation import HeldOut
-from fmlm_cli.recipes.resolve import resolve_length, resolve_packing
+from fmlm_cli.recipes.resolve import resolve_length, resolve_packing, saved_settings
 
 
 def evaluate(settings: EvaluateSettings, *, emit: Emit = ignore) -> dict[str, float]:
@@ -60,7 +60,7 @@ def find_checkpoint(name: str) -> tuple[str, PretrainSettings | None]:
     root = Path(name)
     run = storage.RunDirectory(root)
     if run.config.is_file():
-        settings = build(PretrainSettings, read_yaml(run.config, PretrainSettings))
+        settings = saved_settings(run)
         if run.is_finished:
             return str(run.final), settings
         steps = [path for path in run.checkpoints.glob("step-*") if path.name[5:].isdigit()]
@@ -70,9 +70,8 @@ def find_checkpoint(name: str) -> tuple[str, PretrainSettings | None]:
             )
         return str(max(steps, key=lambda path: int(path.name[5:]))), settings
     for parent in (root.parent, root.parent.parent):  # RUN/final, RUN/checkpoints/step-N
-        config = storage.RunDirectory(parent).config
-        if root.is_dir() and config.is_file():
-            return name, build(PretrainSettings, read_yaml(config, PretrainSettings))
+        if root.is_dir() and storage.RunDirectory(parent).config.is_file():
+            return name, saved_settings(storage.RunDirectory(parent))
     if not root.exists() and (len(root.parts) > 2 or name.startswith((".", "/", "~"))):
         raise UserError(f"no such checkpoint: {name}")
     return name, None

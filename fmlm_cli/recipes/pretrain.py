@@ -28,7 +28,7 @@ from fmlm_cli.events import Caution, Emit, Note, Table, ignore
 from fmlm_cli.model.build import parameter_counts, quiet_transformers, tokenizer_for
 from fmlm_cli.recipes.evaluation import HeldOut, make_objective
 from fmlm_cli.recipes.model_card import model_card
-from fmlm_cli.recipes.resolve import Plan, check_same_run, packing_report, resolve, saved_settings
+from fmlm_cli.recipes.resolve import Plan, packing_report, resolve, saved_settings, settings_to_resume
 from fmlm_cli.recipes.samples import sample_predictions
 
 
@@ -52,20 +52,20 @@ def pretrain(
         raise UserError("no output folder: give --out RUN")
     run = storage.RunDirectory(Path(settings.out))
     storage.claim_output(run.root, marker=storage.RUN_CONFIG, overwrite=overwrite, resume=resume)
-    if overwrite:
-        saved_settings(run.root)  # a config.yaml of something else is no run, and is not ours to remove
+    if overwrite and run.config.is_file():
+        saved_settings(run)  # a config.yaml of something else is no run, and is not ours to remove
     device = resolve_device(settings.device)
     precision = resolve_precision(settings.precision, device)
-    plan = resolve(settings, emit)
     resuming = resume and run.config.is_file()
     if resuming:
-        check_same_run(plan, run)
+        settings = settings_to_resume(settings, run)
         if run.is_finished:
             emit(Note(f"{run.root} is finished: nothing to resume; its model is {run.final}"))
             return PretrainResult(run, read_metrics(run.metrics))
+    plan = resolve(settings, emit)
     _describe(plan, device, precision, emit)
     if run.root.exists() and not resuming:
-        shutil.rmtree(run.root)
+        shutil.rmtree(run.root.resolve())
     with storage.clear_disk_errors(run.root):
         run.root.mkdir(parents=True, exist_ok=True)
         storage.write_text(run.config, to_yaml(plan.settings))
@@ -90,7 +90,7 @@ def _describe(plan: Plan, device: torch.device, precision: torch.dtype, emit: Em
                 "data": f"{plan.store.root} ({plan.store.fingerprint[:16]}), vocabulary {plan.store.vocabulary:,}",
                 **packing_report(plan),
                 "masking": masks,
-                "budget": f"{plan.total_steps:,} steps of {settings.batch.size} rows = {plan.passes:.2f} passes over the data",
+                "budget": f"{plan.total_steps:,} steps of {settings.batch.size} rows = {_passes(plan)}",
                 "learning rate": f"{settings.optimizer.learning_rate:g}, {settings.optimizer.schedule} decay",
                 "device": f"{device}, {str(precision).removeprefix('torch.')}, {torch.get_num_threads()} threads",
             },
@@ -98,6 +98,11 @@ def _describe(plan: Plan, device: torch.device, precision: torch.dtype, emit: Em
     )
     for text in cautions(plan):
         emit(Caution(text))
+
+
+def _passes(plan: Plan) -> str:
+    masks = plan.strategy.masks_per_sequence
+    return f"{plan.passes:.2f} passes over the data" + (f", each under {masks} masks" if masks > 1 else "")
 
 
 def cautions(plan: Plan) -> list[str]:
@@ -253,7 +258,7 @@ class _Job:
             )
             rows["unigram loss"] = f"{last['unigram_loss']:.3f}; the model is {said} word frequencies"
         rows["trained"] = (
-            f"{state.step:,} steps, {state.tokens:,} tokens, {self.plan.passes:.2f} passes, {state.seconds / 60:.1f} min"
+            f"{state.step:,} steps, {state.tokens:,} tokens, {_passes(self.plan)}, {state.seconds / 60:.1f} min"
         )
         if self.held_out:
             rows["evaluate"] = f"fmlm evaluate --from {self.run.root} --data {self.plan.store.root}"

@@ -3,7 +3,6 @@
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -224,23 +223,27 @@ def _flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def check_same_run(plan: Plan, run: storage.RunDirectory) -> None:
-    """Refuse to resume a run under settings that would have made it another one."""
-    saved = _deciding(build(PretrainSettings, read_yaml(run.config, PretrainSettings)))
-    now = _deciding(plan.settings)
+def settings_to_resume(settings: PretrainSettings, run: storage.RunDirectory) -> PretrainSettings:
+    """A run's own settings, with what `settings` sets explicitly laid over them.
+
+    Raises `UserError` if that would make it another run.
+    """
+    saved = saved_settings(run)
+    merged = build(PretrainSettings, saved.model_dump(), settings.model_dump(exclude_unset=True))
+    before, now = _deciding(saved), _deciding(merged)
     for name, value in now.items():
-        if saved[name] != value:
+        if before[name] != value:
             raise UserError(
-                f"{run.root} was started with {name} {_shown(saved[name])}, not {_shown(value)}: drop that setting to resume, "
-                f"or give another --out"
+                f"{run.root} was started with {name} {_shown(before[name])}, not {_shown(value)}: "
+                f"drop that setting to resume, or give another --out"
             )
+    return merged
 
 
 def _shown(value: Any) -> str:
     return yaml.safe_dump(value, default_flow_style=True).splitlines()[0]
 
 
-def saved_settings(out: Path) -> dict[str, Any]:
-    """The settings tree of a run that exists, or nothing."""
-    config = storage.RunDirectory(out).config
-    return read_yaml(config, PretrainSettings) if config.is_file() else {}
+def saved_settings(run: storage.RunDirectory) -> PretrainSettings:
+    """The settings of a run that exists; `UserError` if its config.yaml is not one of fmlm's."""
+    return build(PretrainSettings, read_yaml(run.config, PretrainSettings))

@@ -293,6 +293,30 @@ def test_the_store_is_not_overwritten(call: Call, tiny_store: Path, tmp_path: Pa
     assert (store / "manifest.json").is_file()
 
 
+def test_a_store_inside_the_run_is_not_overwritten(call: Call, run: Path, tiny_store: Path) -> None:
+    assert call().exit_code == 0
+    store = shutil.copytree(tiny_store, run / "store")
+    assert_refused(call("--overwrite", data=store), str(store), "inside")
+    assert (store / "manifest.json").is_file()
+    assert (run / "final").is_dir()
+
+
+def test_a_link_and_the_working_folder_are_outputs_too(
+    call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "disk")
+    for words in ([], ["--overwrite"]):
+        assert call(*words, out=tmp_path / "link").exit_code == 0
+    assert (tmp_path / "link").is_symlink()
+    assert (tmp_path / "disk" / "final").is_dir()
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    for words in ([], ["--overwrite"]):
+        assert call(*words, out=".").exit_code == 0
+    assert (tmp_path / "here" / "final").is_dir()
+
+
 def test_debug_shows_the_traceback(call: Call, run: Path, tmp_path: Path) -> None:
     from fmlm_cli.errors import UserError
 

@@ -205,7 +205,7 @@ class TestRandom:
         check_pairs(passes(one, maskable, range(2)), 0, 1)
         over_epochs = passes(three, maskable, range(4, 7))  # three masks of each of three epochs
         for a, b in itertools.combinations(range(9), 2):
-            check_pairs(over_epochs, a, b)
+            check_pairs(over_epochs, a, b, among=36)
         rows = one.masks(rows_of([1] * 4, 7200), np.arange(7200))[:, 0]
         check_pairs(rows.reshape(3600, 2, 4), 0, 1)
 
@@ -215,15 +215,18 @@ class TestRandom:
         assert stats.chisquare(np.bincount(sizes @ [1, 2], minlength=4)).pvalue > UNLIKELY
 
 
-def check_pairs(masks: np.ndarray, a: int, b: int) -> None:
-    """Masks a and b of many rows of four tokens: all 36 pairs of two-token masks are equally likely."""
+def check_pairs(masks: np.ndarray, a: int, b: int, *, among: int = 1) -> None:
+    """Masks a and b of many rows of four tokens: all 36 pairs of two-token masks are equally likely.
+
+    `among`: how many such tests are made together (Bonferroni).
+    """
     index = {pair: i for i, pair in enumerate(itertools.combinations(range(4), 2))}
     first, second = (
         np.array([index[tuple(np.flatnonzero(mask).tolist())] for mask in masks[:, which]])  # type: ignore[index]
         for which in (a, b)
     )
     counts = np.bincount(first * 6 + second, minlength=36)
-    assert stats.chisquare(counts).pvalue > UNLIKELY
+    assert stats.chisquare(counts).pvalue > UNLIKELY / among
 
 
 class TestGetStrategy:

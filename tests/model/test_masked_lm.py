@@ -255,7 +255,7 @@ def test_modernbert_documents_are_longer_than_its_window() -> None:
     assert not isolates_documents(wide, LENGTH)
 
 
-@pytest.mark.parametrize("pad", [1, 5, 42])
+@pytest.mark.parametrize("pad", [1, 5, 19, 42])
 def test_roberta_positions_begin_after_the_padding_id(pad: int) -> None:
     torch.manual_seed(0)
     config = RobertaConfig(**{**ROBERTA, "pad_token_id": pad, "max_position_embeddings": 80})

@@ -95,7 +95,7 @@ def test_a_killed_process_is_resumed_from_its_checkpoint(settings: Settings, tmp
 
 
 def test_sigterm_to_the_command_ends_it_in_order(settings: Settings, tmp_path: Path) -> None:
-    chosen = {"budget.steps": 150, "checkpoint.every_steps": 5, "evaluation.every_steps": 50}
+    chosen = {"budget.steps": 80, "checkpoint.every_steps": 5, "evaluation.every_steps": 80}
     whole = recipes.pretrain(settings("whole", **chosen))
     parts = settings("parts", **chosen)
     asked = tmp_path / "asked.yaml"
