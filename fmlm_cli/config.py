@@ -208,6 +208,16 @@ class TokenizeSettings(Section):
 
 S = TypeVar("S", bound=Section)
 
+
+class _Loader(yaml.SafeLoader):
+    """YAML without dates: a run's folder may be called 2024-05-01."""
+
+    yaml_implicit_resolvers = {  # noqa: RUF012 - as the base class declares it
+        first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:timestamp"]
+        for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+
+
 _TOGETHER = ("budget",)  # groups of alternatives: a later layer replaces the whole group
 
 
@@ -251,23 +261,25 @@ def parse_assignments(assignments: Sequence[str], section: type[Section]) -> dic
         if name not in names and not any(known.startswith(f"{name}.") for known in names):
             raise _unknown(name, f"--set {assignment}", section)
         try:
-            value = yaml.safe_load(text)
-        except yaml.YAMLError:
+            value = yaml.load(text, Loader=_Loader)
+        except (yaml.YAMLError, ValueError):
             raise UserError(f"--set {assignment}: '{text}' is not a YAML value") from None
         path = name.split(".")
         for part in reversed(path):
             value = {part: value}
-        tree = merge(tree, value)
+        tree = merge(tree, value, whole=())
     return tree
 
 
-def merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+def merge(
+    below: Mapping[str, Any], above: Mapping[str, Any], whole: Sequence[str] = _TOGETHER
+) -> dict[str, Any]:
     """Two trees of settings as one; what stands in `above` wins."""
     merged = dict(below)
     for name, value in above.items():
         old = merged.get(name)
-        both = isinstance(old, Mapping) and isinstance(value, Mapping) and name not in _TOGETHER
-        merged[name] = merge(old, value) if both else value  # type: ignore[arg-type]
+        both = isinstance(old, Mapping) and isinstance(value, Mapping) and name not in whole
+        merged[name] = merge(old, value, whole) if both else value  # type: ignore[arg-type]
     return merged
 
 
@@ -276,8 +288,8 @@ def read_yaml(path: str | Path, section: type[Section]) -> dict[str, Any]:
     path = Path(path)
     try:
         text = path.read_text(encoding="utf-8")
-        root = yaml.compose(text, Loader=yaml.SafeLoader)
-        tree = yaml.safe_load(text)
+        root = yaml.compose(text, Loader=_Loader)
+        tree = yaml.load(text, Loader=_Loader)
     except FileNotFoundError:
         raise UserError(f"no such configuration file: {path}") from None
     except IsADirectoryError:
@@ -287,7 +299,10 @@ def read_yaml(path: str | Path, section: type[Section]) -> dict[str, Any]:
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = f":{mark.line + 1}" if mark else ""
-        raise UserError(f"{path}{line}: not valid YAML ({getattr(error, 'problem', error)})") from None
+        reason = getattr(error, "problem", None) or str(error).splitlines()[0]
+        raise UserError(f"{path}{line}: not valid YAML ({reason})") from None
+    except ValueError as error:  # an explicit tag on a value that does not fit, such as `!!int x`
+        raise UserError(f"{path}: not valid YAML ({error})") from None
     if tree is None:
         return {}
     if not isinstance(tree, dict):
@@ -295,7 +310,10 @@ def read_yaml(path: str | Path, section: type[Section]) -> dict[str, Any]:
             f"{path}: settings are written as `name: value`, this file holds a {type(tree).__name__}"
         )
     assert root is not None
-    lines = dict(_lines(root, path))
+    try:
+        lines = dict(_lines(root, path))
+    except RecursionError:
+        raise UserError(f"{path}: not valid settings (an alias that holds itself)") from None
     _check_names(tree, section, lines, path)
     _validate(section, tree, lambda name: f"{path}:{_line_of(name, lines)} ({name})")
     return tree
@@ -307,6 +325,11 @@ def _lines(node: yaml.Node, path: Path, prefix: str = "") -> Iterator[tuple[str,
         seen: set[str] = set()
         for key, value in node.value:
             name = f"{prefix}{key.value}"
+            if "." in str(key.value):
+                raise UserError(
+                    f"{path}:{key.start_mark.line + 1}: '{key.value}': in a file, settings are nested, not dotted: "
+                    f"write `{key.value.partition('.')[0]}:` and, indented below it, the rest"
+                )
             if name in seen:
                 raise UserError(f"{path}:{key.start_mark.line + 1}: setting '{name}' is given twice")
             seen.add(name)

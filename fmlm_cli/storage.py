@@ -181,6 +181,9 @@ def claim_output(target: Path, *, marker: str, overwrite: bool, resume: bool) ->
         raise UserError("--resume and --overwrite exclude each other: keep one")
     if target.exists() and not target.is_dir():
         raise UserError(f"{target} is a file, not a folder: choose another --out")
+    parent = next(folder for folder in target.absolute().parents if folder.exists())
+    if not parent.is_dir():
+        raise UserError(f"{parent} is a file, not a folder: choose another --out")
     if not target.is_dir() or not any(target.iterdir()):
         return
     if overwrite and not (target / marker).is_file():

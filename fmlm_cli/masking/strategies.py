@@ -45,7 +45,7 @@ class Strategy:
             number = np.arange(self.masks_per_sequence)
             key = keys.derive(seed, _MASK, row_ids[:, None], epoch[:, None], number)
             each = np.repeat(maskable, self.masks_per_sequence, axis=0)
-            return random_mask(each, key.ravel(), self.rate).reshape(len(row_ids), -1, maskable.shape[1])
+            return random_mask(each, key.ravel(), self.rate).reshape(*key.shape, maskable.shape[1])
         if self.scope == "batch":
             segment = partition(maskable, keys.derive(seed, _MASK, row_ids, epoch), self.segments)
             return np.asarray(segment[:, None, :] == np.arange(self.segments)[:, None])
@@ -93,10 +93,17 @@ def _segments_and_rate(segments: int | None, rate: float | None, *, whole: bool)
     if rate is None:
         segments = segments or DEFAULT_SEGMENTS
         return segments, 1 / segments
-    possible = max(2, round(1 / rate))
+    possible = max(
+        2, min((math.floor(1 / rate), math.ceil(1 / rate)), key=lambda k: abs(1 / max(k, 1) - rate))
+    )
     if not whole:
         return segments or possible, rate
-    if abs(rate * possible - 1) > 0.1 or segments not in (None, possible):
+    if segments is not None and segments != possible:
+        raise UserError(
+            f"masking.rate {rate:g} and masking.segments {segments} contradict each other: with full exploration the rate is "
+            f"1/segments; give one of them, or rate {1 / segments:.4g} or segments {possible}"
+        )
+    if abs(rate * possible - 1) > 0.1:
         raise UserError(
             f"masking.rate {rate:g} is impossible here: with full exploration it is 1/segments; "
             f"the nearest is {1 / possible:.4g}, with masking.segments {possible}"
@@ -145,6 +152,10 @@ def get_strategy(
     corruption: Corruption | None = None,
 ) -> Strategy:
     """A named strategy. Raises `UserError` for an unknown name or settings that do not fit it."""
+    if scope not in (None, "batch", "epoch"):
+        raise unknown_name("masking.scope", scope, ("batch", "epoch"))
+    if masks_per_sequence is not None and masks_per_sequence < 1:
+        raise UserError(f"masking.masks_per_sequence must be at least 1, not {masks_per_sequence}")
     make = STRATEGIES.get(name)
     if make is None:
         raise unknown_name("masking strategy", name, STRATEGIES)

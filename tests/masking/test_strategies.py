@@ -278,7 +278,11 @@ class TestGetStrategy:
         [
             ("fully-explored", {"rate": 0.8}, r"masking\.rate 0\.8 is impossible"),
             ("fully-explored", {"rate": 0.4}, r"masking\.rate 0\.4 is impossible"),
-            ("fully-explored", {"rate": 0.15, "segments": 6}, r"masking\.rate 0\.15 is impossible"),
+            (
+                "fully-explored",
+                {"rate": 0.15, "segments": 6},
+                r"0\.15 and masking\.segments 6 contradict.*segments 7",
+            ),
             ("fully-explored", {"rate": 0.0}, r"masking\.rate must lie between 0 and 1, not 0"),
             ("random", {"rate": 1.0}, r"masking\.rate must lie between 0 and 1, not 1"),
             ("random", {"rate": -0.1}, r"masking\.rate must lie"),
