@@ -91,7 +91,8 @@ class BatchSettings(Section):
         description="masked rows forwarded per optimizer step, all processes together; default by preset",
     )
     micro_size: Count | None = Field(
-        None, description="rows forwarded at once; changes memory, not results; default min(size, 32)"
+        None,
+        description="rows forwarded at once; changes memory, not results (but for dropout's draws); default min(size, 32)",
     )
 
 

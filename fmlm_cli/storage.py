@@ -170,6 +170,18 @@ def _remove_empty(folders: Iterable[Path]) -> None:
             folder.rmdir()
 
 
+def clear_folder(folder: Path, *, last: Path) -> None:
+    """Remove what a folder holds, but not itself: it may be a link, a mount or the working folder.
+
+    `last`, the file by which fmlm knows the folder as its own, goes last: an interrupted call can be repeated.
+    """
+    for path in sorted(folder.iterdir(), key=lambda path: path == last):
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+
+
 def claim_output(target: Path, *, marker: str, overwrite: bool, resume: bool) -> None:
     """Check that `target` may be written to; nothing is touched.
 
@@ -179,11 +191,9 @@ def claim_output(target: Path, *, marker: str, overwrite: bool, resume: bool) ->
     """
     if overwrite and resume:
         raise UserError("--resume and --overwrite exclude each other: keep one")
-    if target.exists() and not target.is_dir():
-        raise UserError(f"{target} is a file, not a folder: choose another --out")
-    parent = next(folder for folder in target.absolute().parents if folder.exists())
-    if not parent.is_dir():
-        raise UserError(f"{parent} is a file, not a folder: choose another --out")
+    existing = next(path for path in (target, *target.absolute().parents) if path.exists())
+    if not existing.is_dir():
+        raise UserError(f"{existing} is a file, not a folder: choose another --out")
     if not target.is_dir() or not any(target.iterdir()):
         return
     if overwrite and not (target / marker).is_file():

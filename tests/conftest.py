@@ -3,6 +3,7 @@
 Heavy libraries are imported where they are used, so that tests without them start at once.
 """
 
+import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,6 +11,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 from hypothesis import settings
+
+# Models here are so small that two threads spend their time waiting for each other; set before torch is imported.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast

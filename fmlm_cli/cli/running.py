@@ -2,7 +2,6 @@
 
 import os
 import signal
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -66,8 +65,6 @@ def command(debug: bool) -> Iterator[Emit]:
             raise
         line, code = _ending(error)
         console.error(line)
-        # After an interruption, threads may still sit in a computation: leave without waiting for them.
-        sys.stdout.flush()
         raise typer.Exit(code) from None
 
 

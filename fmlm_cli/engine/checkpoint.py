@@ -87,14 +87,14 @@ class Checkpoints:
     def _load(self, path: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> TrainState:
         try:
             saved = storage.read_json(path / STATE)
-            state, files = TrainState(**saved["state"]), saved["files"]
-        except (UserError, KeyError, TypeError):
+            state, files, identity = TrainState(**saved["state"]), saved["files"].items(), saved["identity"]
+        except (UserError, KeyError, TypeError, AttributeError):
             raise DamagedError(f"{path / STATE} is damaged") from None
-        for name, expected in files.items():
+        for name, expected in files:
             file = path / name
             if not file.is_file() or storage.sha256_of_file(file) != expected:
                 raise DamagedError(f"{file} is missing or damaged")
-        if saved["identity"] != self.identity:
+        if identity != self.identity:
             raise UserError(
                 f"{path} belongs to another run: its data or settings differ; pass --overwrite to start again"
             )

@@ -31,12 +31,12 @@ def _line(record: Mapping[str, Any]) -> str:
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
     """All records of a metrics file. A last line that a crash cut short is left out."""
-    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+    lines = path.read_bytes().removesuffix(b"\n").split(b"\n")  # str.splitlines would cut at U+2028 too
     records: list[dict[str, Any]] = []
     for number, line in enumerate(lines, start=1):
         try:
             records.append(json.loads(line))
-        except json.JSONDecodeError:
+        except ValueError:  # bad JSON, or UTF-8 cut in the middle of a character
             if number == len(lines):
                 break
             raise UserError(f"{path}:{number}: not valid JSON; the file is damaged") from None

@@ -88,8 +88,8 @@ def _read_json_config(path: Path) -> PreTrainedConfig:
     try:
         with quiet_transformers():
             config = AutoConfig.from_pretrained(path, local_files_only=True)
-    except (ValueError, KeyError, TypeError, OSError) as error:
-        reason = str(error).splitlines()[0]
+    except Exception as error:  # transformers and huggingface_hub raise kinds of their own for bad values
+        reason = _one_line(error)
         raise UserError(
             f"{path}: transformers cannot read a '{model_type}' configuration ({reason})"
         ) from None
@@ -100,12 +100,15 @@ def _read_json_config(path: Path) -> PreTrainedConfig:
     return config
 
 
+_OTHER_HEADS = ("classif", "qa_", "summary")  # in the names of dropout rates that pre-training never runs
+
+
 def set_dropout(config: PreTrainedConfig, dropout: float) -> None:
-    """Set every dropout rate of a configuration but a classifier's, which pre-training never runs."""
+    """Set every dropout rate of a configuration but those of other heads, which pre-training never runs."""
     for name, value in config.to_dict().items():
         if (
             "dropout" in name
-            and "classifier" not in name
+            and not any(head in name for head in _OTHER_HEADS)
             and isinstance(value, int | float)
             and not isinstance(value, bool)
         ):
@@ -128,8 +131,12 @@ def build_model(name: str, vocabulary: VocabularyFacts, *, dropout: float, seed:
         torch.manual_seed(seed)
         try:
             return AutoModelForMaskedLM.from_config(config)
-        except (ValueError, TypeError, ZeroDivisionError, AssertionError, RuntimeError) as error:
-            raise UserError(f"model '{name}' cannot be built: {str(error).splitlines()[0]}") from error
+        except Exception as error:  # whatever a family's constructor makes of values that do not fit
+            raise UserError(f"model '{name}' cannot be built: {_one_line(error)}") from error
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
 
 
 @torch.no_grad()

@@ -1,6 +1,5 @@
 """`fmlm pretrain`: a token store becomes a masked language model."""
 
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -65,7 +64,9 @@ def pretrain(
     plan = resolve(settings, emit)
     _describe(plan, device, precision, emit)
     if run.root.exists() and not resuming:
-        shutil.rmtree(run.root.resolve())
+        if plan.store.root.resolve().is_relative_to(run.root.resolve()):
+            raise UserError(f"the store {plan.store.root} lies inside {run.root}: choose another --out")
+        storage.clear_folder(run.root, last=run.config)
     with storage.clear_disk_errors(run.root):
         run.root.mkdir(parents=True, exist_ok=True)
         storage.write_text(run.config, to_yaml(plan.settings))

@@ -52,7 +52,10 @@ class Plan:
     @property
     def identity(self) -> str:
         """Stands for all that decides the run's results."""
-        return storage.sha256_of_json([self.store.fingerprint, _deciding(self.settings)])
+        config = self.model.pretrained.config.to_diff_dict()  # what a config.json said when the run began
+        config.pop("transformers_version", None)
+        config.pop("_name_or_path", None)
+        return storage.sha256_of_json([self.store.fingerprint, _deciding(self.settings), config])
 
 
 def resolve(settings: PretrainSettings, emit: Emit) -> Plan:
@@ -148,11 +151,12 @@ def _batch_size(asked: int | None, default: int, strategy: Strategy) -> int:
 def vocabulary_of(store: TokenStore) -> VocabularyFacts:
     """What a model has to know of the store's tokenizer."""
     tokenizer = store.tokenizer
+    end = tokenizer.sep_token_id if tokenizer.sep_token_id is not None else tokenizer.eos_token_id
     return VocabularyFacts(
         store.vocabulary,
         tokenizer.pad_token_id,
         tokenizer.cls_token_id,
-        tokenizer.sep_token_id or tokenizer.eos_token_id,
+        end,
     )
 
 
