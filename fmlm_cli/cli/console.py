@@ -1,5 +1,7 @@
 """Events as words: one live line where there is a terminal, plain lines where there is none."""
 
+import os
+import sys
 import time
 from collections.abc import Iterable, Mapping
 from types import TracebackType
@@ -12,6 +14,7 @@ from rich.table import Table
 
 from fmlm_cli import events
 
+_FILE_WIDTH = 160
 _PLAIN_SECONDS = 10.0  # between two plain lines about the same piece of work
 
 
@@ -19,7 +22,9 @@ class Console:
     """Shows events. A context manager: leaving it ends the live line."""
 
     def __init__(self) -> None:
-        self._out = RichConsole(highlight=False, soft_wrap=True, emoji=False)
+        # Where there is no terminal (a file, a pipe), paths and commands are not to be folded at 80 columns.
+        width = None if sys.stdout.isatty() or "COLUMNS" in os.environ else _FILE_WIDTH
+        self._out = RichConsole(highlight=False, soft_wrap=True, emoji=False, width=width)
         self._err = RichConsole(stderr=True, highlight=False, soft_wrap=True, emoji=False)
         self._live: Progress | None = None
         self._tasks: dict[str, TaskID] = {}

@@ -47,7 +47,12 @@ def evaluate(settings: EvaluateSettings, *, emit: Emit = ignore) -> dict[str, fl
         if "max_rows" in settings.model_fields_set or run is None
         else run.evaluation.max_rows,
     )
-    scores = HeldOut.of(store, reader, settings.batch_size).run(model, device, precision)
+    held_out = HeldOut.of(store, reader, settings.batch_size)
+    if not held_out.has_targets:
+        raise UserError(
+            f"the validation split of {store.root} is too small to mask a token of it: give more text with --valid"
+        )
+    scores = held_out.run(model, device, precision)
     emit(Table(f"evaluation of {folder}", _summary(scores, reader, store)))
     return scores
 

@@ -47,6 +47,11 @@ class HeldOut:
         strategy = get_strategy("random", rate=EVALUATION_RATE)
         return cls(reader, make_objective(store, strategy, EVALUATION_SEED, static_shapes=False), batch_size)
 
+    @property
+    def has_targets(self) -> bool:
+        """Whether any token is masked; in a text of a few words there may be none."""
+        return any(batch.count for batch in self.batches())
+
     def batches(self) -> Iterator[Batch]:
         """The rows in order, masked."""
         for begin in range(0, len(self.reader), self.batch_size):

@@ -133,6 +133,11 @@ class _Job:
         )
         self.order = RowOrder(len(plan.reader), self.settings.seed)
         self.held_out = self._held_out()
+        if self.held_out and not self.held_out.has_targets:
+            self.emit(
+                Caution("the validation split is too small to mask a token of it: there is no evaluation")
+            )
+            self.held_out = None
 
     def _held_out(self) -> HeldOut | None:
         settings, store, rows = self.settings, self.plan.store, self.plan.reader
