@@ -12,21 +12,20 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from fmlm_cli.config import (
-    BudgetSettings,
-    CorruptionSettings,
     EvaluateSettings,
     PretrainSettings,
     Section,
     TokenizeSettings,
     build,
     choices,
-    merge,
     nested,
     parse_assignments,
     read_yaml,
     setting_names,
     to_yaml,
 )
+from fmlm_cli.config.layers import merge
+from fmlm_cli.config.schema import BudgetSettings, CorruptionSettings
 from fmlm_cli.errors import UserError
 
 quick = settings(derandomize=True, deadline=None, max_examples=60)

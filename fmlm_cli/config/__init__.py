@@ -1,0 +1,28 @@
+"""Every setting: typed, documented, validated. YAML in, resolved YAML out."""
+
+from fmlm_cli.config.layers import (
+    build,
+    choices,
+    describe_settings,
+    nested,
+    parse_assignments,
+    read_yaml,
+    setting_names,
+    to_yaml,
+)
+from fmlm_cli.config.schema import EvaluateSettings, PretrainSettings, Section, TokenizeSettings
+
+__all__ = [
+    "EvaluateSettings",
+    "PretrainSettings",
+    "Section",
+    "TokenizeSettings",
+    "build",
+    "choices",
+    "describe_settings",
+    "nested",
+    "parse_assignments",
+    "read_yaml",
+    "setting_names",
+    "to_yaml",
+]

@@ -1,0 +1,208 @@
+"""From defaults, files, flags and --set to validated settings, and back to YAML.
+
+Settings flow one way: defaults < YAML file < command-line flags < `--set a.b=c`. Unknown names are refused with
+the nearest known one, and with the line where they stand.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar, get_args
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from fmlm_cli.config.schema import Section
+from fmlm_cli.errors import UserError, nearest
+
+S = TypeVar("S", bound=Section)
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML without dates: a run's folder may be called 2024-05-01."""
+
+    yaml_implicit_resolvers = {  # noqa: RUF012 - as the base class declares it
+        first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:timestamp"]
+        for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+
+
+_TOGETHER = ("budget",)  # groups of alternatives: a later layer replaces the whole group
+
+
+def setting_names(section: type[BaseModel], prefix: str = "") -> Iterator[str]:
+    """Dotted names of all settings under a section."""
+    return (name for name, _, _ in describe_settings(section, prefix))
+
+
+def describe_settings(section: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, str, str]]:
+    """Dotted name, default and description of every setting under a section."""
+    for name, field in section.model_fields.items():
+        inner = field.annotation
+        if isinstance(inner, type) and issubclass(inner, BaseModel):
+            yield from describe_settings(inner, f"{prefix}{name}.")
+        else:
+            default = "" if field.default is None or field.is_required() else str(field.default)
+            yield prefix + name, default, field.description or ""
+
+
+def nested(flat: Mapping[str, Any]) -> dict[str, Any]:
+    """`{"a.b": 1}` as `{"a": {"b": 1}}`; values that are None are left out."""
+    tree: dict[str, Any] = {}
+    for dotted, value in flat.items():
+        if value is not None:
+            *path, last = dotted.split(".")
+            node = tree
+            for part in path:
+                node = node.setdefault(part, {})
+            node[last] = value
+    return tree
+
+
+def parse_assignments(assignments: Sequence[str], section: type[Section]) -> dict[str, Any]:
+    """`["a.b=c"]`, as given to --set, as a tree; values are read as YAML."""
+    tree: dict[str, Any] = {}
+    names = set(setting_names(section))
+    for assignment in assignments:
+        name, equals, text = assignment.partition("=")
+        if not equals:
+            raise UserError(f"--set {assignment}: write it as --set name=value")
+        if name not in names and not any(known.startswith(f"{name}.") for known in names):
+            raise _unknown(name, f"--set {assignment}", section)
+        try:
+            value = yaml.load(text, Loader=_Loader)
+        except (yaml.YAMLError, ValueError):
+            raise UserError(f"--set {assignment}: '{text}' is not a YAML value") from None
+        path = name.split(".")
+        for part in reversed(path):
+            value = {part: value}
+        tree = merge(tree, value, whole=())
+    return tree
+
+
+def merge(
+    below: Mapping[str, Any], above: Mapping[str, Any], whole: Sequence[str] = _TOGETHER
+) -> dict[str, Any]:
+    """Two trees of settings as one; what stands in `above` wins."""
+    merged = dict(below)
+    for name, value in above.items():
+        old = merged.get(name)
+        both = isinstance(old, Mapping) and isinstance(value, Mapping) and name not in whole
+        merged[name] = merge(old, value, whole) if both else value  # type: ignore[arg-type]
+    return merged
+
+
+def read_yaml(path: str | Path, section: type[Section]) -> dict[str, Any]:
+    """A tree of settings from a YAML file. Names and values are checked here, where the line is known."""
+    path = Path(path)
+    try:
+        text = path.read_text(encoding="utf-8")
+        root = yaml.compose(text, Loader=_Loader)
+        tree = yaml.load(text, Loader=_Loader)
+    except FileNotFoundError:
+        raise UserError(f"no such configuration file: {path}") from None
+    except IsADirectoryError:
+        raise UserError(f"{path} is a folder, not a configuration file") from None
+    except UnicodeDecodeError:
+        raise UserError(f"{path} is not a UTF-8 text file") from None
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f":{mark.line + 1}" if mark else ""
+        reason = getattr(error, "problem", None) or str(error).splitlines()[0]
+        raise UserError(f"{path}{line}: not valid YAML ({reason})") from None
+    except ValueError as error:  # an explicit tag on a value that does not fit, such as `!!int x`
+        raise UserError(f"{path}: not valid YAML ({error})") from None
+    if tree is None:
+        return {}
+    if not isinstance(tree, dict):
+        raise UserError(
+            f"{path}: settings are written as `name: value`, this file holds a {type(tree).__name__}"
+        )
+    assert root is not None
+    try:
+        lines = dict(_lines(root, path))
+    except RecursionError:
+        raise UserError(f"{path}: not valid settings (an alias that holds itself)") from None
+    _check_names(tree, section, lines, path)
+    _validate(section, tree, lambda name: f"{path}:{_line_of(name, lines)} ({name})")
+    return tree
+
+
+def _lines(node: yaml.Node, path: Path, prefix: str = "") -> Iterator[tuple[str, int]]:
+    """Dotted names and the lines they stand on; a name given twice is refused (YAML would take the last)."""
+    if isinstance(node, yaml.MappingNode):
+        seen: set[str] = set()
+        for key, value in node.value:
+            name = f"{prefix}{key.value}"
+            if "." in str(key.value):
+                raise UserError(
+                    f"{path}:{key.start_mark.line + 1}: '{key.value}': in a file, settings are nested, not dotted: "
+                    f"write `{key.value.partition('.')[0]}:` and, indented below it, the rest"
+                )
+            if name in seen:
+                raise UserError(f"{path}:{key.start_mark.line + 1}: setting '{name}' is given twice")
+            seen.add(name)
+            yield name, key.start_mark.line + 1
+            yield from _lines(value, path, f"{name}.")
+
+
+def _line_of(name: str, lines: Mapping[str, int]) -> int:
+    """The line of a setting, or of the nearest group around it."""
+    while name and name not in lines:
+        name = name.rpartition(".")[0]
+    return lines.get(name, 1)
+
+
+def _check_names(
+    tree: Mapping[str, Any], section: type[BaseModel], lines: Mapping[str, int], path: Path
+) -> None:
+    known = set(setting_names(section))
+    groups = {name.rpartition(".")[0] for name in known}
+    for name in lines:
+        if name not in known and name not in groups and not any(name.startswith(f"{k}.") for k in known):
+            raise _unknown(name, f"{path}:{lines[name]}", section)
+
+
+def _unknown(name: str, where: str, section: type[BaseModel]) -> UserError:
+    names = list(setting_names(section))
+    same_last = [known for known in names if known.rpartition(".")[2] == name.rpartition(".")[2]]
+    close = nearest(name, names) or (same_last[0] if same_last else None)
+    hint = f"did you mean '{close}'?" if close else f"known are {', '.join(names)}"
+    return UserError(f"{where}: unknown setting '{name}'; {hint}")
+
+
+def build(section: type[S], *trees: Mapping[str, Any]) -> S:
+    """Validated settings from trees, later ones winning. Errors name the setting."""
+    tree: dict[str, Any] = {}
+    for above in trees:
+        tree = merge(tree, above)
+    return _validate(section, tree, lambda name: f"setting '{name}'" if name else "settings")
+
+
+def _validate(section: type[S], tree: Mapping[str, Any], where: Callable[[str], str]) -> S:
+    """Validated settings, or the first problem as one line; `where` says where a setting was given."""
+    try:
+        return section.model_validate(tree)
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = ".".join(str(part) for part in first["loc"])
+        if first["type"] == "extra_forbidden":
+            raise _unknown(name, where(name), section) from None
+        message = first["msg"].removeprefix("Value error, ")
+        given = f", not {first['input']!r}" if first["type"] not in ("value_error", "missing") else ""
+        raise UserError(f"{where(name)}: {message[0].lower()}{message[1:]}{given}") from None
+
+
+def choices(section: type[Section], name: str) -> tuple[str, ...]:
+    """The values that a setting with a fixed choice accepts."""
+    annotation = section.model_fields[name].annotation
+    return tuple(
+        value
+        for part in (annotation, *get_args(annotation))
+        for value in get_args(part)
+        if isinstance(value, str)
+    )
+
+
+def to_yaml(settings: Section) -> str:
+    """Settings as YAML, in the order they are defined."""
+    return yaml.safe_dump(settings.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
