@@ -205,4 +205,9 @@ def choices(section: type[Section], name: str) -> tuple[str, ...]:
 
 def to_yaml(settings: Section) -> str:
     """Settings as YAML, in the order they are defined."""
-    return yaml.safe_dump(settings.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+    tree = settings.model_dump(mode="json")
+    text: str = yaml.safe_dump(tree, sort_keys=False, allow_unicode=True)
+    if yaml.load(text, Loader=_Loader) == tree:
+        return text
+    # A few characters, such as U+0085, are line ends to YAML: they survive only when escaped.
+    return str(yaml.safe_dump(tree, sort_keys=False))
