@@ -18,8 +18,10 @@ class OutOfSpaceError(UserError):
     """A write failed because the disk (or the user's quota) is full."""
 
 
-class Interrupted(Exception):
+class Interrupted(BaseException):
     """A run was asked to stop (Ctrl-C, SIGTERM) and has left everything in order.
+
+    Like KeyboardInterrupt no Exception: nothing that handles a library's errors may swallow it.
 
     `exit_code` follows the shell's convention, 128 + signal number.
     """

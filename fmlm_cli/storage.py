@@ -1,6 +1,7 @@
 """Files: atomic writes, hashes, output folders that appear only when complete, the run directory's layout."""
 
 import contextlib
+import fcntl
 import hashlib
 import json
 import os
@@ -15,6 +16,7 @@ from fmlm_cli.errors import OutOfSpaceError, UserError, is_out_of_space
 MANIFEST = "manifest.json"
 RUN_CONFIG = "config.yaml"
 METRICS = "metrics.jsonl"
+LOCK = ".lock"
 
 
 @dataclass(frozen=True)
@@ -170,12 +172,34 @@ def _remove_empty(folders: Iterable[Path]) -> None:
             folder.rmdir()
 
 
+@contextlib.contextmanager
+def sole_owner(folder: Path) -> Iterator[None]:
+    """Make `folder` if need be, and keep other processes of fmlm's out of it while inside.
+
+    Two processes in one run would interleave its metrics and remove each other's checkpoints. The operating
+    system gives the lock back however the process ends. Raises `UserError` if another one holds it.
+    """
+    with clear_disk_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    with (folder / LOCK).open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(
+                f"{folder} is in use by another fmlm process: wait for it, or choose another --out"
+            ) from None
+        try:
+            yield
+        finally:
+            (folder / LOCK).unlink(missing_ok=True)
+
+
 def clear_folder(folder: Path, *, last: Path) -> None:
     """Remove what a folder holds, but not itself: it may be a link, a mount or the working folder.
 
     `last`, the file by which fmlm knows the folder as its own, goes last: an interrupted call can be repeated.
     """
-    for path in sorted(folder.iterdir(), key=lambda path: path == last):
+    for path in sorted((p for p in folder.iterdir() if p.name != LOCK), key=lambda path: path == last):
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)
         else:

@@ -45,7 +45,10 @@ def list_settings(section: type[Section]) -> Callable[[bool], None]:
 
 
 def _terminate(number: int, frame: FrameType | None) -> None:
-    raise Interrupted("stopped by SIGTERM", 128 + number)
+    raise Interrupted(
+        "stopped by SIGTERM; nothing half-written was left, and the same command with --resume goes on",
+        128 + number,
+    )
 
 
 @contextmanager
@@ -60,7 +63,7 @@ def command(debug: bool) -> Iterator[Emit]:
             yield console.emit
     except typer.Exit:
         raise
-    except (Exception, KeyboardInterrupt) as error:
+    except (Exception, KeyboardInterrupt, Interrupted) as error:
         if debug and not isinstance(error, Interrupted | KeyboardInterrupt):
             raise
         line, code = _ending(error)
@@ -75,12 +78,20 @@ def _ending(error: BaseException) -> tuple[str, int]:
     if isinstance(error, Interrupted):
         return str(error), error.exit_code
     if isinstance(error, KeyboardInterrupt):
-        return "stopped by Ctrl-C; nothing half-written was left", 128 + signal.SIGINT
+        return (
+            "stopped by Ctrl-C; nothing half-written was left, and the same command with --resume goes on",
+            128 + signal.SIGINT,
+        )
     if is_out_of_space(error):
         return (
             f"error: {OutOfSpaceError('no space left on the disk: free some, or choose another --out')}",
             USER_ERROR,
         )
     kind = type(error).__name__
+    if kind == "OutOfMemoryError":  # torch's; by name, for torch may not be imported
+        return (
+            "error: out of GPU memory: forward fewer rows at once, with --set batch.micro_size=N (and --resume)",
+            USER_ERROR,
+        )
     reason = (str(error).splitlines() or [""])[0]
     return f"unexpected {kind}: {reason} (this is a fault of fmlm's: --debug shows where)", PROGRAM_ERROR

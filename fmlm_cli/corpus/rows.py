@@ -8,7 +8,6 @@ import numpy.typing as npt
 from fmlm_cli import keys
 from fmlm_cli.corpus.packing import Frame, Packing, Plan, plan_rows
 from fmlm_cli.corpus.store import Spans, TokenStore
-from fmlm_cli.corpus.tokenizers import SpecialTokens, special_tokens
 from fmlm_cli.errors import UserError
 
 Int64s = npt.NDArray[np.int64]
@@ -53,8 +52,10 @@ class RowReader:
     ) -> None:
         self._split = store.split(split)
         self._identity = store.identity(split)
-        self._special = special_tokens(store.tokenizer)
-        self.frame = frame_of(self._special)
+        self._special = store.special
+        self.frame = Frame(
+            len(self._special.prefix), len(self._special.suffix), self._special.separator is not None
+        )
         if sequence_length <= self.frame.size:
             raise UserError(
                 f"sequence_length {sequence_length} leaves no room for text beside {self.frame.size} special tokens"
@@ -144,11 +145,6 @@ class _Layout:
     spans: Spans
     column: Int64s
     closed: npt.NDArray[np.bool_]
-
-
-def frame_of(special: SpecialTokens) -> Frame:
-    """Sizes of what a tokenizer puts around a sequence."""
-    return Frame(len(special.prefix), len(special.suffix), special.separator is not None)
 
 
 @dataclass(frozen=True)

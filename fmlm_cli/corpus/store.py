@@ -14,7 +14,7 @@ Where in it each document lies is worked out when the store is opened, so that a
 one index away.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
@@ -126,16 +126,15 @@ class TokenStore:
         self.manifest = manifest
 
     @classmethod
-    def open(cls, root: str | Path, *, verify: bool = True) -> "TokenStore":
-        """Open a store. Sizes are always checked; with `verify` every file's hash too.
+    def open(cls, root: str | Path, *, verify: Sequence[str] = SPLITS) -> "TokenStore":
+        """Open a store. Sizes are always checked; of the splits named in `verify` every file's hash too.
 
         Raises `UserError` for a missing folder, one that is no store, and a damaged store.
         """
         root = Path(root)
         store = cls(root, read_manifest(root))
         store._check_sizes()
-        if verify:
-            store._check_hashes()
+        store._check_hashes(verify)
         return store
 
     @property
@@ -154,8 +153,14 @@ class TokenStore:
         return int(self.manifest["tokenizer"]["vocabulary"])
 
     def identity(self, split: str) -> int:
-        """A 64-bit integer that stands for this split in the identity of its rows."""
-        return int(keys.derive(int(self.fingerprint[:16], 16), SPLITS.index(split)))
+        """A 64-bit integer that stands for this split in the identity of its rows.
+
+        It depends on this split's tokens alone: the same validation text has the same evaluation masks in
+        whatever store.
+        """
+        hashes = [file["sha256"] for file in self.manifest["splits"][split]["files"]]
+        content = storage.sha256_of_json([self.manifest["tokenizer"]["fingerprint"], hashes])
+        return int(keys.derive(int(content[:16], 16), SPLITS.index(split)))
 
     @cached_property
     def tokenizer(self) -> PreTrainedTokenizerFast:
@@ -166,6 +171,11 @@ class TokenStore:
                 f"{self.root / TOKENIZER} is not the tokenizer that made this store: tokenize the corpus again"
             )
         return tokenizer
+
+    @cached_property
+    def special(self) -> tokenizers.SpecialTokens:
+        """The tokenizer's special tokens."""
+        return tokenizers.special_tokens(self.tokenizer)
 
     @cached_property
     def token_counts(self) -> npt.NDArray[np.uint64]:
@@ -181,14 +191,14 @@ class TokenStore:
         files = [file["name"] for file in self.manifest["splits"][name]["files"]]
         return Split(self.root / name, files, np.dtype(self.manifest["dtype"]))
 
-    def _files(self) -> Iterator[tuple[Path, Mapping[str, Any]]]:
+    def _files(self, splits: Sequence[str]) -> Iterator[tuple[Path, Mapping[str, Any]]]:
         yield self.root / TOKEN_COUNTS, self.manifest["token_counts"]
-        for split in SPLITS:
+        for split in splits:
             for file in self.manifest["splits"][split]["files"]:
                 yield self.root / split / file["name"], file
 
     def _check_sizes(self) -> None:
-        for path, expected in self._files():
+        for path, expected in self._files(SPLITS):
             size = path.stat().st_size if path.is_file() else None
             if size != expected["bytes"]:
                 found = (
@@ -196,8 +206,8 @@ class TokenStore:
                 )
                 raise UserError(f"damaged store: {path} {found}; tokenize the corpus again (--overwrite)")
 
-    def _check_hashes(self) -> None:
-        paths, expected = zip(*self._files(), strict=True)
+    def _check_hashes(self, splits: Sequence[str]) -> None:
+        paths, expected = zip(*self._files(splits), strict=True)
         with ThreadPoolExecutor() as pool:
             for path, wanted, found in zip(
                 paths, expected, pool.map(storage.sha256_of_file, paths), strict=True

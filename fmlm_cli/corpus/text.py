@@ -57,16 +57,15 @@ class TextCorpus:
 
         Documents that the validation split will take by their contents are left out.
         """
-        share = min(1.0, largest / max(self.disk_bytes, 1))
         parts: list[TextCorpus] = [TextCorpus((file,), None, self.options) for file in self.files]
         if self.embedded:
             parts.insert(0, TextCorpus((), self.embedded, self.options))
         for part in parts:
-            stats = ReadStats()
+            stats, quota = ReadStats(), largest * part.disk_bytes / max(self.disk_bytes, 1)
             for text in part.documents(stats):
                 if not in_validation(content_hash(text), valid_fraction):
                     yield text
-                if share < 1 and stats.disk_bytes >= share * part.disk_bytes:
+                if stats.text_bytes >= quota:
                     break
 
     def document_modes(self) -> dict[DocumentMode, int]:

@@ -25,11 +25,17 @@ class Batch:
         """The same batch with its tensors on `device`."""
         if device.type == "cpu":
             return self
-        moved = {
-            name: value.pin_memory().to(device, non_blocking=True) if isinstance(value, Tensor) else value
-            for name, value in self.inputs.items()
-        }
-        return replace(self, inputs=moved)
+
+        def move(value: Any) -> Any:
+            if not isinstance(value, Tensor):
+                return value
+            return (
+                value.pin_memory().to(device, non_blocking=True)
+                if device.type == "cuda"
+                else value.to(device)
+            )
+
+        return replace(self, inputs={name: move(value) for name, value in self.inputs.items()})
 
 
 class Objective(Protocol):

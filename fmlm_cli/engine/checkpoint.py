@@ -63,8 +63,7 @@ class Checkpoints:
 
     def all(self) -> list[tuple[int, Path]]:
         """Steps and folders of the complete checkpoints, oldest first."""
-        found = [(int(path.name[5:]), path) for path in self.root.glob("step-*") if path.name[5:].isdigit()]
-        return sorted((step, path) for step, path in found if (path / STATE).is_file())
+        return complete_checkpoints(self.root)
 
     def restore(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> tuple[TrainState, list[str]]:
         """Load the newest checkpoint that is whole; its state, and a line for each damaged one passed over.
@@ -101,6 +100,12 @@ class Checkpoints:
         self.load_model(path)
         _restore_optimizer(model, optimizer, load_file(path / OPTIMIZER))
         return state
+
+
+def complete_checkpoints(root: Path) -> list[tuple[int, Path]]:
+    """Steps and folders of the complete checkpoints under `root`, oldest first."""
+    found = [(int(path.name[5:]), path) for path in root.glob("step-*") if path.name[5:].isdigit()]
+    return sorted((step, path) for step, path in found if (path / STATE).is_file())
 
 
 class DamagedError(Exception):

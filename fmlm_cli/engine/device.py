@@ -7,6 +7,7 @@ from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from fmlm_cli.errors import UserError
@@ -35,7 +36,7 @@ def resolve_precision(name: str, device: torch.device) -> torch.dtype:
     """The type that matrix products run in: bfloat16 by autocast, weights stay float32."""
     if name == "bfloat16":
         return torch.bfloat16
-    if name == "auto" and device.type == "cuda" and torch.cuda.is_bf16_supported():
+    if name == "auto" and device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False):
         return torch.bfloat16
     return torch.float32
 
@@ -51,6 +52,8 @@ def synchronize(device: torch.device) -> None:
     """Wait until a device has done what it was given, so that a clock tells the truth."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
+    elif device.type == "mps":
+        torch.mps.synchronize()
 
 
 def measure_peak(device: torch.device, precision: torch.dtype, seconds: float = 0.4) -> float:
@@ -70,6 +73,7 @@ def measure_peak(device: torch.device, precision: torch.dtype, seconds: float = 
 @torch.no_grad()
 def count_flops(forward: Callable[[], Any]) -> int:
     """Floating-point operations of the matrix products and attention of one forward."""
-    with FlopCounterMode(display=False) as counter:
+    # As plain matrix products, for the counter has no formula for the attention kernel of a CPU.
+    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
         forward()
     return int(counter.get_total_flops())

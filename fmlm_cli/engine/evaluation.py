@@ -27,7 +27,7 @@ def evaluate(
         with autocast(device, precision):
             scores = objective.score(model, batch.to(device))
         for name, value in scores.items():
-            sums[name] = sums.get(name, torch.zeros((), dtype=torch.float64)) + value.double().cpu()
+            sums[name] = sums.get(name, torch.zeros((), dtype=torch.float64)) + value.cpu().double()
         count += batch.count
     model.train(training)
     return {name: float(value) / count if count else float("nan") for name, value in sums.items()}

@@ -34,6 +34,19 @@ class Strategy:
     masks_per_sequence: int = 1
     corruption: Corruption = field(default_factory=Corruption)
 
+    @property
+    def description(self) -> str:
+        """In words: what is masked when."""
+        if self.exploration == "full":
+            way = "all in one step" if self.scope == "batch" else "one in each pass over the data"
+            return f"fully explored: {self.segments} segments of {self.rate:.1%}, {way} (scope {self.scope})"
+        number = (
+            f", {self.masks_per_sequence} masks of a sequence in one step"
+            if self.masks_per_sequence > 1
+            else ""
+        )
+        return f"random, {self.rate:.1%} of the tokens{number}"
+
     def masks(self, maskable: Bools, row_ids: Int64s, epoch: int | Int64s = 0, seed: int = 0) -> Bools:
         """The masks of rows in an epoch: bool[rows, masks_per_sequence, length].
 

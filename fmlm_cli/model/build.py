@@ -3,7 +3,7 @@
 import copy
 import inspect
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -103,16 +103,27 @@ def _read_json_config(path: Path) -> PreTrainedConfig:
 _OTHER_HEADS = ("classif", "qa_", "summary")  # in the names of dropout rates that pre-training never runs
 
 
-def set_dropout(config: PreTrainedConfig, dropout: float) -> None:
-    """Set every dropout rate of a configuration but those of other heads, which pre-training never runs."""
-    for name, value in config.to_dict().items():
-        if (
-            "dropout" in name
-            and not any(head in name for head in _OTHER_HEADS)
-            and isinstance(value, int | float)
-            and not isinstance(value, bool)
-        ):
-            setattr(config, name, float(dropout))
+def dropout_rates(config: PreTrainedConfig) -> dict[str, float]:
+    """The dropout rates that pre-training runs under, by their names in a configuration."""
+    return {
+        name: float(value)
+        for name, value in config.to_dict().items()
+        if "dropout" in name
+        and not any(head in name for head in _OTHER_HEADS)
+        and isinstance(value, int | float)
+        and not isinstance(value, bool)
+    }
+
+
+def save_model(model: PreTrainedModel, folder: Path, dropout: Mapping[str, float]) -> None:
+    """Save a model with these dropout rates in its configuration: fine-tuning wants others than pre-training."""
+    own = dropout_rates(model.config)
+    model.config.update(dropout)
+    try:
+        with quiet_transformers():
+            model.save_pretrained(folder)
+    finally:
+        model.config.update(own)
 
 
 def build_model(name: str, vocabulary: VocabularyFacts, *, dropout: float, seed: int) -> PreTrainedModel:
@@ -126,7 +137,7 @@ def build_model(name: str, vocabulary: VocabularyFacts, *, dropout: float, seed:
     for attribute, token in (("bos_token_id", vocabulary.cls), ("eos_token_id", vocabulary.sep)):
         if getattr(config, attribute, None) is not None:
             setattr(config, attribute, token)
-    set_dropout(config, dropout)
+    config.update(dict.fromkeys(dropout_rates(config), dropout))
     with torch.random.fork_rng(devices=[]), quiet_transformers():
         torch.manual_seed(seed)
         try:

@@ -37,15 +37,23 @@ class MaskedLM(nn.Module):
         return output
 
     def forward(
-        self, input_ids: Tensor, position_ids: Tensor, segments: Tensor, masked_index: Tensor, alone: bool
+        self,
+        input_ids: Tensor,
+        position_ids: Tensor,
+        segments: Tensor | None,
+        masked_index: Tensor,
+        alone: bool,
     ) -> Tensor:
         """Logits [masked, vocabulary] at `masked_index`, positions counted through the flattened rows.
 
         `input_ids`, `position_ids`, `segments`: int64[rows, length]; `segments` is 0 for padding, else the
         number of the document within its row. `alone`: no row holds more than one document; then padding is
-        all that has to be kept out of attention.
+        all that has to be kept out of attention, and where there is none either, `segments` may be None.
         """
-        inputs = self._plain(segments) if alone else self._isolated(position_ids, segments)
+        if segments is None:
+            inputs: Mapping[str, Any] = {}
+        else:
+            inputs = self._plain(segments) if alone else self._isolated(position_ids, segments)
         self._masked_index = masked_index
         try:
             return self.pretrained(input_ids=input_ids, **inputs).logits

@@ -1,6 +1,6 @@
 """Masked language modelling: rows of tokens -> masked batches -> summed cross-entropy at the masked positions."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -65,13 +65,14 @@ class MaskedLanguageModelling:
             missing = len(row) * self.strategy.most_masked(labels.shape[1]) - count
             masked = np.pad(masked, (0, missing))
             targets = np.pad(targets, (0, missing), constant_values=IGNORED)
+        alone = bool(segments.max(initial=0) <= 1)
         inputs = {
             "input_ids": torch.from_numpy(corrupted),
             "position_ids": torch.from_numpy(rows.position_ids[row]),
-            "segments": torch.from_numpy(segments),
+            "segments": None if alone and segments.all() else torch.from_numpy(segments),
             "masked_index": torch.from_numpy(masked),
             "targets": torch.from_numpy(targets),
-            "alone": bool(segments.max(initial=0) <= 1),
+            "alone": alone,
         }
         tokens = int(np.count_nonzero(segments))
         return Batch(inputs, count, tokens, tuple(rows.numbers[np.unique(row)].tolist()))
@@ -93,11 +94,18 @@ class MaskedLanguageModelling:
         return {
             "eval_loss": F.cross_entropy(logits, targets, reduction="sum", ignore_index=IGNORED),
             "eval_accuracy": ((logits.argmax(-1) == targets) & real).sum(),
-            "unigram_loss": self.unigram_losses.to(targets.device)[targets[real]].sum(),
+            "unigram_loss": (self.unigram_losses.to(targets.device)[targets.clamp(min=0)] * real).sum(),
         }
 
 
-def unigram_losses(token_counts: npt.NDArray[np.uint64]) -> Tensor:
-    """-log p of every id under the training split's token frequencies with one added to each: float32[vocabulary]."""
+def unigram_losses(token_counts: npt.NDArray[np.uint64], never_masked: Collection[int] = ()) -> Tensor:
+    """-log p of every id under the frequencies of what can be masked, one added to each: float32[vocabulary].
+
+    Ids in `never_masked` are no targets and take no part; they get the loss of the rarest of the others.
+    """
     counts = token_counts.astype(np.float64) + 1
-    return torch.from_numpy(-np.log(counts / counts.sum())).float()
+    special = list(never_masked)
+    counts[special] = 0
+    shares = counts / counts.sum()
+    shares[special] = np.delete(shares, special).min()
+    return torch.from_numpy(-np.log(shares)).float()

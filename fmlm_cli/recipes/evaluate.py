@@ -7,6 +7,7 @@ from fmlm_cli.config import EvaluateSettings, PretrainSettings
 from fmlm_cli.corpus import tokenizers
 from fmlm_cli.corpus.rows import RowReader
 from fmlm_cli.corpus.store import TokenStore
+from fmlm_cli.engine.checkpoint import complete_checkpoints
 from fmlm_cli.engine.device import resolve_device, resolve_precision
 from fmlm_cli.errors import UserError
 from fmlm_cli.events import Emit, Table, ignore
@@ -24,13 +25,13 @@ def evaluate(settings: EvaluateSettings, *, emit: Emit = ignore) -> dict[str, fl
     folder, run = find_checkpoint(settings.checkpoint)
     device = resolve_device(settings.device)
     precision = resolve_precision(settings.precision, device)
-    store = TokenStore.open(settings.store)
+    store = TokenStore.open(settings.store, verify=("validation",))
     if not store.has("validation"):
         raise UserError(
             f"{store.root} has no validation split: tokenize with --valid SOURCE or --valid-fraction above 0"
         )
     check_tokenizer(folder, store)
-    model = MaskedLM(load_model(folder)).to(device)
+    model = MaskedLM(load_model(folder))
     if model.pretrained.config.vocab_size < store.vocabulary:
         raise UserError(
             f"{folder} has {model.pretrained.config.vocab_size:,} tokens, {store.root} needs {store.vocabulary:,}"
@@ -47,6 +48,7 @@ def evaluate(settings: EvaluateSettings, *, emit: Emit = ignore) -> dict[str, fl
         if "max_rows" in settings.model_fields_set or run is None
         else run.evaluation.max_rows,
     )
+    model.to(device)  # after the probe of resolve_packing, which so runs where pre-training runs it
     held_out = HeldOut.of(store, reader, settings.batch_size)
     if not held_out.has_targets:
         raise UserError(
@@ -68,15 +70,19 @@ def find_checkpoint(name: str) -> tuple[str, PretrainSettings | None]:
         settings = saved_settings(run)
         if run.is_finished:
             return str(run.final), settings
-        steps = [path for path in run.checkpoints.glob("step-*") if path.name[5:].isdigit()]
-        if not steps:
+        kept = complete_checkpoints(run.checkpoints)
+        if not kept:
             raise UserError(
                 f"{root} has neither a final model nor a checkpoint yet: let it train on with --resume"
             )
-        return str(max(steps, key=lambda path: int(path.name[5:]))), settings
-    for parent in (root.parent, root.parent.parent):  # RUN/final, RUN/checkpoints/step-N
-        if root.is_dir() and storage.RunDirectory(parent).config.is_file():
-            return name, saved_settings(storage.RunDirectory(parent))
+        return str(kept[-1][1]), settings
+    for owner in (storage.RunDirectory(root.parent), storage.RunDirectory(root.parent.parent)):
+        if (
+            root.is_dir()
+            and owner.config.is_file()
+            and (root == owner.final or root.parent == owner.checkpoints)
+        ):
+            return name, saved_settings(owner)
     if not root.exists() and (len(root.parts) > 2 or name.startswith((".", "/", "~"))):
         raise UserError(f"no such checkpoint: {name}")
     return name, None

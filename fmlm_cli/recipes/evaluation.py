@@ -8,7 +8,6 @@ import torch
 
 from fmlm_cli.corpus.rows import RowReader
 from fmlm_cli.corpus.store import TokenStore
-from fmlm_cli.corpus.tokenizers import special_tokens
 from fmlm_cli.engine.batch import Batch
 from fmlm_cli.engine.evaluation import evaluate
 from fmlm_cli.masking import Strategy, get_strategy
@@ -23,10 +22,15 @@ def make_objective(
     store: TokenStore, strategy: Strategy, seed: int, *, static_shapes: bool
 ) -> MaskedLanguageModelling:
     """Masked language modelling over a store's vocabulary."""
-    special = special_tokens(store.tokenizer)
+    special = store.special
     ordinary = np.setdiff1d(np.arange(store.vocabulary), list(special.never_masked))
     return MaskedLanguageModelling(
-        strategy, seed, special.mask, ordinary, unigram_losses(store.token_counts), static_shapes
+        strategy,
+        seed,
+        special.mask,
+        ordinary,
+        unigram_losses(store.token_counts, special.never_masked),
+        static_shapes,
     )
 
 

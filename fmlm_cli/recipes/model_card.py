@@ -17,9 +17,9 @@ from fmlm_cli.recipes.resolve import Plan, packing_report
 
 
 def model_card(
-    plan: Plan, state: TrainState, evaluations: Sequence[dict[str, Any]], cautions: Sequence[str]
+    plan: Plan, state: TrainState, evaluations: Sequence[dict[str, Any]], cautions: Sequence[str], where: str
 ) -> str:
-    """Markdown with the Hub's front matter."""
+    """Markdown with the Hub's front matter. `where`: device and precision."""
     front = yaml.safe_dump(
         {
             "library_name": "transformers",
@@ -34,7 +34,7 @@ def model_card(
         f"# {plan.settings.model.name}, pre-trained with {plan.strategy.name} masking\n",
         f"A masked language model of {counts['total']:,} parameters, pre-trained from scratch by fmlm {__version__}.\n",
         "".join(f"> **Note:** {text}.\n\n" for text in cautions),
-        "## Training\n\n" + _table(_training(plan, state)),
+        "## Training\n\n" + _table(_training(plan, state, where)),
         "## Evaluation\n\n" + _evaluation(evaluations),
         "## Use\n\n```python\nfrom transformers import pipeline\n\n"
         f'pipeline("fill-mask", "PATH/OF/THIS/FOLDER")("... {plan.store.tokenizer.mask_token} ...")\n```\n',
@@ -47,28 +47,28 @@ def _table(rows: dict[str, str]) -> str:
     return "| | |\n| --- | --- |\n" + "".join(f"| {name} | {value} |\n" for name, value in rows.items())
 
 
-def _training(plan: Plan, state: TrainState) -> dict[str, str]:
+def _training(plan: Plan, state: TrainState, where: str) -> dict[str, str]:
     strategy, corruption = plan.strategy, plan.strategy.corruption
     split = plan.store.manifest["splits"]["train"]
     return {
         "data": f"token store `{plan.store.name}`, fingerprint `{plan.store.fingerprint}`",
         "text": f"{split['documents']:,} documents, {split['tokens']:,} tokens",
         **packing_report(plan),
-        "masking": f"{strategy.name}, {strategy.exploration} exploration, scope {strategy.scope}, rate {strategy.rate:.4g}, "
-        f"K = {strategy.segments}, {strategy.masks_per_sequence} mask(s) of a sequence a step",
+        "masking": strategy.description,
         "corruption": f"{corruption.mask:g} mask, {corruption.random:g} random, {corruption.keep:g} kept, {corruption.draw}",
         "steps": f"{state.step:,} of {plan.settings.batch.size} rows",
         "tokens forwarded": f"{state.tokens:,}",
         "passes over the data": f"{plan.passes:.2f}",
         "time": f"{state.seconds / 60:.1f} min",
         "seed": str(plan.settings.seed),
+        "device": where,
         "versions": f"fmlm {__version__}, torch {torch.__version__}, transformers {transformers.__version__}, Python {platform.python_version()}",
     }
 
 
 def _evaluation(evaluations: Sequence[dict[str, Any]]) -> str:
     if not evaluations:
-        return "None: the store has no validation split.\n"
+        return "None.\n"
     first, last = evaluations[0], evaluations[-1]
     rows = {
         "loss (nats)": f"{last['eval_loss']:.4f} (before training {first['eval_loss']:.4f})",
@@ -76,5 +76,5 @@ def _evaluation(evaluations: Sequence[dict[str, Any]]) -> str:
         "accuracy": f"{last['eval_accuracy']:.2%}",
         "unigram cross-entropy of the same targets": f"{last['unigram_loss']:.4f}",
     }
-    intro = f"Held-out rows under fixed random masks of {EVALUATION_RATE:.0%} (80/10/10) that depend on no training setting.\n\n"
+    intro = f"Held-out rows under fixed random masks of {EVALUATION_RATE:.0%} (80/10/10) that depend on no training setting but the rows' length and packing.\n\n"
     return intro + _table(rows)

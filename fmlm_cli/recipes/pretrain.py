@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import load_model
 
 from fmlm_cli import storage
 from fmlm_cli.analysis.figures import draw_loss_curve
@@ -24,10 +23,24 @@ from fmlm_cli.engine.signals import StopRequest, graceful_stop
 from fmlm_cli.engine.step import DivergedError
 from fmlm_cli.errors import UserError
 from fmlm_cli.events import Caution, Emit, Note, Table, ignore
-from fmlm_cli.model.build import parameter_counts, quiet_transformers, tokenizer_for
+from fmlm_cli.model.build import (
+    dropout_rates,
+    load_model,
+    parameter_counts,
+    read_config,
+    save_model,
+    tokenizer_for,
+)
 from fmlm_cli.recipes.evaluation import HeldOut, make_objective
 from fmlm_cli.recipes.model_card import model_card
-from fmlm_cli.recipes.resolve import Plan, packing_report, resolve, saved_settings, settings_to_resume
+from fmlm_cli.recipes.resolve import (
+    Plan,
+    check_same_run,
+    packing_report,
+    resolve,
+    saved_settings,
+    settings_to_resume,
+)
 from fmlm_cli.recipes.samples import sample_predictions
 
 
@@ -58,17 +71,18 @@ def pretrain(
     resuming = resume and run.config.is_file()
     if resuming:
         settings = settings_to_resume(settings, run)
+    plan = resolve(settings, emit)
+    if resuming:
+        check_same_run(plan, run)
         if run.is_finished:
             emit(Note(f"{run.root} is finished: nothing to resume; its model is {run.final}"))
             return PretrainResult(run, read_metrics(run.metrics))
-    plan = resolve(settings, emit)
     _describe(plan, device, precision, emit)
-    if run.root.exists() and not resuming:
-        if plan.store.root.resolve().is_relative_to(run.root.resolve()):
-            raise UserError(f"the store {plan.store.root} lies inside {run.root}: choose another --out")
-        storage.clear_folder(run.root, last=run.config)
-    with storage.clear_disk_errors(run.root):
-        run.root.mkdir(parents=True, exist_ok=True)
+    if overwrite and plan.store.root.resolve().is_relative_to(run.root.resolve()):
+        raise UserError(f"the store {plan.store.root} lies inside {run.root}: choose another --out")
+    with storage.sole_owner(run.root), storage.clear_disk_errors(run.root):
+        if not resuming:
+            storage.clear_folder(run.root, last=run.config)
         storage.write_text(run.config, to_yaml(plan.settings))
         return _Job(plan, run, device, precision, emit).run_to_the_end()
 
@@ -77,12 +91,6 @@ def _describe(plan: Plan, device: torch.device, precision: torch.dtype, emit: Em
     """Say what is about to happen, and what about it may not be what the user wants."""
     settings, strategy = plan.settings, plan.strategy
     counts = parameter_counts(plan.model)
-    masks = {
-        "random": f"random, {strategy.rate:.1%} of the tokens",
-        "full": f"fully explored, {strategy.segments} segments ({strategy.rate:.1%} each), scope {strategy.scope}",
-    }[strategy.exploration]
-    if strategy.masks_per_sequence > 1:
-        masks += f", {strategy.masks_per_sequence} masks of a sequence in one step"
     emit(
         Table(
             "pre-training",
@@ -90,15 +98,13 @@ def _describe(plan: Plan, device: torch.device, precision: torch.dtype, emit: Em
                 "model": f"{settings.model.name}, {counts['total'] / 1e6:.1f} M parameters ({counts['without_embeddings'] / 1e6:.1f} M without embeddings)",
                 "data": f"{plan.store.root} ({plan.store.fingerprint[:16]}), vocabulary {plan.store.vocabulary:,}",
                 **packing_report(plan),
-                "masking": masks,
+                "masking": strategy.description,
                 "budget": f"{plan.total_steps:,} steps of {settings.batch.size} rows = {_passes(plan)}",
                 "learning rate": f"{settings.optimizer.learning_rate:g}, {settings.optimizer.schedule} decay",
                 "device": f"{device}, {str(precision).removeprefix('torch.')}, {torch.get_num_threads()} threads",
             },
         )
     )
-    for text in cautions(plan):
-        emit(Caution(text))
 
 
 def _passes(plan: Plan) -> str:
@@ -131,13 +137,17 @@ class _Job:
         self.objective = make_objective(
             plan.store, plan.strategy, self.settings.seed, static_shapes=device.type == "cuda"
         )
+        self.dropout = dropout_rates(read_config(self.settings.model.name))  # what the final model is given
         self.order = RowOrder(len(plan.reader), self.settings.seed)
+        self.cautions = cautions(plan)
         self.held_out = self._held_out()
         if self.held_out and not self.held_out.has_targets:
-            self.emit(
-                Caution("the validation split is too small to mask a token of it: there is no evaluation")
+            self.cautions.append(
+                "the validation split is too small to mask a token of it: there is no evaluation"
             )
             self.held_out = None
+        for text in self.cautions:
+            emit(Caution(text))
 
     def _held_out(self) -> HeldOut | None:
         settings, store, rows = self.settings, self.plan.store, self.plan.reader
@@ -230,20 +240,20 @@ class _Job:
 
     def _save_model(self, folder: Path) -> None:
         """Write weights, configuration and tokenizer: every checkpoint is a Hugging Face folder."""
-        with quiet_transformers():
-            self.model.pretrained.save_pretrained(folder)
+        save_model(self.model.pretrained, folder, self.dropout)
         save_tokenizer(tokenizer_for(self.model.pretrained, self.plan.store.tokenizer), folder)
 
     def _load_model(self, folder: Path) -> None:
-        load_model(self.model.pretrained, folder / "model.safetensors", device=str(self.device))
+        self.model.pretrained.load_state_dict(load_model(str(folder)).state_dict())
 
     def _finish(self, state: TrainState, metrics: MetricsLog) -> PretrainResult:
         evaluations = [record for record in metrics.records if "eval_loss" in record]
         curve = draw_loss_curve(metrics.records, self.run.plots)
+        where = f"{self.device}, {str(self.precision).removeprefix('torch.')}"
         with storage.complete_folder(self.run.final) as folder:
             self._save_model(folder)
             storage.write_text(
-                folder / "README.md", model_card(self.plan, state, evaluations, cautions(self.plan))
+                folder / "README.md", model_card(self.plan, state, evaluations, self.cautions, where)
             )
         if self.held_out:
             for prediction in sample_predictions(self.model, self.plan.store.tokenizer, self.held_out):

@@ -10,9 +10,8 @@ import yaml
 
 from fmlm_cli import storage
 from fmlm_cli.config import PretrainSettings, build, nested, read_yaml
-from fmlm_cli.corpus.rows import RowReader, frame_of
-from fmlm_cli.corpus.store import TokenStore
-from fmlm_cli.corpus.tokenizers import special_tokens
+from fmlm_cli.corpus.rows import RowReader
+from fmlm_cli.corpus.store import SPLITS, TokenStore
 from fmlm_cli.errors import UserError
 from fmlm_cli.events import Caution, Emit
 from fmlm_cli.masking import Corruption, Strategy, get_strategy
@@ -66,7 +65,7 @@ def resolve(settings: PretrainSettings, emit: Emit) -> Plan:
     strategy = resolve_strategy(settings)
     preset = preset_for(settings.model.name)
     size = _batch_size(settings.batch.size, preset.batch_size, strategy)
-    store = TokenStore.open(settings.data.store, verify=settings.data.verify)
+    store = TokenStore.open(settings.data.store, verify=SPLITS if settings.data.verify else ())
     _check_maskable(store)
     model = new_model(settings, store)
     length = resolve_length(settings.sequence_length, longest_sequence(model.pretrained), settings.model.name)
@@ -78,8 +77,9 @@ def resolve(settings: PretrainSettings, emit: Emit) -> Plan:
     chosen = {
         "sequence_length": length,
         "data.packing": packing,
-        "masking.segments": strategy.segments,
-        "masking.rate": strategy.rate,
+        # K and the rate give each other: of the two only the one that the strategy goes by is written.
+        "masking.segments": strategy.segments if strategy.exploration == "full" else None,
+        "masking.rate": strategy.rate if strategy.exploration == "random" else None,
         "masking.scope": strategy.scope if strategy.exploration == "full" else None,
         "masking.masks_per_sequence": strategy.masks_per_sequence,
         "batch.size": size,
@@ -95,7 +95,7 @@ def resolve(settings: PretrainSettings, emit: Emit) -> Plan:
 
 def _check_maskable(store: TokenStore) -> None:
     """Refuse a store whose every token is a special one: there would be nothing to predict."""
-    ordinary = np.delete(store.token_counts, list(special_tokens(store.tokenizer).never_masked))
+    ordinary = np.delete(store.token_counts, list(store.special.never_masked))
     if not ordinary.any():
         raise UserError(
             f"{store.root} holds nothing but unknown tokens: tokenize the text with a tokenizer that suits it"
@@ -107,7 +107,7 @@ def new_model(settings: PretrainSettings, store: TokenStore) -> MaskedLM:
     chosen = settings.model
     model = build_model(chosen.name, vocabulary_of(store), dropout=chosen.dropout, seed=settings.seed)
     if chosen.unigram_bias:
-        set_output_bias(model, -unigram_losses(store.token_counts))
+        set_output_bias(model, -unigram_losses(store.token_counts, store.special.never_masked))
     return MaskedLM(model)
 
 
@@ -150,14 +150,8 @@ def _batch_size(asked: int | None, default: int, strategy: Strategy) -> int:
 
 def vocabulary_of(store: TokenStore) -> VocabularyFacts:
     """What a model has to know of the store's tokenizer."""
-    tokenizer = store.tokenizer
-    end = tokenizer.sep_token_id if tokenizer.sep_token_id is not None else tokenizer.eos_token_id
-    return VocabularyFacts(
-        store.vocabulary,
-        tokenizer.pad_token_id,
-        tokenizer.cls_token_id,
-        end,
-    )
+    special = store.special
+    return VocabularyFacts(store.vocabulary, special.pad, store.tokenizer.cls_token_id, special.separator)
 
 
 def resolve_length(asked: int | None, limit: int | None, model: str) -> int:
@@ -200,7 +194,7 @@ def packing_report(plan: Plan) -> dict[str, str]:
     """What became of the documents: rows, and what padding and cutting cost."""
     rows, layout = plan.reader, plan.reader.plan
     positions = len(layout) * layout.sequence_length
-    used = layout.used(frame_of(special_tokens(plan.store.tokenizer)))
+    used = layout.used(rows.frame)
     documents = plan.store.manifest["splits"]["train"]["documents"]
     kept = (
         f"{len(rows):,} of {len(layout):,} (data.max_rows)" if len(rows) < len(layout) else f"{len(layout):,}"
@@ -228,20 +222,19 @@ def _flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def settings_to_resume(settings: PretrainSettings, run: storage.RunDirectory) -> PretrainSettings:
-    """A run's own settings, with what `settings` sets explicitly laid over them.
+    """A run's own settings, with what `settings` sets explicitly laid over them."""
+    return build(PretrainSettings, saved_settings(run).model_dump(), settings.model_dump(exclude_unset=True))
 
-    Raises `UserError` if that would make it another run.
-    """
-    saved = saved_settings(run)
-    merged = build(PretrainSettings, saved.model_dump(), settings.model_dump(exclude_unset=True))
-    before, now = _deciding(saved), _deciding(merged)
+
+def check_same_run(plan: Plan, run: storage.RunDirectory) -> None:
+    """Refuse to resume a run under settings that would have made it another one."""
+    before, now = _deciding(saved_settings(run)), _deciding(plan.settings)
     for name, value in now.items():
         if before[name] != value:
             raise UserError(
                 f"{run.root} was started with {name} {_shown(before[name])}, not {_shown(value)}: "
                 f"drop that setting to resume, or give another --out"
             )
-    return merged
 
 
 def _shown(value: Any) -> str:

@@ -8,13 +8,12 @@ import torch
 from transformers import PreTrainedTokenizerFast
 
 from fmlm_cli.corpus.rows import Rows
-from fmlm_cli.corpus.tokenizers import special_tokens
 from fmlm_cli.events import Prediction
 from fmlm_cli.model.masked_lm import MaskedLM
 from fmlm_cli.recipes.evaluation import HeldOut
 
 _AROUND = 9  # tokens of context shown on either side
-_WORD = re.compile(r"[A-Za-z]{3,}")
+_WORD = re.compile(r"[^\W\d_]{3,}")
 
 
 @torch.no_grad()
@@ -26,7 +25,7 @@ def sample_predictions(
     The words are not picked by how well they are predicted: one a row, the first whole word from the row's
     middle on, in rows spread evenly over the held-out text.
     """
-    mask = special_tokens(tokenizer).mask
+    mask = held_out.objective.mask_id
     device = next(model.parameters()).device
     model.eval()
     found = 0

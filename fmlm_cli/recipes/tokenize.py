@@ -12,6 +12,7 @@ from fmlm_cli import storage
 from fmlm_cli.config import TokenizeSettings
 from fmlm_cli.corpus import tokenizers
 from fmlm_cli.corpus.encoding import Encoder
+from fmlm_cli.corpus.python_docs import INTERPRETER, PythonDocs
 from fmlm_cli.corpus.sources import ReadOptions, ReadStats
 from fmlm_cli.corpus.store import TOKEN_COUNTS, TokenStore
 from fmlm_cli.corpus.text import TextCorpus
@@ -49,6 +50,7 @@ def tokenize(
         TextCorpus.find(settings.sources, options, emit),
         TextCorpus.find(settings.valid, options, emit) if settings.valid else None,
     )
+    _check_sources_outside(out, corpora)
     loaded = tokenizers.load_tokenizer(settings.tokenizer) if settings.tokenizer is not None else None
     request = _request(settings, corpora, loaded)
     if resume and (out / TOKEN_COUNTS).is_file():
@@ -56,6 +58,8 @@ def tokenize(
         emit(Note(f"{out} is complete and was made from the same text and settings: nothing to do"))
         return out
     _say_what_a_document_is(corpora.train, emit)
+    if corpora.train.embedded:
+        _say_what_python_docs_are(corpora.train.embedded, emit)
     with storage.complete_folder(out) as folder:
         tokenizer = loaded or _learn(settings, corpora.train, emit)
         manifest = _write(folder, settings, corpora, tokenizer, request, emit)
@@ -67,6 +71,14 @@ def tokenize(
             )
         )
     return out
+
+
+def _check_sources_outside(out: Path, corpora: Corpora) -> None:
+    """Refuse to write where the text lies: replacing the store would remove it."""
+    files = [*corpora.train.files, *(corpora.validation.files if corpora.validation else ())]
+    for file in files:
+        if file.path.resolve().is_relative_to(out.resolve()):
+            raise UserError(f"the source {file.path} lies inside {out}: choose another --out")
 
 
 def _request(
@@ -82,7 +94,7 @@ def _request(
 
 def _check_same(out: Path, request: dict[str, Any]) -> None:
     """Refuse a finished store that was made from something else."""
-    old = TokenStore.open(out, verify=False).manifest["request"]
+    old = TokenStore.open(out, verify=()).manifest["request"]
     different = [name for name in request if old.get(name) != request[name]]
     if different:
         raise UserError(
@@ -95,6 +107,17 @@ def _say_what_a_document_is(corpus: TextCorpus, emit: Emit) -> None:
     for mode, files in corpus.document_modes().items():
         chosen = " (found by looking; --documents sets it)" if corpus.options.documents == "auto" else ""
         emit(Note(f"a document is {meaning[mode]}, in {files:,} .txt file{'s' * (files > 1)}{chosen}"))
+
+
+def _say_what_python_docs_are(read: PythonDocs, emit: Emit) -> None:
+    names = [name for name in read.packages if name != INTERPRETER]
+    missing = f"; not installed: {', '.join(read.missing)}" if read.missing else ""
+    emit(
+        Note(
+            f"python-docs: {len(read.documents):,} documents from the docstrings of Python {read.packages[INTERPRETER]} and "
+            f"{len(names)} packages ({', '.join(names[:6])}, ...){missing}; {read.duplicates:,} repeated paragraphs left out"
+        )
+    )
 
 
 def _learn(settings: TokenizeSettings, corpus: TextCorpus, emit: Emit) -> PreTrainedTokenizerFast:

@@ -128,7 +128,7 @@ def test_the_final_folder_is_a_hugging_face_model(settings: Settings, tiny_store
     card = (result.run.final / "README.md").read_text()
     front = card.split("---")[1]
     assert "library_name: transformers" in front
-    for fact in (store.fingerprint, "fully-explored", "K = 7", "8 of 8 rows", "2.67", torch.__version__):
+    for fact in (store.fingerprint, "fully-explored", "7 segments", "8 of 8 rows", "2.67", torch.__version__):
         assert fact in card, fact
     last = result.records[-1]
     assert f"{last['eval_loss']:.4f}" in card
@@ -226,14 +226,14 @@ def test_a_model_learns_more_than_word_frequencies(
     (tmp_path / "model" / "config.json").write_text(json.dumps(wide))
     chosen = {
         "data.store": str(store),
-        "budget.steps": 200,
+        "budget.steps": 400,
         "batch.size": 16,
         "batch.micro_size": 16,
         "optimizer.learning_rate": 5e-3,
         "data.max_rows": None,
         "evaluation.max_rows": None,
-        "evaluation.every_steps": 200,
-        "checkpoint.every_steps": 200,
+        "evaluation.every_steps": 400,
+        "checkpoint.every_steps": 400,
     }
     records = recipes.pretrain(settings(**chosen)).records
     first, last = records[0], records[-1]
