@@ -90,7 +90,7 @@ def bench_step(store: TokenStore, model_name: str, rows: int, length: int) -> Co
 
 def main() -> None:
     """Measure and print the two tables."""
-    console = Console()
+    console = Console(width=110)
     with tempfile.TemporaryDirectory() as folder:
         store = make_store(Path(folder) / "store", 500_000)
         table = Table(
