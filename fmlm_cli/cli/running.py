@@ -32,6 +32,8 @@ SetOption = Annotated[
 
 USER_ERROR, PROGRAM_ERROR = 2, 1
 
+_STOPPED = "stopped by {}; nothing half-written was left, and the same command with --resume goes on"
+
 
 def list_settings(section: type[Section]) -> Callable[[bool], None]:
     """The callback of an option that prints all settings of a command and exits."""
@@ -45,10 +47,7 @@ def list_settings(section: type[Section]) -> Callable[[bool], None]:
 
 
 def _terminate(number: int, frame: FrameType | None) -> None:
-    raise Interrupted(
-        "stopped by SIGTERM; nothing half-written was left, and the same command with --resume goes on",
-        128 + number,
-    )
+    raise Interrupted(_STOPPED.format("SIGTERM"), 128 + number)
 
 
 @contextmanager
@@ -78,10 +77,7 @@ def _ending(error: BaseException) -> tuple[str, int]:
     if isinstance(error, Interrupted):
         return str(error), error.exit_code
     if isinstance(error, KeyboardInterrupt):
-        return (
-            "stopped by Ctrl-C; nothing half-written was left, and the same command with --resume goes on",
-            128 + signal.SIGINT,
-        )
+        return _STOPPED.format("Ctrl-C"), 128 + signal.SIGINT
     if is_out_of_space(error):
         return (
             f"error: {OutOfSpaceError('no space left on the disk: free some, or choose another --out')}",

@@ -101,11 +101,9 @@ class Split:
         words = np.empty(len(spans.within), np.bool_)
         tokens = np.repeat(self._token_index[spans.document] + spans.start, spans.length) + spans.within
         bits = np.repeat(self._bit_index[spans.document] + spans.start, spans.length) + spans.within
-        file = np.repeat(self._file[spans.document], spans.length)
-        for number in np.unique(
-            self._file[spans.document]
-        ):  # files hold up to 512 MB: few are touched by one batch
-            here = slice(None) if len(self._bytes) == 1 else file == number
+        files = self._file[spans.document]
+        for number in np.unique(files):  # files hold up to 512 MB: few are touched by one batch
+            here = slice(None) if len(self._bytes) == 1 else np.repeat(files == number, spans.length)
             raw = self._bytes[number]
             whole = raw[: raw.size // self._dtype.itemsize * self._dtype.itemsize].view(self._dtype)
             ids[here] = whole[tokens[here]]

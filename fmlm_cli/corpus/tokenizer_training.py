@@ -25,7 +25,6 @@ def train_tokenizer(
     *,
     vocab_size: int,
     lowercase: bool,
-    show_progress: bool = False,
 ) -> PreTrainedTokenizerFast:
     """Train BERT's WordPiece or RoBERTa's byte-level BPE; the same texts always give the same tokenizer.
 
@@ -34,7 +33,7 @@ def train_tokenizer(
     """
     train = {"wordpiece": _train_wordpiece, "bpe": _train_bpe}[kind]
     cleaned = (well_formed(text) for text in texts)
-    return train((text for text in cleaned if text.strip()), vocab_size, lowercase, show_progress)
+    return train((text for text in cleaned if text.strip()), vocab_size, lowercase)
 
 
 def _no_texts() -> UserError:
@@ -49,7 +48,7 @@ def _check_size(vocab_size: int, smallest: int) -> None:
         )
 
 
-def _train_wordpiece(texts: Iterable[str], size: int, lowercase: bool, show: bool) -> PreTrainedTokenizerFast:
+def _train_wordpiece(texts: Iterable[str], size: int, lowercase: bool) -> PreTrainedTokenizerFast:
     """WordPiece, made repeatable.
 
     The library numbers the '##' characters in the order of a hash map, which differs from run to run, and
@@ -67,7 +66,7 @@ def _train_wordpiece(texts: Iterable[str], size: int, lowercase: bool, show: boo
     trainer = trainers.WordPieceTrainer(
         vocab_size=size,
         min_frequency=_MIN_FREQUENCY,
-        show_progress=show,
+        show_progress=False,
         special_tokens=known,
         limit_alphabet=len(letters),
         initial_alphabet=letters,
@@ -110,7 +109,7 @@ def _repeated(counts: Counter[str]) -> Iterator[str]:
         yield batch
 
 
-def _train_bpe(texts: Iterable[str], size: int, lowercase: bool, show: bool) -> PreTrainedTokenizerFast:
+def _train_bpe(texts: Iterable[str], size: int, lowercase: bool) -> PreTrainedTokenizerFast:
     """Byte-level BPE; the library's trainer is repeatable here, as the alphabet is the 256 bytes in order."""
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     _check_size(size, len(ROBERTA) + len(alphabet))
@@ -122,7 +121,7 @@ def _train_bpe(texts: Iterable[str], size: int, lowercase: bool, show: bool) -> 
     trainer = trainers.BpeTrainer(
         vocab_size=size,
         min_frequency=_MIN_FREQUENCY,
-        show_progress=show,
+        show_progress=False,
         special_tokens=[added_token(token) for token in ROBERTA.values()],
         initial_alphabet=alphabet,
     )

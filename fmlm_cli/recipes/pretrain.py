@@ -101,10 +101,14 @@ def _describe(plan: Plan, device: torch.device, precision: torch.dtype, emit: Em
                 "masking": strategy.description,
                 "budget": f"{plan.total_steps:,} steps of {settings.batch.size} rows = {_passes(plan)}",
                 "learning rate": f"{settings.optimizer.learning_rate:g}, {settings.optimizer.schedule} decay",
-                "device": f"{device}, {str(precision).removeprefix('torch.')}, {torch.get_num_threads()} threads",
+                "device": f"{_where(device, precision)}, {torch.get_num_threads()} threads",
             },
         )
     )
+
+
+def _where(device: torch.device, precision: torch.dtype) -> str:
+    return f"{device}, {str(precision).removeprefix('torch.')}"
 
 
 def _passes(plan: Plan) -> str:
@@ -249,7 +253,7 @@ class _Job:
     def _finish(self, state: TrainState, metrics: MetricsLog) -> PretrainResult:
         evaluations = [record for record in metrics.records if "eval_loss" in record]
         curve = draw_loss_curve(metrics.records, self.run.plots)
-        where = f"{self.device}, {str(self.precision).removeprefix('torch.')}"
+        where = _where(self.device, self.precision)
         with storage.complete_folder(self.run.final) as folder:
             self._save_model(folder)
             storage.write_text(

@@ -12,6 +12,7 @@ from click.testing import Result
 from typer.testing import CliRunner
 
 from fmlm_cli.cli.app import app
+from tests.cli.refusals import assert_refused
 
 TINY = {
     "model_type": "bert",
@@ -49,17 +50,6 @@ def run(tiny_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def evaluate(checkpoint: Any, store: Any, *words: str) -> Result:
     return CliRunner().invoke(app, ["evaluate", "--from", str(checkpoint), "--data", str(store), *words])
-
-
-def assert_refused(result: Result, *parts: str) -> None:
-    """Exit code 2 and one line that says all of these."""
-    assert result.exit_code == 2, result.output
-    lines = result.stderr.splitlines()
-    assert len(lines) == 1, result.stderr
-    assert lines[0].startswith("error: ")
-    assert "Traceback" not in result.output
-    for part in parts:
-        assert part in lines[0], part
 
 
 def test_evaluation_is_the_runs_own(run: Path, tiny_store: Path) -> None:

@@ -13,6 +13,7 @@ from click.testing import Result
 from typer.testing import CliRunner
 
 from fmlm_cli.cli.app import app
+from tests.cli.refusals import assert_refused
 
 TINY = {
     "model_type": "bert",
@@ -65,17 +66,6 @@ def call(tiny_store: Path, model: Path, run: Path) -> Call:
         return CliRunner().invoke(app, ["pretrain", *small, *map(str, words), *flags])
 
     return invoke
-
-
-def assert_refused(result: Result, *parts: str) -> None:
-    """Exit code 2 and one line that says all of these."""
-    assert result.exit_code == 2, result.output
-    lines = result.stderr.splitlines()
-    assert len(lines) == 1, result.stderr
-    assert lines[0].startswith("error: ")
-    assert "Traceback" not in result.output
-    for part in parts:
-        assert part in lines[0], part
 
 
 # ---------------------------------------------------------------- help
