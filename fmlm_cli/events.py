@@ -47,6 +47,25 @@ class Prediction(Event):
 
 
 @dataclass(frozen=True)
+class MaskedRow(Event):
+    """A row of tokens and the masks that each is in; padding is left out.
+
+    `texts`: what each token stands for, with the blank before it. `maskable`: whether it can be masked. `masks`:
+    the numbers, from 1, of the masks that hold it. `joined`: whether it goes on the unit of the token before it, in
+    these masks. `seen`: what the first mask lets the model see. `counts`:
+    tokens in each mask.
+    """
+
+    number: int
+    texts: Sequence[str]
+    maskable: Sequence[bool]
+    masks: Sequence[Sequence[int]]
+    joined: Sequence[bool]
+    seen: Sequence[str]
+    counts: Sequence[int]
+
+
+@dataclass(frozen=True)
 class Progress(Event):
     """How far a counted piece of work has come; `total` 0 means unknown.
 

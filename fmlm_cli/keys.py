@@ -9,6 +9,8 @@ There is no generator state anywhere: masks, orders and draws do not depend on b
 a resumed run makes the same choices. All functions are vectorised over numpy uint64 arrays and broadcast.
 """
 
+import functools
+import itertools
 from typing import Any
 
 import numpy as np
@@ -16,8 +18,10 @@ import numpy.typing as npt
 
 UInt64s = npt.NDArray[np.uint64]
 
-GOLDEN = np.uint64(0x9E3779B97F4A7C15)
+_WORD, _GOLDEN = (1 << 64) - 1, 0x9E3779B97F4A7C15
+GOLDEN = np.uint64(_GOLDEN)
 _FEISTEL_ROUNDS = 8
+_STRETCH = 0x57E7C4  # the stream that gives tokens their words in a StretchHash
 
 
 def _as_words(values: Any) -> UInt64s:
@@ -34,14 +38,26 @@ def _as_words(values: Any) -> UInt64s:
 
 
 def _mix(z: UInt64s) -> UInt64s:
-    """Stafford's variant 13 finalizer, a bijection of 64-bit words. Works on a copy of its own."""
-    z = np.array(z, dtype=np.uint64, copy=True)
-    z ^= z >> np.uint64(30)
-    z *= np.uint64(0xBF58476D1CE4E5B9)
-    z ^= z >> np.uint64(27)
-    z *= np.uint64(0x94D049BB133111EB)
-    z ^= z >> np.uint64(31)
-    return z
+    """Stafford's variant 13 finalizer, a bijection of 64-bit words. Leaves its argument as it is."""
+    mixed = z >> np.uint64(30)
+    mixed ^= z
+    mixed *= np.uint64(0xBF58476D1CE4E5B9)
+    mixed ^= mixed >> np.uint64(27)
+    mixed *= np.uint64(0x94D049BB133111EB)
+    mixed ^= mixed >> np.uint64(31)
+    return mixed
+
+
+@functools.lru_cache(maxsize=4096)
+def _absorbed(number: int, *words: int) -> int:
+    """The state of `derive` after the first, plain words of `number`: `_mix` in Python's integers."""
+    key = _GOLDEN * number & _WORD
+    for word in words:
+        z = ((key ^ (word & _WORD)) + _GOLDEN) & _WORD
+        z = ((z ^ (z >> 30)) * 0xBF58476D1CE4E5B9) & _WORD
+        z = ((z ^ (z >> 27)) * 0x94D049BB133111EB) & _WORD
+        key = z ^ (z >> 31)
+    return key
 
 
 def derive(*words: Any) -> UInt64s:
@@ -49,9 +65,10 @@ def derive(*words: Any) -> UInt64s:
 
     `derive(seed, stream, row, epoch)`: the order of the words matters, and so does their number.
     """
+    plain = tuple(itertools.takewhile(lambda word: isinstance(word, int), words))
+    key: UInt64s = np.asarray(_absorbed(len(words), *map(int, plain)), np.uint64)
     with np.errstate(over="ignore"):
-        key = np.asarray(GOLDEN * np.uint64(len(words)))
-        for word in words:
+        for word in words[len(plain) :]:
             key = _mix((key ^ _as_words(word)) + GOLDEN)
     return key
 
@@ -69,8 +86,7 @@ def uniform(random_bits: UInt64s) -> npt.NDArray[np.float64]:
 
 def below(random_bits: UInt64s, n: Any) -> npt.NDArray[np.int64]:
     """Random bits as an integer in [0, n), for 0 < n <= 2**31; its bias is below n / 2**32 (Lemire 2019)."""
-    with np.errstate(over="ignore"):
-        product = (random_bits >> np.uint64(32)) * _as_words(n)
+    product = (random_bits >> np.uint64(32)) * _as_words(n)  # below 2**63
     return (product >> np.uint64(32)).astype(np.int64)
 
 
@@ -104,3 +120,35 @@ def permute(index: Any, n: int, key: int | np.integer | UInt64s) -> npt.NDArray[
         image[outside] = once(image[outside], outside)
         outside = image >= np.uint64(n)
     return image.astype(np.int64)
+
+
+class StretchHash:
+    """64-bit hashes of any stretches of a sequence of tokens, from one pass over it.
+
+    The hash of tokens t_a ... t_(b-1) is sum mix(t_i) * BASE^(i - a) modulo 2**64, mixed with its length: equal
+    stretches have equal hashes wherever they stand. (Karp & Rabin 1987, with random words for the tokens.) Of n
+    different stretches two share a hash with a probability of about n**2 / 2**65: 1e-7 for two million.
+    """
+
+    _BASE = 0xA0761D6478BD642F  # any odd number has an inverse modulo 2**64
+
+    def __init__(self, ids: npt.NDArray[np.integer]) -> None:
+        """`ids`: integers [tokens]."""
+        powers, self._inverse = self._powers(1 << max(10, len(ids).bit_length()))
+        self._sums = np.zeros(len(ids) + 1, np.uint64)
+        np.cumsum(bits(_STRETCH, ids) * powers[: len(ids)], out=self._sums[1:])
+
+    def __call__(self, begin: npt.NDArray[np.int64], end: npt.NDArray[np.int64]) -> UInt64s:
+        """The hashes of tokens `begin` to `end` (exclusive), int64 arrays of one shape."""
+        return bits((self._sums[end] - self._sums[begin]) * self._inverse[begin], end - begin)
+
+    @staticmethod
+    @functools.lru_cache(maxsize=4)
+    def _powers(number: int) -> tuple[UInt64s, UInt64s]:
+        """BASE**i and BASE**-i for i from 0 to number - 1."""
+        both = []
+        for base in (StretchHash._BASE, pow(StretchHash._BASE, -1, 1 << 64)):
+            factors = np.full(number, base, np.uint64)
+            factors[0] = 1
+            both.append(np.cumprod(factors))
+        return both[0], both[1]

@@ -13,6 +13,7 @@ from pydantic.fields import FieldInfo
 
 from fmlm_cli.config import (
     EvaluateSettings,
+    MasksSettings,
     PretrainSettings,
     Section,
     TokenizeSettings,
@@ -25,7 +26,7 @@ from fmlm_cli.config import (
     to_yaml,
 )
 from fmlm_cli.config.layers import merge
-from fmlm_cli.config.schema import BudgetSettings, CorruptionSettings
+from fmlm_cli.config.schema import BudgetSettings, CorruptionSettings, RateScheduleSettings
 from fmlm_cli.errors import UserError
 
 quick = settings(derandomize=True, deadline=None, max_examples=60)
@@ -271,7 +272,7 @@ class TestLayers:
         assert merge({"x": a}, {"x": b}) == {"x": merged}
 
 
-def values_of(annotation: Any, limits: list[Any]) -> st.SearchStrategy[Any]:
+def values_of(annotation: Any, limits: list[Any]) -> st.SearchStrategy[Any]:  # noqa: PLR0911
     """Valid values of a setting, from its type: an independent reading of the annotations."""
     origin, parts = get_origin(annotation), get_args(annotation)
     if origin is Annotated:
@@ -283,6 +284,11 @@ def values_of(annotation: Any, limits: list[Any]) -> st.SearchStrategy[Any]:
         return st.lists(values_of(parts[0], [])).map(tuple)
     if origin is tuple:
         return st.tuples(*(values_of(part, []) for part in parts))
+    if origin is dict:
+        free = st.one_of(
+            st.integers(), st.floats(allow_nan=False, allow_infinity=False), st.text("abc"), st.booleans()
+        )
+        return st.dictionaries(st.text("pqr_", min_size=1), free)
     if origin is Literal:
         return st.sampled_from(parts)
     bound = {name: getattr(m, name) for m in limits for name in ("ge", "gt", "le", "lt") if hasattr(m, name)}
@@ -306,6 +312,15 @@ def some(section: type[BaseModel]) -> st.SearchStrategy[Any]:
             cut, st.sampled_from(["stratified", "independent"]),
         )  # fmt: skip
 
+    if section is RateScheduleSettings:
+        moving = st.builds(
+            RateScheduleSettings,
+            shape=st.sampled_from(["linear", "cosine", "step"]),
+            final_rate=st.floats(0.01, 0.9),
+            plateaus=st.integers(2, 9),
+        )
+        return st.one_of(st.just(RateScheduleSettings()), moving)
+
     def value(field: FieldInfo) -> st.SearchStrategy[Any]:
         if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
             return some(field.annotation)
@@ -315,13 +330,16 @@ def some(section: type[BaseModel]) -> st.SearchStrategy[Any]:
     if section is TokenizeSettings:
         one = st.sampled_from([("a", None), (None, "wordpiece"), (None, "bpe")])
         return st.builds(
-            lambda pair, **rest: section(**{**rest, "tokenizer": pair[0], "train_tokenizer": pair[1]}), one, **given
+            lambda pair, **rest: section(
+                **{**rest, "sources": ("x", *rest["sources"]), "tokenizer": pair[0], "train_tokenizer": pair[1],
+                   "pmi_size": rest["pmi_size"] if rest["pmi"] else None}
+            ), one, **given
         )  # fmt: skip
     return st.builds(section, **given)
 
 
 class TestRoundTrip:
-    @pytest.mark.parametrize("section", [PretrainSettings, EvaluateSettings, TokenizeSettings])
+    @pytest.mark.parametrize("section", [PretrainSettings, EvaluateSettings, MasksSettings, TokenizeSettings])
     def test_yaml_gives_equal_settings(self, section: type[Section], tmp_path: Path) -> None:
         path = tmp_path / "config.yaml"
 
@@ -340,7 +358,7 @@ class TestRoundTrip:
         assert list(tree) == list(PretrainSettings.model_fields)
 
         def names(node: dict[str, Any], prefix: str = "") -> list[str]:
-            return [n for k, v in node.items() for n in (names(v, f"{prefix}{k}.") if isinstance(v, dict) else [prefix + k])]  # fmt: skip
+            return [n for k, v in node.items() for n in (names(v, f"{prefix}{k}.") if isinstance(v, dict) and v else [prefix + k])]  # fmt: skip
 
         assert names(tree) == list(setting_names(PretrainSettings))
 
@@ -353,7 +371,7 @@ class TestRoundTrip:
                 and not field.description
             ]
 
-        for section in (PretrainSettings, EvaluateSettings, TokenizeSettings, *(type(v) for _, v in PretrainSettings())):  # fmt: skip
+        for section in (PretrainSettings, EvaluateSettings, MasksSettings, TokenizeSettings, RateScheduleSettings, *(type(v) for _, v in PretrainSettings())):  # fmt: skip
             if issubclass(section, BaseModel):
                 assert not undescribed(section)
 
@@ -375,6 +393,45 @@ def test_one_tokenizer() -> None:
             build(TokenizeSettings, {"sources": ["x"], "out": "y", **wrong})
     with pytest.raises(UserError, match="setting 'store': "):
         build(EvaluateSettings, {"checkpoint": "x"})
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({}, "no text: give SOURCE"),
+        ({"sources": ["x"], "tokenizer": "a", "pmi_size": 9}, "--pmi-size needs --pmi"),
+        ({"pmi": True, "tokenizer": "a"}, "takes no other options"),
+        ({"pmi": True, "lowercase": True}, "takes no other options"),
+    ],
+)
+def test_what_tokenize_needs(given: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        build(TokenizeSettings, {"out": "y", **given})
+    assert build(TokenizeSettings, {"out": "y", "pmi": True, "pmi_size": 9}).sources == ()
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"final_rate": 0.3}, "final_rate needs a shape"),
+        ({"shape": "linear"}, "shape linear needs the final_rate"),
+        ({"shape": "step", "final_rate": 0.3, "plateaus": 1}, "plateaus"),
+    ],
+)
+def test_rate_schedules_that_cannot_be(given: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        build(PretrainSettings, {"masking": {"schedule": given}})
+
+
+def test_options_of_a_strategy_have_names_of_their_own() -> None:
+    tree = parse_assignments(["masking.options.p=0.3", "masking.options.kind=x"], PretrainSettings)
+    assert build(PretrainSettings, tree).masking.options == {"p": 0.3, "kind": "x"}
+    whole = parse_assignments(["masking.options={p: 0.3}"], PretrainSettings)
+    assert build(PretrainSettings, whole).masking.options == {"p": 0.3}
+    with pytest.raises(UserError, match=r"unknown setting 'masking\.optoins\.p'"):
+        parse_assignments(["masking.optoins.p=0.3"], PretrainSettings)
+    with pytest.raises(UserError, match="options"):
+        build(PretrainSettings, parse_assignments(["masking.options=3"], PretrainSettings))
 
 
 def test_no_heavy_library_is_imported() -> None:

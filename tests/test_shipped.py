@@ -1,6 +1,9 @@
 """What a stranger meets first works: the README's code, its options and settings, and the shipped configurations."""
 
+import json
 import re
+import signal
+import sys
 from pathlib import Path
 
 import pytest
@@ -8,6 +11,7 @@ from typer.testing import CliRunner
 
 from fmlm_cli.cli.app import app
 from fmlm_cli.config import PretrainSettings, build, read_yaml, setting_names
+from fmlm_cli.masking import plugins
 from fmlm_cli.recipes import pretrain
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -24,7 +28,29 @@ def test_the_masking_example_of_the_readme_runs() -> None:
     exec(compile(block, "README.md", "exec"), {})
 
 
-@pytest.mark.parametrize("command", ["tokenize", "pretrain", "evaluate"])
+def test_the_strategy_of_ones_own_in_the_readme_works(
+    tiny_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    [block] = [block for block in code_blocks("python") if block.startswith("# block_masking.py")]
+    (tmp_path / "block_masking.py").write_text(block)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(plugins, "_registered", {})
+    handler = signal.getsignal(signal.SIGTERM)
+    for name in ("block_masking:Block", "block"):  # the decorator runs when the module is imported
+        result = CliRunner().invoke(app, ["masks", str(tiny_store), "--masking", name, "--json"])
+        assert result.exit_code == 0, result.output
+        shown = json.loads(result.stdout)
+        for row in shown["rows"]:
+            for number, count in enumerate(row["counts"], start=1):
+                places = [i for i, (masks, m) in enumerate(zip(row["masks"], row["maskable"], strict=True)) if m and number in masks]  # fmt: skip
+                assert len(places) == count
+                between = range(places[0], places[-1])
+                assert all(number in row["masks"][i] or not row["maskable"][i] for i in between)
+    signal.signal(signal.SIGTERM, handler)
+    sys.modules.pop("block_masking")
+
+
+@pytest.mark.parametrize("command", ["tokenize", "masks", "pretrain", "evaluate"])
 def test_options_in_the_readme_exist(command: str) -> None:
     shown = CliRunner().invoke(app, [command, "--help"], env={"COLUMNS": "200", "TERM": "dumb"}).output
     section = README.split(f"### fmlm {command}")[1].split("### fmlm")[0].split("\n## ")[0]
@@ -40,7 +66,8 @@ def test_settings_in_the_readme_exist() -> None:
         name for name in re.findall(r"`([a-z]+\.[a-z_.]+)[`=]", README) if name.split(".")[0] in groups
     }
     assert mentioned
-    assert {name for name in mentioned if name not in names} == set()
+    free = "masking.options."  # a strategy's own names come after it
+    assert {name for name in mentioned if name not in names and not name.startswith(free)} == set()
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.name)

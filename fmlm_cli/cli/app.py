@@ -6,6 +6,7 @@ import typer
 
 from fmlm_cli import __version__
 from fmlm_cli.cli.evaluate import evaluate
+from fmlm_cli.cli.masks import masks
 from fmlm_cli.cli.pretrain import pretrain
 from fmlm_cli.cli.tokenize import tokenize
 
@@ -39,6 +40,7 @@ def _root(
 
 
 app.command()(tokenize)
+app.command()(masks)
 app.command()(pretrain)
 app.command()(evaluate)
 

@@ -13,6 +13,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemaining
 from rich.table import Table
 
 from fmlm_cli import events
+from fmlm_cli.cli.masked_row import masked_row
 
 _FILE_WIDTH = 160
 _PLAIN_SECONDS = 10.0  # between two plain lines about the same piece of work
@@ -35,6 +36,7 @@ class Console:
             events.Caution: lambda event: self._out.print(f"[yellow]note:[/yellow] {escape(event.text)}"),
             events.Table: self._table,
             events.Prediction: self._prediction,
+            events.MaskedRow: self._masked_row,
             events.Progress: self._progress,
             events.Trained: self._trained,
             events.Evaluated: self._evaluated,
@@ -95,6 +97,10 @@ class Console:
             for g, p in event.guesses
         )
         self._out.print(f"      [dim]expected:[/dim] {', '.join(guesses)}")
+
+    def _masked_row(self, event: events.MaskedRow) -> None:
+        self._stop_live()
+        self._out.print(masked_row(event, colours=self._out.color_system is not None), soft_wrap=False)
 
     def _progress(self, event: events.Progress) -> None:
         finished = bool(event.total) and event.done >= event.total

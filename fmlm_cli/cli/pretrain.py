@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from fmlm_cli.cli.running import Debug, Overwrite, Resume, SetOption, command, list_settings
+from fmlm_cli.cli.running import MASKING_HELP, Debug, Overwrite, Resume, SetOption, command, list_settings
 from fmlm_cli.config import PretrainSettings, build, nested, parse_assignments, read_yaml
 
 
@@ -29,7 +29,7 @@ def pretrain(
         str | None,
         typer.Option(
             metavar="STRATEGY",
-            help="random or fully-explored. Default: fully-explored.",
+            help=MASKING_HELP,
             show_default=False,
         ),
     ] = None,

@@ -30,6 +30,11 @@ SetOption = Annotated[
     ),
 ]
 
+MASKING_HELP = (
+    "random, whole-word, span or pmi; fully-explored, fully-explored-word, -span or -pmi; or package.module:object. "
+    "Default: fully-explored."
+)
+
 USER_ERROR, PROGRAM_ERROR = 2, 1
 
 _STOPPED = "stopped by {}; nothing half-written was left, and the same command with --resume goes on"

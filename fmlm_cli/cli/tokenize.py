@@ -13,17 +13,17 @@ def _choice(name: str) -> str:
 
 
 def tokenize(
+    out: Annotated[
+        str, typer.Option("--out", metavar="STORE", help="The store's folder.", show_default=False)
+    ],
     sources: Annotated[
-        list[str],
+        list[str] | None,
         typer.Argument(
             metavar="SOURCE...",
             help=".txt or .jsonl files (also .gz), folders, globs, or python-docs.",
             show_default=False,
         ),
-    ],
-    out: Annotated[
-        str, typer.Option("--out", metavar="STORE", help="The store's folder.", show_default=False)
-    ],
+    ] = None,
     tokenizer: Annotated[
         str | None,
         typer.Option(metavar="FOLDER|vocab.txt|HUB-NAME", help="Use this tokenizer.", show_default=False),
@@ -70,6 +70,16 @@ def tokenize(
         float | None,
         typer.Option(help="Else: share of the documents that becomes it. Default: 0.01.", show_default=False),
     ] = None,
+    pmi: Annotated[
+        bool,
+        typer.Option(
+            "--pmi", help="Also find collocations, for masking pmi; without SOURCE: of the store there is."
+        ),
+    ] = False,
+    pmi_size: Annotated[
+        int | None,
+        typer.Option(help="Collocations to keep. Default: enough for half the words.", show_default=False),
+    ] = None,
     overwrite: Overwrite = False,
     resume: Resume = False,
     debug: Debug = False,
@@ -91,6 +101,8 @@ def tokenize(
             "on_bad_text": on_bad_text,
             "valid": valid,
             "valid_fraction": valid_fraction,
+            "pmi": pmi,
+            "pmi_size": pmi_size,
         }
         settings = build(
             TokenizeSettings, {name: value for name, value in given.items() if value is not None}

@@ -10,10 +10,19 @@ from fmlm_cli.config.layers import (
     setting_names,
     to_yaml,
 )
-from fmlm_cli.config.schema import EvaluateSettings, PretrainSettings, Section, TokenizeSettings
+from fmlm_cli.config.schema import (
+    EvaluateSettings,
+    MaskingSettings,
+    MasksSettings,
+    PretrainSettings,
+    Section,
+    TokenizeSettings,
+)
 
 __all__ = [
     "EvaluateSettings",
+    "MaskingSettings",
+    "MasksSettings",
     "PretrainSettings",
     "Section",
     "TokenizeSettings",

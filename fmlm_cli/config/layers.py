@@ -6,7 +6,7 @@ the nearest known one, and with the line where they stand.
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar, get_args
+from typing import Any, TypeVar, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -45,6 +45,14 @@ def describe_settings(section: type[BaseModel], prefix: str = "") -> Iterator[tu
             yield prefix + name, default, field.description or ""
 
 
+def _is_mapping(section: type[BaseModel], dotted: str) -> bool:
+    """Whether a setting holds names of the user's own."""
+    *path, last = dotted.split(".")
+    for part in path:
+        section = section.model_fields[part].annotation  # type: ignore[assignment]
+    return get_origin(section.model_fields[last].annotation) is dict
+
+
 def nested(flat: Mapping[str, Any]) -> dict[str, Any]:
     """`{"a.b": 1}` as `{"a": {"b": 1}}`; values that are None are left out."""
     tree: dict[str, Any] = {}
@@ -62,11 +70,13 @@ def parse_assignments(assignments: Sequence[str], section: type[Section]) -> dic
     """`["a.b=c"]`, as given to --set, as a tree; values are read as YAML."""
     tree: dict[str, Any] = {}
     names = set(setting_names(section))
+    free_names = {name for name in names if _is_mapping(section, name)}
     for assignment in assignments:
         name, equals, text = assignment.partition("=")
         if not equals:
             raise UserError(f"--set {assignment}: write it as --set name=value")
-        if name not in names and not any(known.startswith(f"{name}.") for known in names):
+        free = name.rpartition(".")[0] in free_names  # such as masking.options.p
+        if not free and name not in names and not any(known.startswith(f"{name}.") for known in names):
             raise _unknown(name, f"--set {assignment}", section)
         try:
             value = yaml.load(text, Loader=_Loader)

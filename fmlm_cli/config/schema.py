@@ -4,13 +4,15 @@ A value that is None is decided later, from the data or the model, and is writte
 as what it became.
 """
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 Count = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Seed = Annotated[int, Field(ge=0, lt=2**63)]
+Packing = Literal["documents", "concat", "none"]
 
 
 class Section(BaseModel):
@@ -23,7 +25,7 @@ class DataSettings(Section):
     """Which tokens, and how they become rows."""
 
     store: str | None = Field(None, description="folder made by `fmlm tokenize`")
-    packing: Literal["documents", "concat", "none"] = Field(
+    packing: Packing = Field(
         "documents",
         description="documents share rows without seeing each other | continuous text | one to a row",
     )
@@ -62,19 +64,55 @@ class CorruptionSettings(Section):
         return self
 
 
+class RateScheduleSettings(Section):
+    """A mask rate that changes over training."""
+
+    shape: Literal["constant", "linear", "cosine", "step"] = Field(
+        "constant", description="how the mask rate goes from masking.rate to final_rate"
+    )
+    final_rate: Positive | None = Field(
+        None, description="rate at the end; full exploration: the nearest 1/K, changed between cycles"
+    )
+    plateaus: Annotated[int, Field(ge=2)] = Field(2, description="of the shape step: rates held in turn")
+
+    @model_validator(mode="after")
+    def _both_or_none(self) -> "RateScheduleSettings":
+        if (self.shape == "constant") != (self.final_rate is None):
+            raise ValueError(
+                "final_rate needs a shape: linear, cosine or step"
+                if self.shape == "constant"
+                else f"shape {self.shape} needs the final_rate to go to"
+            )
+        return self
+
+
 class MaskingSettings(Section):
     """Which tokens are predicted when."""
 
-    strategy: str = Field("fully-explored", description="random | fully-explored")
-    segments: Count | None = Field(None, description="K: masks that together cover a sequence; default 7")
+    strategy: str = Field(
+        "fully-explored",
+        description="random, whole-word, span, pmi, fully-explored, fully-explored-word, -span or -pmi, or package.module:object",
+    )
+    segments: Count | None = Field(
+        None, description="K: masks that together cover a sequence, so the rate is 1/K; default 7"
+    )
     rate: Positive | None = Field(None, description="share of tokens in a mask; default 1/segments")
     scope: Literal["epoch", "batch"] | None = Field(
-        None, description="fully-explored: one segment a pass over the data (default) | all K in one step"
+        None, description="full exploration: one segment a pass over the data (default) | all K in one step"
     )
     masks_per_sequence: Count | None = Field(
-        None, description="random: masks of one sequence in one step (default 1)"
+        None, description="random exploration: masks of one sequence in one step (default 1)"
+    )
+    count: Literal["exact", "bernoulli"] = Field(
+        "exact",
+        description="random exploration: rate * n tokens in each mask | every unit masked with probability rate",
+    )
+    options: dict[str, Any] = Field(
+        {},
+        description="what only this strategy has; span: p (0.2) and longest (10), its lengths' distribution",
     )
     corruption: CorruptionSettings = CorruptionSettings()
+    schedule: RateScheduleSettings = RateScheduleSettings()
 
 
 class BatchSettings(Section):
@@ -135,7 +173,7 @@ class PretrainSettings(Section):
     """`fmlm pretrain`."""
 
     out: str | None = Field(None, description="the run's folder")
-    seed: Annotated[int, Field(ge=0, lt=2**63)] = Field(0, description="weights, order, masks and dropout")
+    seed: Seed = Field(0, description="weights, order, masks and dropout")
     sequence_length: Count | None = Field(
         None, description="positions in a row; default 128, or the model's limit"
     )
@@ -162,19 +200,31 @@ class EvaluateSettings(Section):
     sequence_length: Count | None = Field(
         None, description="default: the run's own, else 128 or the model's limit"
     )
-    packing: Literal["documents", "concat", "none"] | None = Field(
-        None, description="default: the run's own, else documents"
-    )
+    packing: Packing | None = Field(None, description="default: the run's own, else documents")
     max_rows: Count | None = Field(512, description="a fixed subset of the validation rows; null: all")
     batch_size: Count = Field(32, description="rows forwarded at once")
     device: str = Field("auto", description="auto | cpu | cuda | cuda:N | mps")
     precision: Literal["auto", "float32", "bfloat16"] = Field("auto", description="as for pretrain")
 
 
+class MasksSettings(Section):
+    """`fmlm masks`."""
+
+    store: str = Field(description="folder made by `fmlm tokenize`")
+    masking: MaskingSettings = MaskingSettings()
+    rows: Count = Field(3, description="rows to show")
+    epochs: Count | None = Field(None, description="passes to look at; default: a cycle, or 7")
+    seed: Seed = Field(0, description="which rows, and their masks")
+    split: Literal["train", "validation"] = Field("train", description="which split")
+    sequence_length: Count = Field(128, description="positions in a row")
+    packing: Packing = Field("documents", description="as for pretrain")
+    sample: Count = Field(512, description="rows that the figures are taken from, at most")
+
+
 class TokenizeSettings(Section):
     """`fmlm tokenize`."""
 
-    sources: tuple[str, ...] = Field(description="files, folders, globs, or python-docs")
+    sources: tuple[str, ...] = Field((), description="files, folders, globs, or python-docs")
     out: str = Field(description="the store's folder")
     documents: Literal["auto", "blank-line", "line", "file"] = Field(
         "auto", description="what a document is in .txt"
@@ -191,9 +241,28 @@ class TokenizeSettings(Section):
     valid_fraction: Annotated[float, Field(ge=0, lt=1)] = Field(
         0.01, description="else: share of the documents, chosen by their contents; at least one"
     )
+    pmi: bool = Field(False, description="find collocations, for masking pmi and fully-explored-pmi")
+    pmi_size: Count | None = Field(
+        None, description="collocations to keep; default: enough for half the words"
+    )
+
+    @model_validator(mode="after")
+    def _sources_or_store(self) -> "TokenizeSettings":
+        if not self.sources and not self.pmi:
+            raise ValueError("no text: give SOURCE, files, folders, globs or python-docs")
+        if self.pmi_size is not None and not self.pmi:
+            raise ValueError("--pmi-size needs --pmi")
+        others = self.model_fields_set - {"out", "sources", "pmi", "pmi_size"}
+        if not self.sources and any(getattr(self, name) for name in others):
+            raise ValueError(
+                "without SOURCE, --pmi works on the store that --out names, and takes no other options"
+            )
+        return self
 
     @model_validator(mode="after")
     def _one_tokenizer(self) -> "TokenizeSettings":
+        if not self.sources:
+            return self
         if (self.tokenizer is None) == (self.train_tokenizer is None):
             raise ValueError(
                 "say which tokenizer: --tokenizer FOLDER|vocab.txt|HUB-NAME, or --train-tokenizer wordpiece|bpe"

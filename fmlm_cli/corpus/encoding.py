@@ -11,6 +11,8 @@ import numpy.typing as npt
 from tokenizers import Tokenizer
 from transformers import PreTrainedTokenizerFast
 
+from fmlm_cli.corpus.words import words_by_themselves
+
 PIECE = 32_768  # characters; a piece of a long text is at least this long and at most twice
 _BATCH = 64 * PIECE  # characters that go to the Rust threads at a time: bounds the memory of their answers
 
@@ -112,6 +114,7 @@ class Encoder:
         self._backend = _literal(plain_pipeline(tokenizer))
         self._piece_length = piece_length
         self._cuts = _cuts_safely(self._backend)
+        self._alone = words_by_themselves(tokenizer.backend_tokenizer)
 
     def __call__(self, texts: Sequence[str]) -> Encoded:
         """Encode each text; an empty one gives empty arrays. Half characters (lone surrogates) become "?"."""
@@ -141,7 +144,8 @@ class Encoder:
             ids = np.array(encoding.ids, dtype=np.uint32)
             words = np.array(encoding.word_ids, dtype=np.float64)  # None becomes NaN, which differs from all
             starts = np.ones(len(ids), dtype=np.bool_)
-            starts[1:] = words[1:] != words[:-1]
+            alone = self._alone[ids]
+            starts[1:] = (words[1:] != words[:-1]) | alone[1:] | alone[:-1]
             yield ids, starts
 
 

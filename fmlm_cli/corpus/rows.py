@@ -21,7 +21,8 @@ class Rows:
 
     `input_ids`: int64, padded. `position_ids`: int64, counted from 0 in each document (packing documents) or
     each row. `segments`: int64, 0 for padding, 1, 2, ... for the parts of a row that see only themselves.
-    `word_starts`, `maskable`: bool; special tokens, unknown tokens and padding are not maskable.
+    `word_starts`, `maskable`: bool; special tokens, unknown tokens and padding are not maskable. `word_starts` is
+    None where the store does not know them; where a document (or a part of one) begins, a word does too.
     `row_ids`: int64[rows], the rows' identities, which their masks depend on. `numbers`: int64[rows], the rows'
     numbers within their split, for messages.
     """
@@ -29,10 +30,22 @@ class Rows:
     input_ids: Int64s
     position_ids: Int64s
     segments: Int64s
-    word_starts: npt.NDArray[np.bool_]
+    word_starts: npt.NDArray[np.bool_] | None
     maskable: npt.NDArray[np.bool_]
     row_ids: Int64s
     numbers: Int64s
+
+    def take(self, index: Int64s) -> "Rows":
+        """Some of the rows."""
+        return Rows(
+            self.input_ids[index],
+            self.position_ids[index],
+            self.segments[index],
+            None if self.word_starts is None else self.word_starts[index],
+            self.maskable[index],
+            self.row_ids[index],
+            self.numbers[index],
+        )
 
 
 class RowReader:
@@ -61,8 +74,8 @@ class RowReader:
                 f"sequence_length {sequence_length} leaves no room for text beside {self.frame.size} special tokens"
             )
         self.plan: Plan = plan_rows(self._split.lengths, packing, sequence_length, self.frame)
-        self._never_masked = np.zeros(store.vocabulary, np.bool_)
-        self._never_masked[list(self._special.never_masked)] = True
+        self._maskable = np.ones(store.vocabulary, np.bool_)
+        self._maskable[list(self._special.never_masked)] = False
         self._rows = min(len(self.plan), max_rows or len(self.plan))
 
     def __len__(self) -> int:
@@ -91,21 +104,22 @@ class RowReader:
     def _fill(self, layout: "_Layout") -> Rows:
         shape = (len(layout.number), self.sequence_length)
         input_ids = np.full(shape, self._special.pad, np.int64)
-        word_starts = np.zeros(shape, np.bool_)
+        word_starts = np.zeros(shape, np.bool_) if self._split.has_word_starts else None
         spans = layout.spans
-        at = np.repeat(layout.row * self.sequence_length + layout.column, spans.length) + spans.within
-        input_ids.ravel()[at], word_starts.ravel()[at] = self._split.read(spans)
+        first = layout.row * self.sequence_length + layout.column
+        at = spans.spread(first)
+        input_ids.ravel()[at], starts = self._split.read(spans)
+        if word_starts is not None:
+            word_starts.ravel()[at] = starts
+            word_starts.ravel()[first[spans.length > 0]] = True
         frame = self._frame_rows if self.plan.packing == "concat" else self._frame_stretches
         segment, covered = frame(input_ids, layout)
         segments = np.zeros(shape, np.int64)
         position_ids = np.zeros(shape, np.int64)
-        at = (
-            np.repeat(covered.document * self.sequence_length + covered.start, covered.length)
-            + covered.within
-        )
+        at = covered.spread(covered.document * self.sequence_length + covered.start)
         segments.ravel()[at] = np.repeat(segment, covered.length)
         position_ids.ravel()[at] = covered.within
-        maskable = ~self._never_masked[input_ids] & (segments > 0)
+        maskable = self._maskable.take(input_ids) & (segments > 0)
         row_ids = keys.derive(self._identity, layout.number).view(np.int64)
         return Rows(input_ids, position_ids, segments, word_starts, maskable, row_ids, layout.number)
 

@@ -3,6 +3,7 @@
     STORE/
       manifest.json          counts, hashes, the tokenizer's fingerprint, what was asked for
       token_counts.npy       uint64[vocabulary]: how often each id occurs in the training split
+      collocations-HASH.arrow  if asked for: words that belong together in the training split (PMI-masking)
       tokenizer/             the tokenizer, as Hugging Face saves it
       dataset_dict.json      makes the folder readable with `datasets.load_from_disk(STORE)`
       train/, validation/    Arrow stream files, one record a document:
@@ -30,7 +31,7 @@ from fmlm_cli import keys, storage
 from fmlm_cli.corpus import tokenizers
 from fmlm_cli.errors import UserError
 
-FORMAT = 1
+FORMAT = 2
 SPLITS = ("train", "validation")
 TOKEN_COUNTS = "token_counts.npy"
 TOKENIZER = "tokenizer"
@@ -50,15 +51,34 @@ class Spans:
     length: npt.NDArray[np.int64]
 
     @cached_property
+    def _before(self) -> npt.NDArray[np.int64]:
+        """Tokens of all spans before each."""
+        return np.cumsum(self.length) - self.length
+
+    @cached_property
+    def total(self) -> int:
+        """Tokens of all spans."""
+        return int(self.length.sum())
+
+    @cached_property
     def within(self) -> npt.NDArray[np.int64]:
-        """For every token of every span in turn, its offset within its span. int64[total]."""
-        ends = np.cumsum(self.length)
-        total = int(ends[-1]) if len(ends) else 0
-        return np.arange(total) - np.repeat(ends - self.length, self.length)
+        """For every token of every span in turn, its offset within its span. int64[total]"""
+        return self.spread(np.zeros_like(self.length))
+
+    def spread(self, first: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        """For every token of every span in turn, its offset within its span plus `first` of its span. int64[total]."""
+        every = np.repeat(first - self._before, self.length)
+        every += np.arange(self.total)
+        return every
 
 
 class Split:
-    """One split of a store, mapped into memory. `lengths`: int64[documents], in tokens."""
+    """One split of a store, mapped into memory. `lengths`: int64[documents], in tokens.
+
+    `has_word_starts`: whether it says where words begin; one that was made by other hands may not.
+    """
+
+    has_word_starts = True
 
     def __init__(self, folder: Path, files: list[str], dtype: np.dtype[Any]) -> None:
         self._dtype = dtype
@@ -82,32 +102,34 @@ class Split:
         self._bytes.append(np.frombuffer(buffer, np.uint8))
         lengths, tokens, starts = [np.empty(0, np.int64)], [np.empty(0, np.int64)], [np.empty(0, np.int64)]
         for batch in pa.ipc.open_stream(buffer):
-            ids, words = batch.column("input_ids"), batch.column("word_starts")
+            ids = batch.column("input_ids")
             offsets = ids.offsets.to_numpy().astype(np.int64)
-            word_offsets = words.offsets.to_numpy().astype(np.int64)
             lengths.append(np.diff(offsets))
-            if len(ids.values):
-                at = ids.values.buffers()[1].address - buffer.address
-                bits_at = words.values.buffers()[1].address - buffer.address
-            else:
-                at = bits_at = 0
+            at = ids.values.buffers()[1].address - buffer.address if len(ids.values) else 0
             tokens.append(at // self._dtype.itemsize + ids.values.offset + offsets[:-1])
-            starts.append(bits_at * 8 + words.values.offset + word_offsets[:-1])
+            self.has_word_starts &= "word_starts" in batch.schema.names
+            if self.has_word_starts:
+                words = batch.column("word_starts")
+                bits_at = words.values.buffers()[1].address - buffer.address if len(words.values) else 0
+                starts.append(bits_at * 8 + words.values.offset + words.offsets.to_numpy()[:-1])
+            else:
+                starts.append(np.zeros(len(ids), np.int64))
         return np.concatenate(lengths), np.concatenate(tokens), np.concatenate(starts)
 
     def read(self, spans: Spans) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
-        """Token ids (int64[total]) and word starts (bool[total]) of the spans, one after the other."""
-        ids = np.empty(len(spans.within), np.int64)
-        words = np.empty(len(spans.within), np.bool_)
-        tokens = np.repeat(self._token_index[spans.document] + spans.start, spans.length) + spans.within
-        bits = np.repeat(self._bit_index[spans.document] + spans.start, spans.length) + spans.within
-        files = self._file[spans.document]
-        for number in np.unique(files):  # files hold up to 512 MB: few are touched by one batch
+        """Token ids (int64[total]) and word starts (bool[total]; without any, all False) of the spans in turn."""
+        ids = np.empty(spans.total, np.int64)
+        words = np.zeros(spans.total, np.bool_)
+        tokens = spans.spread(self._token_index[spans.document] + spans.start)
+        bits = spans.spread(self._bit_index[spans.document] + spans.start)
+        files = self._file[spans.document] if len(self._bytes) > 1 else np.zeros(1, np.int64)
+        for number in np.unique(files) if len(files) > 1 else files:  # of up to 512 MB: a batch touches few
             here = slice(None) if len(self._bytes) == 1 else np.repeat(files == number, spans.length)
             raw = self._bytes[number]
             whole = raw[: raw.size // self._dtype.itemsize * self._dtype.itemsize].view(self._dtype)
             ids[here] = whole[tokens[here]]
-            words[here] = (raw[bits[here] >> 3] >> (bits[here] & 7).astype(np.uint8)) & 1
+            if self.has_word_starts:
+                words[here] = (raw[bits[here] >> 3] >> (bits[here] & 7).astype(np.uint8)) & 1
         return ids, words
 
     def documents(self) -> Iterator[tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]]:
@@ -132,7 +154,7 @@ class TokenStore:
         root = Path(root)
         store = cls(root, read_manifest(root))
         store._check_sizes()
-        store._check_hashes(verify)
+        store.verify(verify)
         return store
 
     @property
@@ -180,6 +202,12 @@ class TokenStore:
         """How often each id occurs in the training split. uint64[vocabulary]."""
         return np.asarray(np.load(self.root / TOKEN_COUNTS, allow_pickle=False))
 
+    @property
+    def collocations(self) -> Path | None:
+        """The file of the training split's collocations; None if they were not asked for."""
+        found = self.manifest.get("collocations")
+        return self.root / found["name"] if found else None
+
     def has(self, split: str) -> bool:
         """Whether the split holds any document."""
         return bool(self.manifest["splits"][split]["documents"])
@@ -191,6 +219,8 @@ class TokenStore:
 
     def _files(self, splits: Sequence[str]) -> Iterator[tuple[Path, Mapping[str, Any]]]:
         yield self.root / TOKEN_COUNTS, self.manifest["token_counts"]
+        if self.collocations is not None:
+            yield self.collocations, self.manifest["collocations"]
         for split in splits:
             for file in self.manifest["splits"][split]["files"]:
                 yield self.root / split / file["name"], file
@@ -204,7 +234,8 @@ class TokenStore:
                 )
                 raise UserError(f"damaged store: {path} {found}; tokenize the corpus again (--overwrite)")
 
-    def _check_hashes(self, splits: Sequence[str]) -> None:
+    def verify(self, splits: Sequence[str]) -> None:
+        """Compare the hashes of these splits' files. Raises `UserError` for one that has changed."""
         paths, expected = zip(*self._files(splits), strict=True)
         with ThreadPoolExecutor() as pool:
             for path, wanted, found in zip(

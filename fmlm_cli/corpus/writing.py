@@ -14,6 +14,7 @@ from transformers import PreTrainedTokenizerFast
 
 from fmlm_cli import __version__, storage
 from fmlm_cli.corpus import store, tokenizers
+from fmlm_cli.corpus.collocations import Mined, write_collocations
 from fmlm_cli.corpus.encoding import Encoder
 
 _BATCH_TOKENS = 1 << 21  # tokens gathered before they are written as one record batch
@@ -234,3 +235,25 @@ class StoreWriter:
         manifest["sha256"] = store.seal(manifest)
         storage.write_json(self._folder / storage.MANIFEST, manifest)
         return manifest
+
+
+def add_collocations(of: store.TokenStore, mined: Mined, *, asked: int | None) -> None:
+    """Put collocations into a complete store, in place of older ones; `asked`: how many were asked for.
+
+    Their file has a name of its own, so that until the manifest names it the store is what it was.
+    """
+    with storage.clear_disk_errors(of.root):
+        temporary = of.root / ".collocations.partial"
+        try:
+            write_collocations(temporary, mined)
+            content = storage.sha256_of_file(temporary)
+            path = temporary.replace(of.root / f"collocations-{content[:16]}.arrow")
+        finally:
+            temporary.unlink(missing_ok=True)
+        facts = {"kept": len(mined.hashes), "covered": mined.covered, "undercount": mined.undercount}
+        manifest = {**of.manifest, "collocations": {**_describe(path), "asked": asked, **facts}}
+        manifest["sha256"] = store.seal(manifest)
+        storage.write_json(of.root / storage.MANIFEST, manifest)
+        for old in of.root.glob("collocations-*.arrow"):
+            if old != path:
+                old.unlink()

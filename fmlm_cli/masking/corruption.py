@@ -4,16 +4,14 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-import numpy.typing as npt
 
 from fmlm_cli import keys
-from fmlm_cli.masking.exploration import shuffled
-
-Int64s = npt.NDArray[np.int64]
+from fmlm_cli.masking.units import Bools, Int64s, UInt64s
 
 IGNORED = -100  # label of a position that is not predicted, as torch and transformers have it
 
-_KIND, _TOKEN, _SHARES = 0xC0, 0xC1, np.uint64(1 << 41)
+_BORDERS = np.uint64(1 << 41)  # index of the draw that rounds a mask's shares, beyond those of all positions
+_HALF = np.uint64(32)
 
 
 @dataclass(frozen=True)
@@ -30,46 +28,39 @@ class Corruption:
     draw: Literal["stratified", "independent"] = "stratified"
 
     def __call__(
-        self,
-        input_ids: Int64s,
-        masks: npt.NDArray[np.bool_],
-        key: npt.NDArray[np.uint64],
-        *,
-        mask_id: int,
-        ordinary_ids: Int64s,
+        self, input_ids: Int64s, masks: Bools, key: UInt64s, *, mask_id: int, ordinary_ids: Int64s
     ) -> Int64s:
         """Corrupted ids, int64[n, length], of rows `input_ids` int64[n, length] under `masks` bool[n, length].
 
         `key`: uint64[n]. `ordinary_ids`: the ids that random replacements are drawn from.
         """
-        to_mask, to_replace = self._kinds(masks, key)
-        corrupted = np.where(to_mask, mask_id, input_ids)
-        row, column = np.nonzero(to_replace)
-        draws = keys.bits(keys.derive(key[row], _TOKEN), column)
-        corrupted[row, column] = ordinary_ids[keys.below(draws, len(ordinary_ids))]
+        at = np.flatnonzero(masks)
+        row, column = np.divmod(at, masks.shape[1])
+        draws = keys.bits(key[row], column)  # the upper half decides the kind, the lower half the token
+        if self.draw == "stratified":
+            order, to_mask, to_replace = self._stratified(row, draws, key)
+            at, draws = at[order], draws[order]
+        else:
+            share = keys.uniform(draws & ~np.uint64(0xFFFFFFFF))
+            to_mask, to_replace = share < self.mask, (share >= self.mask) & (share < self.mask + self.random)
+        corrupted = input_ids.copy()
+        corrupted.ravel()[at[to_mask]] = mask_id
+        tokens = keys.below(draws[to_replace] << _HALF, len(ordinary_ids))
+        corrupted.ravel()[at[to_replace]] = ordinary_ids[tokens]
         return corrupted
 
-    def _kinds(
-        self, masks: npt.NDArray[np.bool_], key: npt.NDArray[np.uint64]
-    ) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
-        """Where [MASK] goes, and where a random token: bool[n, length] each."""
-        kind_key = keys.derive(key, _KIND)
-        if self.draw == "independent":
-            draw = keys.uniform(keys.bits(kind_key[:, None], np.arange(masks.shape[1])))
-            to_mask = masks & (draw < self.mask)
-            return to_mask, masks & ~to_mask & (draw < self.mask + self.random)
-        positions, count = shuffled(masks, kind_key)
+    def _stratified(self, row: Int64s, draws: UInt64s, key: UInt64s) -> tuple[Int64s, Bools, Bools]:
+        """A random order of the masked positions within each row, and which of them, so ordered, get what."""
+        # Stable: what two alike draws come to must not depend on the rest of the batch.
+        order = np.argsort((row.view(np.uint64) << _HALF) | (draws >> _HALF), kind="stable")
+        count = np.bincount(row, minlength=len(key))
         # One uniform draw rounds both borders: every share's count is its mean rounded down or up (systematic
         # sampling, Madow 1949).
-        draw = keys.uniform(keys.bits(kind_key, _SHARES))
-        first = np.floor(self.mask * count + draw)[:, None]
-        second = np.floor((self.mask + self.random) * count + draw)[:, None]
-        rank = np.arange(masks.shape[1])
-        to_mask, to_replace = np.zeros_like(masks), np.zeros_like(masks)
-        for kind, chosen in (
-            (to_mask, rank < np.minimum(first, count[:, None])),
-            (to_replace, (rank >= first) & (rank < np.minimum(second, count[:, None]))),
-        ):
-            row, column = np.nonzero(chosen)
-            kind[row, positions[row, column]] = True
-        return to_mask, to_replace
+        draw = keys.uniform(keys.bits(key, _BORDERS))
+        first = np.floor(self.mask * count + draw)
+        second = np.floor((self.mask + self.random) * count + draw)
+        rank = (
+            np.arange(len(row)) - (np.cumsum(count) - count)[row]
+        )  # `row` rises, so ordering leaves it as it is
+        to_mask = rank < first[row]
+        return order, to_mask, ~to_mask & (rank < second[row])

@@ -1,72 +1,104 @@
-"""Strategies: a way of exploring, how many masks a step sees, and how masked tokens are corrupted."""
+"""Strategies: which positions of which row are masked in which epoch, and what stands there instead."""
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import Literal
+from dataclasses import dataclass, field, replace
+from fractions import Fraction
+from typing import Any, Literal
 
 import numpy as np
 
 from fmlm_cli import keys
-from fmlm_cli.errors import UserError, unknown_name
+from fmlm_cli.errors import UserError
 from fmlm_cli.masking.corruption import IGNORED, Corruption
-from fmlm_cli.masking.exploration import Bools, Int64s, partition, random_mask
+from fmlm_cli.masking.exploration import Circle, as_fraction, independent
+from fmlm_cli.masking.units import Bools, Collocations, Int64s, UInt64s, Unit
 
-DEFAULT_SEGMENTS = 7  # 1/7 = 14.3 %, the nearest to BERT's 15 %
+_LEAST_RATE = 1e-9  # anything below masks nothing in any row
+RATE_TOLERANCE = 0.1  # how far, as a share of itself, a rate may be from the 1/K that stands for it
 
-_MASK, _SEGMENT, _CORRUPT = 0x3A5C, 0x5E67, 0xC0DE  # streams of the hash: one for each kind of choice
+_MASK, _CORRUPT = 0x3A5C, 0xC0DE  # streams of the hash: one for each kind of choice
+_UNIT = np.uint64(0x9AF39A1B6E1C2D57)  # turns a mask's key into that of its units: a stream far from its own
+
+
+@dataclass(frozen=True)
+class StrategySettings:
+    """What a strategy is asked to be; None leaves it the choice. `options` are settings that it alone has."""
+
+    name: str
+    rate: float
+    scope: Literal["epoch", "batch"] | None = None
+    masks_per_sequence: int | None = None
+    count: Literal["exact", "bernoulli"] = "exact"
+    corruption: Corruption = field(default_factory=Corruption)
+    collocations: Collocations | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+Factory = Callable[[StrategySettings], "Strategy"]
 
 
 @dataclass(frozen=True)
 class Strategy:
-    """Which positions of a row are masked in which epoch.
+    """Base of all strategies. One of your own has to define `masks`, and may define `description`.
 
-    `exploration` random: `masks_per_sequence` independent masks of `rate`. `exploration` full: K = `segments`
-    disjoint masks that cover the row, all in one step (`scope` batch) or one in each of K epochs (`scope`
-    epoch, with a fresh partition every K epochs).
+    A strategy has no state: what it masks depends on its settings and on the arguments of `masks` alone.
     """
 
-    name: str
-    exploration: Literal["random", "full"]
-    segments: int
-    rate: float
-    scope: Literal["batch", "epoch"] = "epoch"
-    masks_per_sequence: int = 1
-    corruption: Corruption = field(default_factory=Corruption)
+    settings: StrategySettings
+
+    @property
+    def understands(self) -> frozenset[str]:
+        """Which of the settings scope and count it obeys: where it does not, they are refused."""
+        return frozenset()
+
+    @property
+    def name(self) -> str:
+        """What it is called on the command line."""
+        return self.settings.name
+
+    @property
+    def rate(self) -> float:
+        """Share of a row's maskable tokens in one mask."""
+        return self.settings.rate
+
+    @property
+    def masks_per_sequence(self) -> int:
+        """Masks of a sequence that share an optimizer step."""
+        return self.settings.masks_per_sequence or 1
+
+    @property
+    def corruption(self) -> Corruption:
+        """What masked positions show."""
+        return self.settings.corruption
+
+    @property
+    def cycle(self) -> int:
+        """Over how many passes the masks of a sequence are made for each other; 1 if each pass is by itself."""
+        return 1
 
     @property
     def description(self) -> str:
         """In words: what is masked when."""
-        if self.exploration == "full":
-            way = "all in one step" if self.scope == "batch" else "one in each pass over the data"
-            return f"fully explored: {self.segments} segments of {self.rate:.1%}, {way} (scope {self.scope})"
-        number = (
-            f", {self.masks_per_sequence} masks of a sequence in one step"
-            if self.masks_per_sequence > 1
-            else ""
-        )
-        return f"random, {self.rate:.1%} of the tokens{number}"
+        several = f", {self.masks_per_sequence} masks of a sequence in one step"
+        return f"{self.name}, {self.rate:.1%} of the tokens{several * (self.masks_per_sequence > 1)}"
 
-    def masks(self, maskable: Bools, row_ids: Int64s, epoch: int | Int64s = 0, seed: int = 0) -> Bools:
+    def masks(
+        self,
+        maskable: Bools,
+        word_starts: Bools | None,
+        row_ids: Int64s,
+        epoch: int | Int64s = 0,
+        seed: int = 0,
+        input_ids: Int64s | None = None,
+    ) -> Bools:
         """The masks of rows in an epoch: bool[rows, masks_per_sequence, length].
 
-        `maskable`: bool[rows, length]. `row_ids`: int64[rows], the rows' identities. `epoch`: how often a row
-        was drawn before, one number or int64[rows]. Depends on nothing else.
+        `maskable`, `word_starts`: bool[rows, length]. `row_ids`: int64[rows], the rows' identities. `epoch`: how
+        often a row was drawn before, one number or int64[rows]. `input_ids`: int64[rows, length]. Must be a pure
+        function of these, row by row: not of the batch, nor of what was asked before.
         """
-        epoch = np.broadcast_to(np.asarray(epoch, np.int64), row_ids.shape)
-        if self.exploration == "random":
-            number = np.arange(self.masks_per_sequence)
-            key = keys.derive(seed, _MASK, row_ids[:, None], epoch[:, None], number)
-            each = np.repeat(maskable, self.masks_per_sequence, axis=0)
-            return random_mask(each, key.ravel(), self.rate).reshape(*key.shape, maskable.shape[1])
-        if self.scope == "batch":
-            segment = partition(maskable, keys.derive(seed, _MASK, row_ids, epoch), self.segments)
-            return np.asarray(segment[:, None, :] == np.arange(self.segments)[:, None])
-        segment = partition(
-            maskable, keys.derive(seed, _MASK, row_ids, epoch // self.segments), self.segments
-        )
-        turn = (epoch + keys.below(keys.derive(seed, _SEGMENT, row_ids), self.segments)) % self.segments
-        return (segment == turn[:, None])[:, None, :]
+        raise NotImplementedError
 
     def corrupt(
         self,
@@ -85,91 +117,197 @@ class Strategy:
         original id where masked and -100 elsewhere. Random replacements come uniformly from `ordinary_ids`.
         """
         number, length = masks.shape[1:]
-        epoch = np.broadcast_to(np.asarray(epoch, np.int64), row_ids.shape)
-        key = keys.derive(seed, _CORRUPT, row_ids[:, None], epoch[:, None], np.arange(number)).ravel()
+        key = _mask_keys(keys.derive(seed, _CORRUPT, epoch, row_ids), number)
         each, flat = np.repeat(input_ids, number, axis=0), masks.reshape(-1, length)
         corrupted = self.corruption(each, flat, key, mask_id=mask_id, ordinary_ids=ordinary_ids)
         labels = np.where(flat, each, IGNORED)
         return corrupted.reshape(masks.shape), labels.reshape(masks.shape)
 
-    def most_masked(self, length: int) -> int:
-        """The largest number of positions that a mask of a row of this length can have."""
-        return min(length, math.ceil(self.rate * length - 1e-9))
+
+def _mask_keys(key: UInt64s, number: int) -> UInt64s:
+    """Keys of `number` masks of each row from the rows' keys, a row's masks next to each other."""
+    return key if number == 1 else keys.bits(key[:, None], np.arange(number)).ravel()
 
 
-def _segments_and_rate(segments: int | None, rate: float | None, *, whole: bool) -> tuple[int, float]:
-    """K and the mask rate, of which one gives the other. `whole`: the rate must be exactly 1/K."""
-    if rate is not None and not 0 < rate < 1:
-        raise UserError(f"masking.rate must lie between 0 and 1, not {rate:g}")
-    if segments is not None and segments < 2:
-        raise UserError(f"masking.segments must be at least 2, not {segments}")
-    if rate is None:
-        segments = segments or DEFAULT_SEGMENTS
-        return segments, 1 / segments
-    possible = max(
-        2, min((math.floor(1 / rate), math.ceil(1 / rate)), key=lambda k: abs(1 / max(k, 1) - rate))
-    )
-    if not whole:
-        return segments or possible, rate
-    if segments is not None and segments != possible:
-        raise UserError(
-            f"masking.rate {rate:g} and masking.segments {segments} contradict each other: with full exploration the rate is "
-            f"1/segments; give one of them, or rate {1 / segments:.4g} or segments {possible}"
-        )
-    if abs(rate * possible - 1) > 0.1:
-        raise UserError(
-            f"masking.rate {rate:g} is impossible here: with full exploration it is 1/segments; "
-            f"the nearest is {1 / possible:.4g}, with masking.segments {possible}"
-        )
-    return possible, 1 / possible
+@dataclass(frozen=True)
+class Exploration(Strategy):
+    """Base of the two ways of exploring: masks of whole units of one kind."""
+
+    unit: Unit
+
+    def units(
+        self,
+        maskable: Bools,
+        word_starts: Bools | None,
+        row_ids: Int64s,
+        epoch: int | Int64s = 0,
+        seed: int = 0,
+        input_ids: Int64s | None = None,
+    ) -> Bools:
+        """Where the units begin that each of the masks is made of: bool[rows, masks_per_sequence, length]."""
+        raise NotImplementedError
+
+    def _units(
+        self, maskable: Bools, word_starts: Bools | None, input_ids: Int64s | None, key: UInt64s
+    ) -> Bools:
+        return self.unit(maskable, word_starts, input_ids, key ^ _UNIT)
 
 
-def _random(
-    segments: int | None, rate: float | None, scope: str | None, masks: int | None, corruption: Corruption
-) -> Strategy:
-    if scope == "batch" and masks is None:
-        raise UserError(
-            "masking.scope batch is for full exploration; for K random masks in one step set masking.masks_per_sequence"
-        )
-    segments, rate = _segments_and_rate(segments, rate, whole=False)
-    return Strategy("random", "random", segments, rate, "epoch", masks or 1, corruption)
+@dataclass(frozen=True)
+class RandomExploration(Exploration):
+    """Masks drawn independently: one, or `masks_per_sequence`, for every pass."""
+
+    @property
+    def understands(self) -> frozenset[str]:
+        """See `Strategy.understands`."""
+        return frozenset({"count"})
+
+    @property
+    def description(self) -> str:
+        """In words: what is masked when."""
+        each = ", each unit drawn by itself" if self.settings.count == "bernoulli" else ""
+        return super().description + each
+
+    def masks(
+        self,
+        maskable: Bools,
+        word_starts: Bools | None,
+        row_ids: Int64s,
+        epoch: int | Int64s = 0,
+        seed: int = 0,
+        input_ids: Int64s | None = None,
+    ) -> Bools:
+        """See `Strategy.masks`."""
+        maskable, starts, key = self._each(maskable, word_starts, row_ids, epoch, seed, input_ids)
+        if self.settings.count == "bernoulli":
+            mask = independent(maskable, starts, key, self.rate)
+        else:
+            mask = Circle.of(maskable, starts, key).windows(as_fraction(self.rate))
+        return mask.reshape(len(row_ids), self.masks_per_sequence, maskable.shape[1])
+
+    def units(
+        self,
+        maskable: Bools,
+        word_starts: Bools | None,
+        row_ids: Int64s,
+        epoch: int | Int64s = 0,
+        seed: int = 0,
+        input_ids: Int64s | None = None,
+    ) -> Bools:
+        """See `Exploration.units`."""
+        _, starts, _ = self._each(maskable, word_starts, row_ids, epoch, seed, input_ids)
+        return starts.reshape(len(row_ids), self.masks_per_sequence, maskable.shape[1])
+
+    def _each(
+        self,
+        maskable: Bools,
+        word_starts: Bools | None,
+        row_ids: Int64s,
+        epoch: int | Int64s,
+        seed: int,
+        input_ids: Int64s | None,
+    ) -> tuple[Bools, Bools, UInt64s]:
+        """For every mask, one after the other: what can be masked, where its units begin, and its key."""
+        number = self.masks_per_sequence
+        key = _mask_keys(keys.derive(seed, _MASK, epoch, row_ids), number)
+        if number > 1:
+            maskable = np.repeat(maskable, number, axis=0)
+            word_starts = None if word_starts is None else np.repeat(word_starts, number, axis=0)
+            input_ids = None if input_ids is None else np.repeat(input_ids, number, axis=0)
+        return maskable, self._units(maskable, word_starts, input_ids, key), key
 
 
-def _fully_explored(
-    segments: int | None, rate: float | None, scope: str | None, masks: int | None, corruption: Corruption
-) -> Strategy:
-    segments, rate = _segments_and_rate(segments, rate, whole=True)
-    number = segments if scope == "batch" else 1
-    if masks not in (None, number):
-        raise UserError(
-            f"masking.masks_per_sequence {masks} does not fit fully-explored: scope batch has {segments} (its segments), "
-            f"scope epoch 1"
-        )
-    return Strategy(
-        "fully-explored", "full", segments, rate, "batch" if scope == "batch" else "epoch", number, corruption
-    )
+@dataclass(frozen=True)
+class FullExploration(Exploration):
+    """K masks that do not overlap and together cover the row (Zheng et al. 2020, arXiv 2010.06040).
+
+    Scope batch: all K in one optimizer step. Scope epoch: one in each of K passes, with a fresh partition of the
+    row every K passes. Where on the circle its cuts lie is random, so which of a row's segments comes first, and
+    which take the remainder of n / K, is drawn for every row and cycle.
+    """
+
+    segments: int  # K
+    scope: Literal["epoch", "batch"]
+
+    @property
+    def understands(self) -> frozenset[str]:
+        """See `Strategy.understands`."""
+        return frozenset({"scope"})
+
+    @property
+    def masks_per_sequence(self) -> int:
+        """K with scope batch."""
+        return self.segments if self.scope == "batch" else 1
+
+    @property
+    def cycle(self) -> int:
+        """K passes with scope epoch."""
+        return self.segments if self.scope == "epoch" else 1
+
+    @property
+    def description(self) -> str:
+        """In words: what is masked when."""
+        way = "all in one step" if self.scope == "batch" else "one in each pass over the data"
+        return f"{self.name}: {self.segments} segments of {self.rate:.1%}, {way} (scope {self.scope})"
+
+    def masks(
+        self,
+        maskable: Bools,
+        word_starts: Bools | None,
+        row_ids: Int64s,
+        epoch: int | Int64s = 0,
+        seed: int = 0,
+        input_ids: Int64s | None = None,
+    ) -> Bools:
+        """See `Strategy.masks`."""
+        cycle, turn = divmod(epoch, self.cycle)
+        key = keys.derive(seed, _MASK, cycle, row_ids)
+        circle = Circle.of(maskable, self._units(maskable, word_starts, input_ids, key), key)
+        return circle.windows(Fraction(1, self.segments), self.masks_per_sequence, first=turn)
+
+    def units(
+        self,
+        maskable: Bools,
+        word_starts: Bools | None,
+        row_ids: Int64s,
+        epoch: int | Int64s = 0,
+        seed: int = 0,
+        input_ids: Int64s | None = None,
+    ) -> Bools:
+        """See `Exploration.units`."""
+        key = keys.derive(seed, _MASK, epoch // self.cycle, row_ids)
+        starts = self._units(maskable, word_starts, input_ids, key)
+        return np.repeat(starts[:, None], self.masks_per_sequence, axis=1)
 
 
-STRATEGIES: Mapping[
-    str, Callable[[int | None, float | None, str | None, int | None, Corruption], Strategy]
-] = {"random": _random, "fully-explored": _fully_explored}
+def random_exploration(unit: Unit) -> Factory:
+    """Makes the strategy that masks such units at random."""
+    return lambda settings: RandomExploration(settings, unit)
 
 
-def get_strategy(
-    name: str,
-    *,
-    segments: int | None = None,
-    rate: float | None = None,
-    scope: Literal["batch", "epoch"] | None = None,
-    masks_per_sequence: int | None = None,
-    corruption: Corruption | None = None,
-) -> Strategy:
-    """A named strategy. Raises `UserError` for an unknown name or settings that do not fit it."""
-    if scope not in (None, "batch", "epoch"):
-        raise unknown_name("masking.scope", scope, ("batch", "epoch"))
-    if masks_per_sequence is not None and masks_per_sequence < 1:
-        raise UserError(f"masking.masks_per_sequence must be at least 1, not {masks_per_sequence}")
-    make = STRATEGIES.get(name)
-    if make is None:
-        raise unknown_name("masking strategy", name, STRATEGIES)
-    return make(segments, rate, scope, masks_per_sequence, corruption or Corruption())
+def full_exploration(unit: Unit) -> Factory:
+    """Makes the strategy that explores such units fully. `UserError` for a rate that is no 1/K."""
+
+    def make(settings: StrategySettings) -> Strategy:
+        segments, scope = nearest_segments(settings.rate), settings.scope or "epoch"
+        if abs(settings.rate * segments - 1) > RATE_TOLERANCE:
+            raise UserError(
+                f"masking.rate {settings.rate:g} is impossible here: with full exploration it is 1/segments; "
+                f"the nearest is {1 / segments:.4g}, with masking.segments {segments}"
+            )
+        number = segments if scope == "batch" else 1
+        if settings.masks_per_sequence not in (None, number):
+            raise UserError(
+                f"masking.masks_per_sequence {settings.masks_per_sequence} does not fit {settings.name}: scope batch has "
+                f"{segments} (its segments), scope epoch 1"
+            )
+        return FullExploration(replace(settings, rate=1 / segments), unit, segments, scope)
+
+    return make
+
+
+def nearest_segments(rate: float) -> int:
+    """The K, at least 2, whose 1/K is nearest to a rate."""
+    exact = 1 / max(rate, _LEAST_RATE)
+    around = (math.floor(exact), math.ceil(exact))
+    return max(2, min(around, key=lambda k: abs(1 / max(k, 1) - rate)))

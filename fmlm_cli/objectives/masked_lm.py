@@ -1,5 +1,6 @@
 """Masked language modelling: rows of tokens -> masked batches -> summed cross-entropy at the masked positions."""
 
+import math
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
@@ -14,6 +15,7 @@ from fmlm_cli.engine.batch import Batch
 from fmlm_cli.masking import Strategy
 from fmlm_cli.masking.corruption import IGNORED
 
+Bools = npt.NDArray[np.bool_]
 Int64s = npt.NDArray[np.int64]
 
 
@@ -22,8 +24,8 @@ class MaskedLanguageModelling:
     """Masks by `strategy` with `seed`; `ordinary_ids` are the ids that random replacements come from.
 
     `unigram_losses`: float32[vocabulary], -log of each id's share in the training tokens, for comparison.
-    `static_shapes`: pad the list of masked positions to its largest possible length, so that a GPU sees the
-    same shapes in every step; padding is ignored by the loss.
+    `static_shapes`: pad the list of masked positions to a length that suits every step, so that a GPU sees the
+    same shapes throughout; padding is ignored by the loss.
     """
 
     strategy: Strategy
@@ -38,8 +40,12 @@ class MaskedLanguageModelling:
 
         A row gives as many masked rows, next to each other, as the strategy has masks in one step.
         """
-        masks = self.strategy.masks(rows.maskable, rows.row_ids, epoch, self.seed)
-        corrupted, labels = self.strategy.corrupt(
+        if isinstance(epoch, np.ndarray) and len(epoch) and (epoch == epoch[0]).all():
+            epoch = int(epoch[0])  # as almost always: a single number is hashed once, not for every row
+        masks = self.strategy.masks(
+            rows.maskable, rows.word_starts, rows.row_ids, epoch, self.seed, rows.input_ids
+        )
+        corrupted, _ = self.strategy.corrupt(
             rows.input_ids,
             masks,
             rows.row_ids,
@@ -49,33 +55,44 @@ class MaskedLanguageModelling:
             ordinary_ids=self.ordinary_ids,
         )
         number, length = masks.shape[1:]
-        row = np.repeat(np.arange(len(rows.numbers)), number)
-        corrupted, labels = corrupted.reshape(-1, length), labels.reshape(-1, length)
-        return [
-            self._batch(rows, row[part], corrupted[part], labels[part])
-            for part in (slice(begin, begin + micro_size) for begin in range(0, len(row), micro_size))
-        ]
+        corrupted, masks = corrupted.reshape(-1, length), masks.reshape(-1, length)
+        batches = []
+        for begin in range(0, len(masks), micro_size):
+            part = slice(begin, begin + micro_size)
+            row = part if number == 1 else np.arange(len(masks))[part] // number
+            batches.append(self._batch(rows, row, corrupted[part], masks[part]))
+        return batches
 
-    def _batch(self, rows: Rows, row: Int64s, corrupted: Int64s, labels: Int64s) -> Batch:
+    def _batch(self, rows: Rows, row: slice | Int64s, corrupted: Int64s, masks: Bools) -> Batch:
+        """`row`: for each masked row, which of `rows` it is."""
         segments = rows.segments[row]
-        masked = np.flatnonzero(labels != IGNORED)
-        targets = labels.ravel()[masked]
+        masked = np.flatnonzero(masks)
+        targets = rows.input_ids[row].ravel().take(masked)
         count = len(masked)
         if self.static_shapes:
-            missing = len(row) * self.strategy.most_masked(labels.shape[1]) - count
+            missing = self._capacity(masks, count) - count
             masked = np.pad(masked, (0, missing))
             targets = np.pad(targets, (0, missing), constant_values=IGNORED)
+        tokens = int(np.count_nonzero(segments))
         alone = bool(segments.max(initial=0) <= 1)
         inputs = {
             "input_ids": torch.from_numpy(corrupted),
             "position_ids": torch.from_numpy(rows.position_ids[row]),
-            "segments": None if alone and segments.all() else torch.from_numpy(segments),
+            "segments": None if alone and tokens == segments.size else torch.from_numpy(segments),
             "masked_index": torch.from_numpy(masked),
             "targets": torch.from_numpy(targets),
             "alone": alone,
         }
-        tokens = int(np.count_nonzero(segments))
-        return Batch(inputs, count, tokens, tuple(rows.numbers[np.unique(row)].tolist()))
+        numbers = dict.fromkeys(rows.numbers[row].tolist())  # each once, in order
+        return Batch(inputs, count, tokens, tuple(numbers))
+
+    def _capacity(self, masks: Bools, count: int) -> int:
+        """Room for the masked positions: what exact counts of single tokens can need, or a multiple of that.
+
+        Longer units, and counts that are drawn, may need more now and then; then a second shape occurs.
+        """
+        whole = len(masks) * math.ceil(self.strategy.rate * masks.shape[1] - 1e-9)
+        return whole * max(1, math.ceil(count / whole))
 
     def _logits(self, model: nn.Module, batch: Batch) -> Tensor:
         inputs = {name: value for name, value in batch.inputs.items() if name != "targets"}

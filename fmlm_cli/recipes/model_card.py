@@ -48,13 +48,13 @@ def _table(rows: dict[str, str]) -> str:
 
 
 def _training(plan: Plan, state: TrainState, where: str) -> dict[str, str]:
-    strategy, corruption = plan.strategy, plan.strategy.corruption
+    corruption = plan.strategy.corruption
     split = plan.store.manifest["splits"]["train"]
     return {
         "data": f"token store `{plan.store.name}`, fingerprint `{plan.store.fingerprint}`",
         "text": f"{split['documents']:,} documents, {split['tokens']:,} tokens",
         **packing_report(plan),
-        "masking": strategy.description,
+        "masking": plan.timetable.description,
         "corruption": f"{corruption.mask:g} mask, {corruption.random:g} random, {corruption.keep:g} kept, {corruption.draw}",
         "steps": f"{state.step:,} of {plan.settings.batch.size} rows",
         "tokens forwarded": f"{state.tokens:,}",

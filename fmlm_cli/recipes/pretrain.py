@@ -1,7 +1,7 @@
 """`fmlm pretrain`: a token store becomes a masked language model."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -89,7 +89,7 @@ def pretrain(
 
 def _describe(plan: Plan, device: torch.device, precision: torch.dtype, emit: Emit) -> None:
     """Say what is about to happen, and what about it may not be what the user wants."""
-    settings, strategy = plan.settings, plan.strategy
+    settings = plan.settings
     counts = parameter_counts(plan.model)
     emit(
         Table(
@@ -98,7 +98,7 @@ def _describe(plan: Plan, device: torch.device, precision: torch.dtype, emit: Em
                 "model": f"{settings.model.name}, {counts['total'] / 1e6:.1f} M parameters ({counts['without_embeddings'] / 1e6:.1f} M without embeddings)",
                 "data": f"{plan.store.root} ({plan.store.fingerprint[:16]}), vocabulary {plan.store.vocabulary:,}",
                 **packing_report(plan),
-                "masking": strategy.description,
+                "masking": plan.timetable.description,
                 "budget": f"{plan.total_steps:,} steps of {settings.batch.size} rows = {_passes(plan)}",
                 "learning rate": f"{settings.optimizer.learning_rate:g}, {settings.optimizer.schedule} decay",
                 "device": f"{_where(device, precision)}, {torch.get_num_threads()} threads",
@@ -112,16 +112,16 @@ def _where(device: torch.device, precision: torch.dtype) -> str:
 
 
 def _passes(plan: Plan) -> str:
-    masks = plan.strategy.masks_per_sequence
+    masks = plan.timetable.masks_per_sequence
     return f"{plan.passes:.2f} passes over the data" + (f", each under {masks} masks" if masks > 1 else "")
 
 
 def cautions(plan: Plan) -> list[str]:
     """What the console and the model card have to say about the limits of this run."""
     found = []
-    if plan.strategy.exploration == "full" and plan.strategy.scope == "epoch" and plan.passes < 2:
+    if plan.strategy.cycle > 1 and plan.passes < 2:
         found.append(
-            f"the budget makes {plan.passes:.2f} passes over the data; below 2, fully-explored masks with scope epoch act "
+            f"the budget makes {plan.passes:.2f} passes over the data; below 2, {plan.strategy.name} masks with scope epoch act "
             f"almost as random ones (fewer rows with data.max_rows, or scope batch, would change that)"
         )
     if not plan.store.has("validation"):
@@ -171,9 +171,13 @@ class _Job:
         number = self.plan.sequences_per_step
         position = (step - 1) * number + np.arange(number)
         index, epoch = self.order.locate(position)
-        return self.objective.prepare(
-            self.plan.reader.read(index), epoch, self.settings.batch.micro_size or 1
-        )
+        rows, progress = self.plan.reader.read(index), (step - 1) / max(1, self.plan.total_steps - 1)
+        batches: list[Batch] = []
+        for chosen, strategy, epochs in self.plan.timetable.at(progress, epoch):
+            part = rows if len(chosen) == len(index) else rows.take(chosen)
+            objective = replace(self.objective, strategy=strategy)
+            batches += objective.prepare(part, epochs, self.settings.batch.micro_size or 1)
+        return batches
 
     def evaluate(self) -> list[dict[str, Any]]:
         """The fields of the evaluation records."""

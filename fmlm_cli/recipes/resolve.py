@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -14,10 +14,12 @@ from fmlm_cli.corpus.rows import RowReader
 from fmlm_cli.corpus.store import SPLITS, TokenStore
 from fmlm_cli.errors import UserError
 from fmlm_cli.events import Caution, Emit
-from fmlm_cli.masking import Corruption, Strategy, get_strategy
+from fmlm_cli.masking import FullExploration, Strategy
+from fmlm_cli.masking.schedule import Timetable
 from fmlm_cli.model.build import VocabularyFacts, build_model, longest_sequence, preset_for, set_output_bias
 from fmlm_cli.model.masked_lm import MaskedLM, isolates_documents
 from fmlm_cli.objectives.masked_lm import unigram_losses
+from fmlm_cli.recipes.strategy import may_use_collocations, rate_schedule, resolve_strategy, try_strategy
 
 DEFAULT_LENGTH = 128
 LARGEST_MICRO_SIZE = 32
@@ -33,20 +35,25 @@ class Plan:
     settings: PretrainSettings
     store: TokenStore
     reader: RowReader
-    strategy: Strategy
+    timetable: Timetable
     model: MaskedLM
     total_steps: int
+
+    @property
+    def strategy(self) -> Strategy:
+        """How rows are masked, at first if the rate changes over training."""
+        return self.timetable.strategy
 
     @property
     def sequences_per_step(self) -> int:
         """Distinct draws of a row in one step; each is forwarded under `masks_per_sequence` masks."""
         assert self.settings.batch.size is not None
-        return self.settings.batch.size // self.strategy.masks_per_sequence
+        return self.settings.batch.size // self.timetable.masks_per_sequence
 
     @property
     def passes(self) -> float:
         """How often the run sees each row."""
-        return self.total_steps * self.sequences_per_step / len(self.reader)
+        return self.timetable.passes
 
     @property
     def identity(self) -> str:
@@ -54,7 +61,10 @@ class Plan:
         config = self.model.pretrained.config.to_diff_dict()  # what a config.json said when the run began
         config.pop("transformers_version", None)
         config.pop("_name_or_path", None)
-        return storage.sha256_of_json([self.store.fingerprint, _deciding(self.settings), config])
+        deciding = [self.store.fingerprint, _deciding(self.settings), config]
+        if may_use_collocations(self.strategy):
+            deciding.append(self.store.manifest.get("collocations"))
+        return storage.sha256_of_json(deciding)
 
 
 def resolve(settings: PretrainSettings, emit: Emit) -> Plan:
@@ -62,10 +72,12 @@ def resolve(settings: PretrainSettings, emit: Emit) -> Plan:
     _check_budget(settings)
     if settings.data.store is None:
         raise UserError("no data: give --data STORE, a folder made by `fmlm tokenize`")
-    strategy = resolve_strategy(settings)
+    store = TokenStore.open(settings.data.store, verify=())
+    strategy = resolve_strategy(settings.masking, store)
+    timetable = Timetable(strategy, rate_schedule(settings.masking, strategy))
     preset = preset_for(settings.model.name)
-    size = _batch_size(settings.batch.size, preset.batch_size, strategy)
-    store = TokenStore.open(settings.data.store, verify=SPLITS if settings.data.verify else ())
+    size = _batch_size(settings.batch.size, preset.batch_size, timetable.masks_per_sequence)
+    store.verify(SPLITS if settings.data.verify else ())
     _check_maskable(store)
     model = new_model(settings, store)
     length = resolve_length(settings.sequence_length, longest_sequence(model.pretrained), settings.model.name)
@@ -73,14 +85,17 @@ def resolve(settings: PretrainSettings, emit: Emit) -> Plan:
     reader = RowReader(
         store, "train", packing=packing, sequence_length=length, max_rows=settings.data.max_rows
     )
-    steps = total_steps(settings, reader, size, strategy)
+    try_strategy(strategy, reader)
+    steps = total_steps(settings, reader, size, timetable.masks_per_sequence)
+    passes = steps * (size // timetable.masks_per_sequence) / len(reader)
+    full = isinstance(strategy, FullExploration)
     chosen = {
         "sequence_length": length,
         "data.packing": packing,
         # K and the rate give each other: of the two only the one that the strategy goes by is written.
-        "masking.segments": strategy.segments if strategy.exploration == "full" else None,
-        "masking.rate": strategy.rate if strategy.exploration == "random" else None,
-        "masking.scope": strategy.scope if strategy.exploration == "full" else None,
+        "masking.segments": strategy.segments if isinstance(strategy, FullExploration) else None,
+        "masking.rate": None if full else strategy.rate,
+        "masking.scope": strategy.scope if isinstance(strategy, FullExploration) else None,
         "masking.masks_per_sequence": strategy.masks_per_sequence,
         "batch.size": size,
         "batch.micro_size": min(settings.batch.micro_size or LARGEST_MICRO_SIZE, size),
@@ -90,7 +105,7 @@ def resolve(settings: PretrainSettings, emit: Emit) -> Plan:
         "logging.every_steps": settings.logging.every_steps or math.ceil(steps / 5000),
     }
     resolved = build(PretrainSettings, settings.model_dump(), nested(chosen))
-    return Plan(resolved, store, reader, strategy, model, steps)
+    return Plan(resolved, store, reader, replace(timetable, passes=passes), model, steps)
 
 
 def _check_maskable(store: TokenStore) -> None:
@@ -121,22 +136,8 @@ def _check_budget(settings: PretrainSettings) -> None:
         raise UserError(f"{len(given)} budgets: {' and '.join(given)}; keep one")
 
 
-def resolve_strategy(settings: PretrainSettings) -> Strategy:
-    """The strategy that the masking settings describe."""
-    masking = settings.masking
-    return get_strategy(
-        masking.strategy,
-        segments=masking.segments,
-        rate=masking.rate,
-        scope=masking.scope,
-        masks_per_sequence=masking.masks_per_sequence,
-        corruption=Corruption(**masking.corruption.model_dump()),
-    )
-
-
-def _batch_size(asked: int | None, default: int, strategy: Strategy) -> int:
+def _batch_size(asked: int | None, default: int, masks: int) -> int:
     """Masked rows in a step: a multiple of the masks that a sequence has in it."""
-    masks = strategy.masks_per_sequence
     if asked is None:
         return max(1, round(default / masks)) * masks
     if asked % masks:
@@ -178,13 +179,13 @@ def resolve_packing(asked: str, model: MaskedLM, length: int, emit: Emit) -> Any
     return "none"
 
 
-def total_steps(settings: PretrainSettings, reader: RowReader, size: int, strategy: Strategy) -> int:
+def total_steps(settings: PretrainSettings, reader: RowReader, size: int, masks: int) -> int:
     """Optimizer steps of the budget, rounded up."""
     budget = settings.budget
     if budget.steps is not None:
         return budget.steps
     if budget.epochs is not None:
-        return max(1, math.ceil(budget.epochs * len(reader) * strategy.masks_per_sequence / size - 1e-9))
+        return max(1, math.ceil(budget.epochs * len(reader) * masks / size - 1e-9))
     assert budget.tokens is not None
     tokens_per_row = reader.plan.used(reader.frame) / len(reader.plan)
     return max(1, math.ceil(budget.tokens / (size * tokens_per_row)))
@@ -229,10 +230,10 @@ def settings_to_resume(settings: PretrainSettings, run: storage.RunDirectory) ->
 def check_same_run(plan: Plan, run: storage.RunDirectory) -> None:
     """Refuse to resume a run under settings that would have made it another one."""
     before, now = _deciding(saved_settings(run)), _deciding(plan.settings)
-    for name, value in now.items():
-        if before[name] != value:
+    for name, value in {**dict.fromkeys(before), **now}.items():
+        if before.get(name) != value:
             raise UserError(
-                f"{run.root} was started with {name} {_shown(before[name])}, not {_shown(value)}: "
+                f"{run.root} was started with {name} {_shown(before.get(name))}, not {_shown(value)}: "
                 f"drop that setting to resume, or give another --out"
             )
 

@@ -62,7 +62,8 @@ def _spread(rows: int, examples: int) -> Iterator[int]:
 
 def _whole_word(rows: Rows, tokenizer: PreTrainedTokenizerFast) -> int | None:
     """Column of the first single-token word from the middle of the row on."""
-    ids, starts, maskable = rows.input_ids[0], rows.word_starts[0], rows.maskable[0]
+    ids, maskable = rows.input_ids[0], rows.maskable[0]
+    starts = maskable if rows.word_starts is None else rows.word_starts[0]
     for at in range(len(ids) // 2, len(ids) - 1):
         ends = starts[at + 1] or not maskable[at + 1]
         if maskable[at] and starts[at] and ends and _WORD.fullmatch(tokenizer.decode([int(ids[at])]).strip()):

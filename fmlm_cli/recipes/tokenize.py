@@ -6,18 +6,26 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from transformers import PreTrainedTokenizerFast
 
 from fmlm_cli import storage
 from fmlm_cli.config import TokenizeSettings
 from fmlm_cli.corpus import tokenizers
+from fmlm_cli.corpus.collocations import MIN_COUNT, Mined, mine
 from fmlm_cli.corpus.encoding import Encoder
 from fmlm_cli.corpus.python_docs import INTERPRETER, PythonDocs
 from fmlm_cli.corpus.sources import ReadOptions, ReadStats
 from fmlm_cli.corpus.store import TOKEN_COUNTS, TokenStore
 from fmlm_cli.corpus.text import TextCorpus
 from fmlm_cli.corpus.tokenizer_training import train_tokenizer
-from fmlm_cli.corpus.writing import StoreWriter, TokenDocument, assign_splits, encode_documents
+from fmlm_cli.corpus.writing import (
+    StoreWriter,
+    TokenDocument,
+    add_collocations,
+    assign_splits,
+    encode_documents,
+)
 from fmlm_cli.errors import UserError
 from fmlm_cli.events import Caution, Emit, Note, Progress, Table, ignore
 
@@ -44,6 +52,8 @@ def tokenize(
     Raises `UserError` for anything wrong with the settings, the text or the tokenizer; then nothing is written.
     """
     out = Path(settings.out)
+    if not settings.sources:
+        return _add_to_finished(out, settings, emit)
     storage.claim_output(out, marker=TOKEN_COUNTS, overwrite=overwrite, resume=resume)
     options = ReadOptions(settings.documents, settings.text_field, settings.on_bad_text)
     corpora = Corpora(
@@ -55,6 +65,8 @@ def tokenize(
     request = _request(settings, corpora, loaded)
     if resume and (out / TOKEN_COUNTS).is_file():
         _check_same(out, request)
+        if settings.pmi:
+            return _add_to_finished(out, settings, emit)
         emit(Note(f"{out} is complete and was made from the same text and settings: nothing to do"))
         return out
     _say_what_a_document_is(corpora.train, emit)
@@ -63,7 +75,10 @@ def tokenize(
     with storage.complete_folder(out) as folder:
         tokenizer = loaded or _learn(settings, corpora.train, emit)
         manifest = _write(folder, settings, corpora, tokenizer, request, emit)
+        mined = _add_collocations(folder, settings, emit) if settings.pmi else None
     emit(Table(f"token store {out}", _summary(manifest)))
+    if mined:
+        _say_what_was_mined(out, mined, emit)
     if _unknown_share(manifest) > UNKNOWN_SHARE:
         emit(
             Caution(
@@ -85,7 +100,9 @@ def _request(
     settings: TokenizeSettings, corpora: Corpora, loaded: PreTrainedTokenizerFast | None
 ) -> dict[str, Any]:
     """Everything that decides the store's contents, as the manifest keeps it."""
-    request = settings.model_dump(mode="json", exclude={"out", "sources", "valid", "tokenizer"})
+    request = settings.model_dump(
+        mode="json", exclude={"out", "sources", "valid", "tokenizer", "pmi", "pmi_size"}
+    )
     request["sources"] = corpora.train.describe()
     request["valid"] = corpora.validation.describe() if corpora.validation else None
     request["tokenizer"] = tokenizers.fingerprint(loaded) if loaded else None
@@ -211,6 +228,57 @@ def _check_not_empty(writer: StoreWriter, settings: TokenizeSettings, stats: Rea
         )
     if settings.valid and not validation:
         raise UserError(f"no text in {', '.join(settings.valid)} (--valid): give a source that holds some")
+
+
+def _add_to_finished(out: Path, settings: TokenizeSettings, emit: Emit) -> Path:
+    """Find the collocations of a store that is there already."""
+    store = TokenStore.open(out)
+    asked = store.manifest.get("collocations", {}).get("asked", "none yet")
+    if asked == settings.pmi_size:
+        emit(Note(f"{out} has its collocations: nothing to do"))
+        return out
+    with storage.sole_owner(out):
+        mined = _add_collocations(out, settings, emit)
+    _say_what_was_mined(out, mined, emit)
+    return out
+
+
+def _add_collocations(root: Path, settings: TokenizeSettings, emit: Emit) -> Mined:
+    """Mine the training split of a complete store, and put what was found beside it."""
+    store = TokenStore.open(root, verify=())
+    if not store.split("train").has_word_starts:
+        raise UserError(
+            f"{root} does not say where words begin: tokenize the text again with `fmlm tokenize`"
+        )
+    mined = mine(
+        store.split("train"),
+        store.tokenizer,
+        store.special.never_masked,
+        size=settings.pmi_size,
+        emit=emit,
+    )
+    if not len(mined.hashes):
+        raise UserError(
+            f"no collocations in {root}: no two words occur together {MIN_COUNT} times and more than by chance; "
+            f"the text is too short for --pmi"
+        )
+    add_collocations(store, mined, asked=settings.pmi_size)
+    return mined
+
+
+def _say_what_was_mined(out: Path, mined: Mined, emit: Emit) -> None:
+    rows = {}
+    for length in np.unique(mined.words).tolist():
+        chosen = np.flatnonzero(mined.words == length)
+        examples = [
+            mined.texts[i] for i in chosen[np.linspace(0, len(chosen) - 1, min(5, len(chosen))).astype(int)]
+        ]
+        rows[f"{length} words"] = f"{len(chosen):,}, from the best to the last: {' | '.join(examples)}"
+    rows["cover"] = f"{mined.covered:.0%} of the words"
+    if mined.undercount:
+        rows["counts"] = f"may be low by {mined.undercount:,} at most"
+    rows["use"] = f"fmlm masks {out} --masking fully-explored-pmi"
+    emit(Table(f"{len(mined.hashes):,} collocations", rows))
 
 
 def _unknown_share(manifest: dict[str, Any]) -> float:

@@ -1,10 +1,14 @@
 """`make bench`: how long a batch takes to make, and a step to take, against what transformers offers.
 
 batch   gather rows from a token store, mask, corrupt | DataCollatorForLanguageModeling on the same rows
+wait    how long the training loop waits for a batch, which is made while the step before it computes
 step    fmlm's train_step, head on masked positions   | the stock forward with labels, backward, AdamW
 """
 
+import statistics
 import tempfile
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -13,20 +17,27 @@ from rich.console import Console
 from rich.table import Table
 from transformers import DataCollatorForLanguageModeling
 
+from fmlm_cli import keys
 from fmlm_cli.corpus.rows import RowReader
 from fmlm_cli.corpus.store import TokenStore
 from fmlm_cli.corpus.tokenizer_training import train_tokenizer
 from fmlm_cli.corpus.writing import StoreWriter, TokenDocument
+from fmlm_cli.engine.batch import Batch
 from fmlm_cli.engine.optimizer import make_adamw
 from fmlm_cli.engine.step import train_step
-from fmlm_cli.masking import get_strategy
+from fmlm_cli.masking import Collocations, get_strategy
+from fmlm_cli.masking.registry import BUILT_IN
 from fmlm_cli.model.build import VocabularyFacts, build_model
 from fmlm_cli.model.masked_lm import MaskedLM
+from fmlm_cli.objectives.masked_lm import MaskedLanguageModelling
 from fmlm_cli.recipes.evaluation import make_objective
 from tests.benchmarks.interleaved import Comparison, compare
 
 SHAPES = ((32, 128), (256, 512))
-STRATEGIES = (("random", None), ("fully-explored", "epoch"), ("fully-explored", "batch"))
+STRATEGIES = (
+    *((name, "epoch" if name.startswith("fully") else None) for name in BUILT_IN),
+    ("fully-explored", "batch"),
+)
 CPU = torch.device("cpu")
 
 
@@ -45,11 +56,29 @@ def make_store(folder: Path, tokens: int) -> TokenStore:
     return TokenStore.open(folder)
 
 
+def collocations_of(reader: RowReader) -> Collocations:
+    """Every fifth pair of words of some rows, and as many that occur nowhere: about as PMI-masking finds them."""
+    rows = reader.read(np.arange(min(64, len(reader))))
+    assert rows.word_starts is not None
+    begin = np.flatnonzero(rows.word_starts)
+    pairs = keys.StretchHash(rows.input_ids.ravel())(begin[:-2:5], begin[2::5])
+    others = np.random.default_rng(2).integers(0, 2**64, 200_000, np.uint64)
+    return Collocations(np.unique(np.concatenate([pairs, others])))
+
+
+def make_reader_and_objective(
+    store: TokenStore, length: int, name: str, scope: str | None
+) -> tuple[RowReader, MaskedLanguageModelling]:
+    """Rows of a length, and the objective that masks them by a strategy."""
+    reader = RowReader(store, "train", packing="concat", sequence_length=length)
+    strategy = get_strategy(name, scope=scope, collocations=collocations_of(reader))  # type: ignore[arg-type]
+    return reader, make_objective(store, strategy, 0, static_shapes=False)
+
+
 def bench_batch(store: TokenStore, rows: int, length: int, name: str, scope: str | None) -> Comparison:
     """Making one batch of `rows` masked rows."""
-    reader = RowReader(store, "train", packing="concat", sequence_length=length)
-    strategy = get_strategy(name, scope=scope)
-    objective = make_objective(store, strategy, 0, static_shapes=False)
+    reader, objective = make_reader_and_objective(store, length, name, scope)
+    strategy = objective.strategy
     index = np.random.default_rng(1).permutation(len(reader) - 1)[
         : max(1, rows // strategy.masks_per_sequence)
     ]
@@ -58,6 +87,33 @@ def bench_batch(store: TokenStore, rows: int, length: int, name: str, scope: str
     return compare(
         lambda: objective.prepare(reader.read(index), 3, rows), lambda: collate(examples), pairs=30
     )
+
+
+def bench_wait(store: TokenStore, name: str) -> tuple[float, float]:
+    """Median seconds that steps of bert-mini, 32 x 128, wait for their batch, and that they take."""
+    reader, objective = make_reader_and_objective(
+        store, 128, name, "epoch" if name.startswith("fully") else None
+    )
+    model = MaskedLM(
+        build_model("bert-mini", VocabularyFacts(store.vocabulary, 0, 2, 3), dropout=0.0, seed=0)
+    )
+    optimizer = make_adamw(model, weight_decay=0.01, betas=(0.9, 0.98), epsilon=1e-6)
+
+    def prepare(step: int) -> list[Batch]:
+        return objective.prepare(reader.read((step * 32 + np.arange(32)) % len(reader)), step, 32)
+
+    waits, steps = [], []
+    with ThreadPoolExecutor(1) as pool:  # as the training loop does it
+        ahead = pool.submit(prepare, 0)
+        for step in range(1, 12):
+            begin = time.perf_counter()
+            batches = ahead.result()
+            waits.append(time.perf_counter() - begin)
+            ahead = pool.submit(prepare, step)
+            settings = {"step": step, "seed": 0, "learning_rate": 1e-4, "clip": 1.0, "device": CPU}
+            train_step(model, optimizer, objective, batches, precision=torch.float32, **settings)  # type: ignore[arg-type]
+            steps.append(time.perf_counter() - begin)
+    return statistics.median(waits[1:]), statistics.median(steps[1:])
 
 
 def bench_step(store: TokenStore, model_name: str, rows: int, length: int) -> Comparison:
@@ -100,6 +156,13 @@ def main() -> None:
             for name, scope in STRATEGIES:
                 figures = bench_batch(store, rows, length, name, scope)
                 table.add_row(f"{rows} x {length}", f"{name} {scope or ''}", *_cells(figures))
+        console.print(table)
+        table = Table(
+            "strategy", "wait, ms", "step, ms", "share", title="waiting for a batch: bert-mini, 32 x 128"
+        )
+        for name in BUILT_IN:
+            wait, step = bench_wait(store, name)
+            table.add_row(name, f"{wait * 1e3:.3f}", f"{step * 1e3:.0f}", f"{wait / step:.4%}")
         console.print(table)
         table = Table(
             "model",

@@ -84,7 +84,9 @@ class Reference:
         return tokenizer(text, add_special_tokens=False)["input_ids"]
 
     def frame(self, tokens: list[Token]) -> list[Token]:
-        return [*((t, False) for t in self.prefix), *tokens, *((t, False) for t in self.suffix)]
+        """Special tokens around text; a part of a document that begins within a word begins one here."""
+        text = [(t, w or (place == 0 and t != self.separator)) for place, (t, w) in enumerate(tokens)]
+        return [*((t, False) for t in self.prefix), *text, *((t, False) for t in self.suffix)]
 
     def row(self, parts: list[list[Token]]) -> list[tuple[int, int, int, bool, bool]]:
         """Parts that are framed already, side by side, and padding."""

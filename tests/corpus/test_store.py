@@ -354,10 +354,10 @@ def test_what_is_no_store_is_refused(tmp_path: Path) -> None:
 
 def test_a_newer_format_is_refused(victim: Path) -> None:
     path = victim / "manifest.json"
-    newer = path.read_bytes().replace(b'"format": 1', b'"format": 99')
+    newer = path.read_bytes().replace(b'"format": 2', b'"format": 99')
 
     def attempt() -> None:
-        with pytest.raises(UserError, match="store format 99, this fmlm reads 1"):
+        with pytest.raises(UserError, match="store format 99, this fmlm reads 2"):
             TokenStore.open(victim)
 
     spoil(path, newer, attempt)

@@ -5,6 +5,7 @@ import itertools
 import json
 import os
 import socket
+import string
 import subprocess
 import sys
 import time
@@ -528,8 +529,18 @@ def prefixed() -> PreTrainedTokenizerFast:
 
 
 def reference_starts(tokenizer: PreTrainedTokenizerFast, text: str) -> list[bool]:
-    words = encoding.plain_pipeline(tokenizer).encode(text, add_special_tokens=False).word_ids
-    return [place == 0 or word is None or word != words[place - 1] for place, word in enumerate(words)]
+    """Where the pre-tokenizer begins a word, and before and after punctuation and the two Han characters used here."""
+    found = encoding.plain_pipeline(tokenizer).encode(text, add_special_tokens=False)
+    words = found.word_ids
+    surface = [text[begin:end].strip() for begin, end in found.offsets]
+    alone = [
+        bool(s) and (all(c in string.punctuation for c in s) or bool(set(s) & set("\u65e5\u672c")))
+        for s in surface
+    ]
+    return [
+        place == 0 or word is None or word != words[place - 1] or alone[place] or alone[place - 1]
+        for place, word in enumerate(words)
+    ]
 
 
 def test_ids_and_word_starts_are_the_tokenizers_own() -> None:

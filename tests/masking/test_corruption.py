@@ -4,20 +4,19 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from scipy import stats
 
 from fmlm_cli import keys
 from fmlm_cli.masking import Corruption, get_strategy
+from tests.masking.laws import UNLIKELY, Rows, alike, any_rows, any_seed, p_independent, quick
 
-UNLIKELY = 1e-3  # the draws are fixed, so a test passes always or never
 MASK = 3  # the id of [MASK] here; the original ids begin at 1000, the ordinary ones lie between
 ORDINARY = np.array([10, 11, 14, 15, 16, 19, 20, 500, 501, 777])
 DRAWS = ("stratified", "independent")
-quick = settings(derandomize=True, deadline=None, max_examples=60)
-masks_of = hnp.arrays(np.bool_, st.tuples(st.integers(1, 6), st.integers(1, 60)))
+masks_of = hnp.arrays(np.bool_, st.tuples(st.integers(0, 6), st.integers(1, 60)))
 
 
 @st.composite
@@ -50,7 +49,7 @@ def shares_of(corruption: Corruption) -> np.ndarray:
 
 class TestEveryRow:
     @quick
-    @given(masks_of, corruptions(), st.integers(0, 2**63 - 1))
+    @given(masks_of, corruptions(), any_seed)
     def test_only_masked_positions_change_and_only_into_known_ids(
         self, masks: np.ndarray, corruption: Corruption, seed: int
     ) -> None:
@@ -61,7 +60,7 @@ class TestEveryRow:
         assert np.isin(after[changed], [MASK, *ORDINARY]).all()
 
     @quick
-    @given(masks_of, corruptions(), st.integers(0, 2**63 - 1))
+    @given(masks_of, corruptions(), any_seed)
     def test_stratified_counts_are_the_shares_rounded(
         self, masks: np.ndarray, corruption: Corruption, seed: int
     ) -> None:
@@ -88,6 +87,27 @@ class TestEveryRow:
         for order in ([7], [3, 19, 0], list(range(19, -1, -1))):
             part = corruption(before[order], masks[order], key[order], mask_id=MASK, ordinary_ids=ORDINARY)
             assert np.array_equal(part, whole[order])
+
+    @pytest.mark.parametrize("key", [0xB492FCDFA3FF4073, 0x93CA48E2DE6B5CE4, 0xBFA640CA2C5F83AD])
+    def test_does_not_depend_on_the_batch_where_two_draws_are_alike(self, key: int) -> None:
+        """Of these keys' first 4096 draws two agree in their upper halves: with the border of [MASK] between them."""
+        length = 4096
+        draws = keys.bits(np.uint64(key), np.arange(length)) >> np.uint64(32)
+        (rank,) = np.flatnonzero(np.diff(np.sort(draws)) == 0).tolist()
+
+        def alone(corruption: Corruption, batch: int, place: int) -> np.ndarray:
+            its_keys = keys.derive(9, np.arange(batch))
+            its_keys[place] = key
+            ids = np.tile(np.arange(1000, 1000 + length), (batch, 1))
+            masks = np.random.default_rng(batch).random((batch, length)) < 0.3
+            masks[place] = True
+            return corruption(ids, masks, its_keys, mask_id=MASK, ordinary_ids=ORDINARY)[place]
+
+        borders = [(rank + shift) / length for shift in (0.5, 1.0, 1.5)]  # one of them, however it is rounded
+        for corruption in (Corruption(share, 0, 1 - share) for share in borders):
+            first = alone(corruption, 1, 0)
+            for batch, place in ((2, 0), (2, 1), (3, 1), (5, 4), (9, 0), (9, 5), (9, 8)):
+                assert np.array_equal(alone(corruption, batch, place), first)
 
 
 class TestLaw:
@@ -170,6 +190,34 @@ class TestLaw:
         assert len(place) > 15_000
         assert stats.chisquare(np.bincount(place, minlength=10)).pvalue > UNLIKELY
 
+    @pytest.mark.parametrize("draw", DRAWS)
+    def test_which_token_does_not_depend_on_what_the_others_became(self, draw: Any) -> None:
+        """A token and a kind are drawn from two halves of the same bits, which must have nothing in common."""
+        before, after = corrupt(Corruption(0.2, 0.6, 0.2, draw), np.ones((30_000, 3), bool))
+        kinds = np.where(after == MASK, 0, np.where(after == before, 1, 2))
+        first = kinds[:, 0] == 2
+        place = np.searchsorted(ORDINARY, after[first, 0])
+        assert p_independent(place, kinds[first, 1]) > UNLIKELY
+        assert p_independent(place, kinds[first, 2]) > UNLIKELY
+        assert p_independent(place, np.flatnonzero(first) % 2) > UNLIKELY
+
+    @pytest.mark.parametrize("draw", DRAWS)
+    def test_which_token_does_not_depend_on_the_share_that_is_replaced(self, draw: Any) -> None:
+        """Small shares would show the first or the last tokens only, were they drawn by the kind's bits."""
+        for mask, random in ((0.0, 0.05), (0.95, 0.05), (0.5, 0.05)):
+            corruption = Corruption(mask, random, 1 - mask - random, draw)
+            before, after = corrupt(corruption, np.ones((20_000, 10), bool))
+            place = np.searchsorted(ORDINARY, after[(after != before) & (after != MASK)])
+            assert len(place) > 9000
+            assert stats.chisquare(np.bincount(place, minlength=10)).pvalue > UNLIKELY
+
+    def test_replacements_reach_every_token_of_a_large_vocabulary(self) -> None:
+        ordinary = np.random.default_rng(0).permutation(70_000)[:50_000]
+        _, after = corrupt(Corruption(0, 1, 0), np.ones((4000, 250), bool), ordinary=ordinary)
+        counts = np.bincount(after.ravel(), minlength=70_000)
+        assert counts[np.setdiff1d(np.arange(70_000), ordinary)].sum() == 0
+        assert stats.chisquare(counts[ordinary]).pvalue > UNLIKELY
+
     def test_one_ordinary_id(self) -> None:
         _, after = corrupt(Corruption(0, 1, 0), np.ones((3, 5), bool), ordinary=np.array([42]))
         assert (after == 42).all()
@@ -178,26 +226,27 @@ class TestLaw:
 class TestStrategyCorrupt:
     @quick
     @given(
-        masks_of,
+        any_rows(),
         st.sampled_from(["random", "batch", "epoch"]),
         corruptions(),
         st.integers(0, 1000),
-        st.integers(0, 2**63 - 1),
+        any_seed,
     )
     def test_labels_are_the_original_ids_where_masked(
-        self, maskable: np.ndarray, kind: str, corruption: Corruption, epoch: int, seed: int
+        self, rows: Rows, kind: str, corruption: Corruption, epoch: int, seed: int
     ) -> None:
         strategy = (
             get_strategy("random", rate=0.3, masks_per_sequence=3, corruption=corruption)
             if kind == "random"
             else get_strategy("fully-explored", segments=4, scope=kind, corruption=corruption)  # type: ignore[arg-type]
         )
-        row_ids = np.arange(-1, len(maskable) - 1)
-        masks = strategy.masks(maskable, row_ids, epoch, seed)
-        ids = ids_like(maskable)
+        masks, ids = rows.masks(strategy, epoch, seed), ids_like(rows.maskable)
+        before = ids.copy()
         corrupted, labels = strategy.corrupt(
-            ids, masks, row_ids, epoch, seed, mask_id=MASK, ordinary_ids=ORDINARY
+            ids, masks, rows.row_ids, epoch, seed, mask_id=MASK, ordinary_ids=ORDINARY
         )
+        assert np.array_equal(ids, before)
+        assert corrupted.dtype == labels.dtype == np.int64
         assert corrupted.shape == labels.shape == masks.shape
         for row, mask in np.ndindex(masks.shape[:2]):
             chosen = masks[row, mask]
@@ -233,13 +282,41 @@ class TestStrategyCorrupt:
         )[0]
         assert np.array_equal(together, np.concatenate([seen(-6), seen(epoch=1), seen()]))
 
+    @pytest.mark.parametrize("draw", DRAWS)
+    def test_shares_hold_in_each_of_k_masks(self, draw: Any) -> None:
+        corruption = Corruption(0.6, 0.3, 0.1, draw)
+        strategy = get_strategy("fully-explored", segments=3, scope="batch", corruption=corruption)
+        rows = alike([2] * 30, 2000)
+        masks, ids = rows.masks(strategy), ids_like(rows.maskable)
+        corrupted, _ = strategy.corrupt(ids, masks, rows.row_ids, mask_id=MASK, ordinary_ids=ORDINARY)
+        to_mask, kept = corrupted == MASK, corrupted == ids[:, None]
+        for mask in range(3):
+            counts = [int((to_mask & masks)[:, mask].sum()), int((kept & masks)[:, mask].sum())]
+            if draw == "stratified":
+                assert counts == [2000 * 6, 2000]  # of ten tokens in each mask
+            else:
+                for count, share in zip(counts, (0.6, 0.1), strict=True):
+                    assert stats.binomtest(count, 20_000, share).pvalue > UNLIKELY
+
+    @pytest.mark.parametrize("draw", DRAWS)
+    def test_masks_of_one_step_are_corrupted_independently(self, draw: Any) -> None:
+        strategy = get_strategy("random", masks_per_sequence=3, corruption=Corruption(0.5, 0.25, 0.25, draw))
+        ids = np.tile(np.arange(1000, 1004), (6000, 1))
+        corrupted, _ = strategy.corrupt(
+            ids, np.ones((6000, 3, 4), bool), np.arange(6000), mask_id=MASK, ordinary_ids=ORDINARY
+        )
+        kinds = np.where(corrupted == MASK, 0, np.where(corrupted == ids[:, None], 1, 2))
+        for a, b in itertools.combinations(range(3), 2):
+            assert p_independent(kinds[:, a, 0], kinds[:, b, 0]) > UNLIKELY
+        assert p_independent(kinds[:-1, 0, 0], kinds[1:, 0, 0]) > UNLIKELY
+
     def test_what_a_position_shows_does_not_depend_on_how_masks_were_drawn(self) -> None:
         """Streams for masks and for corruption differ: among masked positions the shares hold everywhere."""
         rows = 6000
         strategy = get_strategy(
             "fully-explored", segments=2, corruption=Corruption(0.5, 0.25, 0.25, "independent")
         )
-        masks = strategy.masks(np.ones((rows, 7), bool), np.arange(rows))
+        masks = alike([2] * 7, rows).masks(strategy)
         ids = ids_like(masks[:, 0])
         corrupted, _ = strategy.corrupt(ids, masks, np.arange(rows), mask_id=MASK, ordinary_ids=ORDINARY)
         for position in range(7):

@@ -48,6 +48,24 @@ KINDS: dict[str, dict[str, Any]] = {
         "masking.strategy": "random",
         "masking.masks_per_sequence": 2,
     },
+    "spans": {"budget.steps": 8, "masking.strategy": "fully-explored-span", "masking.options": {"p": 0.5}},
+    "bernoulli words": {
+        "budget.steps": 8,
+        "masking.strategy": "whole-word",
+        "masking.count": "bernoulli",
+        "masking.rate": 0.2,
+    },
+    "K changes between cycles": {
+        "budget.steps": 30,
+        "masking.segments": 4,
+        "masking.schedule": {"shape": "linear", "final_rate": 0.5},
+    },
+    "K changes between steps": {
+        "budget.steps": 8,
+        "masking.segments": 4,
+        "masking.scope": "batch",
+        "masking.schedule": {"shape": "step", "final_rate": 0.5},
+    },
     "no packing": {"budget.steps": 8, "data.packing": "none", "optimizer.schedule": "cosine"},
     "concat": {"budget.steps": 8, "data.packing": "concat", "masking.corruption.draw": "independent"},
 }

@@ -155,7 +155,7 @@ def test_seeds_differ_and_overwriting_starts_anew(settings: Settings) -> None:
 # ---------------------------------------------------------------- (f, g) choices made for the user
 
 
-@pytest.mark.parametrize(("segments", "size"), [(None, 35), (4, 32), (5, 30), (64, 64), (33, 33)])
+@pytest.mark.parametrize(("segments", "size"), [(None, 35), (4, 32), (5, 30), (30, 30), (29, 29)])
 def test_the_default_batch_is_a_multiple_of_the_masks(
     settings: Settings, segments: int | None, size: int
 ) -> None:

@@ -1,0 +1,110 @@
+"""A mask rate that changes over training, for strategies that know nothing of it.
+
+Random exploration takes the rate of the present step. With full exploration the rate is 1/K and K is a whole number.
+Where the K masks of a sequence share a step, K is that of the present step; where they are seen in K passes, every
+sequence keeps its K until its cycle is over: cycle c begins with pass s_c, s_0 = 0, its K is what the schedule says
+at that moment, and s_(c+1) = s_c + K_c. So every token is still predicted exactly once in each cycle.
+"""
+
+import functools
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from fmlm_cli.errors import UserError
+from fmlm_cli.masking.registry import at_rate
+from fmlm_cli.masking.strategies import Strategy
+from fmlm_cli.masking.units import Int64s
+
+Shape = Literal["constant", "linear", "cosine", "step"]
+
+
+@dataclass(frozen=True)
+class RateSchedule:
+    """The rate as a function of progress, from `initial` to `final`; `step` goes there in `plateaus` equal ones."""
+
+    shape: Shape
+    initial: float
+    final: float
+    plateaus: int = 2
+
+    def at(self, progress: float) -> float:
+        """The rate at `progress`, 0 at the beginning of training and 1 at its end."""
+        progress = min(max(progress, 0.0), 1.0)
+        if self.shape == "constant":
+            return self.initial
+        if self.shape == "cosine":
+            share = 0.5 - 0.5 * math.cos(math.pi * progress)
+        elif self.shape == "step":
+            share = min(int(progress * self.plateaus), self.plateaus - 1) / (self.plateaus - 1)
+        else:
+            share = progress
+        return self.initial + (self.final - self.initial) * share
+
+
+@dataclass(frozen=True)
+class Timetable:
+    """Which strategy masks which row when. `strategy` is the one at the beginning; `passes`: over the whole run."""
+
+    strategy: Strategy
+    schedule: RateSchedule | None = None
+    passes: float = 1.0
+
+    def __post_init__(self) -> None:
+        schedule = self.schedule
+        if schedule is not None and not 0 < schedule.final < 1:
+            raise UserError(f"masking.schedule.final_rate must lie between 0 and 1, not {schedule.final:g}")
+
+    @property
+    def masks_per_sequence(self) -> int:
+        """The most masks of a sequence that ever share a step."""
+        ends = (
+            [self.strategy]
+            if self.schedule is None
+            else [self._at(self.schedule.initial), self._at(self.schedule.final)]
+        )
+        return max(strategy.masks_per_sequence for strategy in ends)
+
+    @property
+    def description(self) -> str:
+        """In words: what is masked when, and how that changes."""
+        if self.schedule is None:
+            return self.strategy.description
+        last = self._at(self.schedule.final)
+        way = f"in {self.schedule.plateaus} steps" if self.schedule.shape == "step" else self.schedule.shape
+        return f"{self.strategy.description}; the rate goes to {last.rate:.1%} ({way})"
+
+    def at(self, progress: float, epoch: Int64s) -> Iterator[tuple[Int64s, Strategy, Int64s]]:
+        """Rows by the strategy that masks them: their indices, it, and the epochs it is to be asked for.
+
+        `epoch`: int64[rows], how often each row was drawn before. Rows are in several groups only while their
+        cycles differ.
+        """
+        everything = np.arange(len(epoch))
+        if self.schedule is None:
+            yield everything, self.strategy, epoch
+        elif self.strategy.cycle == 1:
+            yield everything, self._at(self.schedule.at(progress)), epoch
+        else:
+            begins, cycles = self._cycles
+            cycle = np.searchsorted(begins, epoch, side="right") - 1
+            for number in np.unique(cycle).tolist():
+                chosen, strategy = np.flatnonzero(cycle == number), cycles[number]
+                # What the strategy takes for the epochs of cycle `number`, were all cycles as long as this one.
+                yield chosen, strategy, number * strategy.cycle + epoch[chosen] - begins[number]
+
+    @functools.cached_property
+    def _cycles(self) -> tuple[list[int], list[Strategy]]:
+        """The first passes of all cycles of the run, and the strategies in force; the last goes on for ever."""
+        assert self.schedule is not None
+        begins, strategies = [0], [self._at(self.schedule.initial)]
+        while begins[-1] + strategies[-1].cycle < self.passes:
+            begins.append(begins[-1] + strategies[-1].cycle)
+            strategies.append(self._at(self.schedule.at(begins[-1] / self.passes)))
+        return begins, strategies
+
+    def _at(self, rate: float) -> Strategy:
+        return self.strategy if rate == self.strategy.rate else at_rate(self.strategy, rate)

@@ -1,0 +1,159 @@
+"""`fmlm masks`: what a masking strategy does to real rows, before a night is spent on it."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from fmlm_cli import keys
+from fmlm_cli.analysis.coverage import Coverage, coverage
+from fmlm_cli.config import MasksSettings
+from fmlm_cli.corpus.rows import RowReader, Rows
+from fmlm_cli.corpus.store import TokenStore
+from fmlm_cli.corpus.words import token_texts
+from fmlm_cli.errors import UserError
+from fmlm_cli.events import Caution, Emit, MaskedRow, Table, ignore
+from fmlm_cli.masking import Exploration, FullExploration, Strategy
+from fmlm_cli.masking.schedule import Timetable
+from fmlm_cli.recipes.evaluation import make_objective
+from fmlm_cli.recipes.strategy import rate_schedule, resolve_strategy, try_strategy
+
+RANDOM_PASSES = 7  # looked at where the strategy itself knows no number
+
+_SAMPLE = 0x5A3B1E  # stream of the hash: which rows are looked at
+
+Bools = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class MasksResult:
+    """What was seen. `masks`: of each shown row, the masked columns of each mask of each pass in turn."""
+
+    strategy: Strategy
+    passes: int
+    sampled_rows: int
+    rows: tuple[MaskedRow, ...]
+    coverage: Coverage
+
+
+def masks(settings: MasksSettings, *, emit: Emit = ignore) -> MasksResult:
+    """Show some rows of a store under all masks of some passes, and what they cover in a larger sample.
+
+    Raises `UserError` for settings that do not fit together or the store.
+    """
+    store = TokenStore.open(settings.store, verify=())
+    strategy = resolve_strategy(settings.masking, store)
+    timetable = Timetable(strategy, rate_schedule(settings.masking, strategy))
+    if not store.has(settings.split):
+        raise UserError(f"{store.root} has no {settings.split} split: choose another with --set split=NAME")
+    reader = RowReader(
+        store, settings.split, packing=settings.packing, sequence_length=settings.sequence_length
+    )
+    try_strategy(strategy, reader)
+    number = min(len(reader), max(settings.rows, settings.sample))
+    sample = reader.read(keys.permute(np.arange(number), len(reader), keys.derive(settings.seed, _SAMPLE)))
+    passes = settings.epochs or _passes(strategy)
+    _describe(timetable, store, reader, emit)
+    shown = tuple(
+        _shown(store, strategy, sample.take(np.arange(min(settings.rows, number))), passes, settings.seed)
+    )
+    for row in shown:
+        emit(row)
+    found = coverage(sample.maskable, (_masks(strategy, sample, e, settings.seed) for e in range(passes)))
+    emit(Table(f"coverage of {number:,} rows by {_of(passes, strategy)}", _figures(found, strategy)))
+    for text in _cautions(found, strategy, passes):
+        emit(Caution(text))
+    return MasksResult(strategy, passes, number, shown, found)
+
+
+def _passes(strategy: Strategy) -> int:
+    """A cycle, or one pass with several masks, or a few."""
+    if strategy.cycle > 1:
+        return strategy.cycle
+    return 1 if strategy.masks_per_sequence > 1 else RANDOM_PASSES
+
+
+def _of(passes: int, strategy: Strategy) -> str:
+    each = strategy.masks_per_sequence
+    counted = f"{passes} {'pass' if passes == 1 else 'passes'}"
+    return counted + (f" of {each} masks" if each > 1 else "")
+
+
+def _masks(strategy: Strategy, rows: Rows, epoch: int, seed: int) -> Bools:
+    return strategy.masks(rows.maskable, rows.word_starts, rows.row_ids, epoch, seed, rows.input_ids)
+
+
+def _describe(timetable: Timetable, store: TokenStore, reader: RowReader, emit: Emit) -> None:
+    corruption = timetable.strategy.corruption
+    emit(
+        Table(
+            "masking",
+            {
+                "strategy": timetable.description,
+                "corruption": f"{corruption.mask:.0%} {store.tokenizer.mask_token}, {corruption.random:.0%} random, "
+                f"{corruption.keep:.0%} kept, {corruption.draw}",
+                "data": f"{store.root}, {len(reader):,} rows x {reader.sequence_length}, packing {reader.plan.packing}",
+            },
+        )
+    )
+
+
+def _shown(store: TokenStore, strategy: Strategy, rows: Rows, passes: int, seed: int) -> Iterator[MaskedRow]:
+    """Rows as text, with the masks that each token is in, counted from 1."""
+    texts = token_texts(store.tokenizer.backend_tokenizer)
+    masks = np.concatenate([_masks(strategy, rows, e, seed) for e in range(passes)], axis=1)
+    borders = np.concatenate([_borders(strategy, rows, e, seed) for e in range(passes)], axis=1) & masks
+    objective = make_objective(store, strategy, seed, static_shapes=False)
+    first, ids = masks[:, : strategy.masks_per_sequence], objective.ordinary_ids
+    seen, _ = strategy.corrupt(
+        rows.input_ids, first, rows.row_ids, 0, seed, mask_id=objective.mask_id, ordinary_ids=ids
+    )
+    same = (
+        (masks[..., 1:] == masks[..., :-1]).all(axis=1)
+        & ~borders[..., 1:].any(axis=1)
+        & masks[..., 1:].any(axis=1)
+    )
+    joined = np.pad(same, ((0, 0), (1, 0)))
+    for i, number in enumerate(rows.numbers.tolist()):
+        used = rows.segments[i] > 0
+        yield MaskedRow(
+            number=number,
+            texts=tuple(texts[token] for token in rows.input_ids[i, used].tolist()),
+            maskable=tuple(rows.maskable[i, used].tolist()),
+            masks=tuple(tuple((np.flatnonzero(column) + 1).tolist()) for column in masks[i][:, used].T),
+            joined=tuple(joined[i, used].tolist()),
+            seen=tuple(texts[token] for token in seen[i, 0, used].tolist()),
+            counts=tuple(masks[i].sum(axis=1).tolist()),
+        )
+
+
+def _borders(strategy: Strategy, rows: Rows, epoch: int, seed: int) -> Bools:
+    """Where units begin, in each mask; where the strategy does not tell, nowhere."""
+    if isinstance(strategy, Exploration):
+        return strategy.units(rows.maskable, rows.word_starts, rows.row_ids, epoch, seed, rows.input_ids)
+    return np.zeros((len(rows.row_ids), strategy.masks_per_sequence, rows.maskable.shape[1]), np.bool_)
+
+
+def _figures(found: Coverage, strategy: Strategy) -> dict[str, str]:
+    shares = [f"{share:.1%}" for share in found.covered]
+    if len(shares) > 8:
+        shares = [*shares[:6], "...", shares[-1]]
+    times = [f"{share:.1%} {k} times" for k, share in enumerate(found.times) if share >= 0.0005]
+    return {
+        "masked": f"{found.rate:.2%} of the tokens in a mask (asked for: {strategy.rate:.2%})",
+        "tokens in a mask": f"{found.mean:.1f} on average, {found.smallest} to {found.largest}",
+        "masked stretch": f"{found.stretch:.2f} tokens on average",
+        "ever masked": f"{', '.join(shares)} of the tokens after each pass",
+        "how often": ", ".join(times)
+        .replace(" 0 times", " never")
+        .replace(" 1 times", " once")
+        .replace(" 2 times", " twice"),
+    }
+
+
+def _cautions(found: Coverage, strategy: Strategy, passes: int) -> Iterator[str]:
+    if found.empty > 0.01:
+        yield f"{found.empty:.0%} of the masks are empty: rows are short for such a rate"
+    if isinstance(strategy, FullExploration) and passes % strategy.cycle:
+        yield f"{passes} passes are no whole number of cycles: it takes {strategy.cycle} passes to see every token once"
