@@ -130,10 +130,45 @@ def _mask_keys(key: UInt64s, number: int) -> UInt64s:
 
 
 @dataclass(frozen=True)
+class _Request:
+    """The arguments of `Strategy.masks`."""
+
+    maskable: Bools
+    word_starts: Bools | None
+    row_ids: Int64s
+    epoch: int | Int64s
+    seed: int
+    input_ids: Int64s | None
+
+    def repeated(self, number: int) -> "_Request":
+        """Every row several times in turn."""
+        if number == 1:
+            return self
+        return replace(
+            self,
+            maskable=np.repeat(self.maskable, number, axis=0),
+            word_starts=None if self.word_starts is None else np.repeat(self.word_starts, number, axis=0),
+            input_ids=None if self.input_ids is None else np.repeat(self.input_ids, number, axis=0),
+        )
+
+
+@dataclass(frozen=True)
 class Exploration(Strategy):
     """Base of the two ways of exploring: masks of whole units of one kind."""
 
     unit: Unit
+
+    def masks(
+        self,
+        maskable: Bools,
+        word_starts: Bools | None,
+        row_ids: Int64s,
+        epoch: int | Int64s = 0,
+        seed: int = 0,
+        input_ids: Int64s | None = None,
+    ) -> Bools:
+        """See `Strategy.masks`."""
+        return self._explore(_Request(maskable, word_starts, row_ids, epoch, seed, input_ids))[0]
 
     def units(
         self,
@@ -145,12 +180,15 @@ class Exploration(Strategy):
         input_ids: Int64s | None = None,
     ) -> Bools:
         """Where the units begin that each of the masks is made of: bool[rows, masks_per_sequence, length]."""
+        return self._explore(_Request(maskable, word_starts, row_ids, epoch, seed, input_ids))[1]
+
+    def _explore(self, asked: _Request) -> tuple[Bools, Bools]:
+        """Masks and the starts of their units, each bool[rows, masks_per_sequence, length]."""
         raise NotImplementedError
 
-    def _units(
-        self, maskable: Bools, word_starts: Bools | None, input_ids: Int64s | None, key: UInt64s
-    ) -> Bools:
-        return self.unit(maskable, word_starts, input_ids, key ^ _UNIT)
+    def _starts(self, asked: _Request, key: UInt64s) -> Bools:
+        """Where units begin; nothing that is drawn for them has to do with what is drawn from `key` itself."""
+        return self.unit(asked.maskable, asked.word_starts, asked.input_ids, key ^ _UNIT)
 
 
 @dataclass(frozen=True)
@@ -168,53 +206,16 @@ class RandomExploration(Exploration):
         each = ", each unit drawn by itself" if self.settings.count == "bernoulli" else ""
         return super().description + each
 
-    def masks(
-        self,
-        maskable: Bools,
-        word_starts: Bools | None,
-        row_ids: Int64s,
-        epoch: int | Int64s = 0,
-        seed: int = 0,
-        input_ids: Int64s | None = None,
-    ) -> Bools:
-        """See `Strategy.masks`."""
-        maskable, starts, key = self._each(maskable, word_starts, row_ids, epoch, seed, input_ids)
+    def _explore(self, asked: _Request) -> tuple[Bools, Bools]:
+        number, shape = self.masks_per_sequence, asked.maskable.shape
+        key = _mask_keys(keys.derive(asked.seed, _MASK, asked.epoch, asked.row_ids), number)
+        each = asked.repeated(number)
+        starts = self._starts(each, key)
         if self.settings.count == "bernoulli":
-            mask = independent(maskable, starts, key, self.rate)
+            masks = independent(each.maskable, starts, key, self.rate)
         else:
-            mask = Circle.of(maskable, starts, key).windows(as_fraction(self.rate))
-        return mask.reshape(len(row_ids), self.masks_per_sequence, maskable.shape[1])
-
-    def units(
-        self,
-        maskable: Bools,
-        word_starts: Bools | None,
-        row_ids: Int64s,
-        epoch: int | Int64s = 0,
-        seed: int = 0,
-        input_ids: Int64s | None = None,
-    ) -> Bools:
-        """See `Exploration.units`."""
-        _, starts, _ = self._each(maskable, word_starts, row_ids, epoch, seed, input_ids)
-        return starts.reshape(len(row_ids), self.masks_per_sequence, maskable.shape[1])
-
-    def _each(
-        self,
-        maskable: Bools,
-        word_starts: Bools | None,
-        row_ids: Int64s,
-        epoch: int | Int64s,
-        seed: int,
-        input_ids: Int64s | None,
-    ) -> tuple[Bools, Bools, UInt64s]:
-        """For every mask, one after the other: what can be masked, where its units begin, and its key."""
-        number = self.masks_per_sequence
-        key = _mask_keys(keys.derive(seed, _MASK, epoch, row_ids), number)
-        if number > 1:
-            maskable = np.repeat(maskable, number, axis=0)
-            word_starts = None if word_starts is None else np.repeat(word_starts, number, axis=0)
-            input_ids = None if input_ids is None else np.repeat(input_ids, number, axis=0)
-        return maskable, self._units(maskable, word_starts, input_ids, key), key
+            masks = Circle.of(each.maskable, starts, key).windows(as_fraction(self.rate))
+        return masks.reshape(shape[0], number, shape[1]), starts.reshape(shape[0], number, shape[1])
 
 
 @dataclass(frozen=True)
@@ -250,34 +251,13 @@ class FullExploration(Exploration):
         way = "all in one step" if self.scope == "batch" else "one in each pass over the data"
         return f"{self.name}: {self.segments} segments of {self.rate:.1%}, {way} (scope {self.scope})"
 
-    def masks(
-        self,
-        maskable: Bools,
-        word_starts: Bools | None,
-        row_ids: Int64s,
-        epoch: int | Int64s = 0,
-        seed: int = 0,
-        input_ids: Int64s | None = None,
-    ) -> Bools:
-        """See `Strategy.masks`."""
-        cycle, turn = divmod(epoch, self.cycle)
-        key = keys.derive(seed, _MASK, cycle, row_ids)
-        circle = Circle.of(maskable, self._units(maskable, word_starts, input_ids, key), key)
-        return circle.windows(Fraction(1, self.segments), self.masks_per_sequence, first=turn)
-
-    def units(
-        self,
-        maskable: Bools,
-        word_starts: Bools | None,
-        row_ids: Int64s,
-        epoch: int | Int64s = 0,
-        seed: int = 0,
-        input_ids: Int64s | None = None,
-    ) -> Bools:
-        """See `Exploration.units`."""
-        key = keys.derive(seed, _MASK, epoch // self.cycle, row_ids)
-        starts = self._units(maskable, word_starts, input_ids, key)
-        return np.repeat(starts[:, None], self.masks_per_sequence, axis=1)
+    def _explore(self, asked: _Request) -> tuple[Bools, Bools]:
+        cycle, turn = divmod(asked.epoch, self.cycle)
+        key = keys.derive(asked.seed, _MASK, cycle, asked.row_ids)
+        starts = self._starts(asked, key)
+        circle = Circle.of(asked.maskable, starts, key)
+        masks = circle.windows(Fraction(1, self.segments), self.masks_per_sequence, first=turn)
+        return masks, np.broadcast_to(starts[:, None], masks.shape)
 
 
 def random_exploration(unit: Unit) -> Factory:
