@@ -249,3 +249,51 @@ class TestPermute:
         assert abs(np.corrcoef(images[:, :-1].ravel(), images[:, 1:].ravel())[0, 1]) < 4 / math.sqrt(
             n * number
         )
+
+
+class TestStretchHash:
+    BASE = 0xA0761D6478BD642F
+
+    def reference(self, ids: list[int]) -> int:
+        """The definition, in Python's whole numbers."""
+        words = keys.bits(0x57E7C4, np.array(ids, np.int64)).tolist()
+        total = sum(word * pow(self.BASE, i, 1 << 64) for i, word in enumerate(words)) & WORD
+        return splitmix64(total, len(ids) + 1)[len(ids)]
+
+    @quick
+    @given(st.lists(st.integers(0, 3), min_size=1, max_size=30), st.data())
+    def test_is_its_definition_wherever_it_stands(self, ids: list[int], data: st.DataObject) -> None:
+        begin = data.draw(st.integers(0, len(ids)))
+        end = data.draw(st.integers(begin, len(ids)))
+        hashed = keys.StretchHash(np.array(ids))
+        found = hashed(np.array([begin]), np.array([end]))
+        assert found.dtype == np.uint64
+        assert found.tolist() == [self.reference(ids[begin:end])]
+
+    @quick
+    @given(st.lists(st.integers(0, 2), min_size=1, max_size=12))
+    def test_equal_if_and_only_if_the_tokens_are(self, ids: list[int]) -> None:
+        spans = [(i, j) for i in range(len(ids)) for j in range(i + 1, len(ids) + 1)]
+        begin, end = np.array(spans).T
+        hashes = keys.StretchHash(np.array(ids, np.uint16))(begin, end).tolist()
+        by_text = {tuple(ids[i:j]): h for (i, j), h in zip(spans, hashes, strict=True)}
+        assert [by_text[tuple(ids[i:j])] for i, j in spans] == hashes
+        assert len(set(hashes)) == len(by_text)
+
+    def test_long_sequences(self) -> None:
+        """Beyond the powers kept for short ones, and next to the end."""
+        ids = np.random.default_rng(0).integers(0, 50_000, 5000)
+        ids[4990:] = ids[:10]
+        hashed = keys.StretchHash(ids)
+        assert hashed(np.array([0]), np.array([10])) == hashed(np.array([4990]), np.array([5000]))
+        assert int(hashed(np.array([4000]), np.array([4003]))[0]) == self.reference(ids[4000:4003].tolist())
+
+    def test_no_two_of_many_share_a_hash(self) -> None:
+        pairs = np.stack(np.divmod(np.arange(1_000_000), 1000), axis=1).ravel()
+        hashes = keys.StretchHash(pairs)(np.arange(0, 2_000_000, 2), np.arange(2, 2_000_001, 2))
+        assert len(np.unique(hashes)) == 1_000_000
+        assert p_uniform(hashes >> np.uint64(56), 256) > UNLIKELY  # first bits serve as a table's index
+
+    def test_of_nothing(self) -> None:
+        nothing = np.empty(0, np.int64)
+        assert keys.StretchHash(nothing)(nothing, nothing).tolist() == []

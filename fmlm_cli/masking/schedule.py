@@ -77,6 +77,13 @@ class Timetable:
         way = f"in {self.schedule.plateaus} steps" if self.schedule.shape == "step" else self.schedule.shape
         return f"{self.strategy.description}; the rate goes to {last.rate:.1%} ({way})"
 
+    @property
+    def last(self) -> Strategy:
+        """The strategy in force when training ends, which may be before the final rate is reached."""
+        if self.schedule is None:
+            return self.strategy
+        return self._at(self.schedule.final) if self.strategy.cycle == 1 else self._cycles[1][-1]
+
     def at(self, progress: float, epoch: Int64s) -> Iterator[tuple[Int64s, Strategy, Int64s]]:
         """Rows by the strategy that masks them: their indices, it, and the epochs it is to be asked for.
 

@@ -23,6 +23,7 @@ from fmlm_cli.engine.signals import StopRequest, graceful_stop
 from fmlm_cli.engine.step import DivergedError
 from fmlm_cli.errors import UserError
 from fmlm_cli.events import Caution, Emit, Note, Table, ignore
+from fmlm_cli.masking.strategies import nearest_segments
 from fmlm_cli.model.build import (
     dropout_rates,
     load_model,
@@ -123,6 +124,12 @@ def cautions(plan: Plan) -> list[str]:
         found.append(
             f"the budget makes {plan.passes:.2f} passes over the data; below 2, {plan.strategy.name} masks with scope epoch act "
             f"almost as random ones (fewer rows with data.max_rows, or scope batch, would change that)"
+        )
+    schedule, last = plan.timetable.schedule, plan.timetable.last
+    if schedule is not None and last.cycle > 1 and last.cycle != nearest_segments(schedule.final):
+        found.append(
+            f"the number of segments changes only between cycles of passes: in {plan.passes:.2f} passes the mask rate goes to "
+            f"{last.rate:.1%}, not to {1 / nearest_segments(schedule.final):.1%}"
         )
     if not plan.store.has("validation"):
         found.append("the store has no validation split: there is no evaluation")

@@ -125,7 +125,7 @@ def check_sizes(masks: np.ndarray, units: list[list[list[int]]], rate: float) ->
     """Every mask of bool[rows, masks, length] as near to rate * n as whole units allow."""
     for row, its_units in zip(masks, units, strict=True):
         largest = max(map(len, its_units), default=0)
-        share = Fraction(rate).limit_denominator(100_000) * sum(map(len, its_units))
+        share = Fraction(rate).limit_denominator(10_000) * sum(map(len, its_units))
         for size in row.sum(axis=1).tolist():
             if largest > 1:
                 assert abs(size - share) <= largest

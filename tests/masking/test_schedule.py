@@ -154,6 +154,17 @@ class TestRandomExploration:
         assert later.rate == 0.4
 
 
+def test_the_last_strategy_is_the_one_in_force_at_the_end() -> None:
+    schedule = RateSchedule("linear", 1 / 7, 0.5)
+    assert Timetable(get_strategy("fully-explored"), None, 9).last == get_strategy("fully-explored")
+    assert Timetable(get_strategy("random"), schedule, 0.1).last.rate == 0.5
+    for passes, rate in ((3.0, 1 / 7), (200.0, 0.5)):
+        timetable = Timetable(get_strategy("fully-explored"), schedule, passes)
+        assert timetable.last.rate == rate
+        ((_, last, _),) = timetable.at(1.0, np.array([int(passes) - 1]))
+        assert last == timetable.last
+
+
 def test_the_description_says_where_it_goes() -> None:
     timetable = Timetable(get_strategy("fully-explored"), RateSchedule("step", 1 / 7, 0.5, 3))
     assert "7 segments" in timetable.description

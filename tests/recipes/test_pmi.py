@@ -31,8 +31,14 @@ def corpus(tmp_path: Path, documents: list[str]) -> Path:
 def tokenize(corpus: Path, tmp_path: Path, wordpiece_folder: Path) -> Tokenize:
     """`tokenize(**settings)`: the corpus into `tmp_path / store`, or without text what --pmi does to that store."""
 
-    def go(*, text: bool = True, out: str = "store", emit: Any = ignore, resume: bool = False, **given: Any) -> TokenStore:
-        whole = {"sources": (str(corpus),), "documents": "line", "tokenizer": str(wordpiece_folder)} if text else {}
+    def go(
+        *, text: bool = True, out: str = "store", emit: Any = ignore, resume: bool = False, **given: Any
+    ) -> TokenStore:
+        whole = (
+            {"sources": (str(corpus),), "documents": "line", "tokenizer": str(wordpiece_folder)}
+            if text
+            else {}
+        )
         path = recipes.tokenize(build(TokenizeSettings, {"out": str(tmp_path / out), **whole, **given}), emit=emit, resume=resume)  # fmt: skip
         return TokenStore.open(path)
 
@@ -79,7 +85,9 @@ def test_another_number_replaces_them(tokenize: Tokenize) -> None:
 def test_a_failure_half_way_leaves_the_old_ones(tokenize: Tokenize, monkeypatch: pytest.MonkeyPatch) -> None:
     old = hashes(tokenize(pmi=True))
     with monkeypatch.context() as patch:
-        patch.setattr(storage, "write_json", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+        patch.setattr(
+            storage, "write_json", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device"))
+        )
         with pytest.raises(UserError, match="no space left"):
             tokenize(text=False, pmi=True, pmi_size=9)
     store = TokenStore.open(next(iter([tokenize(text=False, pmi=True).root])))
@@ -88,7 +96,7 @@ def test_a_failure_half_way_leaves_the_old_ones(tokenize: Tokenize, monkeypatch:
 
 def test_a_text_without_any(tokenize: Tokenize, corpus: Path, tmp_path: Path) -> None:
     corpus.write_text("the water and the river are long\na mountain is not a river\n")
-    with pytest.raises(UserError, match="no collocations in .*too short for --pmi"):
+    with pytest.raises(UserError, match=r"no collocations in .*too short for --pmi"):
         tokenize(pmi=True)
     assert not (tmp_path / "store").exists()
     store = tokenize()
@@ -170,11 +178,13 @@ def test_a_store_without_word_starts(tokenize: Tokenize, settings: Settings, tmp
     for split in ("train", "validation"):
         whole, part = store.split(split), TokenStore.open(stripped.root).split(split)
         assert (whole.has_word_starts, part.has_word_starts) == (True, False)
-        assert all(np.array_equal(a[0], b[0]) for a, b in zip(whole.documents(), part.documents(), strict=True))
+        assert all(
+            np.array_equal(a[0], b[0]) for a, b in zip(whole.documents(), part.documents(), strict=True)
+        )
     given = {"data.store": str(stripped.root), "budget.steps": 2}
     assert recipes.pretrain(settings("random", **given, **{"masking.strategy": "random"})).run.is_finished
     for name in ("whole-word", "fully-explored-span"):
-        with pytest.raises(UserError, match="word starts.*tokenize the text"):
+        with pytest.raises(UserError, match=r"word starts.*tokenize the text"):
             recipes.pretrain(settings("words", **given, **{"masking.strategy": name}))
     assert not (tmp_path / "words").exists()
     with pytest.raises(UserError, match="does not say where words begin"):

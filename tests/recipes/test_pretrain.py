@@ -211,6 +211,23 @@ def test_few_passes_call_for_caution(settings: Settings, changed: dict[str, Any]
     assert ("> **Note:**" in (result.run.final / "README.md").read_text()) == warned
 
 
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"budget.epochs": 3}, "goes to 25.0%, not to 50.0%"),
+        ({"budget.epochs": 12}, None),
+        ({"budget.steps": 1, "masking.scope": "batch"}, None),
+        ({"budget.steps": 1, "masking.strategy": "random"}, None),
+    ],
+)
+def test_a_final_rate_that_is_not_reached_is_said(
+    settings: Settings, changed: dict[str, Any], said: str | None
+) -> None:
+    given = {"masking.segments": 4, "masking.schedule": {"shape": "step", "final_rate": 0.5}, **changed}
+    found = importlib.import_module("fmlm_cli.recipes.pretrain").cautions(plan(settings(**given)))
+    assert [said in text for text in found if "not to" in text] == ([True] if said else [])
+
+
 # ---------------------------------------------------------------- (h, i) it learns
 
 
