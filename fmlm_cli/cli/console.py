@@ -13,7 +13,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemaining
 from rich.table import Table
 
 from fmlm_cli import events
-from fmlm_cli.cli.masked_row import masked_row
+from fmlm_cli.cli.masked_row import COLOURS, masked_row
 
 _FILE_WIDTH = 160
 _PLAIN_SECONDS = 10.0  # between two plain lines about the same piece of work
@@ -100,7 +100,8 @@ class Console:
 
     def _masked_row(self, event: events.MaskedRow) -> None:
         self._stop_live()
-        self._out.print(masked_row(event, colours=self._out.color_system is not None), soft_wrap=False)
+        many = self._out.color_system in ("256", "truecolor") and not self._out.no_color
+        self._out.print(masked_row(event, colours=many and len(event.counts) <= COLOURS), soft_wrap=False)
 
     def _progress(self, event: events.Progress) -> None:
         finished = bool(event.total) and event.done >= event.total

@@ -10,6 +10,7 @@ _COLOURS = (
     "#8dd3c7", "#ffffb3", "#bebada", "#fb8072", "#80b1d3", "#fdb462", "#b3de69", "#fccde5", "#d9d9d9", "#bc80bd",
     "#ccebc5", "#ffed6f",
 )  # fmt: skip
+COLOURS = len(_COLOURS)  # masks that can be told apart
 _KEPT = "\u208c"  # a small =
 _SMALL = str.maketrans("0123456789,", "₀₁₂₃₄₅₆₇₈₉ ")
 
@@ -32,7 +33,7 @@ def masked_row(row: MaskedRow, *, colours: bool) -> RenderableType:
 
 
 def _style(number: int) -> str:
-    return f"#000000 on {_COLOURS[(number - 1) % len(_COLOURS)]}"
+    return f"#000000 on {_COLOURS[number - 1]}"
 
 
 def _coloured(row: MaskedRow) -> Text:

@@ -86,6 +86,12 @@ class RowReader:
         """Positions in a row."""
         return self.plan.sequence_length
 
+    @property
+    def sets_documents_apart(self) -> bool:
+        """Whether a special token, or padding, stands between any two documents of a row."""
+        packing = self.plan.packing
+        return packing == "none" or bool(self.frame.separated if packing == "concat" else self.frame.size)
+
     def read(self, index: Int64s) -> Rows:
         """Rows number `index` (int64[n], each in [0, len(self)))."""
         number = (

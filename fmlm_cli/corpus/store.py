@@ -202,11 +202,20 @@ class TokenStore:
         """How often each id occurs in the training split. uint64[vocabulary]."""
         return np.asarray(np.load(self.root / TOKEN_COUNTS, allow_pickle=False))
 
-    @property
-    def collocations(self) -> Path | None:
-        """The file of the training split's collocations; None if they were not asked for."""
+    def verified_collocations(self) -> Path | None:
+        """The file of the training split's collocations; None if they were not asked for.
+
+        Checked here, when it is needed, for nothing else depends on it. Raises `UserError` if it is damaged.
+        """
         found = self.manifest.get("collocations")
-        return self.root / found["name"] if found else None
+        if found is None:
+            return None
+        path = self.root / found["name"]
+        if not path.is_file() or storage.sha256_of_file(path) != found["sha256"]:
+            raise UserError(
+                f"{path} is missing or damaged: make it again with `fmlm tokenize --pmi --out {self.root} --overwrite`"
+            )
+        return path
 
     def has(self, split: str) -> bool:
         """Whether the split holds any document."""
@@ -219,8 +228,6 @@ class TokenStore:
 
     def _files(self, splits: Sequence[str]) -> Iterator[tuple[Path, Mapping[str, Any]]]:
         yield self.root / TOKEN_COUNTS, self.manifest["token_counts"]
-        if self.collocations is not None:
-            yield self.collocations, self.manifest["collocations"]
         for split in splits:
             for file in self.manifest["splits"][split]["files"]:
                 yield self.root / split / file["name"], file

@@ -10,8 +10,7 @@ function of (seed, sequence identity, epoch), vectorised over rows with numpy.
 """
 
 from fmlm_cli.masking.corruption import Corruption
-from fmlm_cli.masking.plugins import register_strategy
-from fmlm_cli.masking.registry import get_strategy, strategy_names
+from fmlm_cli.masking.registry import get_strategy, register_strategy, strategy_names
 from fmlm_cli.masking.strategies import (
     Exploration,
     FullExploration,

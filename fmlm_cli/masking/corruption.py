@@ -6,6 +6,7 @@ from typing import Literal
 import numpy as np
 
 from fmlm_cli import keys
+from fmlm_cli.errors import UserError, unknown_name
 from fmlm_cli.masking.units import Bools, Int64s, UInt64s
 
 IGNORED = -100  # label of a position that is not predicted, as torch and transformers have it
@@ -26,6 +27,13 @@ class Corruption:
     random: float = 0.1
     keep: float = 0.1
     draw: Literal["stratified", "independent"] = "stratified"
+
+    def __post_init__(self) -> None:
+        shares = (self.mask, self.random, self.keep)
+        if min(shares) < 0 or abs(sum(shares) - 1) > 1e-6:
+            raise UserError(f"masking.corruption: mask + random + keep must be 1, none below 0, not {shares}")
+        if self.draw not in ("stratified", "independent"):
+            raise unknown_name("masking.corruption.draw", self.draw, ("stratified", "independent"))
 
     def __call__(
         self, input_ids: Int64s, masks: Bools, key: UInt64s, *, mask_id: int, ordinary_ids: Int64s

@@ -1,13 +1,13 @@
 """Strategies that are not fmlm's own: how they are found, and what they are held to.
 
-Three ways to bring one: the decorator `register_strategy`, an entry point of an installed package in the group
+Three ways to bring one: the decorator `registry.register_strategy`, an entry point of an installed package in the group
 `fmlm.masking`, or `package.module:object` in place of a name, looked for in the working folder too.
 """
 
 import contextlib
 import importlib
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -17,28 +17,15 @@ import numpy as np
 import numpy.typing as npt
 
 from fmlm_cli.errors import UserError, unknown_name
+from fmlm_cli.masking.corruption import IGNORED
 from fmlm_cli.masking.strategies import Factory, Strategy, StrategySettings
 from fmlm_cli.masking.units import Bools, Int64s
 
 ENTRY_POINTS = "fmlm.masking"
 
 T = TypeVar("T", bound=np.generic)
-F = TypeVar("F", bound=Callable[[StrategySettings], Strategy])
 
-_registered: dict[str, Factory] = {}
-
-
-def register_strategy(name: str) -> Callable[[F], F]:
-    """Decorator: make a `Strategy` subclass, or a function from settings to a strategy, known by `name`.
-
-    fmlm's own names cannot be taken.
-    """
-
-    def register(factory: F) -> F:
-        _registered[name] = factory
-        return factory
-
-    return register
+_registered: dict[str, Factory] = {}  # filled by registry.register_strategy
 
 
 def names() -> list[str]:
@@ -46,19 +33,23 @@ def names() -> list[str]:
     return sorted({*_registered, *entry_points(group=ENTRY_POINTS).names})
 
 
-def load(settings: StrategySettings, known: Sequence[str]) -> Strategy:
-    """The strategy that `settings.name` stands for. Raises `UserError` where there is none, or it fails."""
-    name = settings.name
+def load(name: str, known: Sequence[str]) -> Factory:
+    """What a name stands for. Raises `UserError` where there is nothing, or it cannot be loaded."""
     if name not in names() and ":" not in name:
         raise unknown_name("masking strategy", name, [*known, "package.module:object"])
     with _blamed(name, "could not be loaded"):
         if name in _registered:
-            factory: Any = _registered[name]
-        elif ":" in name:
-            factory = _import(name)
-        else:
-            (point,) = entry_points(group=ENTRY_POINTS, name=name)
-            factory = point.load()
+            return _registered[name]
+        if ":" in name:
+            return _import(name)
+        (point,) = entry_points(group=ENTRY_POINTS, name=name)
+        return point.load()
+
+
+def plug_in(factory: Factory, settings: StrategySettings) -> "PluggedIn":
+    """The strategy that a plug-in makes of these settings. Raises `UserError` if it fails or makes something else."""
+    name = settings.name
+    with _blamed(name, "could not be loaded"):
         strategy = factory(settings)
     if isinstance(strategy, Strategy) and not hasattr(strategy, "settings"):
         raise UserError(
@@ -69,7 +60,7 @@ def load(settings: StrategySettings, known: Sequence[str]) -> Strategy:
             f"masking strategy '{name}' is a {type(strategy).__name__}: it must be a subclass of fmlm_cli.masking.Strategy, "
             f"or a function from settings to an instance of one"
         )
-    return strategy
+    return PluggedIn(settings, strategy, factory)
 
 
 def _import(name: str) -> Any:
@@ -101,6 +92,10 @@ def _blamed(name: str, what: str) -> Iterator[None]:
         ) from error
 
 
+def _described(array: Any) -> str:
+    return f"{getattr(array, 'dtype', type(array).__name__)}{list(getattr(array, 'shape', []))}"
+
+
 def _read_only(array: npt.NDArray[T]) -> npt.NDArray[T]:
     """The same array, which cannot be written to."""
     view = array.view()
@@ -113,6 +108,12 @@ class PluggedIn(Strategy):
     """A strategy of someone else's, whose answers are checked before they are used."""
 
     inner: Strategy
+    factory: Factory
+
+    @property
+    def inside(self) -> Strategy:
+        """The plug-in's own strategy."""
+        return self.inner
 
     @property
     def understands(self) -> frozenset[str]:
@@ -154,10 +155,9 @@ class PluggedIn(Strategy):
             ids = None if input_ids is None else _read_only(input_ids)
             masks = self.inner.masks(_read_only(maskable), starts, _read_only(row_ids), epoch, seed, ids)
         wanted = (len(maskable), self.masks_per_sequence, maskable.shape[1])
-        found = f"{getattr(masks, 'dtype', type(masks).__name__)}{list(getattr(masks, 'shape', []))}"
         if not isinstance(masks, np.ndarray) or masks.dtype != np.bool_ or masks.shape != wanted:
             raise UserError(
-                f"masking strategy '{self.name}': masks() returned {found}, not bool{list(wanted)} = [rows, masks, length]"
+                f"masking strategy '{self.name}': masks() returned {_described(masks)}, not bool{list(wanted)} = [rows, masks, length]"
             )
         if (masks & ~maskable[:, None]).any():
             row, _, column = np.argwhere(masks & ~maskable[:, None])[0].tolist()
@@ -167,10 +167,35 @@ class PluggedIn(Strategy):
             )
         return masks
 
-    def corrupt(self, *args: Any, **kwargs: Any) -> tuple[Int64s, Int64s]:
-        """The inner strategy's corruption, which may be one of its own."""
+    def corrupt(
+        self,
+        input_ids: Int64s,
+        masks: Bools,
+        row_ids: Int64s,
+        epoch: int | Int64s = 0,
+        seed: int = 0,
+        *,
+        mask_id: int,
+        ordinary_ids: Int64s,
+    ) -> tuple[Int64s, Int64s]:
+        """The inner strategy's corruption, which may be one of its own. Raises `UserError` if it cannot be."""
+        given = (_read_only(input_ids), _read_only(masks), _read_only(row_ids))
         with _blamed(self.name, "failed in corrupt()"):
-            return self.inner.corrupt(*args, **kwargs)
+            corrupted, labels = self.inner.corrupt(
+                *given, epoch, seed, mask_id=mask_id, ordinary_ids=ordinary_ids
+            )
+        for what, array in (("input ids", corrupted), ("labels", labels)):
+            if not isinstance(array, np.ndarray) or array.dtype != np.int64 or array.shape != masks.shape:
+                raise UserError(
+                    f"masking strategy '{self.name}': corrupt() returned {_described(array)} as {what}, not int64{list(masks.shape)} "
+                    f"= [rows, masks, length]"
+                )
+        if not np.array_equal(labels, np.where(masks, input_ids[:, None], IGNORED)):
+            raise UserError(
+                f"masking strategy '{self.name}': corrupt() returned labels that are not the original ids at the masked positions "
+                f"and {IGNORED} elsewhere"
+            )
+        return corrupted, labels
 
 
 def check_pure(
@@ -180,12 +205,17 @@ def check_pure(
     if not isinstance(strategy, PluggedIn):
         return
 
-    def masks(chosen: slice) -> Bools:
+    def masks(chosen: slice, epoch: int | Int64s = 1) -> Bools:
         starts = None if word_starts is None else word_starts[chosen]
-        return strategy.masks(maskable[chosen], starts, row_ids[chosen], 1, 0, input_ids[chosen])
+        return strategy.masks(maskable[chosen], starts, row_ids[chosen], epoch, 0, input_ids[chosen])
 
     together, reversed_, alone = masks(slice(None)), masks(slice(None, None, -1)), masks(slice(-1, None))
-    if not (np.array_equal(together, reversed_[::-1]) and np.array_equal(together[-1:], alone)):
+    of_two_passes = masks(slice(None), np.arange(len(row_ids)) % 2)  # as in a step at the end of a pass
+    if not (
+        np.array_equal(together, reversed_[::-1])
+        and np.array_equal(together[-1:], alone)
+        and np.array_equal(together[1::2], of_two_passes[1::2])
+    ):
         raise UserError(
             f"masking strategy '{strategy.name}' gave one row different masks in different calls: masks() must depend on its "
             f"arguments alone, row by row, or a resumed run would be another one; draw with fmlm_cli.keys"

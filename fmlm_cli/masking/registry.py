@@ -1,7 +1,8 @@
 """The table of strategies, and how a name and settings become a strategy."""
 
 from collections.abc import Callable, Mapping
-from typing import Any, Literal
+from dataclasses import replace
+from typing import Any, Literal, TypeVar
 
 from fmlm_cli.errors import UserError, unknown_name
 from fmlm_cli.masking import plugins
@@ -18,6 +19,8 @@ from fmlm_cli.masking.strategies import (
 from fmlm_cli.masking.units import Collocations, Spans, Unit, tokens, words
 
 DEFAULT_SEGMENTS = 7  # 1/7 = 14.3 %, the nearest to BERT's 15 %
+F = TypeVar("F", bound=Factory)
+
 COUNTS, SCOPES = ("exact", "bernoulli"), ("epoch", "batch")
 
 
@@ -68,6 +71,21 @@ BUILT_IN: Mapping[str, Factory] = {
 }
 
 
+def register_strategy(name: str) -> Callable[[F], F]:
+    """Decorator: make a `Strategy` subclass, or a function from settings to a strategy, known by `name`.
+
+    Raises `UserError` for a name of fmlm's own.
+    """
+    if name in BUILT_IN:
+        raise UserError(f"masking strategy '{name}' is fmlm's own: register yours by another name")
+
+    def register(factory: F) -> F:
+        plugins._registered[name] = factory
+        return factory
+
+    return register
+
+
 def strategy_names() -> list[str]:
     """The names of all strategies: built in, registered, and those of installed packages."""
     return [*BUILT_IN, *(name for name in plugins.names() if name not in BUILT_IN)]
@@ -100,29 +118,23 @@ def get_strategy(
         name, _rate(segments, rate), scope, masks_per_sequence, count, corruption, collocations, options
     )
     own = BUILT_IN.get(name)
-    strategy = own(settings) if own else plugins.load(settings, strategy_names())
+    strategy = own(settings) if own else plugins.plug_in(plugins.load(name, strategy_names()), settings)
     for setting, given in (("scope", scope), ("count", None if count == "exact" else count)):
         if given is not None and setting not in strategy.understands:
             several = "; for several masks of a sequence in one step set masking.masks_per_sequence"
             hint = several if given == "batch" else ""
             raise UserError(f"masking.{setting} {given} does not go with {name}: leave it out{hint}")
-    return strategy if own else plugins.PluggedIn(settings, strategy)
+    return strategy
 
 
 def at_rate(strategy: Strategy, rate: float) -> Strategy:
     """The same strategy at another rate; with full exploration, at the nearest 1/K."""
-    settings = strategy.settings
-    full = "scope" in strategy.understands
-    return get_strategy(
-        settings.name,
-        rate=1 / nearest_segments(rate) if full else rate,
-        scope=settings.scope,
-        masks_per_sequence=None if full else settings.masks_per_sequence,
-        count=settings.count,
-        corruption=settings.corruption,
-        collocations=settings.collocations,
-        **settings.options,
-    )
+    settings = replace(strategy.settings, rate=rate)
+    if "scope" in strategy.understands:  # its masks in a step follow from K
+        settings = replace(settings, rate=1 / nearest_segments(rate), masks_per_sequence=None)
+    if isinstance(strategy, plugins.PluggedIn):
+        return plugins.plug_in(strategy.factory, settings)
+    return BUILT_IN[strategy.name](settings)
 
 
 def _rate(segments: int | None, rate: float | None) -> float:

@@ -1,9 +1,8 @@
 """A mask rate that changes over training, for strategies that know nothing of it.
 
-Random exploration takes the rate of the present step. With full exploration the rate is 1/K and K is a whole number.
-Where the K masks of a sequence share a step, K is that of the present step; where they are seen in K passes, every
-sequence keeps its K until its cycle is over: cycle c begins with pass s_c, s_0 = 0, its K is what the schedule says
-at that moment, and s_(c+1) = s_c + K_c. So every token is still predicted exactly once in each cycle.
+Random exploration takes the rate of the present step. With full exploration the rate is 1/K, K is a whole number, and
+every sequence keeps its K until its cycle is over: cycle c begins with pass s_c, s_0 = 0, its K is what the schedule
+says at that moment, and s_(c+1) = s_c + K_c. So every token is still predicted exactly once in each cycle.
 """
 
 import functools
@@ -16,7 +15,7 @@ import numpy as np
 
 from fmlm_cli.errors import UserError
 from fmlm_cli.masking.registry import at_rate
-from fmlm_cli.masking.strategies import Strategy
+from fmlm_cli.masking.strategies import Strategy, check_segments_of
 from fmlm_cli.masking.units import Int64s
 
 Shape = Literal["constant", "linear", "cosine", "step"]
@@ -55,18 +54,17 @@ class Timetable:
 
     def __post_init__(self) -> None:
         schedule = self.schedule
-        if schedule is not None and not 0 < schedule.final < 1:
+        if schedule is None:
+            return
+        if not 0 < schedule.final < 1:
             raise UserError(f"masking.schedule.final_rate must lie between 0 and 1, not {schedule.final:g}")
-
-    @property
-    def masks_per_sequence(self) -> int:
-        """The most masks of a sequence that ever share a step."""
-        ends = (
-            [self.strategy]
-            if self.schedule is None
-            else [self._at(self.schedule.initial), self._at(self.schedule.final)]
-        )
-        return max(strategy.masks_per_sequence for strategy in ends)
+        if "scope" in self.strategy.understands:
+            if self.strategy.cycle == 1:
+                raise UserError(
+                    "masking.schedule does not go with scope batch: with another K, another number of sequences would share a "
+                    "step; use masking.scope epoch"
+                )
+            check_segments_of("masking.schedule.final_rate", schedule.final)
 
     @property
     def description(self) -> str:
@@ -85,7 +83,7 @@ class Timetable:
         return self._at(self.schedule.final) if self.strategy.cycle == 1 else self._cycles[1][-1]
 
     def at(self, progress: float, epoch: Int64s) -> Iterator[tuple[Int64s, Strategy, Int64s]]:
-        """Rows by the strategy that masks them: their indices, it, and the epochs it is to be asked for.
+        """Rows by the strategy that masks them: their indices, it, and the epochs whose masks it is to be asked for.
 
         `epoch`: int64[rows], how often each row was drawn before. Rows are in several groups only while their
         cycles differ.

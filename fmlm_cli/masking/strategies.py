@@ -53,6 +53,11 @@ class Strategy:
         return frozenset()
 
     @property
+    def inside(self) -> "Strategy":
+        """The strategy itself, without what may be wrapped around it."""
+        return self
+
+    @property
     def name(self) -> str:
         """What it is called on the command line."""
         return self.settings.name
@@ -269,12 +274,7 @@ def full_exploration(unit: Unit) -> Factory:
     """Makes the strategy that explores such units fully. `UserError` for a rate that is no 1/K."""
 
     def make(settings: StrategySettings) -> Strategy:
-        segments, scope = nearest_segments(settings.rate), settings.scope or "epoch"
-        if abs(settings.rate * segments - 1) > RATE_TOLERANCE:
-            raise UserError(
-                f"masking.rate {settings.rate:g} is impossible here: with full exploration it is 1/segments; "
-                f"the nearest is {1 / segments:.4g}, with masking.segments {segments}"
-            )
+        segments, scope = check_segments_of("masking.rate", settings.rate), settings.scope or "epoch"
         number = segments if scope == "batch" else 1
         if settings.masks_per_sequence not in (None, number):
             raise UserError(
@@ -284,6 +284,17 @@ def full_exploration(unit: Unit) -> Factory:
         return FullExploration(replace(settings, rate=1 / segments), unit, segments, scope)
 
     return make
+
+
+def check_segments_of(setting: str, rate: float) -> int:
+    """The K whose 1/K a rate stands for. `UserError`, with the setting's name, for a rate that is no 1/K."""
+    segments = nearest_segments(rate)
+    if abs(rate * segments - 1) > RATE_TOLERANCE:
+        raise UserError(
+            f"{setting} {rate:g} is impossible here: with full exploration it is 1/segments; "
+            f"the nearest is {1 / segments:.4g}, with masking.segments {segments}"
+        )
+    return segments
 
 
 def nearest_segments(rate: float) -> int:

@@ -35,15 +35,17 @@ class MaskedLanguageModelling:
     unigram_losses: Tensor
     static_shapes: bool = False
 
-    def prepare(self, rows: Rows, epoch: int | Int64s, micro_size: int) -> list[Batch]:
+    def prepare(
+        self, rows: Rows, epoch: int | Int64s, micro_size: int, mask_epoch: int | Int64s | None = None
+    ) -> list[Batch]:
         """The masked batches of some rows in their epochs, at most `micro_size` masked rows in each.
 
-        A row gives as many masked rows, next to each other, as the strategy has masks in one step.
+        A row gives as many masked rows, next to each other, as the strategy has masks in one step. `mask_epoch`: the
+        epoch whose masks the strategy is asked for, where a schedule counts them otherwise.
         """
-        if isinstance(epoch, np.ndarray) and len(epoch) and (epoch == epoch[0]).all():
-            epoch = int(epoch[0])  # as almost always: a single number is hashed once, not for every row
+        epoch, mask_epoch = _single(epoch), _single(epoch if mask_epoch is None else mask_epoch)
         masks = self.strategy.masks(
-            rows.maskable, rows.word_starts, rows.row_ids, epoch, self.seed, rows.input_ids
+            rows.maskable, rows.word_starts, rows.row_ids, mask_epoch, self.seed, rows.input_ids
         )
         corrupted, _ = self.strategy.corrupt(
             rows.input_ids,
@@ -113,6 +115,12 @@ class MaskedLanguageModelling:
             "eval_accuracy": ((logits.argmax(-1) == targets) & real).sum(),
             "unigram_loss": (self.unigram_losses.to(targets.device)[targets.clamp(min=0)] * real).sum(),
         }
+
+
+def _single(epoch: int | Int64s) -> int | Int64s:
+    """One number where all are the same, as almost always: it is hashed once, not for every row."""
+    same = isinstance(epoch, np.ndarray) and len(epoch) and (epoch == epoch[0]).all()
+    return int(epoch[0]) if same else epoch  # type: ignore[index]
 
 
 def unigram_losses(token_counts: npt.NDArray[np.uint64], never_masked: Collection[int] = ()) -> Tensor:

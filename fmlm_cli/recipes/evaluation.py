@@ -14,7 +14,9 @@ from fmlm_cli.masking import Strategy, get_strategy
 from fmlm_cli.model.masked_lm import MaskedLM
 from fmlm_cli.objectives.masked_lm import MaskedLanguageModelling, unigram_losses
 
-EVALUATION_SEED = 20_100_604  # fixed for good: evaluations of any two runs ever made stay comparable
+EVALUATION_SEED = (
+    20_100_604  # fixed: evaluations of any two runs stay comparable (a test keeps the masks as they are)
+)
 EVALUATION_RATE = 0.15
 
 

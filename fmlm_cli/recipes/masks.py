@@ -50,7 +50,7 @@ def masks(settings: MasksSettings, *, emit: Emit = ignore) -> MasksResult:
     reader = RowReader(
         store, settings.split, packing=settings.packing, sequence_length=settings.sequence_length
     )
-    try_strategy(strategy, reader)
+    try_strategy(timetable, reader)
     number = min(len(reader), max(settings.rows, settings.sample))
     sample = reader.read(keys.permute(np.arange(number), len(reader), keys.derive(settings.seed, _SAMPLE)))
     passes = settings.epochs or _passes(strategy)
@@ -64,6 +64,8 @@ def masks(settings: MasksSettings, *, emit: Emit = ignore) -> MasksResult:
     emit(Table(f"coverage of {number:,} rows by {_of(passes, strategy)}", _figures(found, strategy)))
     for text in _cautions(found, strategy, passes):
         emit(Caution(text))
+    if timetable.schedule:
+        emit(Caution("all of this is at the rate that training begins with"))
     return MasksResult(strategy, passes, number, shown, found)
 
 
@@ -130,8 +132,10 @@ def _shown(store: TokenStore, strategy: Strategy, rows: Rows, passes: int, seed:
 
 def _borders(strategy: Strategy, rows: Rows, epoch: int, seed: int) -> Bools:
     """Where units begin, in each mask; where the strategy does not tell, nowhere."""
-    if isinstance(strategy, Exploration):
-        return strategy.units(rows.maskable, rows.word_starts, rows.row_ids, epoch, seed, rows.input_ids)
+    if isinstance(strategy.inside, Exploration):
+        return strategy.inside.units(
+            rows.maskable, rows.word_starts, rows.row_ids, epoch, seed, rows.input_ids
+        )
     return np.zeros((len(rows.row_ids), strategy.masks_per_sequence, rows.maskable.shape[1]), np.bool_)
 
 
@@ -155,5 +159,5 @@ def _figures(found: Coverage, strategy: Strategy) -> dict[str, str]:
 def _cautions(found: Coverage, strategy: Strategy, passes: int) -> Iterator[str]:
     if found.empty > 0.01:
         yield f"{found.empty:.0%} of the masks are empty: rows are short for such a rate"
-    if isinstance(strategy, FullExploration) and passes % strategy.cycle:
+    if isinstance(strategy.inside, FullExploration) and passes % strategy.cycle:
         yield f"{passes} passes are no whole number of cycles: it takes {strategy.cycle} passes to see every token once"

@@ -113,7 +113,7 @@ def _where(device: torch.device, precision: torch.dtype) -> str:
 
 
 def _passes(plan: Plan) -> str:
-    masks = plan.timetable.masks_per_sequence
+    masks = plan.strategy.masks_per_sequence
     return f"{plan.passes:.2f} passes over the data" + (f", each under {masks} masks" if masks > 1 else "")
 
 
@@ -180,10 +180,10 @@ class _Job:
         index, epoch = self.order.locate(position)
         rows, progress = self.plan.reader.read(index), (step - 1) / max(1, self.plan.total_steps - 1)
         batches: list[Batch] = []
-        for chosen, strategy, epochs in self.plan.timetable.at(progress, epoch):
+        for chosen, strategy, mask_epoch in self.plan.timetable.at(progress, epoch):
             part = rows if len(chosen) == len(index) else rows.take(chosen)
-            objective = replace(self.objective, strategy=strategy)
-            batches += objective.prepare(part, epochs, self.settings.batch.micro_size or 1)
+            objective, micro = replace(self.objective, strategy=strategy), self.settings.batch.micro_size or 1
+            batches += objective.prepare(part, epoch[chosen], micro, mask_epoch)
         return batches
 
     def evaluate(self) -> list[dict[str, Any]]:

@@ -48,7 +48,7 @@ class Plan:
     def sequences_per_step(self) -> int:
         """Distinct draws of a row in one step; each is forwarded under `masks_per_sequence` masks."""
         assert self.settings.batch.size is not None
-        return self.settings.batch.size // self.timetable.masks_per_sequence
+        return self.settings.batch.size // self.strategy.masks_per_sequence
 
     @property
     def passes(self) -> float:
@@ -76,7 +76,7 @@ def resolve(settings: PretrainSettings, emit: Emit) -> Plan:
     strategy = resolve_strategy(settings.masking, store)
     timetable = Timetable(strategy, rate_schedule(settings.masking, strategy))
     preset = preset_for(settings.model.name)
-    size = _batch_size(settings.batch.size, preset.batch_size, timetable.masks_per_sequence)
+    size = _batch_size(settings.batch.size, preset.batch_size, strategy.masks_per_sequence)
     store.verify(SPLITS if settings.data.verify else ())
     _check_maskable(store)
     model = new_model(settings, store)
@@ -85,17 +85,13 @@ def resolve(settings: PretrainSettings, emit: Emit) -> Plan:
     reader = RowReader(
         store, "train", packing=packing, sequence_length=length, max_rows=settings.data.max_rows
     )
-    try_strategy(strategy, reader)
-    steps = total_steps(settings, reader, size, timetable.masks_per_sequence)
-    passes = steps * (size // timetable.masks_per_sequence) / len(reader)
-    full = isinstance(strategy, FullExploration)
+    try_strategy(timetable, reader)
+    steps = total_steps(settings, reader, size, strategy.masks_per_sequence)
+    passes = steps * (size // strategy.masks_per_sequence) / len(reader)
+    full = strategy.inside if isinstance(strategy.inside, FullExploration) else None
     chosen = {
         "sequence_length": length,
         "data.packing": packing,
-        # K and the rate give each other: of the two only the one that the strategy goes by is written.
-        "masking.segments": strategy.segments if isinstance(strategy, FullExploration) else None,
-        "masking.rate": None if full else strategy.rate,
-        "masking.scope": strategy.scope if isinstance(strategy, FullExploration) else None,
         "masking.masks_per_sequence": strategy.masks_per_sequence,
         "batch.size": size,
         "batch.micro_size": min(settings.batch.micro_size or LARGEST_MICRO_SIZE, size),
@@ -104,7 +100,13 @@ def resolve(settings: PretrainSettings, emit: Emit) -> Plan:
         "evaluation.every_steps": settings.evaluation.every_steps or min(5000, math.ceil(steps / 10)),
         "logging.every_steps": settings.logging.every_steps or math.ceil(steps / 5000),
     }
-    resolved = build(PretrainSettings, settings.model_dump(), nested(chosen))
+    # K and the rate give each other: of the two only the one that the strategy goes by is written.
+    by = (
+        {"segments": full.segments, "rate": None, "scope": full.scope}
+        if full
+        else {"segments": None, "rate": strategy.rate}
+    )
+    resolved = build(PretrainSettings, settings.model_dump(), nested(chosen), {"masking": by})
     return Plan(resolved, store, reader, replace(timetable, passes=passes), model, steps)
 
 

@@ -8,13 +8,28 @@ from fmlm_cli.corpus.rows import RowReader
 from fmlm_cli.corpus.store import TokenStore
 from fmlm_cli.errors import UserError
 from fmlm_cli.masking import Collocations, Corruption, FullExploration, Strategy, get_strategy
-from fmlm_cli.masking.plugins import PluggedIn, check_pure
-from fmlm_cli.masking.schedule import RateSchedule
+from fmlm_cli.masking.plugins import check_pure
+from fmlm_cli.masking.registry import BUILT_IN
+from fmlm_cli.masking.schedule import RateSchedule, Timetable
+from fmlm_cli.masking.strategies import nearest_segments
+from fmlm_cli.masking.units import Spans
+
+_SETTINGS = {
+    "name",
+    "collocations",
+    *MaskingSettings.model_fields,
+}  # names that no option of a strategy can have
 
 
 def resolve_strategy(masking: MaskingSettings, store: TokenStore) -> Strategy:
     """The strategy that the settings describe. Raises `UserError` for settings that do not fit together."""
-    path = store.collocations
+    for option in masking.options:
+        if option in _SETTINGS:
+            raise UserError(
+                f"masking.options.{option}: this is a setting of all strategies, masking.{option}"
+            )
+    own = masking.strategy in BUILT_IN and not masking.strategy.endswith("pmi")
+    path = None if own else store.verified_collocations()
     return get_strategy(
         masking.strategy,
         segments=masking.segments,
@@ -30,7 +45,7 @@ def resolve_strategy(masking: MaskingSettings, store: TokenStore) -> Strategy:
 
 def may_use_collocations(strategy: Strategy) -> bool:
     """Whether the store's collocations can have a part in the masks."""
-    return isinstance(getattr(strategy, "unit", None), Collocations) or isinstance(strategy, PluggedIn)
+    return strategy.settings.collocations is not None
 
 
 def rate_schedule(masking: MaskingSettings, strategy: Strategy) -> RateSchedule | None:
@@ -41,13 +56,21 @@ def rate_schedule(masking: MaskingSettings, strategy: Strategy) -> RateSchedule 
     return RateSchedule(chosen.shape, strategy.rate, chosen.final_rate, chosen.plateaus)
 
 
-def try_strategy(strategy: Strategy, reader: RowReader) -> None:
+def try_strategy(timetable: Timetable, reader: RowReader) -> None:
     """Mask a few rows, so that what cannot work is found before anything is written. Raises `UserError`."""
-    text = reader.sequence_length - reader.frame.size
-    if isinstance(strategy, FullExploration) and strategy.segments > text:
+    strategy, text = timetable.strategy, reader.sequence_length - reader.frame.size
+    rates = [strategy.rate, timetable.schedule.final if timetable.schedule else strategy.rate]
+    segments = nearest_segments(min(rates))
+    if isinstance(strategy.inside, FullExploration) and segments > text:
         raise UserError(
-            f"masking.segments {strategy.segments} is more than the {text} tokens of a row: every row would have empty masks; "
+            f"masking.segments {segments} is more than the {text} tokens of a row: every row would have empty masks; "
             f"set it to {text} or less"
+        )
+    several = isinstance(getattr(strategy.inside, "unit", None), Spans | Collocations)
+    if several and not reader.sets_documents_apart:
+        raise UserError(
+            f"masking {strategy.name}: the store's tokenizer puts nothing between texts, so that units would reach from one document "
+            f"into the next: set data.packing to none"
         )
     rows = reader.read(np.arange(min(4, len(reader))))
     strategy.masks(rows.maskable, rows.word_starts, rows.row_ids, 0, 0, rows.input_ids)

@@ -53,7 +53,7 @@ def tokenize(
     """
     out = Path(settings.out)
     if not settings.sources:
-        return _add_to_finished(out, settings, emit)
+        return _add_collocations(out, settings, emit, again=overwrite)
     storage.claim_output(out, marker=TOKEN_COUNTS, overwrite=overwrite, resume=resume)
     options = ReadOptions(settings.documents, settings.text_field, settings.on_bad_text)
     corpora = Corpora(
@@ -66,7 +66,7 @@ def tokenize(
     if resume and (out / TOKEN_COUNTS).is_file():
         _check_same(out, request)
         if settings.pmi:
-            return _add_to_finished(out, settings, emit)
+            return _add_collocations(out, settings, emit)
         emit(Note(f"{out} is complete and was made from the same text and settings: nothing to do"))
         return out
     _say_what_a_document_is(corpora.train, emit)
@@ -75,17 +75,15 @@ def tokenize(
     with storage.complete_folder(out) as folder:
         tokenizer = loaded or _learn(settings, corpora.train, emit)
         manifest = _write(folder, settings, corpora, tokenizer, request, emit)
-        mined = _add_collocations(folder, settings, emit) if settings.pmi else None
     emit(Table(f"token store {out}", _summary(manifest)))
-    if mined:
-        _say_what_was_mined(out, mined, emit)
     if _unknown_share(manifest) > UNKNOWN_SHARE:
         emit(
             Caution(
                 "many tokens are unknown to the tokenizer and will never be predicted: is it made for this text?"
             )
         )
-    return out
+    # The store is complete now: whatever becomes of the collocations, the work on it is not lost.
+    return _add_collocations(out, settings, emit) if settings.pmi else out
 
 
 def _check_sources_outside(out: Path, corpora: Corpora) -> None:
@@ -230,40 +228,28 @@ def _check_not_empty(writer: StoreWriter, settings: TokenizeSettings, stats: Rea
         raise UserError(f"no text in {', '.join(settings.valid)} (--valid): give a source that holds some")
 
 
-def _add_to_finished(out: Path, settings: TokenizeSettings, emit: Emit) -> Path:
-    """Find the collocations of a store that is there already."""
-    store = TokenStore.open(out)
-    asked = store.manifest.get("collocations", {}).get("asked", "none yet")
-    if asked == settings.pmi_size:
-        emit(Note(f"{out} has its collocations: nothing to do"))
-        return out
-    with storage.sole_owner(out):
-        mined = _add_collocations(out, settings, emit)
-    _say_what_was_mined(out, mined, emit)
-    return out
-
-
-def _add_collocations(root: Path, settings: TokenizeSettings, emit: Emit) -> Mined:
-    """Mine the training split of a complete store, and put what was found beside it."""
-    store = TokenStore.open(root, verify=())
-    if not store.split("train").has_word_starts:
+def _add_collocations(root: Path, settings: TokenizeSettings, emit: Emit, *, again: bool = False) -> Path:
+    """Mine the training split of a complete store, and put what was found beside it; `again`: also if it has them."""
+    store = TokenStore.open(root, verify=("train",))
+    had = store.manifest.get("collocations")
+    if had and had["asked"] == settings.pmi_size and not again:
+        emit(Note(f"{root} has its collocations: nothing to do"))
+        return root
+    split = store.split("train")
+    if not split.has_word_starts:
         raise UserError(
             f"{root} does not say where words begin: tokenize the text again with `fmlm tokenize`"
         )
-    mined = mine(
-        store.split("train"),
-        store.tokenizer,
-        store.special.never_masked,
-        size=settings.pmi_size,
-        emit=emit,
-    )
-    if not len(mined.hashes):
-        raise UserError(
-            f"no collocations in {root}: no two words occur together {MIN_COUNT} times and more than by chance; "
-            f"the text is too short for --pmi"
-        )
-    add_collocations(store, mined, asked=settings.pmi_size)
-    return mined
+    with storage.sole_owner(root):
+        mined = mine(split, store.tokenizer, store.special.never_masked, size=settings.pmi_size, emit=emit)
+        if not len(mined.hashes):
+            raise UserError(
+                f"no collocations in {root}: no two words occur together {MIN_COUNT} times and more often than by chance; "
+                f"the text is too short for --pmi, and the store is complete without"
+            )
+        add_collocations(store, mined, asked=settings.pmi_size)
+    _say_what_was_mined(root, mined, emit)
+    return root
 
 
 def _say_what_was_mined(out: Path, mined: Mined, emit: Emit) -> None:

@@ -112,6 +112,18 @@ def test_colours(tiny_store: Path) -> None:
     assert "\u2082 \u2083" in html  # it is in mask 3 as well
 
 
+def test_more_masks_than_colours_and_terminals_of_few_are_told_by_number(
+    tiny_store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for words, env in (
+        (["--set", "masking.segments=13"], {"FORCE_COLOR": "1", "COLORTERM": "truecolor"}),
+        ([], {"FORCE_COLOR": "1", "NO_COLOR": "1", "COLORTERM": "truecolor"}),
+        ([], {"FORCE_COLOR": "1", "TERM": "xterm-16color", "COLORTERM": ""}),
+    ):
+        assert "[7:" in masks(tiny_store, *words, **env).stdout
+    assert "[7:" not in masks(tiny_store, FORCE_COLOR="1", COLORTERM="truecolor").stdout
+
+
 def test_coverage_of_random_masks_is_the_binomials(tiny_store: Path) -> None:
     shown = as_json(tiny_store, "--masking", "random", "--set", "masking.rate=0.2", "--epochs", 5)
     for passes, share in enumerate(shown["coverage"]["covered"], start=1):
@@ -139,8 +151,9 @@ def test_half_a_cycle_is_said(tiny_store: Path) -> None:
 
 
 def test_a_schedule_is_said(tiny_store: Path) -> None:
-    shown = masks(tiny_store, "--set", "masking.schedule={shape: linear, final_rate: 0.3}").stdout
+    shown = masks(tiny_store, "--set", "masking.schedule={shape: linear, final_rate: 0.33}").stdout
     assert "the rate goes to 33.3% (linear)" in shown
+    assert "the rate that training begins with" in shown
 
 
 def test_settings_reach_it(tiny_store: Path) -> None:
@@ -224,6 +237,8 @@ def test_debug_shows_the_plug_ins_own_traceback(plug_in: str, tiny_store: Path) 
         (["--masking", "span", "--set", "masking.options.q=2"], ["'q'", "p, longest"]),
         (["--masking", "span", "--set", "masking.options.p=2"], ["masking.options.p", "2"]),
         (["--masking", "random", "--set", "masking.options.p=0.2"], ["has no options"]),
+        (["--set", "masking.schedule={shape: linear, final_rate: 0.005}"], ["200", "126 tokens of a row"]),
+        (["--set", "masking.options.rate=0.2"], ["masking.options.rate", "masking.rate"]),
         (["--rows", 0], ["rows"]),
         (["--set", "sequence_length=2"], ["sequence_length 2"]),
         (["--set", "masking.strategee=x"], ["did you mean 'masking.strategy'"]),

@@ -308,18 +308,68 @@ class TestWhatItAnswers:
         def corrupt(self: Any, input_ids: Any, masks: Any, *rest: Any, mask_id: int, **given: Any) -> Any:
             if mask_id < 0:
                 raise IndexError("no such id")
-            return np.full(masks.shape, mask_id), np.full(masks.shape, -100)
+            return np.full(masks.shape, mask_id), np.where(masks, input_ids[:, None], -100)
 
         register_strategy("own")(type("Own", (EveryThird,), {"corrupt": corrupt}))
         strategy = get_strategy("own")
         ids, labels = strategy.corrupt(ROWS.input_ids, ROWS.masks(strategy), ROWS.row_ids, mask_id=7, ordinary_ids=np.arange(3))  # fmt: skip
         assert (ids == 7).all()
-        assert (labels == -100).all()
+        assert np.array_equal(labels, np.where(ROWS.masks(strategy), ROWS.input_ids[:, None], -100))
         told = refused(
             lambda: strategy.corrupt(ROWS.input_ids, ROWS.masks(strategy), ROWS.row_ids, mask_id=-1, ordinary_ids=np.arange(3)),
             "'own' failed in corrupt(): IndexError: no such id",
         )  # fmt: skip
         assert isinstance(told.__cause__, IndexError)
+
+    @pytest.mark.parametrize(
+        ("answer", "parts"),
+        [
+            (
+                lambda ids, masks: (ids, np.where(masks, ids[:, None], -100)),
+                ("input ids", "[rows, masks, length]"),
+            ),
+            (
+                lambda ids, masks: (np.zeros(masks.shape), np.full(masks.shape, -100)),
+                ("float64", "input ids"),
+            ),
+            (lambda ids, masks: (np.zeros(masks.shape, int), masks), ("bool", "labels")),
+            (
+                lambda ids, masks: (np.zeros(masks.shape, int), np.full(masks.shape, -100)),
+                ("not the original ids",),
+            ),
+            (lambda ids, masks: ids.__setitem__(0, 7), ("failed in corrupt()", "read-only")),
+        ],
+    )
+    def test_corruption_that_cannot_be(self, answer: Any, parts: tuple[str, ...]) -> None:
+        def corrupt(self: Any, input_ids: Any, masks: Any, *rest: Any, **given: Any) -> Any:
+            return answer(input_ids, masks)
+
+        register_strategy("own")(type("Own", (EveryThird,), {"corrupt": corrupt}))
+        strategy = get_strategy("own")
+        before = ROWS.input_ids.copy()
+        refused(
+            lambda: strategy.corrupt(ROWS.input_ids, ROWS.masks(strategy), ROWS.row_ids, mask_id=7, ordinary_ids=np.arange(3)),
+            "masking strategy 'own'", *parts,
+        )  # fmt: skip
+        assert np.array_equal(ROWS.input_ids, before)
+
+    def test_epochs_that_differ_between_rows_are_tried(self) -> None:
+        """Else a strategy for which `epoch` is one number would fail hours later, where a step has rows of two passes."""
+
+        def masks(
+            self: Any, maskable: Any, word_starts: Any, row_ids: Any, epoch: Any = 0, *rest: Any
+        ) -> Any:
+            return (maskable if epoch % 2 else ~maskable & maskable)[:, None]
+
+        register_strategy("one-number")(type("OneNumber", (EveryThird,), {"masks": masks}))
+        strategy = get_strategy("one-number")
+        refused(
+            lambda: check_pure(strategy, ROWS.maskable, ROWS.word_starts, ROWS.row_ids, ROWS.input_ids),
+            "'one-number' failed in masks()",
+        )
+
+    def test_names_of_fmlms_own_cannot_be_taken(self) -> None:
+        refused(lambda: register_strategy("random"), "'random' is fmlm's own")
 
     def test_is_corrupted_as_set_otherwise(self) -> None:
         register_strategy("thirds")(EveryThird)

@@ -70,7 +70,8 @@ class TestFullExploration:
     @given(schedules(), st.integers(3, 60))
     def test_every_token_is_predicted_once_in_each_cycle(self, schedule: RateSchedule, passes: int) -> None:
         strategy = get_strategy("fully-explored", segments=round(1 / schedule.initial))
-        timetable = Timetable(strategy, RateSchedule(schedule.shape, strategy.rate, schedule.final), passes)
+        final = 1 / max(2, round(1 / schedule.final))
+        timetable = Timetable(strategy, RateSchedule(schedule.shape, strategy.rate, final), passes)
         maskable = np.ones((3, 37), np.bool_)
         begin, seen = 0, []
         while begin < passes:
@@ -108,15 +109,25 @@ class TestFullExploration:
                 alone = masks_of_pass(timetable, maskable, int(epoch[row]))
                 assert (alone[row] == mask).all()
 
-    def test_with_scope_batch_the_number_of_masks_follows_the_step(self) -> None:
+    def test_no_two_passes_of_a_row_share_what_their_corruption_depends_on(self) -> None:
+        """The epochs that a strategy is asked for can repeat between cycles of different K: its masks do not."""
+        timetable = Timetable(get_strategy("fully-explored"), RateSchedule("linear", 1 / 7, 1 / 2), 30)
+        seen = []
+        for epoch in range(30):
+            ((_, strategy, asked),) = timetable.at(0.0, np.array([epoch]))
+            cycle = int(asked[0]) // strategy.cycle
+            seen.append((cycle, int(asked[0]) % strategy.cycle))
+        assert len(set(seen)) == 30
+        assert sorted({cycle for cycle, _ in seen}) == list(range(seen[-1][0] + 1))
+
+    def test_does_not_go_with_scope_batch(self) -> None:
         strategy = get_strategy("fully-explored", segments=4, scope="batch")
-        timetable = Timetable(strategy, RateSchedule("linear", 1 / 4, 1 / 2), 3)
-        assert timetable.masks_per_sequence == 4
-        maskable = np.ones((2, 21), np.bool_)
-        for progress, number in ((0.0, 4), (1.0, 2)):
-            masks = masks_of_pass(timetable, maskable, 1, progress)
-            assert masks.shape[1] == number
-            assert (masks.sum(axis=1) == 1).all()
+        with pytest.raises(UserError, match=r"masking\.schedule does not go with scope batch"):
+            Timetable(strategy, RateSchedule("linear", 1 / 4, 1 / 2), 3)
+
+    def test_a_final_rate_that_is_no_one_over_k(self) -> None:
+        with pytest.raises(UserError, match=r"masking\.schedule\.final_rate 0\.7 is impossible.*0\.5"):
+            Timetable(get_strategy("fully-explored"), RateSchedule("linear", 1 / 7, 0.7), 3)
 
     def test_without_a_schedule_nothing_changes(self) -> None:
         strategy = get_strategy("fully-explored")

@@ -60,11 +60,10 @@ KINDS: dict[str, dict[str, Any]] = {
         "masking.segments": 4,
         "masking.schedule": {"shape": "linear", "final_rate": 0.5},
     },
-    "K changes between steps": {
+    "the rate changes between steps": {
         "budget.steps": 8,
-        "masking.segments": 4,
-        "masking.scope": "batch",
-        "masking.schedule": {"shape": "step", "final_rate": 0.5},
+        "masking.strategy": "span",
+        "masking.schedule": {"shape": "step", "final_rate": 0.4},
     },
     "no packing": {"budget.steps": 8, "data.packing": "none", "optimizer.schedule": "cosine"},
     "concat": {"budget.steps": 8, "data.packing": "concat", "masking.corruption.draw": "independent"},

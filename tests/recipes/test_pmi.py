@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
+from tokenizers import Tokenizer, processors
+from transformers import PreTrainedTokenizerFast
 
 from fmlm_cli import recipes, storage
 from fmlm_cli.config import MasksSettings, TokenizeSettings, build, nested
@@ -46,14 +48,15 @@ def tokenize(corpus: Path, tmp_path: Path, wordpiece_folder: Path) -> Tokenize:
 
 
 def hashes(store: TokenStore) -> list[int]:
-    assert store.collocations is not None
-    return read_collocations(store.collocations).tolist()
+    path = store.verified_collocations()
+    assert path is not None
+    return read_collocations(path).tolist()
 
 
 def test_a_store_with_its_collocations(tokenize: Tokenize) -> None:
     said: list[Event] = []
     store, plain = tokenize(pmi=True, emit=said.append), tokenize(out="plain")
-    assert plain.collocations is None
+    assert plain.verified_collocations() is None
     assert store.fingerprint == plain.fingerprint  # they change no token
     assert len(hashes(store)) > 20
     assert any(isinstance(event, Table) and "collocations" in event.title for event in said)
@@ -79,7 +82,7 @@ def test_another_number_replaces_them(tokenize: Tokenize) -> None:
     few = tokenize(text=False, pmi=True, pmi_size=9)
     assert len(hashes(few)) == 9
     assert set(hashes(few)) <= set(many)
-    assert [path.name for path in few.root.glob("*collocations*")] == [few.collocations.name]  # type: ignore[union-attr]
+    assert [path.name for path in few.root.glob("*collocations*")] == [few.manifest["collocations"]["name"]]
 
 
 def test_a_failure_half_way_leaves_the_old_ones(tokenize: Tokenize, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -98,32 +101,37 @@ def test_a_text_without_any(tokenize: Tokenize, corpus: Path, tmp_path: Path) ->
     corpus.write_text("the water and the river are long\na mountain is not a river\n")
     with pytest.raises(UserError, match=r"no collocations in .*too short for --pmi"):
         tokenize(pmi=True)
-    assert not (tmp_path / "store").exists()
-    store = tokenize()
+    store = tokenize(resume=True)  # which is complete all the same
     with pytest.raises(UserError, match="too short for --pmi"):
         tokenize(text=False, pmi=True)
-    assert TokenStore.open(store.root).collocations is None
+    assert TokenStore.open(store.root).verified_collocations() is None
 
 
+@pytest.mark.usefixtures("quick")
 def test_a_damaged_file_is_found(tokenize: Tokenize, settings: Settings) -> None:
     store = tokenize(pmi=True)
-    path = store.collocations
+    path = store.verified_collocations()
     assert path is not None
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
     path.write_bytes(content)
-    with pytest.raises(UserError, match=f"damaged store: the contents of .*{path.name}"):
-        recipes.pretrain(settings(**{"data.store": str(store.root), "budget.steps": 1}))
-    path.unlink()
-    with pytest.raises(UserError, match="is missing"):
-        TokenStore.open(store.root, verify=())
+    given = {"data.store": str(store.root), "budget.steps": 1}
+    for _ in range(2):
+        with pytest.raises(UserError, match=f"{path.name} is missing or damaged.*--overwrite"):
+            recipes.pretrain(settings("pmi", **given, **{"masking.strategy": "pmi"}))
+        path.unlink(missing_ok=True)
+    assert recipes.pretrain(settings("random", **given)).run.is_finished  # nothing else depends on them
+    recipes.tokenize(build(TokenizeSettings, {"out": str(store.root), "pmi": True}), overwrite=True)
+    assert len(hashes(TokenStore.open(store.root))) > 20
 
 
 def test_collocations_are_masked_as_units(tokenize: Tokenize) -> None:
     store = tokenize(pmi=True)
     chosen = {"store": str(store.root), "rows": 5, "masking.strategy": "fully-explored-pmi"}
     found = recipes.masks(build(MasksSettings, nested(chosen)))
-    known = {row["text"] for row in pa.ipc.open_file(str(store.collocations)).read_all().to_pylist()}
+    known = {
+        row["text"] for row in pa.ipc.open_file(str(store.verified_collocations())).read_all().to_pylist()
+    }
     units = []
     for row in found.rows:
         for text, masks, joined in zip(row.texts, row.masks, row.joined, strict=True):
@@ -154,6 +162,26 @@ def test_a_run_with_them(tokenize: Tokenize, settings: Settings) -> None:
         recipes.pretrain(settings("parts", **chosen), resume=True)
     tokenize(text=False, pmi=True)
     assert_same(recipes.pretrain(settings("parts", **chosen), resume=True), whole)
+
+
+@pytest.mark.parametrize("packing", ["documents", "concat"])
+def test_units_of_several_words_where_nothing_stands_between_documents(
+    documents: list[str], make_store: Any, wordpiece_tokenizer: Any, tmp_path: Path, packing: str
+) -> None:
+    backend = Tokenizer.from_str(wordpiece_tokenizer.backend_tokenizer.to_str())
+    backend.post_processor = processors.TemplateProcessing(single="$A", special_tokens=[])
+    bare = PreTrainedTokenizerFast(
+        tokenizer_object=backend, pad_token="[PAD]", unk_token="[UNK]", mask_token="[MASK]"
+    )
+    store = make_store(tmp_path / "bare", documents[:40], tokenizer=bare)
+
+    def show(name: str, packing: str) -> Any:
+        return recipes.masks(build(MasksSettings, nested({"store": str(store), "masking.strategy": name, "packing": packing})))  # fmt: skip
+
+    with pytest.raises(UserError, match=r"from one document into the next: set data\.packing to none"):
+        show("fully-explored-span", packing)
+    assert show("fully-explored-word", packing).coverage.covered[-1] == 1
+    assert show("fully-explored-span", "none").coverage.covered[-1] == 1
 
 
 def without_word_starts(store: Path) -> None:

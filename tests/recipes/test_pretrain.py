@@ -216,7 +216,6 @@ def test_few_passes_call_for_caution(settings: Settings, changed: dict[str, Any]
     [
         ({"budget.epochs": 3}, "goes to 25.0%, not to 50.0%"),
         ({"budget.epochs": 12}, None),
-        ({"budget.steps": 1, "masking.scope": "batch"}, None),
         ({"budget.steps": 1, "masking.strategy": "random"}, None),
     ],
 )
