@@ -322,3 +322,16 @@ class TestStrategyCorrupt:
         for position in range(7):
             chosen = corrupted[:, 0, position][masks[:, 0, position]]
             assert stats.binomtest(int((chosen == MASK).sum()), len(chosen), 0.5).pvalue > UNLIKELY
+
+    def test_how_many_of_a_mask_are_replaced_does_not_depend_on_how_it_was_drawn(self) -> None:
+        """Drawn one by one, the counts are binomial: with the masks' own stream they would spread far wider."""
+        rows, length = 4000, 40
+        strategy = get_strategy("random", rate=0.5, corruption=Corruption(0.5, 0.25, 0.25, "independent"))
+        masks = strategy.masks(np.ones((rows, length), bool), None, np.arange(rows))
+        ids = ids_like(masks[:, 0])
+        corrupted, _ = strategy.corrupt(ids, masks, np.arange(rows), mask_id=MASK, ordinary_ids=ORDINARY)
+        counts = (corrupted == MASK).sum(axis=2).ravel()
+        statistic = ((counts - 10) ** 2).sum() / (
+            20 * 0.25
+        )  # chi-squared with `rows` degrees of freedom, nearly
+        assert stats.norm.sf(abs(statistic - rows) / np.sqrt(2 * rows)) > UNLIKELY

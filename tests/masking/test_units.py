@@ -184,6 +184,17 @@ def stretches(rows: Rows, row: int, grams: Iterable[tuple[int, ...]]) -> list[li
 
 
 class TestCollocations:
+    @pytest.mark.parametrize("n", [2, 3, 4, 5])
+    def test_never_overlap_however_far_apart_they_begin(self, n: int) -> None:
+        """A word said over and over: a collocation begins at every word, and each overlaps the n - 1 that follow."""
+        rows = alike(words_of([1] * 40), 300, ids=[0] * 40)
+        starts = collocations_of([[0] * n])(rows.maskable, rows.word_starts, rows.input_ids, keys_of(300))
+        lengths = [length for each in lengths_in_words(rows, starts) for length in each]
+        assert set(lengths) == {1, n}
+        for each in lengths_in_words(rows, starts):  # and none that would have fitted is left out
+            runs = "".join("1" if length == 1 else " " for length in each).split()
+            assert max(map(len, runs), default=0) < n
+
     @quick
     @given(any_rows(), any_seed)
     def test_are_a_largest_choice_of_those_found_by_a_plain_loop(self, rows: Rows, seed: int) -> None:
