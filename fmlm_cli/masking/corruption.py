@@ -67,8 +67,7 @@ class Corruption:
         draw = keys.uniform(keys.bits(key, _BORDERS))
         first = np.floor(self.mask * count + draw)
         second = np.floor((self.mask + self.random) * count + draw)
-        rank = (
-            np.arange(len(row)) - (np.cumsum(count) - count)[row]
-        )  # `row` rises, so ordering leaves it as it is
+        # `row` rises, and the order keeps rows together: it is the row of the ordered positions too.
+        rank = np.arange(len(row)) - (np.cumsum(count) - count)[row]
         to_mask = rank < first[row]
         return order, to_mask, ~to_mask & (rank < second[row])

@@ -24,9 +24,8 @@ import numpy as np
 from fmlm_cli import keys
 from fmlm_cli.masking.units import Bools, Int64s, UInt64s, at_all_tokens, unit_sizes
 
-_FINEST = (
-    10_000  # largest denominator of a rate: circles then stay shorter than 2**31, for rows up to 100,000
-)
+# Largest denominator of a rate: circles then stay shorter than 2**31, for rows up to 100,000.
+_FINEST = 10_000
 _CUT = np.uint64(1 << 40)  # index of the draw that places the windows, beyond those of all positions
 
 

@@ -19,7 +19,7 @@ from fmlm_cli.masking.schedule import Timetable
 from fmlm_cli.model.build import VocabularyFacts, build_model, longest_sequence, preset_for, set_output_bias
 from fmlm_cli.model.masked_lm import MaskedLM, isolates_documents
 from fmlm_cli.objectives.masked_lm import unigram_losses
-from fmlm_cli.recipes.strategy import may_use_collocations, rate_schedule, resolve_strategy, try_strategy
+from fmlm_cli.recipes.strategy import rate_schedule, resolve_strategy, try_strategy
 
 DEFAULT_LENGTH = 128
 LARGEST_MICRO_SIZE = 32
@@ -62,7 +62,7 @@ class Plan:
         config.pop("transformers_version", None)
         config.pop("_name_or_path", None)
         deciding = [self.store.fingerprint, _deciding(self.settings), config]
-        if may_use_collocations(self.strategy):
+        if self.strategy.settings.collocations is not None:  # then they have a part in the masks
             deciding.append(self.store.manifest.get("collocations"))
         return storage.sha256_of_json(deciding)
 
@@ -232,10 +232,10 @@ def settings_to_resume(settings: PretrainSettings, run: storage.RunDirectory) ->
 def check_same_run(plan: Plan, run: storage.RunDirectory) -> None:
     """Refuse to resume a run under settings that would have made it another one."""
     before, now = _deciding(saved_settings(run)), _deciding(plan.settings)
-    for name, value in {**dict.fromkeys(before), **now}.items():
-        if before.get(name) != value:
+    for name in {**before, **now}:  # options of a strategy may be in one of the two alone
+        if before.get(name) != now.get(name):
             raise UserError(
-                f"{run.root} was started with {name} {_shown(before.get(name))}, not {_shown(value)}: "
+                f"{run.root} was started with {name} {_shown(before.get(name))}, not {_shown(now.get(name))}: "
                 f"drop that setting to resume, or give another --out"
             )
 

@@ -14,11 +14,8 @@ from fmlm_cli.masking.schedule import RateSchedule, Timetable
 from fmlm_cli.masking.strategies import nearest_segments
 from fmlm_cli.masking.units import Spans
 
-_SETTINGS = {
-    "name",
-    "collocations",
-    *MaskingSettings.model_fields,
-}  # names that no option of a strategy can have
+# Names that no option of a strategy can have.
+_SETTINGS = {"name", "collocations", *MaskingSettings.model_fields}
 
 
 def resolve_strategy(masking: MaskingSettings, store: TokenStore) -> Strategy:
@@ -41,11 +38,6 @@ def resolve_strategy(masking: MaskingSettings, store: TokenStore) -> Strategy:
         collocations=None if path is None else Collocations(read_collocations(path)),
         **masking.options,
     )
-
-
-def may_use_collocations(strategy: Strategy) -> bool:
-    """Whether the store's collocations can have a part in the masks."""
-    return strategy.settings.collocations is not None
 
 
 def rate_schedule(masking: MaskingSettings, strategy: Strategy) -> RateSchedule | None:
