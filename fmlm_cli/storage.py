@@ -46,6 +46,11 @@ class RunDirectory:
         return self.root / "final"
 
     @property
+    def first_scores(self) -> Path:
+        """Held-out losses by token before the first step."""
+        return self.root / "first_scores.safetensors"
+
+    @property
     def plots(self) -> Path:
         """Pictures."""
         return self.root / "plots"

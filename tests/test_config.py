@@ -288,7 +288,7 @@ def values_of(annotation: Any, limits: list[Any]) -> st.SearchStrategy[Any]:  # 
         free = st.one_of(
             st.integers(), st.floats(allow_nan=False, allow_infinity=False), st.text("abc"), st.booleans()
         )
-        return st.dictionaries(st.text("pqr_", min_size=1), free)
+        return st.dictionaries(st.text("pqr_", min_size=1), st.text("abc") if parts[1] is str else free)
     if origin is Literal:
         return st.sampled_from(parts)
     bound = {name: getattr(m, name) for m in limits for name in ("ge", "gt", "le", "lt") if hasattr(m, name)}

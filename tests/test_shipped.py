@@ -74,6 +74,6 @@ def test_settings_in_the_readme_exist() -> None:
 def test_shipped_configurations_run(path: Path, tiny_store: Path, tmp_path: Path) -> None:
     """Each configuration as it stands, but for two steps of two rows."""
     shorter = {"batch": {"size": 2}, "budget": {"steps": 2}, "evaluation": {"max_rows": 2}}
-    given = {"out": str(tmp_path / "run"), "data": {"store": str(tiny_store)}}
+    given = {"out": str(tmp_path / "run"), "data": {"stores": [str(tiny_store)]}}
     result = pretrain(build(PretrainSettings, read_yaml(path, PretrainSettings), shorter, given))
     assert result.run.is_finished

@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-_TRAIN, _EVAL, _UNIGRAM = "#9db8d2", "#c2410c", "#57534e"
+_TRAIN, _UNIGRAM = "#9db8d2", "#57534e"
+_EVAL = ("#c2410c", "#0f766e", "#7e22ce", "#a16207")
 
 
 def draw_loss_curve(records: Sequence[Mapping[str, Any]], folder: Path) -> Path:
@@ -24,20 +25,23 @@ def draw_loss_curve(records: Sequence[Mapping[str, Any]], folder: Path) -> Path:
         steps, losses = np.array(training).T
         axes.plot(steps, losses, color=_TRAIN, linewidth=0.6, alpha=0.6)
         axes.plot(steps, smooth(losses), color="#1d4e89", linewidth=1.4, label="training (smoothed)")
-    if held_out:
+    names = list(dict.fromkeys(record.get("evaluation", "") for record in held_out))
+    for number, name in enumerate(names):
+        own = [record for record in held_out if record.get("evaluation", "") == name]
+        colour = _EVAL[number % len(_EVAL)]
         axes.plot(
-            [record["step"] for record in held_out],
-            [record["eval_loss"] for record in held_out],
-            color=_EVAL,
+            [record["step"] for record in own],
+            [record["eval_loss"] for record in own],
+            color=colour,
             marker="o",
             markersize=4,
             linewidth=1.4,
-            label=f"held out: {held_out[-1]['eval_loss']:.3f}",
+            label=f"held out{f', {name}' if name else ''}: {own[-1]['eval_loss']:.3f}",
         )
-        unigram = held_out[-1]["unigram_loss"]
+        unigram = own[-1]["unigram_loss"]
         axes.axhline(
             unigram,
-            color=_UNIGRAM,
+            color=colour if len(names) > 1 else _UNIGRAM,
             linestyle="--",
             linewidth=1,
             label=f"word frequencies alone: {unigram:.3f}",

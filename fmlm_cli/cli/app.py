@@ -5,6 +5,7 @@ from typing import Annotated
 import typer
 
 from fmlm_cli import __version__
+from fmlm_cli.cli.continue_ import continue_
 from fmlm_cli.cli.evaluate import evaluate
 from fmlm_cli.cli.masks import masks
 from fmlm_cli.cli.pretrain import pretrain
@@ -42,6 +43,7 @@ def _root(
 app.command()(tokenize)
 app.command()(masks)
 app.command()(pretrain)
+app.command("continue")(continue_)
 app.command()(evaluate)
 
 

@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from fmlm_cli.cli.running import Debug, SetOption, command, list_settings
-from fmlm_cli.config import EvaluateSettings, build, parse_assignments
+from fmlm_cli.config import EvaluateSettings, build, nested, parse_assignments
 
 
 def evaluate(
@@ -21,6 +21,13 @@ def evaluate(
     data: Annotated[
         str, typer.Option(metavar="STORE", help="Folder made by fmlm tokenize.", show_default=False)
     ],
+    revision: Annotated[
+        str | None,
+        typer.Option(help="Branch, tag or commit of a Hub name.", show_default=False),
+    ] = None,
+    trust_remote_code: Annotated[
+        bool, typer.Option("--trust-remote-code", help="Run the Python code that a checkpoint brings.")
+    ] = False,
     assignments: SetOption = None,
     settings_table: Annotated[
         bool,
@@ -39,7 +46,8 @@ def evaluate(
     """
     with command(debug) as emit:
         assigned = parse_assignments(assignments or [], EvaluateSettings)
-        settings = build(EvaluateSettings, {"checkpoint": checkpoint, "store": data}, assigned)
+        flags = {"checkpoint": checkpoint, "store": data, "trust_remote_code": trust_remote_code}
+        settings = build(EvaluateSettings, flags, nested({"revision": revision}), assigned)
         from fmlm_cli import recipes
 
         recipes.evaluate(settings, emit=emit)

@@ -5,8 +5,21 @@ from typing import Annotated
 
 import typer
 
-from fmlm_cli.cli.running import MASKING_HELP, Debug, Overwrite, Resume, SetOption, command, list_settings
+from fmlm_cli.cli.running import (
+    MASKING_HELP,
+    Debug,
+    Evaluations,
+    Overwrite,
+    Replay,
+    Resume,
+    ScheduleOption,
+    SetOption,
+    command,
+    list_settings,
+    named_stores,
+)
 from fmlm_cli.config import PretrainSettings, build, nested, parse_assignments, read_yaml
+from fmlm_cli.errors import UserError
 
 
 def pretrain(
@@ -15,7 +28,12 @@ def pretrain(
         typer.Argument(metavar="[CONFIG.yaml]", help="Settings, below all flags.", show_default=False),
     ] = None,
     data: Annotated[
-        str | None, typer.Option(metavar="STORE", help="Folder made by fmlm tokenize.", show_default=False)
+        list[str] | None,
+        typer.Option(
+            metavar="STORE[:WEIGHT]",
+            help="Folder made by fmlm tokenize; several are mixed.",
+            show_default=False,
+        ),
     ] = None,
     model: Annotated[
         str | None,
@@ -36,6 +54,9 @@ def pretrain(
     out: Annotated[
         str | None, typer.Option(metavar="RUN", help="The run's folder.", show_default=False)
     ] = None,
+    replay: Replay = None,
+    evaluations: Evaluations = None,
+    schedule: ScheduleOption = None,
     steps: Annotated[int | None, typer.Option(help="Budget in optimizer steps.", show_default=False)] = None,
     tokens: Annotated[
         float | None, typer.Option(help="Budget in tokens forwarded.", show_default=False)
@@ -67,7 +88,10 @@ def pretrain(
     with command(debug) as emit:
         flags = nested(
             {
-                "data.store": data,
+                "data.stores": data,
+                "data.replay": replay,
+                "evaluation.stores": named_stores(evaluations),
+                "optimizer.schedule": schedule,
                 "model.name": model,
                 "masking.strategy": masking,
                 "out": out,
@@ -80,6 +104,8 @@ def pretrain(
         from_file = read_yaml(config, PretrainSettings) if config else {}
         assigned = parse_assignments(assignments or [], PretrainSettings)
         settings = build(PretrainSettings, from_file, flags, assigned)
+        if settings.model.checkpoint is not None:
+            raise UserError("model.checkpoint is set: `fmlm continue` goes on from a checkpoint")
         from fmlm_cli import recipes
 
         recipes.pretrain(settings, overwrite=overwrite, resume=resume, emit=emit)

@@ -4,6 +4,7 @@ import os
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from types import FrameType
 from typing import Annotated
 
@@ -30,6 +31,30 @@ SetOption = Annotated[
     ),
 ]
 
+Replay = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="STORE:SHARE",
+        help="Mix this share of another store's rows in, against forgetting (may be repeated).",
+        show_default=False,
+    ),
+]
+Evaluations = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--eval",
+        metavar="NAME=STORE",
+        help="Evaluate on this store's held-out text too (may be repeated).",
+        show_default=False,
+    ),
+]
+ScheduleOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="linear|cosine|wsd", help="Course of the learning rate. Default: linear.", show_default=False
+    ),
+]
+
 MASKING_HELP = (
     "random, whole-word, span or pmi; fully-explored, fully-explored-word, -span or -pmi; or package.module:object. "
     "Default: fully-explored."
@@ -38,6 +63,22 @@ MASKING_HELP = (
 USER_ERROR, PROGRAM_ERROR = 2, 1
 
 _STOPPED = "stopped by {}; nothing half-written was left, and the same command with --resume goes on"
+
+
+def named_stores(given: list[str] | None) -> dict[str, str] | None:
+    """`["general=wiki"]` as `{"general": "wiki"}`; a store without a name goes by its folder's."""
+    if not given:
+        return None
+    named: dict[str, str] = {}
+    for text in given:
+        name, equals, path = text.partition("=")
+        name, path = (name, path) if equals else (Path(text).name, text)
+        if not name or not path:
+            raise UserError(f"--eval {text}: write it as --eval name=store")
+        if name in named:
+            raise UserError(f"--eval {text}: the name '{name}' is given twice")
+        named[name] = path
+    return named
 
 
 def list_settings(section: type[Section]) -> Callable[[bool], None]:

@@ -24,7 +24,13 @@ class Section(BaseModel):
 class DataSettings(Section):
     """Which tokens, and how they become rows."""
 
-    store: str | None = Field(None, description="folder made by `fmlm tokenize`")
+    stores: tuple[str, ...] = Field(
+        (),
+        description="folders made by `fmlm tokenize`; several are mixed, by PATH:WEIGHT or else by their rows",
+    )
+    replay: tuple[str, ...] = Field(
+        (), description="PATH:SHARE, stores that give this share of all rows, against forgetting"
+    )
     packing: Packing = Field(
         "documents",
         description="documents share rows without seeing each other | continuous text | one to a row",
@@ -32,18 +38,46 @@ class DataSettings(Section):
     max_rows: Count | None = Field(
         None, description="train on a fixed subset of this many rows; default: all"
     )
-    verify: bool = Field(True, description="check the store's hashes before training")
+    verify: bool = Field(True, description="check the stores' hashes before training")
+    first_row: Annotated[int, Field(ge=0)] | None = Field(
+        None,
+        description="where in the endless stream of rows to begin; default 0, or where the run that is gone on with stopped",
+    )
+
+
+class LoraSettings(Section):
+    """Low-rank adapters (Hu et al. 2021) in place of the layers' own weights."""
+
+    rank: Count | None = Field(None, description="rank of the adapters; null: train the weights themselves")
+    alpha: Positive | None = Field(None, description="their scale is alpha / rank; default twice the rank")
+    dropout: Share = Field(0.0, description="dropout before the adapters")
 
 
 class ModelSettings(Section):
     """What is trained."""
 
-    name: str = Field("bert-mini", description="a preset, or the path of a Hugging Face config.json")
-    dropout: Share = Field(0.0, description="all of the model's dropout rates; 0 is best from scratch")
+    name: str = Field(
+        "bert-mini", description="from scratch: a preset, or the path of a Hugging Face config.json"
+    )
+    checkpoint: str | None = Field(None, description="go on from: a Hub name, a folder, a run, or RUN@step-N")
+    revision: str | None = Field(None, description="branch, tag or commit of a Hub name; becomes the commit")
+    trust_remote_code: bool = Field(False, description="run the Python code that a checkpoint brings")
+    dropout: Share | None = Field(
+        None,
+        description="all of the model's dropout rates; default 0 from scratch, else the run's or checkpoint's own",
+    )
     unigram_bias: bool = Field(
         True,
-        description="start the head's bias at the log frequencies of the tokens, so that training begins there",
+        description="start a new head's bias at the log frequencies of the tokens, so that training begins there",
     )
+    max_positions: Count | None = Field(None, description="extend the checkpoint to longer sequences")
+    keep_unused: bool = Field(
+        False, description="keep the checkpoint's weights that a masked LM does not use, such as a pooler"
+    )
+    freeze: tuple[str, ...] = Field(
+        (), description="what stays as it is: embeddings, head, layers such as 0-3 or 5"
+    )
+    lora: LoraSettings = LoraSettings()
 
 
 class CorruptionSettings(Section):
@@ -139,14 +173,35 @@ class BudgetSettings(Section):
 class OptimizerSettings(Section):
     """AdamW and its schedule."""
 
-    learning_rate: Positive | None = Field(None, description="peak; default by the model's size")
-    schedule: Literal["linear", "cosine"] = Field("linear", description="decay after warm-up")
-    warmup_share: Share = Field(0.06, description="share of the steps spent warming up")
+    learning_rate: Positive | None = Field(
+        None, description="peak; default by the model's size, lower where a checkpoint is gone on with"
+    )
+    schedule: Literal["linear", "cosine", "wsd"] = Field(
+        "linear", description="after warm-up: decay, linear or cosine | hold the peak, then decay"
+    )
+    warmup_share: Share | None = Field(
+        None, description="share of the steps spent warming up; default 0.06 from scratch, else 0.03"
+    )
+    decay_share: Share = Field(
+        0.2, description="of wsd: share of the steps that decay, linearly; 0: none, to go on from later"
+    )
     final_share: Share = Field(0.0, description="learning rate at the end, as a share of the peak")
     weight_decay: Annotated[float, Field(ge=0)] = Field(0.01, description="not applied to biases and norms")
     betas: tuple[Share, Share] = Field((0.9, 0.98), description="AdamW's decay rates")
     epsilon: Positive = Field(1e-6, description="AdamW's epsilon")
     clip: Positive | None = Field(1.0, description="largest gradient norm; null: no clipping")
+    layer_decay: Annotated[float, Field(gt=0, le=1)] = Field(
+        1.0, description="factor of the rate from each layer to the one below it"
+    )
+    head_warmup_steps: Annotated[int, Field(ge=0)] = Field(
+        0, description="steps at the beginning that train the head alone, for a head that is new"
+    )
+    head_learning_rate: Positive | None = Field(
+        None, description="rate of these steps; default that of a model of this size from scratch"
+    )
+    carry_over: bool = Field(
+        False, description="go on with the optimizer's state of the run that is gone on with"
+    )
 
 
 class CheckpointSettings(Section):
@@ -161,6 +216,7 @@ class EvaluationSettings(Section):
 
     every_steps: Count | None = Field(None, description="default: a tenth of the run, at most 5,000")
     max_rows: Count | None = Field(512, description="a fixed subset of the validation rows; null: all")
+    stores: dict[str, str] = Field({}, description="more stores to evaluate on, by a name for each")
 
 
 class LoggingSettings(Section):
@@ -169,8 +225,25 @@ class LoggingSettings(Section):
     every_steps: Count | None = Field(None, description="default: every step up to 5,000, then fewer")
 
 
+class TextSettings(Section):
+    """Text, and how it becomes tokens."""
+
+    sources: tuple[str, ...] = Field((), description="files, folders, globs, or python-docs")
+    documents: Literal["auto", "blank-line", "line", "file"] = Field(
+        "auto", description="what a document is in .txt"
+    )
+    text_field: str = Field("text", description="field of a .jsonl line that holds the text")
+    on_bad_text: Literal["stop", "skip", "replace"] = Field(
+        "stop", description="what to do with invalid UTF-8"
+    )
+    valid: tuple[str, ...] = Field((), description="sources of the validation split")
+    valid_fraction: Annotated[float, Field(ge=0, lt=1)] = Field(
+        0.01, description="else: share of the documents, chosen by their contents; at least one"
+    )
+
+
 class PretrainSettings(Section):
-    """`fmlm pretrain`."""
+    """`fmlm pretrain` and `fmlm continue`."""
 
     out: str | None = Field(None, description="the run's folder")
     seed: Seed = Field(0, description="weights, order, masks and dropout")
@@ -182,6 +255,7 @@ class PretrainSettings(Section):
         "auto", description="auto: bfloat16 autocast where a GPU has it, else float32"
     )
     data: DataSettings = DataSettings()
+    text: TextSettings = TextSettings()
     model: ModelSettings = ModelSettings()
     masking: MaskingSettings = MaskingSettings()
     batch: BatchSettings = BatchSettings()
@@ -197,6 +271,8 @@ class EvaluateSettings(Section):
 
     checkpoint: str = Field(description="a run, one of its checkpoints, a Hugging Face folder, or a Hub name")
     store: str = Field(description="folder made by `fmlm tokenize`")
+    revision: str | None = Field(None, description="branch, tag or commit of a Hub name")
+    trust_remote_code: bool = Field(False, description="run the Python code that a checkpoint brings")
     sequence_length: Count | None = Field(
         None, description="default: the run's own, else 128 or the model's limit"
     )
@@ -221,26 +297,14 @@ class MasksSettings(Section):
     sample: Count = Field(512, description="rows that the figures are taken from, at most")
 
 
-class TokenizeSettings(Section):
+class TokenizeSettings(TextSettings):
     """`fmlm tokenize`."""
 
-    sources: tuple[str, ...] = Field((), description="files, folders, globs, or python-docs")
     out: str = Field(description="the store's folder")
-    documents: Literal["auto", "blank-line", "line", "file"] = Field(
-        "auto", description="what a document is in .txt"
-    )
-    text_field: str = Field("text", description="field of a .jsonl line that holds the text")
-    on_bad_text: Literal["stop", "skip", "replace"] = Field(
-        "stop", description="what to do with invalid UTF-8"
-    )
     tokenizer: str | None = Field(None, description="folder, vocab.txt, tokenizer.json or Hub name")
     train_tokenizer: Literal["wordpiece", "bpe"] | None = Field(None, description="learn one from the text")
     vocab_size: Annotated[int, Field(ge=8)] = Field(8192, description="of the tokenizer that is learnt")
     lowercase: bool = Field(False, description="lower-case text, for a tokenizer that is learnt")
-    valid: tuple[str, ...] = Field((), description="sources of the validation split")
-    valid_fraction: Annotated[float, Field(ge=0, lt=1)] = Field(
-        0.01, description="else: share of the documents, chosen by their contents; at least one"
-    )
     pmi: bool = Field(False, description="find collocations, for masking pmi and fully-explored-pmi")
     pmi_size: Count | None = Field(
         None, description="collocations to keep; default: enough for half the words"

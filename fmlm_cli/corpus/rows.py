@@ -1,6 +1,8 @@
 """Rows of tokens: any row of any pass, found without reading those before it."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -45,6 +47,26 @@ class Rows:
             self.maskable[index],
             self.row_ids[index],
             self.numbers[index],
+        )
+
+    @classmethod
+    def joined(cls, parts: Sequence["Rows"]) -> "Rows":
+        """Several groups of rows of one length as one; word starts only where all know them."""
+        if len(parts) == 1:
+            return parts[0]
+        starts = [part.word_starts for part in parts if part.word_starts is not None]
+
+        def stack(name: str) -> Any:
+            return np.concatenate([getattr(part, name) for part in parts])
+
+        return cls(
+            stack("input_ids"),
+            stack("position_ids"),
+            stack("segments"),
+            np.concatenate(starts) if len(starts) == len(parts) else None,
+            stack("maskable"),
+            stack("row_ids"),
+            stack("numbers"),
         )
 
 

@@ -5,31 +5,22 @@ pipeline taken as it stands: classes such as `BertTokenizer` rebuild theirs from
 and (transformers 5.23) fall back to five tokens without a word when given the wrong argument.
 """
 
-import contextlib
 import json
-import logging
 import re
-import threading
-import warnings
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import constants as hub
-from huggingface_hub import get_session, is_offline_mode
-from tokenizers import (
-    Tokenizer,
-)
+from tokenizers import Tokenizer
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
+from fmlm_cli import hub
 from fmlm_cli.corpus.encoding import plain_pipeline
 from fmlm_cli.corpus.pipelines import BERT, ROBERTA, wordpiece_tokenizer
 from fmlm_cli.errors import UserError
 from fmlm_cli.storage import clear_disk_errors, read_json, sha256_of_json, write_json
 
 _ROLES = ("bos", "eos", "unk", "sep", "pad", "cls", "mask")
-_HUB_SECONDS = 4.0  # how long the Hub may take to answer at all before it counts as out of reach
 
 
 def load_tokenizer(name: str) -> PreTrainedTokenizerFast:
@@ -53,34 +44,7 @@ def load_tokenizer(name: str) -> PreTrainedTokenizerFast:
         raise UserError(
             f"tokenizer '{name}' does not exist: give a folder, a vocab.txt, a tokenizer.json or a Hub name"
         )
-    return _checked(_from_hub(name), name)
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep the libraries' remarks about their own insides from the user; errors still come as exceptions."""
-    loggers = [logging.getLogger(name) for name in ("transformers", "huggingface_hub")]
-    levels = [logger.level for logger in loggers]
-    try:
-        for logger in loggers:
-            logger.setLevel(logging.CRITICAL)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
-
-
-def _one_line(error: BaseException) -> str:
-    """The first line of an exception's text, or its kind where it has none."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(" :.")
-
-
-def _auto(name: str, *, local: bool) -> PreTrainedTokenizerFast:
-    """`AutoTokenizer`, quiet."""
-    with _quiet():
-        return AutoTokenizer.from_pretrained(name, local_files_only=local, trust_remote_code=False)
+    return _checked(_from_folder(hub.locate(name, weights=False).folder), name)
 
 
 def _from_folder(folder: Path) -> PreTrainedTokenizerFast:
@@ -102,10 +66,13 @@ def _from_folder(folder: Path) -> PreTrainedTokenizerFast:
         read_json(folder / "tokenizer_config.json")
     try:
         # As an absolute path, which nothing in the libraries can take for a Hub name and go asking for.
-        return _auto(str(folder.resolve()), local=True)
+        with hub.quiet():
+            return AutoTokenizer.from_pretrained(
+                str(folder.resolve()), local_files_only=True, trust_remote_code=False
+            )
     except Exception as error:  # any library may be behind a tokenizer, and each has its own errors
         raise UserError(
-            f"{folder}: no tokenizer could be made of its files ({_one_line(error)}): one with a tokenizer.json is surest"
+            f"{folder}: no tokenizer could be made of its files ({hub.one_line(error)}): one with a tokenizer.json is surest"
         ) from error
 
 
@@ -115,7 +82,7 @@ def _read_backend(path: Path) -> Tokenizer:
     try:
         return Tokenizer.from_file(str(path))
     except Exception as error:  # the Rust library raises plain Exceptions
-        raise UserError(f"{path}: not a tokenizer.json, or a damaged one ({_one_line(error)})") from error
+        raise UserError(f"{path}: not a tokenizer.json, or a damaged one ({hub.one_line(error)})") from error
 
 
 def _from_tokenizer_json(path: Path) -> PreTrainedTokenizerFast:
@@ -156,40 +123,6 @@ def _from_vocab_file(path: Path) -> PreTrainedTokenizerFast:
     return wordpiece_tokenizer(vocabulary, lowercase=all(token == token.lower() for token in ordinary))
 
 
-def _hub_answers() -> bool:
-    """Whether the Hub answers one request soon; in a thread, as looking up its address has no time limit."""
-    answers: list[int] = []
-
-    def ask() -> None:
-        with contextlib.suppress(Exception):
-            answers.append(get_session().head(hub.ENDPOINT, timeout=_HUB_SECONDS).status_code)
-
-    thread = threading.Thread(target=ask, daemon=True)
-    thread.start()
-    thread.join(_HUB_SECONDS)
-    return bool(answers)
-
-
-def _from_hub(name: str) -> PreTrainedTokenizerFast:
-    """A tokenizer by its Hub name; from the local cache where the Hub is out of reach.
-
-    The Hub is asked once first: on its own, huggingface_hub would go on trying for most of a minute.
-    """
-    offline = is_offline_mode()
-    reachable = not offline and _hub_answers()
-    try:
-        return _auto(name, local=not reachable)
-    except Exception as error:  # any library may be behind a tokenizer, and each has its own errors
-        if reachable:
-            raise UserError(
-                f"tokenizer '{name}' could not be had from {hub.ENDPOINT}: {_one_line(error)}"
-            ) from error
-        why = "HF_HUB_OFFLINE is set" if offline else f"{hub.ENDPOINT} cannot be reached"
-        raise UserError(
-            f"tokenizer '{name}' is no file or folder, not in the Hub's local cache, and {why}: give a local one"
-        ) from error
-
-
 def _checked(tokenizer: PreTrainedTokenizerFast, name: str) -> PreTrainedTokenizerFast:
     """The same tokenizer, once it is sure that it can serve masked language modelling."""
     if not getattr(tokenizer, "is_fast", False):
@@ -208,8 +141,16 @@ def _checked(tokenizer: PreTrainedTokenizerFast, name: str) -> PreTrainedTokeniz
     return tokenizer
 
 
-def fingerprint(tokenizer: PreTrainedTokenizerFast) -> str:
-    """Hex SHA-256 of what decides the ids; limits, padding, names and paths do not count."""
+def extends(tokenizer: PreTrainedTokenizerFast, fingerprint_of_other: str, vocabulary_of_other: int) -> bool:
+    """Whether a tokenizer is another one, or that one and more tokens with ids from its vocabulary's end on."""
+    return fingerprint_of_other in (fingerprint(tokenizer), fingerprint(tokenizer, below=vocabulary_of_other))
+
+
+def fingerprint(tokenizer: PreTrainedTokenizerFast, *, below: int | None = None) -> str:
+    """Hex SHA-256 of what decides the ids; limits, padding, names and paths do not count.
+
+    `below`: as if there were no added tokens, but for special ones, with ids from this on.
+    """
     backend = json.loads(tokenizer.backend_tokenizer.to_str())
     content = {
         part: _lean(backend[part]) for part in ("normalizer", "pre_tokenizer", "model", "post_processor")
@@ -219,6 +160,7 @@ def fingerprint(tokenizer: PreTrainedTokenizerFast) -> str:
     content["added_tokens"] = [
         {flag: token[flag] for flag in (flags[:3] if token["special"] else flags)}
         for token in sorted(backend["added_tokens"], key=lambda token: token["id"])
+        if below is None or token["id"] < below or token["special"]
     ]
     roles = {role: getattr(tokenizer, f"{role}_token") for role in _ROLES}
     content["special_tokens"] = {role: str(token) for role, token in roles.items() if token is not None}
@@ -239,7 +181,7 @@ def save_tokenizer(tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
     """
     if folder.exists() and not folder.is_dir():
         raise UserError(f"cannot save a tokenizer in {folder}: it is a file, not a folder")
-    with _quiet(), clear_disk_errors(folder):
+    with hub.quiet(), clear_disk_errors(folder):
         tokenizer.save_pretrained(folder)
         path = folder / "tokenizer_config.json"
         settings = read_json(path)

@@ -3,12 +3,13 @@
 checkpoints/step-1000/
   ...                      the weights, as the recipe saves them (a Hugging Face folder)
   optimizer.safetensors    AdamW's state, by parameter name
-  state.json               step, running sums, what the run was, and a hash of every file; written last
+  state.json               step, running sums, what the run was, facts for a run that goes on from here, and a hash of
+                           every file; written last
 """
 
 import shutil
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -37,13 +38,17 @@ class TrainState:
 
 @dataclass(frozen=True)
 class Checkpoints:
-    """The checkpoints of a run. `identity` says what the run is; a checkpoint of another one is refused."""
+    """The checkpoints of a run. `identity` says what the run is; a checkpoint of another one is refused.
+
+    `facts`: plain values to keep beside the state, for whoever goes on from a checkpoint in another run.
+    """
 
     root: Path
     keep: int
     identity: str
     save_model: Callable[[Path], None]
     load_model: Callable[[Path], None]
+    facts: Mapping[str, Any] = field(default_factory=dict)
 
     def save(self, model: nn.Module, optimizer: torch.optim.Optimizer, state: TrainState) -> Path:
         """Write step-N, then remove all but the newest `keep`."""
@@ -54,9 +59,8 @@ class Checkpoints:
             files = {
                 path.relative_to(folder).as_posix(): storage.sha256_of_file(path) for path in _files(folder)
             }
-            storage.write_json(
-                folder / STATE, {"state": asdict(state), "identity": self.identity, "files": files}
-            )
+            content = {"state": asdict(state), "identity": self.identity, "facts": self.facts, "files": files}
+            storage.write_json(folder / STATE, content)
         for _, old in self.all()[: -self.keep]:
             shutil.rmtree(old)
         return target
@@ -106,6 +110,28 @@ def complete_checkpoints(root: Path) -> list[tuple[int, Path]]:
     """Steps and folders of the complete checkpoints under `root`, oldest first."""
     found = [(int(path.name[5:]), path) for path in root.glob("step-*") if path.name[5:].isdigit()]
     return sorted((step, path) for step, path in found if (path / STATE).is_file())
+
+
+def read_facts(checkpoint: Path) -> tuple[int, Mapping[str, Any]]:
+    """The step of a complete checkpoint, and the facts that its run left in it."""
+    saved = storage.read_json(checkpoint / STATE)
+    return int(saved["state"]["step"]), saved["facts"]
+
+
+def carry_over(checkpoint: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+    """Give an optimizer the state that another run's had. Raises `UserError` where its parameters are not these."""
+    path = checkpoint / OPTIMIZER
+    if not path.is_file():
+        raise UserError(f"{checkpoint} holds no state of an optimizer: set optimizer.carry_over=false")
+    tensors = load_file(path)
+    shapes = {name: p.shape for name, p in model.named_parameters() if p.requires_grad}
+    had = {key.rpartition("/")[0]: value.shape for key, value in tensors.items() if value.ndim}
+    for name in {**shapes, **had}:
+        if had.get(name) != shapes.get(name):
+            raise UserError(
+                f"the optimizer's state in {checkpoint} does not fit this run ({name}): set optimizer.carry_over=false"
+            )
+    _restore_optimizer(model, optimizer, tensors)
 
 
 class DamagedError(Exception):

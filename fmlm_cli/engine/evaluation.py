@@ -1,9 +1,9 @@
-"""Evaluation: the sums of an objective's measures over batches, divided once."""
+"""Evaluation: an objective's measures, summed over batches."""
 
 from collections.abc import Iterable
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from fmlm_cli.engine.batch import Batch, Objective
 from fmlm_cli.engine.device import autocast
@@ -17,17 +17,18 @@ def evaluate(
     *,
     device: torch.device,
     precision: torch.dtype,
-) -> dict[str, float]:
-    """Means of the objective's measures over all targets of `batches`. NaN where there is no target."""
+) -> tuple[dict[str, Tensor], int]:
+    """The objective's measures, each summed in float64 over `batches` (shapes are the objective's), and the targets."""
     training = model.training
     model.eval()
-    sums: dict[str, torch.Tensor] = {}
+    sums: dict[str, Tensor] = {}
     count = 0
     for batch in batches:
         with autocast(device, precision):
             scores = objective.score(model, batch.to(device))
         for name, value in scores.items():
-            sums[name] = sums.get(name, torch.zeros((), dtype=torch.float64)) + value.cpu().double()
+            added = value.cpu().double()  # MPS has no float64
+            sums[name] = sums[name] + added if name in sums else added
         count += batch.count
     model.train(training)
-    return {name: float(value) / count if count else float("nan") for name, value in sums.items()}
+    return sums, count

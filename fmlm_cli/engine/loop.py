@@ -25,7 +25,8 @@ TIMING_FIELDS = ("tokens_per_second", "peak_share", "seconds")
 @dataclass(frozen=True)
 class TrainingRun:
     """All that the loop needs. `prepare(step)` gives the batches of a step (from 1) and must be a pure function;
-    `evaluate()` gives the fields of an evaluation record.
+    `evaluate(step)` gives the fields of the evaluation records. `before_step(step)` may change what of the model is
+    trained, as a function of the step alone.
     """
 
     model: nn.Module
@@ -33,7 +34,7 @@ class TrainingRun:
     optimizer: torch.optim.Optimizer
     schedule: Schedule
     prepare: Callable[[int], Sequence[Batch]]
-    evaluate: Callable[[], Sequence[Mapping[str, Any]]]
+    evaluate: Callable[[int], Sequence[Mapping[str, Any]]]
     checkpoints: Checkpoints
     metrics: MetricsLog
     seed: int
@@ -45,6 +46,7 @@ class TrainingRun:
     checkpoint_every: int
     emit: Emit = ignore
     stop: StopRequest = field(default_factory=StopRequest)
+    before_step: Callable[[int], None] = lambda step: None
 
     @property
     def total_steps(self) -> int:
@@ -67,6 +69,7 @@ def train(run: TrainingRun, state: TrainState) -> TrainState:
             batches = ahead.result()
             if step < run.total_steps:
                 ahead = pool.submit(run.prepare, step + 1)
+            run.before_step(step)
             result = train_step(
                 run.model,
                 run.optimizer,
@@ -120,7 +123,7 @@ def _log(run: TrainingRun, state: TrainState, clock: "Clock") -> TrainState:
 
 
 def _evaluate(run: TrainingRun, step: int) -> None:
-    for fields in run.evaluate():
+    for fields in run.evaluate(step):
         record = {"step": step, **fields}
         run.metrics.write(record)
         run.emit(Evaluated(record))

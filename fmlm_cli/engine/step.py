@@ -83,7 +83,7 @@ def train_step(
     if not (abs(loss_sum) < float("inf") and grad_norm < float("inf")):
         raise DivergedError(_describe_divergence(step, loss_sum / max(count, 1), grad_norm, batches))
     for group in optimizer.param_groups:
-        group["lr"] = learning_rate
+        group["lr"] = learning_rate * group.get("scale", 1.0)
     optimizer.step()
     return StepResult(loss_sum, count, grad_norm)
 

@@ -1,6 +1,7 @@
-"""Making and loading models: all that fmlm knows of Hugging Face's configurations and checkpoints."""
+"""Making, measuring and saving models, and what fmlm asks of their Hugging Face configurations."""
 
 import copy
+import hashlib
 import inspect
 import json
 from collections.abc import Iterator, Mapping
@@ -12,6 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 from transformers import (
+    MODEL_FOR_CAUSAL_LM_MAPPING,
     MODEL_FOR_MASKED_LM_MAPPING,
     AutoConfig,
     AutoModelForMaskedLM,
@@ -23,6 +25,7 @@ from transformers import (
 from transformers import logging as transformers_logging
 
 from fmlm_cli.errors import UserError, unknown_name
+from fmlm_cli.hub import one_line
 from fmlm_cli.model.presets import PRESETS, Preset, nearest_preset
 
 
@@ -52,9 +55,11 @@ def quiet_transformers() -> Iterator[None]:
 
 def preset_for(name: str) -> Preset:
     """The preset of this name, or for a config.json the one nearest in size."""
-    if name in PRESETS:
-        return PRESETS[name]
-    config = read_config(name)
+    return PRESETS[name] if name in PRESETS else preset_of(read_config(name))
+
+
+def preset_of(config: PreTrainedConfig) -> Preset:
+    """The preset nearest in size to a model of this configuration."""
     return nearest_preset(int(config.num_hidden_layers), int(config.hidden_size))
 
 
@@ -71,35 +76,61 @@ def read_config(name: str) -> PreTrainedConfig:
     path = Path(name)
     if path.is_dir():
         path = path / "config.json"
-    if not path.is_file():
-        if path.suffix == ".json" or len(path.parts) > 1:
-            raise UserError(f"no such model configuration: {path}")
+    if not path.is_file() and path.suffix != ".json" and len(path.parts) == 1:
         raise unknown_name("model", name, [*PRESETS, "or the path of a config.json"])
-    return _read_json_config(path)
+    return known_config(path, str(path))
 
 
-def _read_json_config(path: Path) -> PreTrainedConfig:
+def raw_config(path: Path, shown: str) -> dict[str, Any]:
+    """The contents of a config.json that has a model type; `shown` is its name in messages."""
     try:
-        model_type = json.loads(path.read_text(encoding="utf-8"))["model_type"]
+        raw = json.loads(path.read_text(encoding="utf-8"))
+        raw["model_type"]
+    except FileNotFoundError:
+        raise UserError(f"no such model configuration: {shown}") from None
     except json.JSONDecodeError as error:
-        raise UserError(f"{path}:{error.lineno}: not valid JSON ({error.msg})") from None
+        raise UserError(f"{shown}:{error.lineno}: not valid JSON ({error.msg})") from None
     except (KeyError, TypeError, UnicodeDecodeError):
-        raise UserError(f"{path} is not a Hugging Face model configuration: it has no 'model_type'") from None
+        raise UserError(
+            f"{shown} is not a Hugging Face model configuration: it has no 'model_type'"
+        ) from None
+    return raw
+
+
+def known_config(path: Path, shown: str) -> PreTrainedConfig:
+    """The configuration in a config.json, if transformers itself knows a masked LM of its type; runs no other code."""
+    model_type = raw_config(path, shown)["model_type"]
     try:
         with quiet_transformers():
-            config = AutoConfig.from_pretrained(path, local_files_only=True)
+            config = AutoConfig.from_pretrained(path, local_files_only=True, trust_remote_code=False)
     except Exception as error:  # transformers and huggingface_hub raise kinds of their own for bad values
-        reason = _one_line(error)
         raise UserError(
-            f"{path}: transformers cannot read a '{model_type}' configuration ({reason})"
+            f"{shown}: transformers cannot read a '{model_type}' configuration ({one_line(error)})"
         ) from None
-    if type(config) not in MODEL_FOR_MASKED_LM_MAPPING or config.is_encoder_decoder:
+    refuse_decoder(config, shown)
+    if type(config) not in MODEL_FOR_MASKED_LM_MAPPING:
+        causal = "it is a causal model; " if type(config) in MODEL_FOR_CAUSAL_LM_MAPPING else ""
         raise UserError(
-            f"{path}: '{model_type}' has no masked-LM head in transformers; use an encoder such as bert or modernbert"
+            f"{shown}: '{model_type}' has no masked-LM head in transformers: {causal}{_USE_ENCODER}"
         )
     return config
 
 
+def refuse_decoder(config: PreTrainedConfig, shown: str) -> None:
+    """Refuse a configuration of a model that is not an encoder alone, whatever its type."""
+    if config.is_encoder_decoder:
+        raise UserError(
+            f"{shown}: '{config.model_type}' has no masked-LM head: it is a sequence-to-sequence model; {_USE_ENCODER}"
+        )
+    for setting in ("is_decoder", "causal"):  # the latter in XLM and Flaubert
+        if getattr(config, setting, False):
+            raise UserError(
+                f"{shown}: '{setting}' makes a causal model of this '{config.model_type}', which has no masked-LM head: "
+                f"{_USE_ENCODER}"
+            )
+
+
+_USE_ENCODER = "use an encoder such as bert or modernbert"
 _OTHER_HEADS = ("classif", "qa_", "summary")  # in the names of dropout rates that pre-training never runs
 
 
@@ -115,15 +146,32 @@ def dropout_rates(config: PreTrainedConfig) -> dict[str, float]:
     }
 
 
-def save_model(model: PreTrainedModel, folder: Path, dropout: Mapping[str, float]) -> None:
-    """Save a model with these dropout rates in its configuration: fine-tuning wants others than pre-training."""
+def save_model(
+    model: PreTrainedModel,
+    folder: Path,
+    dropout: Mapping[str, float],
+    beside: Mapping[str, torch.Tensor] | None = None,
+) -> None:
+    """Save a model with these dropout rates in its configuration: fine-tuning wants others than pre-training.
+
+    `beside`: tensors that another head finds in the same file, such as a pooler's.
+    """
     own = dropout_rates(model.config)
     model.config.update(dropout)
     try:
         with quiet_transformers():
-            model.save_pretrained(folder)
+            weights = {**model.state_dict(), **beside} if beside else None
+            model.save_pretrained(folder, state_dict=weights)
     finally:
         model.config.update(own)
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Draws on the CPU as a function of `seed`; afterwards the generators are as they were, those of devices too."""
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)  # torch.manual_seed would reach the devices' generators
+        yield
 
 
 def build_model(name: str, vocabulary: VocabularyFacts, *, dropout: float, seed: int) -> PreTrainedModel:
@@ -138,16 +186,11 @@ def build_model(name: str, vocabulary: VocabularyFacts, *, dropout: float, seed:
         if getattr(config, attribute, None) is not None:
             setattr(config, attribute, token)
     config.update(dict.fromkeys(dropout_rates(config), dropout))
-    with torch.random.fork_rng(devices=[]), quiet_transformers():
-        torch.manual_seed(seed)
+    with seeded(seed), quiet_transformers():
         try:
             return AutoModelForMaskedLM.from_config(config)
         except Exception as error:  # whatever a family's constructor makes of values that do not fit
-            raise UserError(f"model '{name}' cannot be built: {_one_line(error)}") from error
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
+            raise UserError(f"model '{name}' cannot be built: {one_line(error)}") from error
 
 
 @torch.no_grad()
@@ -157,33 +200,32 @@ def set_output_bias(model: PreTrainedModel, log_frequencies: torch.Tensor) -> bo
     The model then begins at the unigram loss, which is what the first hundreds of steps would teach it.
     """
     bias = getattr(model.get_output_embeddings(), "bias", None)
-    if bias is None or bias.shape != log_frequencies.shape:
+    if bias is None or len(bias) < len(log_frequencies):
         return False
-    bias.copy_(log_frequencies)
+    bias.fill_(
+        log_frequencies.min()
+    )  # ids beyond the tokenizer's, in a checkpoint whose vocabulary is padded
+    bias[: len(log_frequencies)] = log_frequencies
     return True
 
 
-def load_model(checkpoint: str) -> PreTrainedModel:
-    """A masked LM with the weights of a local folder, or of a Hub name."""
-    path = Path(checkpoint)
-    if path.is_dir():
-        read_config(checkpoint)
-    elif path.exists():
-        raise UserError(f"{checkpoint} is a file: give the model's folder")
-    try:
-        with quiet_transformers():
-            model, report = AutoModelForMaskedLM.from_pretrained(
-                checkpoint, local_files_only=path.is_dir(), trust_remote_code=False, output_loading_info=True
-            )
-    except Exception as error:  # safetensors, the Hub and transformers raise kinds of their own
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise UserError(f"cannot load a masked LM from {checkpoint}: {reason}") from error
-    missing = sorted(report["missing_keys"])
-    if missing:
-        raise UserError(
-            f"{checkpoint} lacks weights of a masked LM: {', '.join(missing[:3])}; evaluate a checkpoint that has its head"
-        )
-    return model
+def with_dropout(model: PreTrainedModel, rate: float) -> PreTrainedModel:
+    """The same weights in a model all of whose dropout rates are `rate`: modules copy them when they are built."""
+    config = copy.deepcopy(model.config)
+    config.update(dict.fromkeys(dropout_rates(config), rate))
+    with torch.random.fork_rng(devices=[]), quiet_transformers():
+        fresh = type(model)(config)
+    fresh.load_state_dict(model.state_dict())
+    return fresh.train(model.training)
+
+
+def weights_hash(model: nn.Module) -> str:
+    """Hex SHA-256 of all parameters, by name."""
+    digest = hashlib.sha256()
+    for name, parameter in sorted(model.named_parameters()):
+        digest.update(name.encode())
+        digest.update(parameter.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
 
 
 def tokenizer_for(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast) -> PreTrainedTokenizerFast:
@@ -205,16 +247,18 @@ def position_offset(model: nn.Module) -> int:
 
 def longest_sequence(model: PreTrainedModel) -> int | None:
     """Positions that the model has, or None where it knows no limit."""
+    configured = getattr(model.config, "max_position_embeddings", None)
+    limits = [configured] if isinstance(configured, int) and configured > 0 else []
     embedding = _position_embedding(model)
-    if embedding is not None:
-        return int(embedding.num_embeddings) - position_offset(model)
-    limit = getattr(model.config, "max_position_embeddings", None)
-    return int(limit) if isinstance(limit, int) and limit > 0 else None
+    if embedding is not None:  # YOSO and its kin have two rows more than positions
+        limits.append(len(embedding.weight) - position_offset(model))
+    return min(limits, default=None)
 
 
 def _position_embedding(model: nn.Module) -> nn.Embedding | None:
+    """The table of learned positions; I-BERT's is an embedding of its own kind, with the same attributes."""
     for name, module in model.named_modules():
-        if name.rpartition(".")[2] == "position_embeddings" and isinstance(module, nn.Embedding):
+        if name.rpartition(".")[2] == "position_embeddings" and hasattr(module, "padding_idx"):
             return module
     return None
 

@@ -107,13 +107,20 @@ class MaskedLanguageModelling:
         return F.cross_entropy(logits, batch.inputs["targets"], reduction="sum", ignore_index=IGNORED)
 
     def score(self, model: nn.Module, batch: Batch) -> Mapping[str, Tensor]:
-        """Sums over the targets: cross-entropy, right predictions, and the unigram model's cross-entropy."""
+        """Sums over the targets: cross-entropy, right predictions, the unigram model's cross-entropy.
+
+        And by token, float[vocabulary]: the cross-entropy of its occurrences, and their number.
+        """
         logits, targets = self._logits(model, batch), batch.inputs["targets"]
-        real = targets != IGNORED
+        real, token = targets != IGNORED, targets.clamp(min=0)
+        losses = F.cross_entropy(logits, targets, reduction="none", ignore_index=IGNORED)
+        nothing = logits.new_zeros(logits.shape[-1])
         return {
-            "eval_loss": F.cross_entropy(logits, targets, reduction="sum", ignore_index=IGNORED),
+            "eval_loss": losses.sum(),
             "eval_accuracy": ((logits.argmax(-1) == targets) & real).sum(),
-            "unigram_loss": (self.unigram_losses.to(targets.device)[targets.clamp(min=0)] * real).sum(),
+            "unigram_loss": (self.unigram_losses.to(targets.device)[token] * real).sum(),
+            "token_losses": nothing.index_add(0, token, losses),
+            "token_counts": nothing.index_add(0, token, real.to(losses.dtype)),
         }
 
 

@@ -1,9 +1,10 @@
-"""The evaluation that all of fmlm shares: held-out rows under fixed masks."""
+"""The fixed evaluation that pre-training and `fmlm evaluate` share: its masks depend on no training setting."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from fmlm_cli.corpus.rows import RowReader
@@ -37,6 +38,18 @@ def make_objective(
 
 
 @dataclass(frozen=True)
+class Scores:
+    """An evaluation's result. `record`: the fields for metrics.jsonl; by token id: summed loss and occurrences.
+
+    `token_losses`, `token_counts`: float64[vocabulary of the model].
+    """
+
+    record: dict[str, float]
+    token_losses: npt.NDArray[np.float64]
+    token_counts: npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
 class HeldOut:
     """A store's validation rows under random masks of 15 %, 80/10/10, that never change.
 
@@ -64,13 +77,11 @@ class HeldOut:
             index = np.arange(begin, min(begin + self.batch_size, len(self.reader)))
             yield from self.objective.prepare(self.reader.read(index), 0, self.batch_size)
 
-    def run(self, model: MaskedLM, device: torch.device, precision: torch.dtype) -> dict[str, float]:
-        """`eval_loss` (nats), `eval_perplexity`, `eval_accuracy`, and `unigram_loss` of the same targets."""
-        scores = evaluate(model, self.objective, self.batches(), device=device, precision=precision)
-        loss = scores["eval_loss"]
+    def run(self, model: MaskedLM, device: torch.device, precision: torch.dtype) -> Scores:
+        """The record has `eval_loss` (nats), `eval_perplexity`, `eval_accuracy`, `unigram_loss` of the same targets."""
+        sums, count = evaluate(model, self.objective, self.batches(), device=device, precision=precision)
+        by_token = [sums.pop(name).numpy() for name in ("token_losses", "token_counts")]
+        means = {name: float(value) / count for name, value in sums.items()}
+        loss = means.pop("eval_loss")
         perplexity = float(np.exp(min(loss, 700.0)))
-        return {
-            "eval_loss": loss,
-            "eval_perplexity": perplexity,
-            **{k: v for k, v in scores.items() if k != "eval_loss"},
-        }
+        return Scores({"eval_loss": loss, "eval_perplexity": perplexity, **means}, *by_token)

@@ -1,7 +1,7 @@
 """The model card: what data, masking, steps and versions made a model, and how well it does."""
 
 import platform
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -17,25 +17,35 @@ from fmlm_cli.recipes.resolve import Plan, packing_report
 
 
 def model_card(
-    plan: Plan, state: TrainState, evaluations: Sequence[dict[str, Any]], cautions: Sequence[str], where: str
+    plan: Plan,
+    state: TrainState,
+    evaluations: Sequence[dict[str, Any]],
+    improved: Mapping[str, str],
+    cautions: Sequence[str],
+    where: str,
 ) -> str:
-    """Markdown with the Hub's front matter. `where`: device and precision."""
-    front = yaml.safe_dump(
-        {
-            "library_name": "transformers",
-            "pipeline_tag": "fill-mask",
-            "tags": ["fmlm", plan.model.pretrained.config.model_type],
-        },
-        sort_keys=False,
-    )
+    """Markdown with the Hub's front matter. `improved`: tokens that gained most. `where`: device and precision."""
+    facts = {
+        "library_name": "transformers",
+        "pipeline_tag": "fill-mask",
+        "tags": ["fmlm", plan.model.pretrained.config.model_type],
+    }
+    if plan.origin is not None and plan.origin.revision is not None:  # a Hub name, which the Hub makes a link
+        facts["base_model"] = plan.origin.name
+    front = yaml.safe_dump(facts, sort_keys=False)
     counts = parameter_counts(plan.model)
+    begun = f"gone on with from `{plan.origin.name}`" if plan.origin else "pre-trained from scratch"
+    name = plan.origin.name if plan.origin else plan.settings.model.name
     sections = [
         f"---\n{front}---\n",
-        f"# {plan.settings.model.name}, pre-trained with {plan.strategy.name} masking\n",
-        f"A masked language model of {counts['total']:,} parameters, pre-trained from scratch by fmlm {__version__}.\n",
+        f"# {name}, pre-trained with {plan.strategy.name} masking\n",
+        f"A masked language model of {counts['total']:,} parameters, {begun} by fmlm {__version__}.\n",
         "".join(f"> **Note:** {text}.\n\n" for text in cautions),
         "## Training\n\n" + _table(_training(plan, state, where)),
         "## Evaluation\n\n" + _evaluation(evaluations),
+        "## Tokens whose prediction improved most\n\n" + _table({f"`{k}`": v for k, v in improved.items()})
+        if improved and plan.origin
+        else "",
         "## Use\n\n```python\nfrom transformers import pipeline\n\n"
         f'pipeline("fill-mask", "PATH/OF/THIS/FOLDER")("... {plan.store.tokenizer.mask_token} ...")\n```\n',
         f"## All settings\n\n```yaml\n{to_yaml(plan.settings)}```\n",
@@ -50,7 +60,14 @@ def _table(rows: dict[str, str]) -> str:
 def _training(plan: Plan, state: TrainState, where: str) -> dict[str, str]:
     corruption = plan.strategy.corruption
     split = plan.store.manifest["splits"]["train"]
+    begun = {}
+    if plan.origin is not None:
+        begun["checkpoint"] = f"`{plan.origin.name}`" + (
+            f" at revision `{plan.origin.revision}`" if plan.origin.revision else ""
+        )
     return {
+        **begun,
+        **plan.start.done,
         "data": f"token store `{plan.store.name}`, fingerprint `{plan.store.fingerprint}`",
         "text": f"{split['documents']:,} documents, {split['tokens']:,} tokens",
         **packing_report(plan),
@@ -69,12 +86,15 @@ def _training(plan: Plan, state: TrainState, where: str) -> dict[str, str]:
 def _evaluation(evaluations: Sequence[dict[str, Any]]) -> str:
     if not evaluations:
         return "None.\n"
-    first, last = evaluations[0], evaluations[-1]
-    rows = {
-        "loss (nats)": f"{last['eval_loss']:.4f} (before training {first['eval_loss']:.4f})",
-        "perplexity": f"{last['eval_perplexity']:,.2f}",
-        "accuracy": f"{last['eval_accuracy']:.2%}",
-        "unigram cross-entropy of the same targets": f"{last['unigram_loss']:.4f}",
-    }
+    rows: dict[str, str] = {}
+    for name in dict.fromkeys(record["evaluation"] for record in evaluations):
+        own = [record for record in evaluations if record["evaluation"] == name]
+        first, last = own[0], own[-1]
+        rows |= {
+            f"{name}: loss (nats)": f"{last['eval_loss']:.4f} (before training {first['eval_loss']:.4f})",
+            f"{name}: perplexity": f"{last['eval_perplexity']:,.2f}",
+            f"{name}: accuracy": f"{last['eval_accuracy']:.2%}",
+            f"{name}: unigram cross-entropy of the same targets": f"{last['unigram_loss']:.4f}",
+        }
     intro = f"Held-out rows under fixed random masks of {EVALUATION_RATE:.0%} (80/10/10) that depend on no training setting but the rows' length and packing.\n\n"
     return intro + _table(rows)

@@ -1,4 +1,4 @@
-"""`fmlm pretrain`: a token store becomes a masked language model."""
+"""`fmlm pretrain` and `fmlm continue`: one road, from fresh weights or from a checkpoint's."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -11,10 +11,11 @@ import torch
 from fmlm_cli import storage
 from fmlm_cli.analysis.figures import draw_loss_curve
 from fmlm_cli.config import PretrainSettings, to_yaml
-from fmlm_cli.corpus.rows import RowOrder, RowReader
+from fmlm_cli.corpus.rows import Int64s, RowReader, Rows
+from fmlm_cli.corpus.store import TokenStore
 from fmlm_cli.corpus.tokenizers import save_tokenizer
 from fmlm_cli.engine.batch import Batch
-from fmlm_cli.engine.checkpoint import Checkpoints, TrainState
+from fmlm_cli.engine.checkpoint import Checkpoints, TrainState, carry_over
 from fmlm_cli.engine.device import resolve_device, resolve_precision
 from fmlm_cli.engine.loop import TrainingRun, train
 from fmlm_cli.engine.metrics import MetricsLog, read_metrics
@@ -23,26 +24,19 @@ from fmlm_cli.engine.signals import StopRequest, graceful_stop
 from fmlm_cli.engine.step import DivergedError
 from fmlm_cli.errors import UserError
 from fmlm_cli.events import Caution, Emit, Note, Table, ignore
+from fmlm_cli.masking import Strategy
 from fmlm_cli.masking.strategies import nearest_segments
-from fmlm_cli.model.build import (
-    dropout_rates,
-    load_model,
-    parameter_counts,
-    read_config,
-    save_model,
-    tokenizer_for,
-)
-from fmlm_cli.recipes.evaluation import HeldOut, make_objective
+from fmlm_cli.model.build import parameter_counts, save_model, tokenizer_for
+from fmlm_cli.model.lora import load_trained, merged, save_trained
+from fmlm_cli.model.pretrained import load_pretrained
+from fmlm_cli.recipes.checkpoints import saved_settings
+from fmlm_cli.recipes.evaluation import HeldOut, Scores, make_objective
+from fmlm_cli.recipes.gains import before_and_after, held_out_lines, improved_tokens, keep_first_scores
 from fmlm_cli.recipes.model_card import model_card
-from fmlm_cli.recipes.resolve import (
-    Plan,
-    check_same_run,
-    packing_report,
-    resolve,
-    saved_settings,
-    settings_to_resume,
-)
+from fmlm_cli.recipes.resolve import Plan, packing_report, resolve
+from fmlm_cli.recipes.resume import check_same_run, settings_to_resume
 from fmlm_cli.recipes.samples import sample_predictions
+from fmlm_cli.recipes.start import head_alone
 
 
 @dataclass(frozen=True)
@@ -56,7 +50,7 @@ class PretrainResult:
 def pretrain(
     settings: PretrainSettings, *, overwrite: bool = False, resume: bool = False, emit: Emit = ignore
 ) -> PretrainResult:
-    """Pre-train a masked LM into the run directory `settings.out`.
+    """Train a masked LM into the run directory `settings.out`, from scratch or from `settings.model.checkpoint`.
 
     Raises `UserError` for anything wrong with the settings or the data, before anything is written;
     `Interrupted`, with a checkpoint saved, on Ctrl-C or SIGTERM.
@@ -74,13 +68,13 @@ def pretrain(
         settings = settings_to_resume(settings, run)
     plan = resolve(settings, emit)
     if resuming:
-        check_same_run(plan, run)
+        check_same_run(plan.settings, run)
         if run.is_finished:
             emit(Note(f"{run.root} is finished: nothing to resume; its model is {run.final}"))
             return PretrainResult(run, read_metrics(run.metrics))
     _describe(plan, device, precision, emit)
-    if overwrite and plan.store.root.resolve().is_relative_to(run.root.resolve()):
-        raise UserError(f"the store {plan.store.root} lies inside {run.root}: choose another --out")
+    if overwrite:
+        _check_nothing_needed_is_inside(run, plan)
     with storage.sole_owner(run.root), storage.clear_disk_errors(run.root):
         if not resuming:
             storage.clear_folder(run.root, last=run.config)
@@ -88,24 +82,80 @@ def pretrain(
         return _Job(plan, run, device, precision, emit).run_to_the_end()
 
 
+def _check_nothing_needed_is_inside(run: storage.RunDirectory, plan: Plan) -> None:
+    """Refuse to replace a folder that holds what the run is made from."""
+    needed = {source.store.root: "store" for source in plan.stream.sources}
+    needed |= {store.root: "store" for store in plan.evaluated.values()}
+    if plan.origin is not None:
+        needed[plan.origin.folder] = "checkpoint"
+    for path, kind in needed.items():
+        if path.resolve().is_relative_to(run.root.resolve()):
+            raise UserError(f"the {kind} {path} lies inside {run.root}: choose another --out")
+
+
 def _describe(plan: Plan, device: torch.device, precision: torch.dtype, emit: Emit) -> None:
     """Say what is about to happen, and what about it may not be what the user wants."""
     settings = plan.settings
+    chosen = settings.optimizer
+    rate = f"{chosen.learning_rate:g}, {_course(plan)}"
+    rows = {
+        "model": model_line(plan),
+        **plan.start.done,
+        "data": f"{plan.store.root} ({plan.store.fingerprint[:16]}), vocabulary {plan.store.vocabulary:,}",
+        **packing_report(plan),
+        "masking": plan.timetable.description,
+        "budget": f"{plan.total_steps:,} steps of {settings.batch.size} rows = {_passes(plan)}",
+        "learning rate": rate,
+        "evaluation": ", ".join(f"{name} ({store.root})" for name, store in plan.evaluated.items()),
+        "device": f"{_where(device, precision)}, {torch.get_num_threads()} threads",
+    }
+    if plan.stream.first:
+        rows["goes on"] = f"from row {plan.stream.first:,} of the stream, where the other run stopped"
+    if plan.start.unused:
+        rows["not used"] = _unused(plan)
+    title = "pre-training" if plan.origin is None else "continued pre-training"
+    emit(Table(title, {name: value for name, value in rows.items() if value}))
+
+
+def model_line(plan: Plan) -> str:
+    """What is trained, and its size."""
     counts = parameter_counts(plan.model)
-    emit(
-        Table(
-            "pre-training",
-            {
-                "model": f"{settings.model.name}, {counts['total'] / 1e6:.1f} M parameters ({counts['without_embeddings'] / 1e6:.1f} M without embeddings)",
-                "data": f"{plan.store.root} ({plan.store.fingerprint[:16]}), vocabulary {plan.store.vocabulary:,}",
-                **packing_report(plan),
-                "masking": plan.timetable.description,
-                "budget": f"{plan.total_steps:,} steps of {settings.batch.size} rows = {_passes(plan)}",
-                "learning rate": f"{settings.optimizer.learning_rate:g}, {settings.optimizer.schedule} decay",
-                "device": f"{_where(device, precision)}, {torch.get_num_threads()} threads",
-            },
+    name = plan.settings.model.name
+    if plan.origin is not None:
+        at = f" at {plan.origin.revision[:12]}" if plan.origin.revision else ""
+        name = f"{plan.origin.name}{at} ({plan.start.model.config.model_type})"
+    trained = sum(p.numel() for p in plan.start.model.parameters() if p.requires_grad)
+    some = f", {trained / 1e6:.1f} M of them trained" if trained < counts["total"] else ""
+    return f"{name}, {counts['total'] / 1e6:.1f} M parameters ({counts['without_embeddings'] / 1e6:.1f} M without embeddings){some}"
+
+
+def _course(plan: Plan) -> str:
+    """The learning rate's course in words."""
+    chosen = plan.settings.optimizer
+    parts = [f"warm-up {chosen.warmup_share:.0%} of the steps" if chosen.warmup_share else "no warm-up"]
+    if chosen.schedule == "wsd":
+        parts.append(
+            f"held, decay over the last {chosen.decay_share:.0%}" if chosen.decay_share else "held to the end"
         )
-    )
+    else:
+        parts.append(f"{chosen.schedule} decay")
+    if chosen.head_warmup_steps:
+        parts.insert(
+            0, f"after {chosen.head_warmup_steps:,} steps of the head alone at {chosen.head_learning_rate:g}"
+        )
+    if chosen.layer_decay != 1:
+        parts.append(f"times {chosen.layer_decay:g} from layer to layer downwards")
+    if chosen.carry_over:
+        parts.append("with the optimizer's state of the run before")
+    return "; ".join(parts)
+
+
+def _unused(plan: Plan) -> str:
+    """The checkpoint's weights that found no place."""
+    unused, some = plan.start.unused, 6
+    named = ", ".join(unused[:some]) + (f" and {len(unused) - some} more" if len(unused) > some else "")
+    fate = "kept beside the new weights" if plan.start.kept else "dropped; --keep-unused keeps them"
+    return f"{named} of the checkpoint ({fate})"
 
 
 def _where(device: torch.device, precision: torch.dtype) -> str:
@@ -125,15 +175,37 @@ def cautions(plan: Plan) -> list[str]:
             f"the budget makes {plan.passes:.2f} passes over the data; below 2, {plan.strategy.name} masks with scope epoch act "
             f"almost as random ones (fewer rows with data.max_rows, or scope batch, would change that)"
         )
-    schedule, last = plan.timetable.schedule, plan.timetable.last
+    schedule, last = plan.timetable.schedule, plan.timetables[0].last
     if schedule is not None and last.cycle > 1 and last.cycle != nearest_segments(schedule.final):
         found.append(
             f"the number of segments changes only between cycles of passes: in {plan.passes:.2f} passes the mask rate goes to "
             f"{last.rate:.1%}, not to {1 / nearest_segments(schedule.final):.1%}"
         )
-    if not plan.store.has("validation"):
+    if plan.model.whole_head:
+        family = plan.start.model.config.model_type
+        found.append(
+            f"the head of '{family}' cannot be run on masked positions alone: it runs on all of them, which takes more time and memory"
+        )
+    if not plan.evaluated:
         found.append("the store has no validation split: there is no evaluation")
     return found
+
+
+def make_schedule(plan: Plan) -> Schedule:
+    """The learning rate's course over the run."""
+    chosen, total = plan.settings.optimizer, plan.total_steps
+    assert chosen.learning_rate and chosen.head_learning_rate and chosen.warmup_share is not None
+    main = total - chosen.head_warmup_steps
+    return Schedule(
+        chosen.learning_rate,
+        total,
+        round(chosen.warmup_share * main),
+        chosen.schedule,
+        chosen.final_share,
+        round(chosen.decay_share * main),
+        chosen.head_warmup_steps,
+        chosen.head_learning_rate,
+    )
 
 
 class _Job:
@@ -148,47 +220,73 @@ class _Job:
         self.objective = make_objective(
             plan.store, plan.strategy, self.settings.seed, static_shapes=device.type == "cuda"
         )
-        self.dropout = dropout_rates(read_config(self.settings.model.name))  # what the final model is given
-        self.order = RowOrder(len(plan.reader), self.settings.seed)
+        self.adapters = self.settings.model.lora.rank is not None
+        self.resting, self.head_steps = head_alone(
+            self.model.pretrained, self.settings.optimizer.head_warmup_steps
+        )
         self.cautions = cautions(plan)
         self.held_out = self._held_out()
-        if self.held_out and not self.held_out.has_targets:
-            self.cautions.append(
-                "the validation split is too small to mask a token of it: there is no evaluation"
-            )
-            self.held_out = None
+        self.scores: dict[str, Scores] = {}  # the latest, by name
         for text in self.cautions:
             emit(Caution(text))
 
-    def _held_out(self) -> HeldOut | None:
-        settings, store, rows = self.settings, self.plan.store, self.plan.reader
-        if not store.has("validation"):
-            return None
-        reader = RowReader(
+    def _held_out(self) -> dict[str, HeldOut]:
+        """What to evaluate on, by name."""
+        found = {}
+        for name, store in self.plan.evaluated.items():
+            each = HeldOut.of(store, self._validation(store), self.settings.batch.micro_size or 1)
+            if each.has_targets:
+                found[name] = each
+            else:
+                self.cautions.append(
+                    f"the validation split of {store.root} is too small to mask a token of it: there is no evaluation on it"
+                )
+        return found
+
+    def _validation(self, store: TokenStore) -> RowReader:
+        """Validation rows cut as the training rows are."""
+        layout = self.plan.stream.sources[0].reader.plan
+        return RowReader(
             store,
             "validation",
-            packing=rows.plan.packing,
-            sequence_length=rows.sequence_length,
-            max_rows=settings.evaluation.max_rows,
+            packing=layout.packing,
+            sequence_length=layout.sequence_length,
+            max_rows=self.settings.evaluation.max_rows,
         )
-        return HeldOut.of(store, reader, settings.batch.micro_size or 1)
 
     def prepare(self, step: int) -> list[Batch]:
         """The batches of a step (from 1): a pure function of the step."""
         number = self.plan.sequences_per_step
-        position = (step - 1) * number + np.arange(number)
-        index, epoch = self.order.locate(position)
-        rows, progress = self.plan.reader.read(index), (step - 1) / max(1, self.plan.total_steps - 1)
+        progress = (step - 1) / max(1, self.plan.total_steps - 1)
+        # Rows of all sources that are masked alike share batches.
+        alike: dict[float, tuple[Strategy, list[tuple[Rows, Int64s, Int64s]]]] = {}
+        for source, index, epoch in self.plan.stream.at((step - 1) * number + np.arange(number)):
+            rows = self.plan.stream.sources[source].reader.read(index)
+            for chosen, strategy, mask_epoch in self.plan.timetables[source].at(progress, epoch):
+                part = rows if len(chosen) == len(index) else rows.take(chosen)
+                alike.setdefault(strategy.rate, (strategy, []))[1].append((part, epoch[chosen], mask_epoch))
         batches: list[Batch] = []
-        for chosen, strategy, mask_epoch in self.plan.timetable.at(progress, epoch):
-            part = rows if len(chosen) == len(index) else rows.take(chosen)
+        for strategy, parts in alike.values():
             objective, micro = replace(self.objective, strategy=strategy), self.settings.batch.micro_size or 1
-            batches += objective.prepare(part, epoch[chosen], micro, mask_epoch)
+            rows = Rows.joined([part for part, _, _ in parts])
+            epoch, mask_epoch = (np.concatenate([part[i] for part in parts]) for i in (1, 2))
+            batches += objective.prepare(rows, epoch, micro, mask_epoch)
         return batches
 
-    def evaluate(self) -> list[dict[str, Any]]:
+    def evaluate(self, step: int) -> list[dict[str, Any]]:
         """The fields of the evaluation records."""
-        return [self.held_out.run(self.model, self.device, self.precision)] if self.held_out else []
+        self.scores = {
+            name: held_out.run(self.model, self.device, self.precision)
+            for name, held_out in self.held_out.items()
+        }
+        if step == 0 and self.plan.origin is not None:
+            keep_first_scores(self.run, self.scores)
+        return [{"evaluation": name, **scores.record} for name, scores in self.scores.items()]
+
+    def before_step(self, step: int) -> None:
+        """While the head is trained alone, all else rests."""
+        for parameter in self.resting:
+            parameter.requires_grad_(step > self.head_steps)
 
     def run_to_the_end(self) -> PretrainResult:
         """Train from the newest checkpoint, or from the start; then leave the model, its card and its picture."""
@@ -198,17 +296,27 @@ class _Job:
             weight_decay=settings.optimizer.weight_decay,
             betas=settings.optimizer.betas,
             epsilon=settings.optimizer.epsilon,
+            scales=self.plan.scales,
         )
+        facts = {
+            "stream": self.plan.stream.identity,
+            "first_row": self.plan.stream.first,
+            "rows_per_step": self.plan.sequences_per_step,
+        }
         checkpoints = Checkpoints(
             self.run.checkpoints,
             settings.checkpoint.keep,
             self.plan.identity,
-            self._save_model,
+            self._save_checkpoint,
             self._load_model,
+            facts,
         )
         state, passed_over = checkpoints.restore(self.model, optimizer)
         for line in passed_over:
             self.emit(Caution(f"{line}; going on from an older checkpoint"))
+        if not state.step and settings.optimizer.carry_over:
+            assert self.plan.origin and self.plan.origin.training
+            carry_over(self.plan.origin.training, self.model, optimizer)
         if state.step:
             self.emit(Note(f"resuming after step {state.step:,} of {self.plan.total_steps:,}"))
         metrics = MetricsLog(self.run.metrics, keep_through=state.step if state.step else -1)
@@ -229,15 +337,13 @@ class _Job:
         stop: StopRequest,
     ) -> TrainingRun:
         settings, chosen = self.settings, self.settings.optimizer
-        assert chosen.learning_rate and settings.logging.every_steps
+        assert settings.logging.every_steps
         assert settings.evaluation.every_steps and settings.checkpoint.every_steps
-        total = self.plan.total_steps
-        warmup = round(chosen.warmup_share * total)
         return TrainingRun(
             model=self.model,
             objective=self.objective,
             optimizer=optimizer,
-            schedule=Schedule(chosen.learning_rate, total, warmup, chosen.schedule, chosen.final_share),
+            schedule=make_schedule(self.plan),
             prepare=self.prepare,
             evaluate=self.evaluate,
             checkpoints=checkpoints,
@@ -251,43 +357,52 @@ class _Job:
             checkpoint_every=settings.checkpoint.every_steps,
             emit=self.emit,
             stop=stop,
+            before_step=self.before_step,
         )
 
     def _save_model(self, folder: Path) -> None:
         """Write weights, configuration and tokenizer: every checkpoint is a Hugging Face folder."""
-        save_model(self.model.pretrained, folder, self.dropout)
-        save_tokenizer(tokenizer_for(self.model.pretrained, self.plan.store.tokenizer), folder)
+        model = merged(self.model.pretrained) if self.adapters else self.model.pretrained
+        save_model(model, folder, self.plan.start.dropout, self.plan.start.kept)
+        save_tokenizer(tokenizer_for(model, self.plan.store.tokenizer), folder)
+
+    def _save_checkpoint(self, folder: Path) -> None:
+        self._save_model(folder)
+        if self.adapters:  # what is merged in the folder's model cannot be taken apart again
+            self.before_step(self.head_steps + 1)  # what rests for now is saved too
+            save_trained(self.model.pretrained, folder)
 
     def _load_model(self, folder: Path) -> None:
-        self.model.pretrained.load_state_dict(load_model(str(folder)).state_dict())
+        if self.adapters:
+            load_trained(self.model.pretrained, folder)
+            return
+        trusted = self.settings.model.trust_remote_code
+        saved = load_pretrained(folder, name=str(folder), trust_remote_code=trusted, seed=0)
+        self.model.pretrained.load_state_dict(saved.model.state_dict())
 
     def _finish(self, state: TrainState, metrics: MetricsLog) -> PretrainResult:
         evaluations = [record for record in metrics.records if "eval_loss" in record]
         curve = draw_loss_curve(metrics.records, self.run.plots)
         where = _where(self.device, self.precision)
+        better = improved_tokens(self.run, self.scores, self.plan.store.tokenizer)
         with storage.complete_folder(self.run.final) as folder:
             self._save_model(folder)
-            storage.write_text(
-                folder / "README.md", model_card(self.plan, state, evaluations, self.cautions, where)
-            )
-        if self.held_out:
-            for prediction in sample_predictions(self.model, self.plan.store.tokenizer, self.held_out):
+            card = model_card(self.plan, state, evaluations, better, self.cautions, where)
+            storage.write_text(folder / "README.md", card)
+        for held_out in list(self.held_out.values())[:1]:
+            for prediction in sample_predictions(self.model, self.plan.store.tokenizer, held_out):
                 self.emit(prediction)
+        if self.plan.origin is not None and evaluations:
+            self.emit(Table("held-out loss before and after", before_and_after(evaluations)))
+            if better:
+                self.emit(Table("tokens whose prediction improved most", better))
         self.emit(Table("done", self._results(state, evaluations, curve)))
         return PretrainResult(self.run, metrics.records)
 
     def _results(self, state: TrainState, evaluations: list[dict[str, Any]], curve: Path) -> dict[str, str]:
         rows = {"model": f"{self.run.final} (a Hugging Face folder)", "loss curve": str(curve)}
         if evaluations:
-            last = evaluations[-1]
-            below = last["unigram_loss"] - last["eval_loss"]
-            said = (
-                f"{below:.2f} below" if below > 0 else f"{-below:.2f} above: it has not yet learnt more than"
-            )
-            rows["held-out loss"] = (
-                f"{last['eval_loss']:.3f} (perplexity {last['eval_perplexity']:,.1f}, accuracy {last['eval_accuracy']:.1%}), from {evaluations[0]['eval_loss']:.3f}"
-            )
-            rows["unigram loss"] = f"{last['unigram_loss']:.3f}; the model is {said} word frequencies"
+            rows |= held_out_lines(evaluations)
         rows["trained"] = (
             f"{state.step:,} steps, {state.tokens:,} tokens, {_passes(self.plan)}, {state.seconds / 60:.1f} min"
         )

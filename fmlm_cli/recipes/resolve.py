@@ -1,43 +1,68 @@
 """From settings with gaps to a run without any: every choice made and checked before the first step."""
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
-import yaml
 
 from fmlm_cli import storage
-from fmlm_cli.config import PretrainSettings, build, nested, read_yaml
+from fmlm_cli.config import PretrainSettings, build, nested
 from fmlm_cli.corpus.rows import RowReader
-from fmlm_cli.corpus.store import SPLITS, TokenStore
+from fmlm_cli.corpus.store import TokenStore
+from fmlm_cli.engine.checkpoint import read_facts
 from fmlm_cli.errors import UserError
 from fmlm_cli.events import Caution, Emit
 from fmlm_cli.masking import FullExploration, Strategy
 from fmlm_cli.masking.schedule import Timetable
-from fmlm_cli.model.build import VocabularyFacts, build_model, longest_sequence, preset_for, set_output_bias
+from fmlm_cli.model.build import longest_sequence, preset_for, preset_of, weights_hash
 from fmlm_cli.model.masked_lm import MaskedLM, isolates_documents
-from fmlm_cli.objectives.masked_lm import unigram_losses
-from fmlm_cli.recipes.strategy import rate_schedule, resolve_strategy, try_strategy
+from fmlm_cli.recipes import start as starting
+from fmlm_cli.recipes.checkpoints import Origin, find_checkpoint
+from fmlm_cli.recipes.data import (
+    Opened,
+    RowStream,
+    Source,
+    begin_at,
+    check_same_tokens,
+    make_stream,
+    open_stores,
+    verify_stores,
+)
+from fmlm_cli.recipes.resume import deciding
+from fmlm_cli.recipes.start import Start
+from fmlm_cli.recipes.strategy import check_strategy, rate_schedule, resolve_strategy, try_strategy
 
 DEFAULT_LENGTH = 128
 LARGEST_MICRO_SIZE = 32
-
-# Settings that change where and how fast a run goes, but not what it computes: a resumed run may change them.
-MAY_CHANGE = ("out", "device", "data.store", "data.verify", "batch.micro_size", "checkpoint", "logging")
+CONTINUED_RATE = 0.25  # peak learning rate of a continued run, as a share of that from scratch
+WARMUP, REWARMUP = 0.06, 0.03  # share of the steps
 
 
 @dataclass(frozen=True)
 class Plan:
-    """A run with every choice made. `settings` has no gaps left and is what config.yaml gets."""
+    """A run with every choice made. `settings` has no gaps left and is what config.yaml gets.
+
+    `timetable`: how rows are masked; `passes` in it is left open, for every source has its own number. `evaluated`:
+    the stores whose validation rows are evaluated, by name, the most important first.
+    """
 
     settings: PretrainSettings
-    store: TokenStore
-    reader: RowReader
-    timetable: Timetable
+    origin: Origin | None
+    start: Start
     model: MaskedLM
+    stream: RowStream
+    timetable: Timetable
+    evaluated: Mapping[str, TokenStore]
     total_steps: int
+    scales: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def store(self) -> TokenStore:
+        """The store whose vocabulary is the model's."""
+        return self.stream.sources[0].store
 
     @property
     def strategy(self) -> Strategy:
@@ -52,62 +77,184 @@ class Plan:
 
     @property
     def passes(self) -> float:
-        """How often the run sees each row."""
-        return self.timetable.passes
+        """How often the run sees each row of the data, replayed ones left out."""
+        return self.total_steps * self.sequences_per_step * self.stream.data_share / self.stream.rows
 
-    @property
+    @cached_property
+    def timetables(self) -> list[Timetable]:
+        """When each source's rows are masked by what: their passes differ."""
+        before = begin_at(self.stream, 0).passes(self.stream.first)
+        more = self.stream.passes(self.total_steps * self.sequences_per_step)
+        return [replace(self.timetable, passes=a + b) for a, b in zip(before, more, strict=True)]
+
+    @cached_property
     def identity(self) -> str:
         """Stands for all that decides the run's results."""
-        config = self.model.pretrained.config.to_diff_dict()  # what a config.json said when the run began
+        config = self.start.model.config.to_diff_dict()  # what a config.json said when the run began
         config.pop("transformers_version", None)
         config.pop("_name_or_path", None)
-        deciding = [self.store.fingerprint, _deciding(self.settings), config]
+        stores = [[s.store.fingerprint, s.share] for s in self.stream.sources]
+        evaluated = {name: store.fingerprint for name, store in self.evaluated.items()}
+        content = [stores, evaluated, deciding(self.settings), config]
+        if self.origin is not None:
+            content.append(weights_hash(self.start.model))
         if self.strategy.settings.collocations is not None:  # then they have a part in the masks
-            deciding.append(self.store.manifest.get("collocations"))
-        return storage.sha256_of_json(deciding)
+            content.append(self.store.manifest.get("collocations"))
+        return storage.sha256_of_json(content)
 
 
 def resolve(settings: PretrainSettings, emit: Emit) -> Plan:
     """Make every choice that the settings leave open. Raises `UserError` for what cannot be."""
     _check_budget(settings)
-    if settings.data.store is None:
-        raise UserError("no data: give --data STORE, a folder made by `fmlm tokenize`")
-    store = TokenStore.open(settings.data.store, verify=())
+    check_strategy(settings.masking)
+    origin = _find_origin(settings)
+    settings = _with_dropout(settings, origin)
+    begun = starting.load(settings, origin, emit) if origin else None
+    opened = open_stores(settings, str(origin.folder) if origin else None, emit)
+    store = opened[0].store
     strategy = resolve_strategy(settings.masking, store)
     timetable = Timetable(strategy, rate_schedule(settings.masking, strategy))
-    preset = preset_for(settings.model.name)
+    preset = preset_of(begun.model.config) if begun else preset_for(settings.model.name)
     size = _batch_size(settings.batch.size, preset.batch_size, strategy.masks_per_sequence)
-    store.verify(SPLITS if settings.data.verify else ())
+    if settings.data.verify:
+        verify_stores(opened)
     _check_maskable(store)
-    model = new_model(settings, store)
-    length = resolve_length(settings.sequence_length, longest_sequence(model.pretrained), settings.model.name)
+    if begun and origin:
+        begun = starting.fit(begun, settings, origin, store, emit)
+    else:
+        begun = starting.from_scratch(settings, store)
+    model = MaskedLM(begun.model)
+    of = origin.name if origin else settings.model.name
+    length = resolve_length(settings.sequence_length, longest_sequence(begun.model), of)
     packing = resolve_packing(settings.data.packing, model, length, emit)
-    reader = RowReader(
-        store, "train", packing=packing, sequence_length=length, max_rows=settings.data.max_rows
-    )
-    try_strategy(timetable, reader)
-    steps = total_steps(settings, reader, size, strategy.masks_per_sequence)
-    passes = steps * (size // strategy.masks_per_sequence) / len(reader)
-    full = strategy.inside if isinstance(strategy.inside, FullExploration) else None
+    stream = make_stream(opened, settings, packing, length)
+    stream = begin_at(stream, _first_row(settings, origin, stream))
+    try_strategy(timetable, stream.sources[0].reader)
+    steps = _total_steps(settings, stream, size, strategy.masks_per_sequence)
+    if settings.optimizer.head_warmup_steps >= steps:
+        raise UserError(
+            f"optimizer.head_warmup_steps {settings.optimizer.head_warmup_steps} leaves nothing of the run's {steps:,} steps"
+        )
+    scratch = preset.learning_rate
     chosen = {
         "sequence_length": length,
         "data.packing": packing,
+        "data.first_row": stream.first,
+        "model.revision": origin.revision if origin else None,
         "masking.masks_per_sequence": strategy.masks_per_sequence,
         "batch.size": size,
         "batch.micro_size": min(settings.batch.micro_size or LARGEST_MICRO_SIZE, size),
-        "optimizer.learning_rate": settings.optimizer.learning_rate or preset.learning_rate,
+        "optimizer.learning_rate": settings.optimizer.learning_rate or _peak(settings, origin, scratch),
+        "optimizer.head_learning_rate": settings.optimizer.head_learning_rate or scratch,
+        "optimizer.warmup_share": _warmup(settings, origin),
         "checkpoint.every_steps": settings.checkpoint.every_steps or min(1000, math.ceil(steps / 10)),
         "evaluation.every_steps": settings.evaluation.every_steps or min(5000, math.ceil(steps / 10)),
         "logging.every_steps": settings.logging.every_steps or math.ceil(steps / 5000),
     }
-    # K and the rate give each other: of the two only the one that the strategy goes by is written.
-    by = (
-        {"segments": full.segments, "rate": None, "scope": full.scope}
-        if full
-        else {"segments": None, "rate": strategy.rate}
-    )
-    resolved = build(PretrainSettings, settings.model_dump(), nested(chosen), {"masking": by})
-    return Plan(resolved, store, reader, replace(timetable, passes=passes), model, steps)
+    resolved = build(PretrainSettings, settings.model_dump(), nested(chosen), {"masking": _written(strategy)})
+    evaluated = _evaluated(settings, opened, continued=origin is not None)
+    scales = starting.rate_scales(begun.model, settings.optimizer.layer_decay)
+    return Plan(resolved, origin, begun, model, stream, timetable, evaluated, steps, scales)
+
+
+def _written(strategy: Strategy) -> dict[str, Any]:
+    """K and the rate give each other: of the two only the one that the strategy goes by is written."""
+    if isinstance(strategy.inside, FullExploration):
+        return {"segments": strategy.inside.segments, "rate": None, "scope": strategy.inside.scope}
+    return {"segments": None, "rate": strategy.rate}
+
+
+def _find_origin(settings: PretrainSettings) -> Origin | None:
+    """The checkpoint that the run goes on from, if any."""
+    chosen = settings.model
+    if chosen.checkpoint is None:
+        for name, asked in {
+            "max_positions": chosen.max_positions,
+            "lora.rank": chosen.lora.rank,
+            "revision": chosen.revision,
+            "keep_unused": chosen.keep_unused,
+        }.items():
+            if asked:
+                raise UserError(f"model.{name} is for going on from a checkpoint: give model.checkpoint")
+        if settings.optimizer.carry_over:
+            raise UserError("optimizer.carry_over is for going on from a run: give model.checkpoint")
+        return None
+    origin = find_checkpoint(chosen.checkpoint, revision=chosen.revision, code=chosen.trust_remote_code)
+    if settings.optimizer.carry_over and origin.training is None:
+        raise UserError(
+            f"{origin.name} has no state of an optimizer to carry over: give a run of fmlm's, such as RUN@step-N"
+        )
+    return origin
+
+
+def _with_dropout(settings: PretrainSettings, origin: Origin | None) -> PretrainSettings:
+    """None from scratch, a run's own where one is gone on with; left open for other checkpoints: theirs."""
+    rate = 0.0 if origin is None else origin.settings.model.dropout if origin.settings else None
+    if settings.model.dropout is not None or rate is None:
+        return settings
+    return build(PretrainSettings, settings.model_dump(), nested({"model.dropout": rate}))
+
+
+def _peak(settings: PretrainSettings, origin: Origin | None, scratch: float) -> float:
+    """The peak rate: a model's of this size, a part of it, or the one at which a run is carried on."""
+    if origin is None:
+        return scratch
+    if settings.optimizer.carry_over:
+        assert origin.training is not None
+        step, _ = read_facts(origin.training)
+        rate = origin.learning_rate(step)
+        peak = origin.settings.optimizer.learning_rate if origin.settings else None
+        if rate is not None and peak is not None and rate < peak / 100:
+            raise UserError(
+                f"the learning rate of {origin.name} has come down to {rate:.1e} at step {step}: go on from a checkpoint of its stable "
+                f"part (schedule wsd), RUN@step-N, or give optimizer.learning_rate"
+            )
+        if rate is not None:
+            return rate
+    return scratch * CONTINUED_RATE
+
+
+def _warmup(settings: PretrainSettings, origin: Origin | None) -> float:
+    if settings.optimizer.warmup_share is not None:
+        return settings.optimizer.warmup_share
+    return WARMUP if origin is None else REWARMUP
+
+
+def _first_row(settings: PretrainSettings, origin: Origin | None, stream: RowStream) -> int:
+    """Where the stream is begun: a run over the same rows as the one it goes on from begins where that stopped."""
+    if settings.data.first_row is not None:
+        return settings.data.first_row
+    if origin is not None and origin.training is not None:
+        step, facts = read_facts(origin.training)
+        if facts.get("stream") == stream.identity:
+            return int(facts["first_row"] + step * facts["rows_per_step"])
+    return 0
+
+
+def _evaluated(
+    settings: PretrainSettings, opened: Sequence[Opened], *, continued: bool
+) -> dict[str, TokenStore]:
+    """The stores to evaluate on by name: the data's, replayed ones, and those that were named."""
+    data = [each for each in opened if not each.replay]
+    named: dict[str, TokenStore] = {}
+
+    def add(name: str, store: TokenStore) -> None:
+        known = {other.identity("validation") for other in named.values()}
+        if store.has("validation") and store.identity("validation") not in known:
+            named[name if name not in named else f"{name}-{len(named) + 1}"] = store
+
+    for each in data:
+        add("domain" if continued and len(data) == 1 else each.store.name, each.store)
+    for name, path in settings.evaluation.stores.items():
+        store = TokenStore.open(path, verify=("validation",) if settings.data.verify else ())
+        check_same_tokens(opened[0].store, store)
+        if not store.has("validation"):
+            raise UserError(f"{path} has no validation split to evaluate on (evaluation.stores.{name})")
+        add(name, store)
+    for each in opened:
+        if each.replay:
+            add(each.store.name, each.store)
+    return named
 
 
 def _check_maskable(store: TokenStore) -> None:
@@ -117,15 +264,6 @@ def _check_maskable(store: TokenStore) -> None:
         raise UserError(
             f"{store.root} holds nothing but unknown tokens: tokenize the text with a tokenizer that suits it"
         )
-
-
-def new_model(settings: PretrainSettings, store: TokenStore) -> MaskedLM:
-    """The freshly initialised model: a function of the seed, the vocabulary and its frequencies."""
-    chosen = settings.model
-    model = build_model(chosen.name, vocabulary_of(store), dropout=chosen.dropout, seed=settings.seed)
-    if chosen.unigram_bias:
-        set_output_bias(model, -unigram_losses(store.token_counts, store.special.never_masked))
-    return MaskedLM(model)
 
 
 def _check_budget(settings: PretrainSettings) -> None:
@@ -149,12 +287,6 @@ def _batch_size(asked: int | None, default: int, masks: int) -> int:
             f"batch.size {asked} must be a multiple of {masks}, the masks of a sequence that share a step; the nearest are {nearest}"
         )
     return asked
-
-
-def vocabulary_of(store: TokenStore) -> VocabularyFacts:
-    """What a model has to know of the store's tokenizer."""
-    special = store.special
-    return VocabularyFacts(store.vocabulary, special.pad, store.tokenizer.cls_token_id, special.separator)
 
 
 def resolve_length(asked: int | None, limit: int | None, model: str) -> int:
@@ -181,69 +313,44 @@ def resolve_packing(asked: str, model: MaskedLM, length: int, emit: Emit) -> Any
     return "none"
 
 
-def total_steps(settings: PretrainSettings, reader: RowReader, size: int, masks: int) -> int:
-    """Optimizer steps of the budget, rounded up."""
+def _total_steps(settings: PretrainSettings, stream: RowStream, size: int, masks: int) -> int:
+    """Optimizer steps of the budget, rounded up; a pass is over the data, what is replayed comes on top."""
     budget = settings.budget
     if budget.steps is not None:
         return budget.steps
     if budget.epochs is not None:
-        return max(1, math.ceil(budget.epochs * len(reader) * masks / size - 1e-9))
+        rows = budget.epochs * stream.rows / stream.data_share
+        return max(1, math.ceil(rows * masks / size - 1e-9))
     assert budget.tokens is not None
-    tokens_per_row = reader.plan.used(reader.frame) / len(reader.plan)
+    tokens_per_row = sum(
+        source.share * source.reader.plan.used(source.reader.frame) / len(source.reader.plan)
+        for source in stream.sources
+    )
     return max(1, math.ceil(budget.tokens / (size * tokens_per_row)))
 
 
 def packing_report(plan: Plan) -> dict[str, str]:
-    """What became of the documents: rows, and what padding and cutting cost."""
-    rows, layout = plan.reader, plan.reader.plan
+    """What became of the documents: rows, and what padding and cutting cost; for several stores, of each."""
+    rows: dict[str, str] = {}
+    several = len(plan.stream.sources) > 1
+    passes = plan.stream.passes(plan.total_steps * plan.sequences_per_step)
+    for source, seen in zip(plan.stream.sources, passes, strict=True):
+        if several:
+            kind = "replay" if source.replay else "data"
+            rows[f"{kind} {source.store.name}"] = f"{source.share:.1%} of all rows, {seen:.2f} passes"
+        for name, value in _packed(source).items():
+            rows[f"{name} of {source.store.name}" if several else name] = value
+    return rows
+
+
+def _packed(source: Source) -> dict[str, str]:
+    reader: RowReader = source.reader
+    layout = reader.plan
     positions = len(layout) * layout.sequence_length
-    used = layout.used(rows.frame)
-    documents = plan.store.manifest["splits"]["train"]["documents"]
-    kept = (
-        f"{len(rows):,} of {len(layout):,} (data.max_rows)" if len(rows) < len(layout) else f"{len(layout):,}"
-    )
+    documents = source.store.manifest["splits"]["train"]["documents"]
+    kept = f"{len(reader):,}" + (f" of {len(layout):,} (data.max_rows)" if len(reader) < len(layout) else "")
     return {
         "rows": f"{kept} x {layout.sequence_length} positions, packing {layout.packing}",
-        "padding": f"{1 - used / positions:.1%} of all positions",
+        "padding": f"{1 - layout.used(reader.frame) / positions:.1%} of all positions",
         "cut": f"{layout.cut:,} of {documents:,} documents are longer than a row and were cut; no token is dropped",
     }
-
-
-def _deciding(settings: PretrainSettings) -> dict[str, Any]:
-    """The settings that decide results, flat."""
-    flat = _flatten(settings.model_dump(mode="json"))
-    return {
-        k: v for k, v in flat.items() if not any(k == free or k.startswith(f"{free}.") for free in MAY_CHANGE)
-    }
-
-
-def _flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for name, value in tree.items():
-        flat |= _flatten(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {prefix + name: value}
-    return flat
-
-
-def settings_to_resume(settings: PretrainSettings, run: storage.RunDirectory) -> PretrainSettings:
-    """A run's own settings, with what `settings` sets explicitly laid over them."""
-    return build(PretrainSettings, saved_settings(run).model_dump(), settings.model_dump(exclude_unset=True))
-
-
-def check_same_run(plan: Plan, run: storage.RunDirectory) -> None:
-    """Refuse to resume a run under settings that would have made it another one."""
-    before, now = _deciding(saved_settings(run)), _deciding(plan.settings)
-    for name in {**before, **now}:  # options of a strategy may be in one of the two alone
-        if before.get(name) != now.get(name):
-            raise UserError(
-                f"{run.root} was started with {name} {_shown(before.get(name))}, not {_shown(now.get(name))}: "
-                f"drop that setting to resume, or give another --out"
-            )
-
-
-def _shown(value: Any) -> str:
-    return yaml.safe_dump(value, default_flow_style=True).splitlines()[0]
-
-
-def saved_settings(run: storage.RunDirectory) -> PretrainSettings:
-    """The settings of a run that exists; `UserError` if its config.yaml is not one of fmlm's."""
-    return build(PretrainSettings, read_yaml(run.config, PretrainSettings))

@@ -18,15 +18,24 @@ from fmlm_cli.masking.units import Spans
 _SETTINGS = {"name", "collocations", *MaskingSettings.model_fields}
 
 
-def resolve_strategy(masking: MaskingSettings, store: TokenStore) -> Strategy:
-    """The strategy that the settings describe. Raises `UserError` for settings that do not fit together."""
+def check_strategy(masking: MaskingSettings) -> None:
+    """Refuse at once what is wrong with the settings of a built-in strategy, whatever the store."""
+    if masking.strategy in BUILT_IN and not masking.strategy.endswith("pmi"):
+        resolve_strategy(masking, None)
+
+
+def resolve_strategy(masking: MaskingSettings, store: TokenStore | None) -> Strategy:
+    """The strategy that the settings describe. Raises `UserError` for settings that do not fit together.
+
+    `store`: where a strategy that is not built in, or works with collocations, finds those.
+    """
     for option in masking.options:
         if option in _SETTINGS:
             raise UserError(
                 f"masking.options.{option}: this is a setting of all strategies, masking.{option}"
             )
     own = masking.strategy in BUILT_IN and not masking.strategy.endswith("pmi")
-    path = None if own else store.verified_collocations()
+    path = None if own or store is None else store.verified_collocations()
     return get_strategy(
         masking.strategy,
         segments=masking.segments,

@@ -45,16 +45,23 @@ class Corpora:
 
 
 def tokenize(
-    settings: TokenizeSettings, *, overwrite: bool = False, resume: bool = False, emit: Emit = ignore
+    settings: TokenizeSettings,
+    *,
+    overwrite: bool = False,
+    resume: bool = False,
+    renew: bool = False,
+    emit: Emit = ignore,
 ) -> Path:
     """Make the token store `settings.out`; its path. With `resume` a finished store of the same is kept.
+
+    `renew`: so it is with this, and a store of anything else is replaced.
 
     Raises `UserError` for anything wrong with the settings, the text or the tokenizer; then nothing is written.
     """
     out = Path(settings.out)
     if not settings.sources:
         return _add_collocations(out, settings, emit, again=overwrite)
-    storage.claim_output(out, marker=TOKEN_COUNTS, overwrite=overwrite, resume=resume)
+    storage.claim_output(out, marker=TOKEN_COUNTS, overwrite=overwrite, resume=resume or renew)
     options = ReadOptions(settings.documents, settings.text_field, settings.on_bad_text)
     corpora = Corpora(
         TextCorpus.find(settings.sources, options, emit),
@@ -63,8 +70,10 @@ def tokenize(
     _check_sources_outside(out, corpora)
     loaded = tokenizers.load_tokenizer(settings.tokenizer) if settings.tokenizer is not None else None
     request = _request(settings, corpora, loaded)
-    if resume and (out / TOKEN_COUNTS).is_file():
+    finished = (out / TOKEN_COUNTS).is_file()
+    if resume and finished:
         _check_same(out, request)
+    if (resume or renew) and finished and not _different(out, request):
         if settings.pmi:
             return _add_collocations(out, settings, emit)
         emit(Note(f"{out} is complete and was made from the same text and settings: nothing to do"))
@@ -107,10 +116,15 @@ def _request(
     return request
 
 
+def _different(out: Path, request: dict[str, Any]) -> list[str]:
+    """In what a finished store was made from something else."""
+    old = TokenStore.open(out, verify=()).manifest["request"]
+    return [name for name in request if old.get(name) != request[name]]
+
+
 def _check_same(out: Path, request: dict[str, Any]) -> None:
     """Refuse a finished store that was made from something else."""
-    old = TokenStore.open(out, verify=()).manifest["request"]
-    different = [name for name in request if old.get(name) != request[name]]
+    different = _different(out, request)
     if different:
         raise UserError(
             f"{out} was made with another {' and '.join(different)}: choose another --out, or pass --overwrite to replace it"

@@ -89,6 +89,25 @@ def test_without_warm_up_the_first_step_is_next_to_the_peak(shape: Shape) -> Non
     assert Schedule(1.0, 999, 0, shape).at(1) == pytest.approx(1.0, abs=2e-3)
 
 
+@given(st.integers(2, 300), st.data())
+def test_wsd_holds_the_peak_and_then_falls_to_nothing(total: int, data: Any) -> None:
+    warmup = data.draw(st.integers(0, total - 1))
+    decay = data.draw(st.integers(0, total - warmup))
+    found = rates(Schedule(2.0, total, warmup, "wsd", decay_steps=decay))
+    assert found[:warmup] == pytest.approx([2.0 * step / warmup for step in range(1, warmup + 1)])
+    assert all(rate == 2.0 for rate in found[warmup : total - decay])
+    assert found[total - decay :] == pytest.approx([2.0 * (decay - i) / (decay + 1) for i in range(decay)])
+
+
+@given(st.integers(1, 50), st.integers(1, 50), shapes)
+def test_a_head_comes_first_and_shifts_the_rest(head: int, rest: int, shape: Shape) -> None:
+    alone = Schedule(1.0, rest, rest // 3, shape)
+    both = Schedule(1.0, head + rest, rest // 3, shape, head_steps=head, head_peak=7.0)
+    assert [both.at(head + step) for step in range(1, rest + 1)] == rates(alone)
+    assert both.at(head) == 7.0
+    assert all(0 < both.at(step) <= 7.0 for step in range(1, head + 1))
+
+
 def models() -> list[nn.Module]:
     small: dict[str, Any] = {
         "vocab_size": 30,
@@ -134,3 +153,13 @@ def test_settings_reach_adamw() -> None:
     optimizer = make_adamw(nn.Linear(3, 2), weight_decay=0.1, betas=(0.8, 0.95), epsilon=1e-4)
     for group in optimizer.param_groups:
         assert (group["betas"], group["eps"]) == ((0.8, 0.95), 1e-4)
+
+
+def test_scales_make_groups_of_their_own() -> None:
+    model = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 2))
+    scales = {"0.weight": 0.5, "0.bias": 0.5}
+    optimizer = make_adamw(model, weight_decay=0.1, betas=(0.9, 0.98), epsilon=1e-6, scales=scales)
+    found = {id(p): (g["weight_decay"], g["scale"]) for g in optimizer.param_groups for p in g["params"]}
+    assert found[id(model[0].weight)] == (0.1, 0.5)
+    assert found[id(model[0].bias)] == (0.0, 0.5)
+    assert found[id(model[1].weight)] == (0.1, 1.0)

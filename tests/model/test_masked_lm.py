@@ -1,7 +1,6 @@
 """The wrapped model against the stock forward of every family."""
 
 import functools
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -10,77 +9,15 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
-from transformers import (
-    AlbertConfig,
-    AutoModelForMaskedLM,
-    BertConfig,
-    CamembertConfig,
-    DebertaV2Config,
-    DistilBertConfig,
-    ElectraConfig,
-    ModernBertConfig,
-    MPNetConfig,
-    PreTrainedConfig,
-    RobertaConfig,
-    XLMRobertaConfig,
-)
+from transformers import AutoModelForMaskedLM, BertConfig, RobertaConfig
 
 from fmlm_cli.model.build import VocabularyFacts, build_model, set_output_bias
 from fmlm_cli.model.masked_lm import MaskedLM, isolates_documents
+from tests.model.families import FAMILIES, LENGTH, MISSING, ROBERTA, VOCABULARY, WINDOW, small_model
 
-VOCABULARY = 97
-POSITIONS = 48
-LENGTH = 24
-WINDOW = 3  # positions that ModernBERT's sliding layers see on either side
-
-# Large initial weights make attention sharp, so that a leak shows far above rounding.
-SIZES: dict[str, Any] = {
-    "vocab_size": VOCABULARY,
-    "hidden_size": 16,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 2,
-    "intermediate_size": 32,
-    "max_position_embeddings": POSITIONS,
-    "initializer_range": 0.3,
-}
-NO_DROPOUT: dict[str, Any] = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
-BERT: dict[str, Any] = {**SIZES, **NO_DROPOUT, "pad_token_id": 0}
-ROBERTA: dict[str, Any] = {**BERT, "pad_token_id": 1, "max_position_embeddings": POSITIONS + 2}
-
-FAMILIES: dict[str, Callable[[], PreTrainedConfig]] = {
-    "bert": lambda: BertConfig(**BERT),
-    "roberta": lambda: RobertaConfig(**ROBERTA),
-    "xlm-roberta": lambda: XLMRobertaConfig(**ROBERTA),
-    "camembert": lambda: CamembertConfig(**ROBERTA),
-    "mpnet": lambda: MPNetConfig(**ROBERTA),
-    "albert": lambda: AlbertConfig(**BERT, embedding_size=8),
-    "electra": lambda: ElectraConfig(**BERT, embedding_size=8),
-    "distilbert": lambda: DistilBertConfig(
-        vocab_size=VOCABULARY,
-        dim=16,
-        n_layers=2,
-        n_heads=2,
-        hidden_dim=32,
-        max_position_embeddings=POSITIONS,
-        initializer_range=0.3,
-        dropout=0.0,
-        attention_dropout=0.0,
-    ),
-    "modernbert": lambda: ModernBertConfig(
-        **{**SIZES, "num_hidden_layers": 4},
-        global_attn_every_n_layers=3,
-        local_attention=2 * WINDOW,
-        pad_token_id=0,
-        bos_token_id=2,
-        eos_token_id=3,
-        cls_token_id=2,
-        sep_token_id=3,
-    ),
-    "deberta-v2": lambda: DebertaV2Config(
-        **BERT, relative_attention=True, pos_att_type=["p2c", "c2p"], position_biased_input=False
-    ),
-}
-ISOLATING = [name for name in FAMILIES if name != "deberta-v2"]
+ISOLATING = list(FAMILIES)
+EAGER_ONLY = ("mpnet", "deberta", "deberta-v2")
+BY_NAME = [*FAMILIES, *(pytest.param(n, marks=pytest.mark.skip(f"transformers lacks {n}")) for n in MISSING)]
 
 
 class Leaking(MaskedLM):
@@ -112,9 +49,8 @@ class WideWindow(MaskedLM):
 
 @functools.cache
 def wrapped(family: str, attention: str | None = None, kind: type[MaskedLM] = MaskedLM) -> MaskedLM:
-    torch.manual_seed(0)
     chosen = {"attn_implementation": attention} if attention else {}
-    return kind(AutoModelForMaskedLM.from_config(FAMILIES[family](), **chosen)).eval()
+    return kind(small_model(FAMILIES[family](), **chosen)).eval()
 
 
 def stock(model: MaskedLM, ids: Tensor, **inputs: Any) -> Tensor:
@@ -151,7 +87,7 @@ def close(got: Tensor, wanted: Tensor, tolerance: float = 1e-5) -> None:
     torch.testing.assert_close(got, wanted, rtol=0, atol=tolerance * scale)
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", BY_NAME)
 def test_logits_at_masked_positions_are_the_stock_forwards(family: str) -> None:
     model = wrapped(family)
     ids, positions, segments = single_documents([LENGTH, 15, 4], model.pretrained.config.pad_token_id)
@@ -162,7 +98,7 @@ def test_logits_at_masked_positions_are_the_stock_forwards(family: str) -> None:
     close(got, wanted)
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", BY_NAME)
 def test_loss_and_gradients_are_the_stock_ones(family: str) -> None:
     """Stock models average over the labels; the summed loss divided by their number is the same."""
     model = wrapped(family)
@@ -189,10 +125,10 @@ def test_loss_and_gradients_are_the_stock_ones(family: str) -> None:
 
 
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
-@pytest.mark.parametrize("family", ISOLATING)
+@pytest.mark.parametrize("family", BY_NAME)
 def test_packed_documents_are_as_alone(family: str, attention: str) -> None:
-    if family == "mpnet" and attention == "sdpa":
-        pytest.skip("transformers has no sdpa attention for mpnet")
+    if family in EAGER_ONLY and attention == "sdpa":
+        pytest.skip(f"transformers has no sdpa attention for {family}")
     model = wrapped(family, attention)
     assert isolates_documents(model, LENGTH)
     lengths = [9, 4, 8]
@@ -231,14 +167,24 @@ def test_any_packing_is_as_alone(family: str, lengths: list[int], seed: int) -> 
     close(got, torch.cat(wanted))
 
 
-def test_deberta_is_known_not_to_isolate() -> None:
-    """DeBERTa multiplies its embeddings by the mask, so it takes none with two dimensions more."""
-    model = wrapped("deberta-v2")
-    assert not isolates_documents(model, LENGTH)
+@pytest.mark.parametrize("family", ["deberta", "deberta-v2"])
+def test_deberta_without_the_mask_of_pairs_for_its_attention_alone_would_not_run(family: str) -> None:
+    """Its embeddings are multiplied by the mask, so they must not see one of four dimensions."""
+    model = MaskedLM(small_model(FAMILIES[family]())).eval()
+    model.pretrained.base_model.embeddings._forward_pre_hooks.clear()
     ids, positions, segments = packed_documents([9, 12], 0)
     with pytest.raises(RuntimeError, match="size of tensor"):
         model(ids, positions, segments, torch.tensor([1]), alone=False)
     assert model._masked_index is None  # the failed try leaves nothing behind
+    assert not isolates_documents(model, LENGTH)
+
+
+def test_deberta_with_absolute_positions_restarts_them() -> None:
+    config = FAMILIES["deberta-v2"]()
+    config.position_biased_input = True
+    model = MaskedLM(small_model(config)).eval()
+    assert isolates_documents(model, LENGTH)
+    assert not isolates_documents(OnePositionOff(small_model(config)).eval(), LENGTH)
 
 
 def test_modernbert_documents_are_longer_than_its_window() -> None:
@@ -278,10 +224,8 @@ def test_roberta_positions_begin_after_the_padding_id(pad: int) -> None:
 
 
 @pytest.mark.parametrize("alone", [True, False])
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", BY_NAME)
 def test_rows_of_padding_give_no_nan(family: str, alone: bool) -> None:
-    if family == "deberta-v2" and not alone:
-        pytest.skip("never packed")
     model = wrapped(family)
     ids, positions, segments = single_documents([LENGTH, 0], model.pretrained.config.pad_token_id)
     model.zero_grad()
@@ -292,7 +236,7 @@ def test_rows_of_padding_give_no_nan(family: str, alone: bool) -> None:
     assert any(p.grad.abs().max() > 0 for p in model.parameters() if p.grad is not None)
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", BY_NAME)
 def test_no_masked_position_is_a_loss_of_zero(family: str) -> None:
     model = wrapped(family)
     ids, positions, segments = single_documents([LENGTH, 9], model.pretrained.config.pad_token_id)

@@ -39,7 +39,7 @@ def settings(tiny_store: Path, tmp_path: Path) -> Settings:
 
     def make(out: str = "run", **changed: Any) -> PretrainSettings:
         fixed = {
-            "data.store": str(tiny_store),
+            "data.stores": [str(tiny_store)],
             "model.name": str(tmp_path / "model"),
             "out": str(tmp_path / out),
         }

@@ -115,7 +115,7 @@ def test_a_damaged_file_is_found(tokenize: Tokenize, settings: Settings) -> None
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
     path.write_bytes(content)
-    given = {"data.store": str(store.root), "budget.steps": 1}
+    given = {"data.stores": [str(store.root)], "budget.steps": 1}
     for _ in range(2):
         with pytest.raises(UserError, match=f"{path.name} is missing or damaged.*--overwrite"):
             recipes.pretrain(settings("pmi", **given, **{"masking.strategy": "pmi"}))
@@ -147,7 +147,7 @@ def test_collocations_are_masked_as_units(tokenize: Tokenize) -> None:
 def test_a_run_with_them(tokenize: Tokenize, settings: Settings) -> None:
     """It goes on as if never stopped; with other collocations it would be another run, and is refused."""
     store = tokenize(pmi=True)
-    chosen = {"data.store": str(store.root), "masking.strategy": "fully-explored-pmi", "budget.steps": 6}
+    chosen = {"data.stores": [str(store.root)], "masking.strategy": "fully-explored-pmi", "budget.steps": 6}
     whole = recipes.pretrain(settings("whole", **chosen))
     assert_same(recipes.pretrain(settings("again", **chosen)), whole)
 
@@ -209,7 +209,7 @@ def test_a_store_without_word_starts(tokenize: Tokenize, settings: Settings, tmp
         assert all(
             np.array_equal(a[0], b[0]) for a, b in zip(whole.documents(), part.documents(), strict=True)
         )
-    given = {"data.store": str(stripped.root), "budget.steps": 2}
+    given = {"data.stores": [str(stripped.root)], "budget.steps": 2}
     assert recipes.pretrain(settings("random", **given, **{"masking.strategy": "random"})).run.is_finished
     for name in ("whole-word", "fully-explored-span"):
         with pytest.raises(UserError, match=r"word starts.*tokenize the text"):

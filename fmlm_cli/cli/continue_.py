@@ -1,0 +1,181 @@
+"""`fmlm continue`."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from fmlm_cli.cli.running import (
+    MASKING_HELP,
+    Debug,
+    Evaluations,
+    Overwrite,
+    Replay,
+    Resume,
+    ScheduleOption,
+    SetOption,
+    command,
+    list_settings,
+    named_stores,
+)
+from fmlm_cli.config import PretrainSettings, build, nested, parse_assignments, read_yaml
+from fmlm_cli.errors import UserError
+from fmlm_cli.storage import MANIFEST
+
+# A decay from where a run stands to nothing, with the state of its optimizer.
+_DECAY_ONLY = {
+    "optimizer.schedule": "wsd",
+    "optimizer.warmup_share": 0.0,
+    "optimizer.decay_share": 1.0,
+    "optimizer.carry_over": True,
+}
+
+
+def continue_(
+    config: Annotated[
+        Path | None,
+        typer.Argument(metavar="[CONFIG.yaml]", help="Settings, below all flags.", show_default=False),
+    ] = None,
+    checkpoint: Annotated[
+        str | None,
+        typer.Option(
+            "--from",
+            metavar="RUN[@step-N]|FOLDER|HUB-NAME",
+            help="What to go on from: a run of fmlm's, or any Hugging Face encoder.",
+            show_default=False,
+        ),
+    ] = None,
+    data: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="STORE[:WEIGHT]|SOURCE",
+            help="Stores of the checkpoint's tokenizer, or text (files, folders, globs), which is tokenized into RUN.store. May be repeated.",
+            show_default=False,
+        ),
+    ] = None,
+    masking: Annotated[
+        str | None, typer.Option(metavar="STRATEGY", help=MASKING_HELP, show_default=False)
+    ] = None,
+    out: Annotated[
+        str | None, typer.Option(metavar="RUN", help="The run's folder.", show_default=False)
+    ] = None,
+    valid: Annotated[
+        list[str] | None,
+        typer.Option(metavar="SOURCE", help="Held-out text, where --data is text.", show_default=False),
+    ] = None,
+    replay: Replay = None,
+    evaluations: Evaluations = None,
+    steps: Annotated[int | None, typer.Option(help="Budget in optimizer steps.", show_default=False)] = None,
+    tokens: Annotated[
+        float | None, typer.Option(help="Budget in tokens forwarded.", show_default=False)
+    ] = None,
+    epochs: Annotated[
+        float | None, typer.Option(help="Budget in passes over the data.", show_default=False)
+    ] = None,
+    schedule: ScheduleOption = None,
+    decay_only: Annotated[
+        bool,
+        typer.Option(
+            "--decay-only",
+            help="Let the learning rate of a run fall from where it stands to 0, with its optimizer's state.",
+        ),
+    ] = False,
+    head_warmup: Annotated[
+        int | None,
+        typer.Option(
+            metavar="STEPS", help="First train the head alone, where it is new.", show_default=False
+        ),
+    ] = None,
+    freeze: Annotated[
+        str | None,
+        typer.Option(metavar="PARTS", help="What stays as it is, e.g. embeddings,0-3.", show_default=False),
+    ] = None,
+    lora: Annotated[
+        int | None,
+        typer.Option(
+            metavar="RANK", help="Train LoRA adapters of this rank, merged at the end.", show_default=False
+        ),
+    ] = None,
+    max_positions: Annotated[
+        int | None, typer.Option(help="Extend the model to sequences of this length.", show_default=False)
+    ] = None,
+    keep_unused: Annotated[
+        bool, typer.Option("--keep-unused", help="Keep weights that have no use here, such as a pooler.")
+    ] = False,
+    revision: Annotated[
+        str | None, typer.Option(help="Branch, tag or commit of a Hub name.", show_default=False)
+    ] = None,
+    trust_remote_code: Annotated[
+        bool, typer.Option("--trust-remote-code", help="Run the Python code that a checkpoint brings.")
+    ] = False,
+    seed: Annotated[
+        int | None, typer.Option(help="Seed of order, masks and what is new. Default: 0.", show_default=False)
+    ] = None,
+    assignments: SetOption = None,
+    settings_table: Annotated[
+        bool,
+        typer.Option(
+            "--settings",
+            callback=list_settings(PretrainSettings),
+            is_eager=True,
+            help="List all settings, for --set, and exit.",
+        ),
+    ] = False,
+    overwrite: Overwrite = False,
+    resume: Resume = False,
+    debug: Debug = False,
+) -> None:
+    """Go on training an encoder on your own text.
+
+    Example: fmlm continue --from bert-base-uncased --data corpus.txt --masking fully-explored --epochs 14 --out run
+    """
+    with command(debug) as emit:
+        flags = nested(
+            {
+                **_data(data),
+                **(_DECAY_ONLY if decay_only else {}),
+                "model.checkpoint": checkpoint,
+                "model.revision": revision,
+                "model.trust_remote_code": trust_remote_code or None,
+                "model.keep_unused": keep_unused or None,
+                "model.freeze": freeze.split(",") if freeze else None,
+                "model.lora.rank": lora,
+                "model.max_positions": max_positions,
+                "masking.strategy": masking,
+                "out": out,
+                "text.valid": valid,
+                "data.replay": replay,
+                "evaluation.stores": named_stores(evaluations),
+                "optimizer.head_warmup_steps": head_warmup,
+                "budget.steps": steps,
+                "budget.tokens": tokens,
+                "budget.epochs": epochs,
+                "seed": seed,
+                **({"optimizer.schedule": schedule} if schedule else {}),
+            }
+        )
+        from_file = read_yaml(config, PretrainSettings) if config else {}
+        assigned = parse_assignments(assignments or [], PretrainSettings)
+        settings = build(PretrainSettings, from_file, flags, assigned)
+        from fmlm_cli import recipes
+
+        if settings.model.checkpoint is None and not resume:
+            raise UserError("no checkpoint: give --from, a run, a Hugging Face folder or a Hub name")
+        recipes.pretrain(settings, overwrite=overwrite, resume=resume, emit=emit)
+
+
+def _data(given: list[str] | None) -> dict[str, Any]:
+    """--data as stores or as text, by what is there."""
+    if not given:
+        return {}
+    stores = [text for text in given if _is_store(text)]
+    if not stores:
+        return {"text.sources": given}
+    if len(stores) < len(given):
+        other = next(text for text in given if text not in stores)
+        raise UserError(f"--data {other} is no store, and {stores[0]} is one: give stores, or text")
+    return {"data.stores": stores}
+
+
+def _is_store(text: str) -> bool:
+    return any((Path(path) / MANIFEST).is_file() for path in (text, text.rpartition(":")[0] or text))

@@ -1,0 +1,186 @@
+"""The Hugging Face Hub: a name becomes a local folder and a commit, or one clear line says why not."""
+
+import contextlib
+import json
+import logging
+import threading
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from huggingface_hub import HfApi, constants, get_session, is_offline_mode, snapshot_download
+from huggingface_hub.errors import (
+    GatedRepoError,
+    HFValidationError,
+    LocalEntryNotFoundError,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
+from huggingface_hub.utils import validate_repo_id
+
+from fmlm_cli.errors import OutOfSpaceError, UserError, is_out_of_space
+
+_SECONDS = 4.0  # how long the Hub may take to answer at all before it counts as out of reach
+_SMALL = ("*.json", "*.txt", "*.model")  # configurations and vocabularies
+# Where a model's weights lie, in the order in which they are looked for; an index names the files of several parts.
+WEIGHTS = (
+    "model.safetensors",
+    "model.safetensors.index.json",
+    "pytorch_model.bin",
+    "pytorch_model.bin.index.json",
+)
+
+
+@dataclass(frozen=True)
+class Located:
+    """A local folder; for a Hub name also the commit that it holds."""
+
+    folder: Path
+    revision: str | None = None
+
+
+def locate(name: str, *, revision: str | None = None, weights: bool = True, code: bool = False) -> Located:
+    """The folder of a model: a local one as it is, or a Hub name's, downloaded at a commit.
+
+    `revision`: a branch, tag or commit of a Hub name. `weights`: its weights too, pickles only where there are no
+    safetensors. `code`: its Python files too; nothing here runs them. Only files at the top are fetched: folders hold
+    variants for other frameworks. Where the Hub is out of reach, the local cache serves. Raises `UserError`.
+    """
+    if not name.strip():
+        raise UserError("the checkpoint's name is empty: give a local folder or a Hub name")
+    path = Path(name).expanduser()
+    if path.is_dir():
+        if revision is not None:
+            raise UserError(
+                f"{name} is a local folder, which has no revisions: drop the revision '{revision}'"
+            )
+        return Located(path)
+    if path.exists():
+        raise UserError(f"{name} is a file: give the model's folder")
+    if name.startswith((".", "/", "~")) or name.count("/") > 1:
+        raise UserError(f"no such checkpoint: {name}")
+    try:
+        validate_repo_id(name)
+    except HFValidationError:
+        raise UserError(
+            f"no such checkpoint: '{name}' is no local folder, and no name that the Hub could have"
+        ) from None
+    return _from_hub(name, revision, weights, code)
+
+
+def one_line(error: BaseException) -> str:
+    """The first line of an exception's text, with the second where it only announces that; or the exception's kind."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+    text = " ".join(lines[:2]) if lines[0].endswith(":") else lines[0]
+    return text.rstrip(" :.")
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Keep the libraries' remarks about their own insides from the user; errors still come as exceptions."""
+    loggers = [logging.getLogger(name) for name in ("transformers", "huggingface_hub")]
+    levels = [logger.level for logger in loggers]
+    try:
+        for logger in loggers:
+            logger.setLevel(logging.CRITICAL)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+
+
+def _from_hub(name: str, revision: str | None, weights: bool, code: bool) -> Located:
+    """A Hub name's folder. The Hub is asked once first: on its own, huggingface_hub would try for most of a minute."""
+    offline = is_offline_mode()
+    if offline or not _answers():
+        folder = _cached(name, revision, weights)
+        if folder is None:
+            why = "HF_HUB_OFFLINE is set" if offline else f"{constants.ENDPOINT} cannot be reached"
+            what = f" at revision '{revision}'" if revision else ""
+            raise UserError(
+                f"'{name}' is no local folder, not in the Hub's local cache{what}, and {why}: give a local folder"
+            )
+        return Located(folder, folder.name)
+    try:
+        with quiet():
+            folder = _download(name, revision, weights, code)
+    except Exception as error:  # huggingface_hub, the network and the disk raise kinds of their own
+        refusal = _refusal(error, name, revision)
+        found = None if refusal else _cached(name, revision, weights)
+        if found is None:
+            raise refusal or UserError(
+                f"'{name}' could not be had from {constants.ENDPOINT}: {one_line(error)}"
+            ) from error
+        folder = found
+    return Located(folder, folder.name)
+
+
+def _answers() -> bool:
+    """Whether the Hub answers one request soon; in a thread, as looking up its address has no time limit."""
+    answers: list[int] = []
+
+    def ask() -> None:
+        with contextlib.suppress(Exception):
+            answers.append(get_session().head(constants.ENDPOINT, timeout=_SECONDS).status_code)
+
+    thread = threading.Thread(target=ask, daemon=True)
+    thread.start()
+    thread.join(_SECONDS)
+    return bool(answers)
+
+
+def _download(name: str, revision: str | None, weights: bool, code: bool) -> Path:
+    patterns = [*_SMALL, *(["*.py"] if code else [])]
+    if weights:
+        known = {file.rfilename for file in HfApi().model_info(name, revision=revision).siblings or ()}
+        patterns.append("model*.safetensors" if known & set(WEIGHTS[:2]) else "pytorch_model*.bin")
+    return Path(snapshot_download(name, revision=revision, allow_patterns=patterns, ignore_patterns=["*/*"]))
+
+
+def _refusal(error: Exception, name: str, revision: str | None) -> UserError | None:
+    """What to say of an error that the local cache is no answer to."""
+    if is_out_of_space(error):
+        return OutOfSpaceError(
+            f"no space left in {constants.HF_HUB_CACHE} for '{name}': make room, or set HF_HOME"
+        )
+    if isinstance(error, RevisionNotFoundError):
+        return UserError(
+            f"'{name}' has no revision '{revision}': give a branch, a tag or a commit that it has"
+        )
+    if isinstance(error, GatedRepoError):  # a RepositoryNotFoundError too
+        return UserError(
+            f"'{name}' is gated: ask for access at {constants.ENDPOINT}/{name}, then log in with `hf auth login`"
+        )
+    if isinstance(error, RepositoryNotFoundError):
+        return UserError(
+            f"'{name}' is no local folder, and {constants.ENDPOINT} has no such model: check the name, or log in with "
+            "`hf auth login` if it is private"
+        )
+    return None
+
+
+def _cached(name: str, revision: str | None, weights: bool) -> Path | None:
+    """The folder of a revision in the Hub's local cache, if it is there with its weights."""
+    try:
+        # Asked for the one file alone: huggingface_hub takes the lack of any other for an incomplete snapshot.
+        folder = Path(
+            snapshot_download(name, revision=revision, allow_patterns="config.json", local_files_only=True)
+        )
+    except LocalEntryNotFoundError:
+        return None
+    return None if weights and not _has_weights(folder) else folder
+
+
+def _has_weights(folder: Path) -> bool:
+    """Whether a folder holds weights, all parts of them."""
+    found = next((folder / name for name in WEIGHTS if (folder / name).is_file()), None)
+    if found is None or found.suffix != ".json":
+        return found is not None
+    try:
+        parts = set(json.loads(found.read_text(encoding="utf-8"))["weight_map"].values())
+    except (ValueError, KeyError, AttributeError, TypeError):
+        return True  # damage is told of by whoever loads it
+    return all((folder / str(part)).is_file() for part in parts)
