@@ -332,7 +332,8 @@ def some(section: type[BaseModel]) -> st.SearchStrategy[Any]:
         return st.builds(
             lambda pair, **rest: section(
                 **{**rest, "sources": ("x", *rest["sources"]), "tokenizer": pair[0], "train_tokenizer": pair[1],
-                   "pmi_size": rest["pmi_size"] if rest["pmi"] else None}
+                   "pmi_size": rest["pmi_size"] if rest["pmi"] else None,
+                   "add_tokens": rest["add_tokens"] if pair[0] else None, "extend_vocab": rest["extend_vocab"] if pair[0] else None}
             ), one, **given
         )  # fmt: skip
     return st.builds(section, **given)

@@ -67,19 +67,13 @@ class Console:
 
     def _table(self, event: events.Table) -> None:
         self._stop_live()
-        table = Table(
-            title=escape(event.title),
-            title_justify="left",
-            title_style="bold",
-            box=None,
-            show_header=False,
-            pad_edge=False,
-        )
+        table = Table(box=None, show_header=False, pad_edge=False)
         table.add_column(style="dim", no_wrap=len(max(event.rows, key=len, default="")) < 30)
         table.add_column(overflow="fold")
         for name, value in event.rows.items():
             table.add_row(escape(name), escape(value))
-        self._out.print()
+        # Not as the table's title, which would be folded to the table's width.
+        self._out.print(f"\n[bold]{escape(event.title)}[/bold]")
         self._out.print(table, soft_wrap=False)
 
     def _prediction(self, event: events.Prediction) -> None:

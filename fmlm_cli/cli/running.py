@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from fmlm_cli.cli.console import Console
-from fmlm_cli.config import Section, describe_settings
+from fmlm_cli.config import Section, TextSettings, choices, describe_settings
 from fmlm_cli.errors import Interrupted, OutOfSpaceError, UserError, is_out_of_space
 from fmlm_cli.events import Emit
 
@@ -31,6 +31,43 @@ SetOption = Annotated[
     ),
 ]
 
+DocumentsOption = Annotated[
+    str | None,
+    typer.Option(
+        "--documents",
+        metavar="|".join(choices(TextSettings, "documents")),
+        help="What a document is in .txt files. Default: auto.",
+        show_default=False,
+    ),
+]
+TextField = Annotated[
+    str | None,
+    typer.Option(help="Field of a .jsonl line that holds the text. Default: text.", show_default=False),
+]
+OnBadText = Annotated[
+    str | None,
+    typer.Option(
+        metavar="|".join(choices(TextSettings, "on_bad_text")),
+        help="What to do with invalid UTF-8. Default: stop.",
+        show_default=False,
+    ),
+]
+AddTokens = Annotated[
+    str | None,
+    typer.Option(
+        metavar="FILE",
+        help="Words, one a line, that become tokens of the tokenizer's, when text is tokenized.",
+        show_default=False,
+    ),
+]
+ExtendVocab = Annotated[
+    int | None,
+    typer.Option(
+        metavar="N",
+        help="So many words of the text become tokens: those that are frequent and split most.",
+        show_default=False,
+    ),
+]
 Replay = Annotated[
     list[str] | None,
     typer.Option(

@@ -4,12 +4,18 @@ from typing import Annotated
 
 import typer
 
-from fmlm_cli.cli.running import Debug, Overwrite, Resume, command
+from fmlm_cli.cli.running import (
+    AddTokens,
+    Debug,
+    DocumentsOption,
+    ExtendVocab,
+    OnBadText,
+    Overwrite,
+    Resume,
+    TextField,
+    command,
+)
 from fmlm_cli.config import TokenizeSettings, build, choices
-
-
-def _choice(name: str) -> str:
-    return "|".join(choices(TokenizeSettings, name))
 
 
 def tokenize(
@@ -31,7 +37,9 @@ def tokenize(
     train_tokenizer: Annotated[
         str | None,
         typer.Option(
-            metavar=_choice("train_tokenizer"), help="Learn a tokenizer from the text.", show_default=False
+            metavar="|".join(choices(TokenizeSettings, "train_tokenizer")),
+            help="Learn a tokenizer from the text.",
+            show_default=False,
         ),
     ] = None,
     vocab_size: Annotated[
@@ -40,26 +48,9 @@ def tokenize(
     lowercase: Annotated[
         bool, typer.Option("--lowercase", help="Lower-case text, with a learnt tokenizer.")
     ] = False,
-    documents: Annotated[
-        str | None,
-        typer.Option(
-            metavar=_choice("documents"),
-            help="What a document is in .txt files. Default: auto.",
-            show_default=False,
-        ),
-    ] = None,
-    text_field: Annotated[
-        str | None,
-        typer.Option(help="Field of a .jsonl line that holds the text. Default: text.", show_default=False),
-    ] = None,
-    on_bad_text: Annotated[
-        str | None,
-        typer.Option(
-            metavar=_choice("on_bad_text"),
-            help="What to do with invalid UTF-8. Default: stop.",
-            show_default=False,
-        ),
-    ] = None,
+    documents: DocumentsOption = None,
+    text_field: TextField = None,
+    on_bad_text: OnBadText = None,
     valid: Annotated[
         list[str] | None,
         typer.Option(
@@ -70,6 +61,8 @@ def tokenize(
         float | None,
         typer.Option(help="Else: share of the documents that becomes it. Default: 0.01.", show_default=False),
     ] = None,
+    add_tokens: AddTokens = None,
+    extend_vocab: ExtendVocab = None,
     pmi: Annotated[
         bool,
         typer.Option(
@@ -101,6 +94,8 @@ def tokenize(
             "on_bad_text": on_bad_text,
             "valid": valid,
             "valid_fraction": valid_fraction,
+            "add_tokens": add_tokens,
+            "extend_vocab": extend_vocab,
             "pmi": pmi,
             "pmi_size": pmi_size,
         }

@@ -16,6 +16,7 @@ from fmlm_cli.config.schema import (
     MasksSettings,
     PretrainSettings,
     Section,
+    TextSettings,
     TokenizeSettings,
 )
 
@@ -25,6 +26,7 @@ __all__ = [
     "MasksSettings",
     "PretrainSettings",
     "Section",
+    "TextSettings",
     "TokenizeSettings",
     "build",
     "choices",

@@ -240,6 +240,12 @@ class TextSettings(Section):
     valid_fraction: Annotated[float, Field(ge=0, lt=1)] = Field(
         0.01, description="else: share of the documents, chosen by their contents; at least one"
     )
+    add_tokens: str | None = Field(
+        None, description="file of words, one a line, that the tokenizer gets as tokens of their own"
+    )
+    extend_vocab: Count | None = Field(
+        None, description="words of the text that become tokens: those that are frequent and split most"
+    )
 
 
 class PretrainSettings(Section):
@@ -330,5 +336,9 @@ class TokenizeSettings(TextSettings):
         if (self.tokenizer is None) == (self.train_tokenizer is None):
             raise ValueError(
                 "say which tokenizer: --tokenizer FOLDER|vocab.txt|HUB-NAME, or --train-tokenizer wordpiece|bpe"
+            )
+        if self.train_tokenizer is not None and (self.add_tokens or self.extend_vocab):
+            raise ValueError(
+                "--add-tokens and --extend-vocab extend a --tokenizer; one that is learnt needs neither"
             )
         return self

@@ -84,15 +84,21 @@ def _literal(backend: Tokenizer) -> Tokenizer:
     """A copy whose model cannot find special tokens in texts either.
 
     Unigram, and word-based models without punctuation splitting, know them as ordinary vocabulary: there a text's
-    "</s>" would come out as the real one. Byte-pair models reach only what their merges make.
+    "</s>" would come out as the real one. Byte-pair models reach only what their merges make. One that the model
+    does not know leaves a token behind that no text holds: ids of added tokens are counted anew when they are read.
     """
     content = json.loads(backend.to_str())
     special = {token["id"] for token in content["added_tokens"] if token["special"]}
-    content["added_tokens"] = [token for token in content["added_tokens"] if not token["special"]]
+    known = backend.get_vocab(with_added_tokens=False)
+    hidden = "\ue000 {}".format  # no text holds a word with a blank and a private character in it
+    content["added_tokens"] = [
+        token | {"content": hidden(token["id"])} if token["special"] else token
+        for token in content["added_tokens"]
+        if not token["special"] or token["content"] not in known
+    ]
     content["post_processor"] = None
     model = content["model"]
     special -= {backend.token_to_id(model.get("unk_token") or ""), model.get("unk_id")}
-    hidden = "\ue000 {}".format  # no text holds a word with a blank and a private character in it
     if model["type"] == "Unigram":
         pieces = enumerate(model["vocab"])
         model["vocab"] = [[hidden(i) if i in special else piece, score] for i, (piece, score) in pieces]

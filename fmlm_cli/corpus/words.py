@@ -9,17 +9,36 @@ characters, which have no text, go with what stands before them.
 
 import json
 import unicodedata
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from tokenizers import Tokenizer
+from tokenizers import Tokenizer, decoders
 
 _BLANK = "\u2581"  # SentencePiece's sign for a blank
 _WITHOUT_BLANKS = ("CJK", "HIRAGANA", "KATAKANA", "THAI", "LAO", "KHMER", "MYANMAR")  # as Unicode names begin
 
 
+def decoder_kinds(decoder: Mapping[str, Any] | None) -> frozenset[str]:
+    """The types of a decoder, as a tokenizer.json has it, and of those that it consists of."""
+    if not decoder:
+        return frozenset()
+    return frozenset({decoder["type"]}).union(*map(decoder_kinds, decoder.get("decoders", ())))
+
+
 def token_texts(backend: Tokenizer) -> list[str]:
     """The text that each id stands for, with the blank before it where the token holds one. [vocabulary]"""
+    texts = _texts_of_pieces(backend)
+    for number, token in backend.get_added_tokens_decoder().items():
+        if (
+            token.single_word and not token.special
+        ):  # as a word it has a blank before it, whatever the decoder
+            texts[number] = f" {token.content}"
+    return texts
+
+
+def _texts_of_pieces(backend: Tokenizer) -> list[str]:
     decoder = json.loads(backend.to_str()).get("decoder") or {}
     tokens = [
         backend.id_to_token(number) or "" for number in range(backend.get_vocab_size(with_added_tokens=True))
@@ -27,9 +46,10 @@ def token_texts(backend: Tokenizer) -> list[str]:
     if decoder.get("type") == "WordPiece":
         prefix = decoder["prefix"]
         return [token.removeprefix(prefix) if token.startswith(prefix) else f" {token}" for token in tokens]
-    if decoder.get("type") == "ByteLevel":
+    if "ByteLevel" in decoder_kinds(decoder):
         special = {token.content for token in backend.get_added_tokens_decoder().values() if token.special}
-        return [token if token in special else backend.decoder.decode([token]) for token in tokens]
+        bytes_of = decoders.ByteLevel()
+        return [token if token in special else bytes_of.decode([token]) for token in tokens]
     return [token.replace(_BLANK, " ") for token in tokens]
 
 

@@ -105,6 +105,11 @@ def open_stores(settings: PretrainSettings, tokenizer: str | None, emit: Emit) -
 
     Raises `UserError` for stores that do not exist or do not go together.
     """
+    if (settings.text.add_tokens or settings.text.extend_vocab) and not settings.text.sources:
+        raise UserError(
+            "new tokens need text to be tokenized with them: give the text as --data, or make the store with "
+            "`fmlm tokenize --add-tokens` or `--extend-vocab`"
+        )
     named = [with_number(text) for text in settings.data.stores]
     if settings.text.sources:
         if named:

@@ -7,7 +7,9 @@ import torch
 from transformers import PreTrainedModel
 
 from fmlm_cli.config import PretrainSettings
+from fmlm_cli.corpus import tokenizers
 from fmlm_cli.corpus.store import TokenStore
+from fmlm_cli.corpus.vocabulary import pieces_of_new
 from fmlm_cli.errors import UserError
 from fmlm_cli.events import Caution, Emit
 from fmlm_cli.model.build import (
@@ -22,6 +24,7 @@ from fmlm_cli.model.layers import depths, freeze, head_parameters
 from fmlm_cli.model.lora import add_lora
 from fmlm_cli.model.positions import extend_positions
 from fmlm_cli.model.pretrained import load_pretrained, unused_tensors
+from fmlm_cli.model.vocabulary import extend_embeddings
 from fmlm_cli.objectives.masked_lm import unigram_losses
 from fmlm_cli.recipes.checkpoints import Origin, check_tokenizer
 
@@ -85,6 +88,17 @@ def fit(start: Start, settings: PretrainSettings, origin: Origin, store: TokenSt
     """
     check_tokenizer(origin, store, extended=True)
     model, done = start.model, dict(start.done)
+    base = tokenizers.load_tokenizer(str(origin.folder))
+    rows = model.get_input_embeddings().weight.shape[0]
+    if len(base) > rows:
+        raise UserError(
+            f"{origin.name} has embeddings for {rows:,} tokens, and its tokenizer has {len(base):,}: they do not belong together"
+        )
+    extended = store.vocabulary > len(base)
+    if extended:
+        pieces = pieces_of_new(store.tokenizer, len(base), base)
+        extend_embeddings(model, store.vocabulary, pieces, seed=settings.seed)
+        done["new tokens"] = f"{len(pieces):,}, each begun as the mean of the tokens it used to be split into"
     if settings.model.max_positions is not None:
         model, done["positions"] = extend_positions(model, settings.model.max_positions)
     if settings.model.dropout is not None:
@@ -92,7 +106,7 @@ def fit(start: Start, settings: PretrainSettings, origin: Origin, store: TokenSt
     start = replace(start, model=model, done=done)
     if start.new:
         start = _begin_head(start, settings, origin, store, emit)
-    return _choose_trained(start, settings)
+    return _choose_trained(start, settings, extended)
 
 
 def _begin_head(
@@ -112,7 +126,7 @@ def _begin_head(
     return replace(start, done={**start.done, "head": f"new, {head}"})
 
 
-def _choose_trained(start: Start, settings: PretrainSettings) -> Start:
+def _choose_trained(start: Start, settings: PretrainSettings, extended: bool) -> Start:
     """Freeze what is to stay, or put adapters in."""
     model, lora, done = start.model, settings.model.lora, dict(start.done)
     if settings.model.freeze and lora.rank is not None:
@@ -122,8 +136,13 @@ def _choose_trained(start: Start, settings: PretrainSettings) -> Start:
         done["frozen"] = ", ".join(settings.model.freeze)
     if lora.rank is not None:
         alpha = lora.alpha or 2.0 * lora.rank
-        train = [name for name, _ in model.named_parameters() if name in start.new]
-        add_lora(model, rank=lora.rank, alpha=alpha, dropout=lora.dropout, seed=settings.seed, train=train)
+        train = {name for name, _ in model.named_parameters() if name in start.new}
+        if extended:  # the new rows have to be learnt
+            embeddings = model.get_input_embeddings().weight, model.get_output_embeddings().weight
+            train |= {name for name, p in model.named_parameters() if any(p is each for each in embeddings)}
+        add_lora(
+            model, rank=lora.rank, alpha=alpha, dropout=lora.dropout, seed=settings.seed, train=sorted(train)
+        )
         done["adapters"] = (
             f"LoRA of rank {lora.rank}, alpha {alpha:g}, merged into the weights that are saved"
         )

@@ -19,6 +19,8 @@ from fmlm_cli.corpus.sources import ReadOptions, ReadStats
 from fmlm_cli.corpus.store import TOKEN_COUNTS, TokenStore
 from fmlm_cli.corpus.text import TextCorpus
 from fmlm_cli.corpus.tokenizer_training import train_tokenizer
+from fmlm_cli.corpus.vocabulary import MIN_COUNT as MIN_WORD_COUNT
+from fmlm_cli.corpus.vocabulary import NewToken, extended, frequent_splits, read_words
 from fmlm_cli.corpus.writing import (
     StoreWriter,
     TokenDocument,
@@ -32,6 +34,8 @@ from fmlm_cli.events import Caution, Emit, Note, Progress, Table, ignore
 SAMPLE_BYTES = 100_000_000  # of text that a new tokenizer learns from, at most
 
 UNKNOWN_SHARE = 0.05  # of unknown tokens, from which on the tokenizer does not seem to suit the text
+
+_WORDS_SHOWN = 12
 
 _TICK = 0.2  # seconds between two reports of progress
 
@@ -73,7 +77,7 @@ def tokenize(
     finished = (out / TOKEN_COUNTS).is_file()
     if resume and finished:
         _check_same(out, request)
-    if (resume or renew) and finished and not _different(out, request):
+    if (resume or renew) and finished and _is_the_same(out, request):
         if settings.pmi:
             return _add_collocations(out, settings, emit)
         emit(Note(f"{out} is complete and was made from the same text and settings: nothing to do"))
@@ -82,7 +86,10 @@ def tokenize(
     if corpora.train.embedded:
         _say_what_python_docs_are(corpora.train.embedded, emit)
     with storage.complete_folder(out) as folder:
-        tokenizer = loaded or _learn(settings, corpora.train, emit)
+        if loaded is None:
+            tokenizer = _learn(settings, corpora.train, emit)
+        else:
+            tokenizer = _extend(settings, loaded, corpora.train, emit)
         manifest = _write(folder, settings, corpora, tokenizer, request, emit)
     emit(Table(f"token store {out}", _summary(manifest)))
     if _unknown_share(manifest) > UNKNOWN_SHARE:
@@ -108,8 +115,10 @@ def _request(
 ) -> dict[str, Any]:
     """Everything that decides the store's contents, as the manifest keeps it."""
     request = settings.model_dump(
-        mode="json", exclude={"out", "sources", "valid", "tokenizer", "pmi", "pmi_size"}
+        mode="json", exclude={"out", "sources", "valid", "tokenizer", "add_tokens", "pmi", "pmi_size"}
     )
+    words = settings.add_tokens
+    request["add_tokens"] = storage.sha256_of_file(Path(words)) if words and Path(words).is_file() else words
     request["sources"] = corpora.train.describe()
     request["valid"] = corpora.validation.describe() if corpora.validation else None
     request["tokenizer"] = tokenizers.fingerprint(loaded) if loaded else None
@@ -120,6 +129,14 @@ def _different(out: Path, request: dict[str, Any]) -> list[str]:
     """In what a finished store was made from something else."""
     old = TokenStore.open(out, verify=()).manifest["request"]
     return [name for name in request if old.get(name) != request[name]]
+
+
+def _is_the_same(out: Path, request: dict[str, Any]) -> bool:
+    """Whether a finished store was made from this; no damaged one, and none of another version, is."""
+    try:
+        return not _different(out, request)
+    except UserError:
+        return False
 
 
 def _check_same(out: Path, request: dict[str, Any]) -> None:
@@ -172,6 +189,46 @@ def _learn(settings: TokenizeSettings, corpus: TextCorpus, emit: Emit) -> PreTra
         )
     )
     return tokenizer
+
+
+def _extend(
+    settings: TokenizeSettings, tokenizer: PreTrainedTokenizerFast, corpus: TextCorpus, emit: Emit
+) -> PreTrainedTokenizerFast:
+    """The tokenizer with the words that it is to have as tokens; they are listed."""
+    if settings.add_tokens is not None:
+        words = read_words(Path(settings.add_tokens), tokenizer)
+        tokenizer = _with_words(tokenizer, words, f"tokens from {settings.add_tokens}", emit)
+    if settings.extend_vocab is not None:
+        emit(Progress("looking for words", 0, 0, ""))
+        fraction = 0.0 if settings.valid else settings.valid_fraction
+        words = frequent_splits(corpus.sample(SAMPLE_BYTES, fraction), tokenizer, settings.extend_vocab)
+        emit(Progress("looking for words", 1, 1, ""))
+        tokenizer = _with_words(tokenizer, words, "words of the text that become tokens", emit)
+        if len(words) < settings.extend_vocab:
+            emit(Caution(f"only {len(words):,} words of the text are split and occur {MIN_WORD_COUNT} times"))
+    return tokenizer
+
+
+def _with_words(
+    tokenizer: PreTrainedTokenizerFast, words: list[NewToken], title: str, emit: Emit
+) -> PreTrainedTokenizerFast:
+    more, left_out = extended(tokenizer, [token.text for token in words])
+    added = [token for token in words if token.text not in set(left_out)]
+    rows = {
+        token.text: " ".join(token.pieces) + (f", {token.count:,} times" if token.count else "")
+        for token in added[:_WORDS_SHOWN]
+    }
+    saved = sum(token.saved for token in added)
+    rows["in all"] = f"{len(added):,} new tokens" + (
+        f", which save about {saved:,} tokens of the text looked at" if saved else ""
+    )
+    if left_out:
+        dots = ", ..." if len(left_out) > 5 else ""
+        rows["left out"] = (
+            f"{len(left_out):,}, tokens already or not to be kept whole: {', '.join(left_out[:5])}{dots}"
+        )
+    emit(Table(title, rows))
+    return more
 
 
 def _write(

@@ -139,6 +139,27 @@ def test_again(fmlm: Call, folder: Path) -> None:
     assert set(listing(folder)) == set(before)
 
 
+def test_more_tokens(fmlm: Call, folder: Path, wordpiece_tokenizer: Any) -> None:
+    (folder / "more.txt").write_text("the gravitino and\nthe Bunyavirus and\nof time\n" * 5)
+    (folder / "words.txt").write_text("neutralino\nthe\n")
+    words = ("more.txt", "--add-tokens", "words.txt", "--extend-vocab", 5, "--documents", "file")
+    result = fmlm(*words, "--valid", "good.txt")
+    assert result.exit_code == 0, result.output
+    assert TokenStore.open("store").vocabulary == len(wordpiece_tokenizer) + 3
+    for said in (
+        "neutralino",
+        "gravitino",
+        "bunyavirus",
+        ", 5 times",
+        "2 new tokens",
+        "tokens already",
+        "only 2",
+    ):
+        assert said in result.output
+    assert "nothing to do" in fmlm(*words, "--valid", "good.txt", "--resume").stdout
+    complains(fmlm(*words[:3], "--valid", "good.txt", "--documents", "file", "--resume"), "extend_vocab")
+
+
 BAD: dict[str, tuple[dict[str, bytes], list[str], list[str]]] = {
     # files, arguments, parts of the message
     "missing source": ({}, ["nowhere.txt"], ["nowhere.txt", "no such file"]),
@@ -193,6 +214,20 @@ BAD: dict[str, tuple[dict[str, bytes], list[str], list[str]]] = {
         ["documents", "'blank-line'", "'paragraph'"],
     ),
     "unknown remedy": ({}, ["good.txt", "--on-bad-text", "drop"], ["on_bad_text", "'skip'", "'drop'"]),
+    "missing words": ({}, ["good.txt", "--add-tokens", "w.txt"], ["no such file of words: w.txt"]),
+    "folder of words": ({"w/a": b"x"}, ["good.txt", "--add-tokens", "w"], ["w is no file"]),
+    "no words": ({"w.txt": b"\n\n"}, ["good.txt", "--add-tokens", "w.txt"], ["w.txt holds no words"]),
+    "two words": (
+        {"w.txt": b"a\nb c\n"},
+        ["good.txt", "--add-tokens", "w.txt"],
+        ["w.txt:2: 'b c' holds a blank"],
+    ),
+    "words that are no text": (
+        {"w.txt": b"a\n\xff"},
+        ["good.txt", "--add-tokens", "w.txt"],
+        ["w.txt:2", "UTF-8"],
+    ),
+    "no number of words": ({}, ["good.txt", "--extend-vocab", "0"], ["extend_vocab", "0"]),
     "two tokenizers": ({}, ["good.txt", "--train-tokenizer", "bpe"], ["--tokenizer", "--train-tokenizer"]),
 }
 
@@ -214,6 +249,14 @@ BAD_TOKENIZERS: dict[str, tuple[list[str], list[str]]] = {
     "missing vocabulary": (["--tokenizer", "vocab.txt"], ["vocab.txt", "does not exist"]),
     "folder without one": (["--tokenizer", "dir"], ["dir", "no tokenizer"]),
     "empty name": (["--tokenizer", ""], ["name is empty"]),
+    "learnt and extended": (
+        ["--train-tokenizer", "bpe", "--extend-vocab", "9"],
+        ["--extend-vocab", "--tokenizer"],
+    ),
+    "learnt, and words": (
+        ["--train-tokenizer", "bpe", "--add-tokens", "good.txt"],
+        ["--add-tokens", "--tokenizer"],
+    ),
     "unknown kind": (["--train-tokenizer", "unigram"], ["train_tokenizer", "'wordpiece'", "'unigram'"]),
     "too few tokens": (["--train-tokenizer", "bpe", "--vocab-size", "100"], ["100", "alphabet"]),
     "hardly any tokens": (["--train-tokenizer", "bpe", "--vocab-size", "3"], ["vocab_size", "3"]),

@@ -384,6 +384,14 @@ def test_a_store_of_another_tokenizer(going_on: Continue, tiny_bpe_store: Path) 
         recipes.pretrain(going_on(**{"data.stores": [str(tiny_bpe_store)]}))
 
 
+def test_a_tokenizer_with_more_tokens_than_the_model(going_on: Continue, encoder: Path) -> None:
+    config = BertConfig.from_pretrained(encoder)
+    config.vocab_size -= 3
+    BertModel(config).save_pretrained(encoder)
+    with pytest.raises(UserError, match=r"embeddings for \d+ tokens, and its tokenizer has"):
+        recipes.pretrain(going_on())
+
+
 @pytest.mark.parametrize(
     ("config", "message"),
     [
@@ -406,3 +414,69 @@ def test_continuing_a_whole_masked_lm_needs_no_head(going_on: Continue, encoder:
     result, text = said(going_on())
     assert "head" not in text.split("done model")[0].replace("[head]", "")
     assert timeless(result)[0]["evaluation"] == "domain"
+
+
+# ---------------------------------------------------------------- new tokens
+
+
+def new_words(documents: list[str]) -> list[str]:
+    return [document + " Watermill gardenias, gardenias; watermill." for document in documents]
+
+
+def test_new_words_become_tokens_and_begin_as_their_pieces(
+    going_on: Continue, documents: list[str], tiny_store: Path, tmp_path: Path
+) -> None:
+    text = tmp_path / "text.txt"
+    text.write_text("\n".join(new_words(documents[:150])))
+    given = {"data.stores": [], "text.sources": [str(text)], "text.documents": "line", "text.extend_vocab": 2}
+    replay = {"data.replay": [f"{tiny_store}:0.25"]}  # a store of the tokenizer as it was
+    chosen = going_on(**given, **replay)
+    events: list[Event] = []
+    made = resolve(chosen, events.append)
+    listed = next(e for e in events if isinstance(e, Table) and "become tokens" in e.title)
+    assert "watermill" in listed.rows
+    base = TokenStore.open(tiny_store).vocabulary
+    assert made.store.vocabulary == base + 2
+    assert made.store.tokenizer.convert_tokens_to_ids("watermill") >= base
+    embeddings = made.model.pretrained.get_input_embeddings().weight
+    old = TokenStore.open(tiny_store).tokenizer
+    pieces = old("watermill", add_special_tokens=False).input_ids
+    new = made.store.tokenizer.convert_tokens_to_ids("watermill")
+    torch.testing.assert_close(embeddings[new], embeddings[pieces].mean(0))
+    result, said_text = said(chosen)
+    assert "new tokens 2, each begun as the mean" in said_text
+    assert {r["evaluation"] for r in result.records if "eval_loss" in r} == {"domain", tiny_store.name}
+    card = (result.run.final / "README.md").read_text()
+    assert "| new tokens | 2" in card
+    with pytest.raises(UserError, match="new tokens need text"):
+        recipes.pretrain(going_on("other", **{"text.extend_vocab": 2}))
+
+
+def test_an_extended_run_is_resumed_and_gone_on_with(
+    going_on: Continue, documents: list[str], tmp_path: Path
+) -> None:
+    text = tmp_path / "text.txt"
+    text.write_text("\n".join(new_words(documents[:150])))
+    words = tmp_path / "words.txt"
+    words.write_text("watermill\n\ngardenias\n")
+    given = {
+        "data.stores": [],
+        "text.sources": [str(text)],
+        "text.documents": "line",
+        "text.add_tokens": str(words),
+    }
+    whole = recipes.pretrain(going_on("whole", **given))
+    parts = going_on("parts", **given)
+    with pytest.raises(RuntimeError):
+        recipes.pretrain(parts, emit=at_step(4, raise_error))
+    assert_same(recipes.pretrain(parts, resume=True), whole)
+    further = going_on(
+        "further", **{"model.checkpoint": str(whole.run.root), "data.stores": [str(tmp_path / "whole.store")]}
+    )
+    assert "new tokens" not in resolve(further, ignore).start.done
+    words.write_text("watermill\n")
+    with pytest.raises(RuntimeError):
+        recipes.pretrain(going_on("changed", **given), emit=at_step(4, raise_error))
+    words.write_text("gardenias\n")
+    with pytest.raises(UserError, match="belongs to another run"):
+        recipes.pretrain(going_on("changed", **given), resume=True)

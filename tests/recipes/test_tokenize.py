@@ -12,10 +12,10 @@ import pytest
 from fmlm_cli.config import TokenizeSettings
 from fmlm_cli.corpus import text as corpus_text
 from fmlm_cli.corpus.python_docs import PythonDocs
-from fmlm_cli.corpus.store import TokenStore
-from fmlm_cli.corpus.tokenizers import fingerprint, load_tokenizer
+from fmlm_cli.corpus.store import TokenStore, seal
+from fmlm_cli.corpus.tokenizers import extends, fingerprint, load_tokenizer
 from fmlm_cli.errors import UserError
-from fmlm_cli.events import Event, Note, Progress, Table, ignore
+from fmlm_cli.events import Caution, Event, Note, Progress, Table, ignore
 from fmlm_cli.recipes import tokenize
 
 
@@ -41,7 +41,7 @@ def run(tmp_path: Path, wordpiece_folder: Path) -> Run:
     """Tokenize into `tmp_path / out`, with the WordPiece tokenizer if nothing else is said."""
 
     def go(*sources: Any, out: str = "store", emit: Any = ignore, **options: Any) -> TokenStore:
-        calls = {name: options.pop(name) for name in ("overwrite", "resume") if name in options}
+        calls = {name: options.pop(name) for name in ("overwrite", "resume", "renew") if name in options}
         if "train_tokenizer" not in options:
             options.setdefault("tokenizer", str(wordpiece_folder))
         asked = TokenizeSettings(sources=tuple(map(str, sources)), out=str(tmp_path / out), **options)
@@ -347,3 +347,117 @@ def test_a_folder_that_fmlm_did_not_make_is_never_touched(
     with pytest.raises(UserError):
         run(corpus, **{flag: True})
     assert (tmp_path / "store" / "precious.txt").read_text() == "my thesis"
+
+
+def test_renewing_keeps_the_same_and_replaces_anything_else(run: Run, corpus: Path, tmp_path: Path) -> None:
+    before = contents(run(corpus, renew=True).root)
+    inodes = {path: path.stat().st_ino for path in (tmp_path / "store").rglob("*")}
+    events: list[Event] = []
+    store = run(corpus, renew=True, emit=events.append)
+    assert {path: path.stat().st_ino for path in store.root.rglob("*")} == inodes
+    (event,) = events
+    assert isinstance(event, Note)
+    assert "nothing to do" in event.text
+    other = run(corpus, renew=True, valid_fraction=0.3)
+    assert contents(other.root) != before
+    assert len(other.split("validation")) > 10
+    assert contents(run(corpus, renew=True).root) == before
+
+
+def test_renewing_replaces_a_damaged_store_but_nothing_foreign(
+    run: Run, corpus: Path, tmp_path: Path
+) -> None:
+    before = contents(run(corpus).root)
+    file = next((tmp_path / "store" / "train").glob("*.arrow"))
+    file.write_bytes(file.read_bytes()[:-100])
+    assert contents(run(corpus, renew=True).root) == before
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.tex").write_text("x")
+    with pytest.raises(UserError, match="mine"):
+        run(corpus, renew=True, out="mine")
+
+
+# ---------------------------------------------------------------- more tokens
+
+
+@pytest.fixture
+def domain(tmp_path: Path, documents: list[str]) -> Path:
+    """Text with words in it that the tokenizer splits, one of them often; and one in the validation text alone."""
+    texts = [f"The gravitino and {text} Gravitino." for text in documents[:30]]
+    texts += [f"neutralino {text}" for text in documents[30:40]]
+    held = min((f"{'zyzzyva ' * 6}{number}" for number in range(3000)), key=share_of)
+    assert share_of(held) < min(map(share_of, texts))
+    path = tmp_path / "domain.txt"
+    path.write_text("\n".join([*texts, held]))
+    return path
+
+
+def fraction_of(path: Path) -> float:
+    """The share at which the last document alone is held out."""
+    return share_of(path.read_text().split("\n")[-1]) + 1e-9
+
+
+def test_words_of_the_text_become_tokens(run: Run, domain: Path, wordpiece_tokenizer: Any) -> None:
+    events: list[Event] = []
+    fraction = fraction_of(domain)
+    store = run(domain, extend_vocab=2, valid_fraction=fraction, emit=events.append)
+    base = len(wordpiece_tokenizer)
+    assert store.vocabulary == base + 2
+    assert store.tokenizer.convert_ids_to_tokens([base, base + 1]) == ["gravitino", "neutralino"]
+    assert store.token_counts[base:].tolist() == [60, 10]
+    assert extends(store.tokenizer, fingerprint(wordpiece_tokenizer), base)
+    (listed,) = [event for event in events if isinstance(event, Table)][:1]
+    assert list(listed.rows)[:2] == ["gravitino", "neutralino"]
+    assert listed.rows["gravitino"].endswith(", 60 times")
+    plain = run(domain, valid_fraction=fraction, out="plain").manifest["splits"]["train"]["tokens"]
+    saved = plain - store.manifest["splits"]["train"]["tokens"]
+    assert listed.rows["in all"] == f"2 new tokens, which save about {saved:,} tokens of the text looked at"
+    tables = [number for number, event in enumerate(events) if isinstance(event, Table)]
+    begun = [n for n, e in enumerate(events) if isinstance(e, Progress) and e.task == "tokenizing"]
+    assert tables[0] < begun[0], "the words are told before the work begins"
+
+
+def test_new_words_are_not_looked_for_in_validation_text(run: Run, domain: Path) -> None:
+    events: list[Event] = []
+    store = run(domain, extend_vocab=99, valid_fraction=fraction_of(domain), emit=events.append)
+    assert "zyzzyva" not in store.tokenizer.get_vocab()
+    assert any(isinstance(event, Caution) and "only" in event.text for event in events)
+    assert "zyzzyva" in run(domain, extend_vocab=99, valid_fraction=0, out="all").tokenizer.get_vocab()
+
+
+def test_words_of_a_file_become_tokens_and_others_of_the_text_beside_them(
+    run: Run, domain: Path, tmp_path: Path, wordpiece_tokenizer: Any
+) -> None:
+    (tmp_path / "words.txt").write_text("Zyzzyva\n\nthe\ngravitino\n")
+    events: list[Event] = []
+    asked = {"add_tokens": str(tmp_path / "words.txt"), "extend_vocab": 1, "valid_fraction": 0}
+    store = run(domain, **asked, emit=events.append)
+    tables = [event for event in events if isinstance(event, Table)]
+    assert tables[0].rows["left out"].startswith("1, tokens already")
+    assert store.tokenizer.convert_ids_to_tokens(range(len(wordpiece_tokenizer), store.vocabulary)) == [
+        "zyzzyva",
+        "gravitino",
+        "neutralino",
+    ]
+    before = contents(store.root)
+    assert contents(run(domain, **asked, resume=True).root) == before
+    (tmp_path / "words.txt").rename(tmp_path / "renamed.txt")
+    asked["add_tokens"] = str(tmp_path / "renamed.txt")
+    assert contents(run(domain, **asked, resume=True).root) == before
+    (tmp_path / "renamed.txt").write_text("Zyzzyva\nthe\n")
+    with pytest.raises(UserError, match="another add_tokens"):
+        run(domain, **asked, resume=True)
+    with pytest.raises(UserError, match="another extend_vocab and add_tokens"):
+        run(domain, valid_fraction=0, resume=True)
+
+
+def test_a_store_from_before_there_were_new_tokens_is_recognised(
+    run: Run, corpus: Path, tmp_path: Path
+) -> None:
+    store = run(corpus)
+    request = {k: v for k, v in store.manifest["request"].items() if k not in ("add_tokens", "extend_vocab")}
+    manifest = {**store.manifest, "request": request}
+    manifest["sha256"] = seal(manifest)
+    (store.root / "manifest.json").write_text(json.dumps(manifest))
+    before = contents(store.root)
+    assert contents(run(corpus, resume=True).root) == before
