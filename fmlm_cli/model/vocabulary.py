@@ -78,14 +78,17 @@ def _logits(model: PreTrainedModel, known: Sequence[int]) -> Tensor:
 
 def _of_the_vocabulary(model: PreTrainedModel, rows: int) -> Iterator[nn.Parameter]:
     """The parameters with a row for each token id, each once: of embeddings, the decoder, and a bias beside it."""
+    embedding = model.get_input_embeddings()
     found: dict[int, nn.Parameter] = {}
     for name, module in model.named_modules():
         own = dict(module.named_parameters(recurse=False))
-        known = module in (model.get_input_embeddings(), model.get_output_embeddings())
+        known = module in (embedding, model.get_output_embeddings())
         # Some give every layer an embedding of the tokens; positions may be as many as tokens by chance.
         known |= isinstance(module, nn.Embedding) and "position" not in name
-        # A head may keep the decoder's bias beside it: a module with a bias and nothing to go with it.
-        if known or list(own) == ["bias"]:
+        # A head may keep the decoder's bias beside it: a module with a bias, and nothing to go with it but, in
+        # transformers 5.17's newer DeBERTa, the embedding's own weight.
+        known |= "bias" in own and all(p is embedding.weight for n, p in own.items() if n != "bias")
+        if known:
             found |= {id(parameter): parameter for parameter in own.values() if parameter.shape[0] == rows}
     yield from found.values()
 
