@@ -25,15 +25,15 @@ from fmlm_cli.engine.step import DivergedError
 from fmlm_cli.errors import UserError
 from fmlm_cli.events import Caution, Emit, Note, Table, ignore
 from fmlm_cli.masking import Strategy
-from fmlm_cli.masking.strategies import nearest_segments
-from fmlm_cli.model.build import parameter_counts, save_model, tokenizer_for
+from fmlm_cli.model.build import save_model, tokenizer_for
 from fmlm_cli.model.lora import load_trained, merged, save_trained
 from fmlm_cli.model.pretrained import load_pretrained
 from fmlm_cli.recipes.checkpoints import saved_settings
+from fmlm_cli.recipes.describe import cautions, describe, passes_line, where_line
 from fmlm_cli.recipes.evaluation import HeldOut, Scores, make_objective
 from fmlm_cli.recipes.gains import before_and_after, held_out_lines, improved_tokens, keep_first_scores
 from fmlm_cli.recipes.model_card import model_card
-from fmlm_cli.recipes.resolve import Plan, packing_report, resolve
+from fmlm_cli.recipes.resolve import Plan, resolve
 from fmlm_cli.recipes.resume import check_same_run, settings_to_resume
 from fmlm_cli.recipes.samples import sample_predictions
 from fmlm_cli.recipes.start import head_alone
@@ -72,7 +72,7 @@ def pretrain(
         if run.is_finished:
             emit(Note(f"{run.root} is finished: nothing to resume; its model is {run.final}"))
             return PretrainResult(run, read_metrics(run.metrics))
-    _describe(plan, device, precision, emit)
+    describe(plan, device, precision, emit)
     if overwrite:
         _check_nothing_needed_is_inside(run, plan)
     with storage.sole_owner(run.root), storage.clear_disk_errors(run.root):
@@ -91,104 +91,6 @@ def _check_nothing_needed_is_inside(run: storage.RunDirectory, plan: Plan) -> No
     for path, kind in needed.items():
         if path.resolve().is_relative_to(run.root.resolve()):
             raise UserError(f"the {kind} {path} lies inside {run.root}: choose another --out")
-
-
-def _describe(plan: Plan, device: torch.device, precision: torch.dtype, emit: Emit) -> None:
-    """Say what is about to happen, and what about it may not be what the user wants."""
-    settings = plan.settings
-    chosen = settings.optimizer
-    rate = f"{chosen.learning_rate:g}, {_course(plan)}"
-    rows = {
-        "model": model_line(plan),
-        **plan.start.done,
-        "data": f"{plan.store.root} ({plan.store.fingerprint[:16]}), vocabulary {plan.store.vocabulary:,}",
-        **packing_report(plan),
-        "masking": plan.timetable.description,
-        "budget": f"{plan.total_steps:,} steps of {settings.batch.size} rows = {_passes(plan)}",
-        "learning rate": rate,
-        "evaluation": ", ".join(f"{name} ({store.root})" for name, store in plan.evaluated.items()),
-        "device": f"{_where(device, precision)}, {torch.get_num_threads()} threads",
-    }
-    if plan.stream.first:
-        rows["goes on"] = f"from row {plan.stream.first:,} of the stream, where the other run stopped"
-    if plan.start.unused:
-        rows["not used"] = _unused(plan)
-    title = "pre-training" if plan.origin is None else "continued pre-training"
-    emit(Table(title, {name: value for name, value in rows.items() if value}))
-
-
-def model_line(plan: Plan) -> str:
-    """What is trained, and its size."""
-    counts = parameter_counts(plan.model)
-    name = plan.settings.model.name
-    if plan.origin is not None:
-        at = f" at {plan.origin.revision[:12]}" if plan.origin.revision else ""
-        name = f"{plan.origin.name}{at} ({plan.start.model.config.model_type})"
-    trained = sum(p.numel() for p in plan.start.model.parameters() if p.requires_grad)
-    some = f", {trained / 1e6:.1f} M of them trained" if trained < counts["total"] else ""
-    return f"{name}, {counts['total'] / 1e6:.1f} M parameters ({counts['without_embeddings'] / 1e6:.1f} M without embeddings){some}"
-
-
-def _course(plan: Plan) -> str:
-    """The learning rate's course in words."""
-    chosen = plan.settings.optimizer
-    parts = [f"warm-up {chosen.warmup_share:.0%} of the steps" if chosen.warmup_share else "no warm-up"]
-    if chosen.schedule == "wsd":
-        parts.append(
-            f"held, decay over the last {chosen.decay_share:.0%}" if chosen.decay_share else "held to the end"
-        )
-    else:
-        parts.append(f"{chosen.schedule} decay")
-    if chosen.head_warmup_steps:
-        parts.insert(
-            0, f"after {chosen.head_warmup_steps:,} steps of the head alone at {chosen.head_learning_rate:g}"
-        )
-    if chosen.layer_decay != 1:
-        parts.append(f"times {chosen.layer_decay:g} from layer to layer downwards")
-    if chosen.carry_over:
-        parts.append("with the optimizer's state of the run before")
-    return "; ".join(parts)
-
-
-def _unused(plan: Plan) -> str:
-    """The checkpoint's weights that found no place."""
-    unused, some = plan.start.unused, 6
-    named = ", ".join(unused[:some]) + (f" and {len(unused) - some} more" if len(unused) > some else "")
-    fate = "kept beside the new weights" if plan.start.kept else "dropped; --keep-unused keeps them"
-    return f"{named} of the checkpoint ({fate})"
-
-
-def _where(device: torch.device, precision: torch.dtype) -> str:
-    return f"{device}, {str(precision).removeprefix('torch.')}"
-
-
-def _passes(plan: Plan) -> str:
-    masks = plan.strategy.masks_per_sequence
-    return f"{plan.passes:.2f} passes over the data" + (f", each under {masks} masks" if masks > 1 else "")
-
-
-def cautions(plan: Plan) -> list[str]:
-    """What the console and the model card have to say about the limits of this run."""
-    found = []
-    if plan.strategy.cycle > 1 and plan.passes < 2:
-        found.append(
-            f"the budget makes {plan.passes:.2f} passes over the data; below 2, {plan.strategy.name} masks with scope epoch act "
-            f"almost as random ones (fewer rows with data.max_rows, or scope batch, would change that)"
-        )
-    schedule, last = plan.timetable.schedule, plan.timetables[0].last
-    if schedule is not None and last.cycle > 1 and last.cycle != nearest_segments(schedule.final):
-        found.append(
-            f"the number of segments changes only between cycles of passes: in {plan.passes:.2f} passes the mask rate goes to "
-            f"{last.rate:.1%}, not to {1 / nearest_segments(schedule.final):.1%}"
-        )
-    if plan.model.whole_head:
-        family = plan.start.model.config.model_type
-        found.append(
-            f"the head of '{family}' cannot be run on masked positions alone: it runs on all of them, which takes more time and memory"
-        )
-    if not plan.evaluated:
-        found.append("the store has no validation split: there is no evaluation")
-    return found
 
 
 def make_schedule(plan: Plan) -> Schedule:
@@ -383,7 +285,7 @@ class _Job:
     def _finish(self, state: TrainState, metrics: MetricsLog) -> PretrainResult:
         evaluations = [record for record in metrics.records if "eval_loss" in record]
         curve = draw_loss_curve(metrics.records, self.run.plots)
-        where = _where(self.device, self.precision)
+        where = where_line(self.device, self.precision)
         better = improved_tokens(self.run, self.scores, self.plan.store.tokenizer)
         with storage.complete_folder(self.run.final) as folder:
             self._save_model(folder)
@@ -404,7 +306,7 @@ class _Job:
         if evaluations:
             rows |= held_out_lines(evaluations)
         rows["trained"] = (
-            f"{state.step:,} steps, {state.tokens:,} tokens, {_passes(self.plan)}, {state.seconds / 60:.1f} min"
+            f"{state.step:,} steps, {state.tokens:,} tokens, {passes_line(self.plan)}, {state.seconds / 60:.1f} min"
         )
         if self.held_out:
             rows["evaluate"] = f"fmlm evaluate --from {self.run.root} --data {self.plan.store.root}"
