@@ -194,9 +194,16 @@ def extended(
     What cannot be had: tokenizers that mark blanks inside tokens lose the blanks and line ends before a new word
     (RoBERTa's do at their mask, too), those of SentencePiece's kind that put a blank before every stretch of text
     (XLM-R's) do so before the comma in "word," as well, and decoding puts a blank before a new word wherever it stands.
+
+    Raises `UserError` for a tokenizer with gaps between its ids.
     """
     normal_form = _normal_form(tokenizer)
     vocabulary = tokenizer.get_vocab()
+    # The Rust library numbers new tokens by how many there are, so that after a gap they would take ids in use.
+    if max(vocabulary.values()) >= len(tokenizer):
+        raise UserError(
+            "the tokenizer's ids have gaps, so it cannot be given new tokens: choose another tokenizer"
+        )
     forms = {word: normal_form(word) for word in words}
     known = {form for word, form in forms.items() if {word, form} & vocabulary.keys()}
     wanted = list(

@@ -49,8 +49,9 @@ def extend_embeddings(
 
 def _begin_rows(tensor: nn.Parameter, pieces: Mapping[int, Sequence[int]]) -> None:
     """Make the rows of new ids the means of their pieces' rows, all taken from the old ones."""
-    begun = [tensor[list(parts)].float().mean(0) for parts in pieces.values()]
-    for new, row in zip(pieces, begun, strict=True):
+    known = {new: parts for new, parts in pieces.items() if len(parts)}  # the mean of none is not a number
+    begun = [tensor[list(parts)].float().mean(0) for parts in known.values()]
+    for new, row in zip(known, begun, strict=True):
         tensor[new] = row.to(tensor.dtype)
 
 

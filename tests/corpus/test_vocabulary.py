@@ -20,7 +20,6 @@ from tests.conftest import generate_documents
 
 NEW = ["gardening", "unwritten", "teachers", "Stationmaster"]
 KINDS = ["lower-case wordpiece", "wordpiece", "bpe", "unigram", "xlm-r"]
-# So short, and beginning so, that the Encoder below finds a blank to cut long texts at: elsewhere it cuts anywhere.
 OLD = [
     "the",
     "garden",
@@ -116,7 +115,7 @@ def pairs(encoder: Encoder, text: str) -> list[tuple[int, bool]]:
 def encoders(tokenizers_by_kind: dict[str, PreTrainedTokenizerFast]) -> dict[str, tuple[Encoder, Encoder]]:
     """Without and with the new words, the latter such that it cuts even short texts."""
     return {
-        kind: (Encoder(base), Encoder(extended(base, NEW)[0], piece_length=20))
+        kind: (Encoder(base), Encoder(extended(base, NEW)[0], piece_length=50))
         for kind, base in tokenizers_by_kind.items()
     }
 
@@ -248,6 +247,17 @@ def test_pieces_are_what_the_word_was_split_into(
     for word, own in zip(NEW, pieces.values(), strict=True):
         assert len(own) > 1
         assert Encoder(base)([f"the {word}"]).input_ids[0].tolist()[-len(own) :] == own
+
+
+def test_a_vocabulary_with_a_gap_is_refused(tokenizers_by_kind: dict[str, PreTrainedTokenizerFast]) -> None:
+    base = tokenizers_by_kind["wordpiece"]
+    content = json.loads(base.backend_tokenizer.to_str())
+    vocabulary = content["model"]["vocab"]
+    del vocabulary[next(token for token, number in vocabulary.items() if number == 100)]
+    backend = Tokenizer.from_str(json.dumps(content))
+    gap = PreTrainedTokenizerFast(tokenizer_object=backend, unk_token="[UNK]", mask_token="[MASK]")
+    with pytest.raises(UserError, match="ids have gaps"):
+        extended(gap, NEW)
 
 
 # ---------------------------------------------------------------- which words

@@ -101,3 +101,15 @@ def test_a_model_that_cannot_grow_is_refused(model_type: str) -> None:
     model = small_model(small_config(model_type))
     with pytest.raises(UserError, match=f"a '{model_type}' model cannot be given new tokens"):
         extend_embeddings(model, VOCABULARY + 3, PIECES, seed=0)
+
+
+def test_an_id_without_pieces_is_drawn_by_the_seed() -> None:
+    def row(seed: int) -> torch.Tensor:
+        torch.manual_seed(0)
+        model = AutoModelForMaskedLM.from_config(FAMILIES["bert"]())
+        extend_embeddings(model, VOCABULARY + 1, {VOCABULARY: []}, seed=seed)
+        return model.get_input_embeddings().weight[VOCABULARY].detach()
+
+    assert row(1).isfinite().all()
+    assert torch.equal(row(1), row(1))
+    assert not torch.equal(row(1), row(2))
