@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
+from fmlm_cli.engine.metrics import evaluations_of
+
 _TRAIN, _UNIGRAM = "#9db8d2", "#57534e"
 _EVAL = ("#c2410c", "#0f766e", "#7e22ce", "#a16207")
 
@@ -20,14 +22,12 @@ def draw_loss_curve(records: Sequence[Mapping[str, Any]], folder: Path) -> Path:
     figure = Figure(figsize=(7, 4.2), layout="constrained")
     axes = figure.add_subplot()
     training = [(record["step"], record["loss"]) for record in records if "loss" in record]
-    held_out = [record for record in records if "eval_loss" in record]
+    held_out = evaluations_of(records)
     if training:
         steps, losses = np.array(training).T
         axes.plot(steps, losses, color=_TRAIN, linewidth=0.6, alpha=0.6)
         axes.plot(steps, smooth(losses), color="#1d4e89", linewidth=1.4, label="training (smoothed)")
-    names = list(dict.fromkeys(record.get("evaluation", "") for record in held_out))
-    for number, name in enumerate(names):
-        own = [record for record in held_out if record.get("evaluation", "") == name]
+    for number, (name, own) in enumerate(held_out.items()):
         colour = _EVAL[number % len(_EVAL)]
         axes.plot(
             [record["step"] for record in own],
@@ -41,7 +41,7 @@ def draw_loss_curve(records: Sequence[Mapping[str, Any]], folder: Path) -> Path:
         unigram = own[-1]["unigram_loss"]
         axes.axhline(
             unigram,
-            color=colour if len(names) > 1 else _UNIGRAM,
+            color=colour if len(held_out) > 1 else _UNIGRAM,
             linestyle="--",
             linewidth=1,
             label=f"word frequencies alone: {unigram:.3f}",

@@ -6,24 +6,32 @@ from typing import Annotated, Any
 import typer
 
 from fmlm_cli.cli.running import (
-    MASKING_HELP,
     AddTokens,
+    ConfigFile,
     Debug,
     DocumentsOption,
+    Epochs,
     Evaluations,
     ExtendVocab,
+    Masking,
     OnBadText,
+    Out,
     Overwrite,
     Replay,
     Resume,
+    Revision,
     ScheduleOption,
     SetOption,
+    Steps,
     TextField,
+    Tokens,
+    TrustRemoteCode,
     command,
     list_settings,
     named_stores,
+    read_run_settings,
 )
-from fmlm_cli.config import PretrainSettings, build, nested, parse_assignments, read_yaml
+from fmlm_cli.config import PretrainSettings
 from fmlm_cli.errors import UserError
 from fmlm_cli.storage import MANIFEST
 
@@ -37,10 +45,7 @@ _DECAY_ONLY = {
 
 
 def continue_(
-    config: Annotated[
-        Path | None,
-        typer.Argument(metavar="[CONFIG.yaml]", help="Settings, below all flags.", show_default=False),
-    ] = None,
+    config: ConfigFile = None,
     checkpoint: Annotated[
         str | None,
         typer.Option(
@@ -58,12 +63,8 @@ def continue_(
             show_default=False,
         ),
     ] = None,
-    masking: Annotated[
-        str | None, typer.Option(metavar="STRATEGY", help=MASKING_HELP, show_default=False)
-    ] = None,
-    out: Annotated[
-        str | None, typer.Option(metavar="RUN", help="The run's folder.", show_default=False)
-    ] = None,
+    masking: Masking = None,
+    out: Out = None,
     valid: Annotated[
         list[str] | None,
         typer.Option(metavar="SOURCE", help="Held-out text, where --data is text.", show_default=False),
@@ -75,13 +76,9 @@ def continue_(
     extend_vocab: ExtendVocab = None,
     replay: Replay = None,
     evaluations: Evaluations = None,
-    steps: Annotated[int | None, typer.Option(help="Budget in optimizer steps.", show_default=False)] = None,
-    tokens: Annotated[
-        float | None, typer.Option(help="Budget in tokens forwarded.", show_default=False)
-    ] = None,
-    epochs: Annotated[
-        float | None, typer.Option(help="Budget in passes over the data.", show_default=False)
-    ] = None,
+    steps: Steps = None,
+    tokens: Tokens = None,
+    epochs: Epochs = None,
     schedule: ScheduleOption = None,
     decay_only: Annotated[
         bool,
@@ -112,12 +109,8 @@ def continue_(
     keep_unused: Annotated[
         bool, typer.Option("--keep-unused", help="Keep weights that have no use here, such as a pooler.")
     ] = False,
-    revision: Annotated[
-        str | None, typer.Option(help="Branch, tag or commit of a Hub name.", show_default=False)
-    ] = None,
-    trust_remote_code: Annotated[
-        bool, typer.Option("--trust-remote-code", help="Run the Python code that a checkpoint brings.")
-    ] = False,
+    revision: Revision = None,
+    trust_remote_code: TrustRemoteCode = False,
     seed: Annotated[
         int | None, typer.Option(help="Seed of order, masks and what is new. Default: 0.", show_default=False)
     ] = None,
@@ -140,38 +133,34 @@ def continue_(
     Example: fmlm continue --from bert-base-uncased --data corpus.txt --masking fully-explored --epochs 14 --out run
     """
     with command(debug) as emit:
-        flags = nested(
-            {
-                **_data(data),
-                **(_DECAY_ONLY if decay_only else {}),
-                "model.checkpoint": checkpoint,
-                "model.revision": revision,
-                "model.trust_remote_code": trust_remote_code or None,
-                "model.keep_unused": keep_unused or None,
-                "model.freeze": freeze.split(",") if freeze else None,
-                "model.lora.rank": lora,
-                "model.max_positions": max_positions,
-                "masking.strategy": masking,
-                "out": out,
-                "text.valid": valid,
-                "text.documents": documents,
-                "text.text_field": text_field,
-                "text.on_bad_text": on_bad_text,
-                "text.add_tokens": add_tokens,
-                "text.extend_vocab": extend_vocab,
-                "data.replay": replay,
-                "evaluation.stores": named_stores(evaluations),
-                "optimizer.head_warmup_steps": head_warmup,
-                "budget.steps": steps,
-                "budget.tokens": tokens,
-                "budget.epochs": epochs,
-                "seed": seed,
-                **({"optimizer.schedule": schedule} if schedule else {}),
-            }
-        )
-        from_file = read_yaml(config, PretrainSettings) if config else {}
-        assigned = parse_assignments(assignments or [], PretrainSettings)
-        settings = build(PretrainSettings, from_file, flags, assigned)
+        flags = {
+            **_data(data),
+            **(_DECAY_ONLY if decay_only else {}),
+            "model.checkpoint": checkpoint,
+            "model.revision": revision,
+            "model.trust_remote_code": trust_remote_code or None,
+            "model.keep_unused": keep_unused or None,
+            "model.freeze": freeze.split(",") if freeze else None,
+            "model.lora.rank": lora,
+            "model.max_positions": max_positions,
+            "masking.strategy": masking,
+            "out": out,
+            "text.valid": valid,
+            "text.documents": documents,
+            "text.text_field": text_field,
+            "text.on_bad_text": on_bad_text,
+            "text.add_tokens": add_tokens,
+            "text.extend_vocab": extend_vocab,
+            "data.replay": replay,
+            "evaluation.stores": named_stores(evaluations),
+            "optimizer.head_warmup_steps": head_warmup,
+            "budget.steps": steps,
+            "budget.tokens": tokens,
+            "budget.epochs": epochs,
+            "seed": seed,
+            **({"optimizer.schedule": schedule} if schedule else {}),
+        }
+        settings = read_run_settings(config, flags, assignments)
         from fmlm_cli import recipes
 
         if settings.model.checkpoint is None and not resume:

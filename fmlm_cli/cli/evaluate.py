@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from fmlm_cli.cli.running import Debug, SetOption, command, list_settings
+from fmlm_cli.cli.running import Debug, Revision, SetOption, TrustRemoteCode, command, list_settings
 from fmlm_cli.config import EvaluateSettings, build, nested, parse_assignments
 
 
@@ -21,13 +21,8 @@ def evaluate(
     data: Annotated[
         str, typer.Option(metavar="STORE", help="Folder made by fmlm tokenize.", show_default=False)
     ],
-    revision: Annotated[
-        str | None,
-        typer.Option(help="Branch, tag or commit of a Hub name.", show_default=False),
-    ] = None,
-    trust_remote_code: Annotated[
-        bool, typer.Option("--trust-remote-code", help="Run the Python code that a checkpoint brings.")
-    ] = False,
+    revision: Revision = None,
+    trust_remote_code: TrustRemoteCode = False,
     assignments: SetOption = None,
     settings_table: Annotated[
         bool,

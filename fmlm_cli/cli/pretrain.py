@@ -1,32 +1,34 @@
 """`fmlm pretrain`."""
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from fmlm_cli.cli.running import (
-    MASKING_HELP,
+    ConfigFile,
     Debug,
+    Epochs,
     Evaluations,
+    Masking,
+    Out,
     Overwrite,
     Replay,
     Resume,
     ScheduleOption,
     SetOption,
+    Steps,
+    Tokens,
     command,
     list_settings,
     named_stores,
+    read_run_settings,
 )
-from fmlm_cli.config import PretrainSettings, build, nested, parse_assignments, read_yaml
+from fmlm_cli.config import PretrainSettings
 from fmlm_cli.errors import UserError
 
 
 def pretrain(
-    config: Annotated[
-        Path | None,
-        typer.Argument(metavar="[CONFIG.yaml]", help="Settings, below all flags.", show_default=False),
-    ] = None,
+    config: ConfigFile = None,
     data: Annotated[
         list[str] | None,
         typer.Option(
@@ -43,27 +45,14 @@ def pretrain(
             show_default=False,
         ),
     ] = None,
-    masking: Annotated[
-        str | None,
-        typer.Option(
-            metavar="STRATEGY",
-            help=MASKING_HELP,
-            show_default=False,
-        ),
-    ] = None,
-    out: Annotated[
-        str | None, typer.Option(metavar="RUN", help="The run's folder.", show_default=False)
-    ] = None,
+    masking: Masking = None,
+    out: Out = None,
     replay: Replay = None,
     evaluations: Evaluations = None,
     schedule: ScheduleOption = None,
-    steps: Annotated[int | None, typer.Option(help="Budget in optimizer steps.", show_default=False)] = None,
-    tokens: Annotated[
-        float | None, typer.Option(help="Budget in tokens forwarded.", show_default=False)
-    ] = None,
-    epochs: Annotated[
-        float | None, typer.Option(help="Budget in passes over the data.", show_default=False)
-    ] = None,
+    steps: Steps = None,
+    tokens: Tokens = None,
+    epochs: Epochs = None,
     seed: Annotated[
         int | None, typer.Option(help="Seed of weights, order and masks. Default: 0.", show_default=False)
     ] = None,
@@ -86,24 +75,20 @@ def pretrain(
     Example: fmlm pretrain --data store --model bert-mini --masking fully-explored --epochs 14 --out run
     """
     with command(debug) as emit:
-        flags = nested(
-            {
-                "data.stores": data,
-                "data.replay": replay,
-                "evaluation.stores": named_stores(evaluations),
-                "optimizer.schedule": schedule,
-                "model.name": model,
-                "masking.strategy": masking,
-                "out": out,
-                "budget.steps": steps,
-                "budget.tokens": tokens,
-                "budget.epochs": epochs,
-                "seed": seed,
-            }
-        )
-        from_file = read_yaml(config, PretrainSettings) if config else {}
-        assigned = parse_assignments(assignments or [], PretrainSettings)
-        settings = build(PretrainSettings, from_file, flags, assigned)
+        flags = {
+            "data.stores": data,
+            "data.replay": replay,
+            "evaluation.stores": named_stores(evaluations),
+            "optimizer.schedule": schedule,
+            "model.name": model,
+            "masking.strategy": masking,
+            "out": out,
+            "budget.steps": steps,
+            "budget.tokens": tokens,
+            "budget.epochs": epochs,
+            "seed": seed,
+        }
+        settings = read_run_settings(config, flags, assignments)
         if settings.model.checkpoint is not None:
             raise UserError("model.checkpoint is set: `fmlm continue` goes on from a checkpoint")
         from fmlm_cli import recipes

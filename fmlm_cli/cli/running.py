@@ -2,16 +2,26 @@
 
 import os
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from fmlm_cli.cli.console import Console
-from fmlm_cli.config import Section, TextSettings, choices, describe_settings
+from fmlm_cli.config import (
+    PretrainSettings,
+    Section,
+    TextSettings,
+    build,
+    choices,
+    describe_settings,
+    nested,
+    parse_assignments,
+    read_yaml,
+)
 from fmlm_cli.errors import Interrupted, OutOfSpaceError, UserError, is_out_of_space
 from fmlm_cli.events import Emit
 
@@ -31,6 +41,20 @@ SetOption = Annotated[
     ),
 ]
 
+ConfigFile = Annotated[
+    Path | None,
+    typer.Argument(metavar="[CONFIG.yaml]", help="Settings, below all flags.", show_default=False),
+]
+Out = Annotated[str | None, typer.Option(metavar="RUN", help="The run's folder.", show_default=False)]
+Steps = Annotated[int | None, typer.Option(help="Budget in optimizer steps.", show_default=False)]
+Tokens = Annotated[float | None, typer.Option(help="Budget in tokens forwarded.", show_default=False)]
+Epochs = Annotated[float | None, typer.Option(help="Budget in passes over the data.", show_default=False)]
+Revision = Annotated[
+    str | None, typer.Option(help="Branch, tag or commit of a Hub name.", show_default=False)
+]
+TrustRemoteCode = Annotated[
+    bool, typer.Option("--trust-remote-code", help="Run the Python code that a checkpoint brings.")
+]
 DocumentsOption = Annotated[
     str | None,
     typer.Option(
@@ -97,9 +121,20 @@ MASKING_HELP = (
     "Default: fully-explored."
 )
 
+Masking = Annotated[str | None, typer.Option(metavar="STRATEGY", help=MASKING_HELP, show_default=False)]
+
 USER_ERROR, PROGRAM_ERROR = 2, 1
 
 _STOPPED = "stopped by {}; nothing half-written was left, and the same command with --resume goes on"
+
+
+def read_run_settings(
+    config: Path | None, flags: Mapping[str, Any], assignments: list[str] | None
+) -> PretrainSettings:
+    """A run's settings from its file, dotted flags and --set, the later over the earlier."""
+    from_file = read_yaml(config, PretrainSettings) if config else {}
+    assigned = parse_assignments(assignments or [], PretrainSettings)
+    return build(PretrainSettings, from_file, nested(flags), assigned)
 
 
 def named_stores(given: list[str] | None) -> dict[str, str] | None:

@@ -143,7 +143,9 @@ def _checked(tokenizer: PreTrainedTokenizerFast, name: str) -> PreTrainedTokeniz
 
 def extends(tokenizer: PreTrainedTokenizerFast, fingerprint_of_other: str, vocabulary_of_other: int) -> bool:
     """Whether a tokenizer is another one, or that one and more tokens with ids from its vocabulary's end on."""
-    return fingerprint_of_other in (fingerprint(tokenizer), fingerprint(tokenizer, below=vocabulary_of_other))
+    return fingerprint_of_other == fingerprint(tokenizer) or fingerprint_of_other == fingerprint(
+        tokenizer, below=vocabulary_of_other
+    )
 
 
 def fingerprint(tokenizer: PreTrainedTokenizerFast, *, below: int | None = None) -> str:

@@ -1,7 +1,7 @@
 """metrics.jsonl: one JSON object a line, appended and flushed, cut back to a checkpoint when a run resumes."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -41,3 +41,12 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
                 break
             raise UserError(f"{path}:{number}: not valid JSON; the file is damaged") from None
     return records
+
+
+def evaluations_of(records: Iterable[Mapping[str, Any]]) -> dict[str, list[Mapping[str, Any]]]:
+    """The evaluation records among all, by the name of what was evaluated on, in order; "" where it has none."""
+    found: dict[str, list[Mapping[str, Any]]] = {}
+    for record in records:
+        if "eval_loss" in record:
+            found.setdefault(record.get("evaluation", ""), []).append(record)
+    return found

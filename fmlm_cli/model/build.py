@@ -111,7 +111,7 @@ def known_config(path: Path, shown: str) -> PreTrainedConfig:
     if type(config) not in MODEL_FOR_MASKED_LM_MAPPING:
         causal = "it is a causal model; " if type(config) in MODEL_FOR_CAUSAL_LM_MAPPING else ""
         raise UserError(
-            f"{shown}: '{model_type}' has no masked-LM head in transformers: {causal}{_USE_ENCODER}"
+            f"{shown}: '{model_type}' has no masked-LM head in transformers: {causal}{USE_ENCODER}"
         )
     return config
 
@@ -120,17 +120,17 @@ def refuse_decoder(config: PreTrainedConfig, shown: str) -> None:
     """Refuse a configuration of a model that is not an encoder alone, whatever its type."""
     if config.is_encoder_decoder:
         raise UserError(
-            f"{shown}: '{config.model_type}' has no masked-LM head: it is a sequence-to-sequence model; {_USE_ENCODER}"
+            f"{shown}: '{config.model_type}' has no masked-LM head: it is a sequence-to-sequence model; {USE_ENCODER}"
         )
     for setting in ("is_decoder", "causal"):  # the latter in XLM and Flaubert
         if getattr(config, setting, False):
             raise UserError(
                 f"{shown}: '{setting}' makes a causal model of this '{config.model_type}', which has no masked-LM head: "
-                f"{_USE_ENCODER}"
+                f"{USE_ENCODER}"
             )
 
 
-_USE_ENCODER = "use an encoder such as bert or modernbert"
+USE_ENCODER = "use an encoder such as bert or modernbert"
 _OTHER_HEADS = ("classif", "qa_", "summary")  # in the names of dropout rates that pre-training never runs
 
 

@@ -11,6 +11,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from fmlm_cli.errors import UserError
+from fmlm_cli.model.build import seeded
 
 TRAINED = "trained.safetensors"  # beside the merged model of a checkpoint
 
@@ -40,8 +41,7 @@ def add_lora(
     if not targets:
         raise UserError(f"model.lora: '{model.config.model_type}' has no linear layers in its encoder")
     config = peft.LoraConfig(r=rank, lora_alpha=alpha, lora_dropout=dropout, target_modules=targets)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    with seeded(seed):
         peft.inject_adapter_in_model(config, model)
     frozen = {id(parameter) for name, parameter in parameters.items() if name not in train}
     for parameter in model.parameters():

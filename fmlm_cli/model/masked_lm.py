@@ -11,11 +11,10 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from fmlm_cli.errors import UserError
-from fmlm_cli.model.build import longest_sequence, position_offset, quiet_transformers
+from fmlm_cli.model.build import USE_ENCODER, longest_sequence, position_offset, quiet_transformers
 
 PROBE_TOLERANCE = 5e-5  # of the logits' spread: rounding stays below 1e-5, a leak in a fresh model above 1e-4
 PROBE_LENGTH = 8
-_INSTEAD = "use an encoder such as bert or modernbert"
 
 
 class MaskedLM(nn.Module):
@@ -155,7 +154,7 @@ def _head_takes_masked(model: MaskedLM) -> bool:
     family = config.model_type
     if config.is_encoder_decoder:
         raise UserError(
-            f"'{family}' is an encoder with a decoder, which masked LM does not train: {_INSTEAD}"
+            f"'{family}' is an encoder with a decoder, which masked LM does not train: {USE_ENCODER}"
         )
     text = config.get_text_config()
     if text is not config:
@@ -174,15 +173,15 @@ def _head_takes_masked(model: MaskedLM) -> bool:
         except Exception as error:  # whatever a family makes of inputs that it is not meant for
             reason = textwrap.shorten(str(error), 120) or type(error).__name__
             raise UserError(
-                f"'{family}' does not train on rows of {length} tokens ({reason}): {_INSTEAD}"
+                f"'{family}' does not train on rows of {length} tokens ({reason}): {USE_ENCODER}"
             ) from error
         if stock.shape != (*tokens.shape, config.vocab_size):
             raise UserError(
-                f"'{family}' makes logits {[*stock.shape]} of {length} tokens, not one row a token: {_INSTEAD}"
+                f"'{family}' makes logits {[*stock.shape]} of {length} tokens, not one row a token: {USE_ENCODER}"
             )
         # Causal; or MRA, whose attention gives zeros where it has no GPU.
         if torch.equal(stock[:, :half], other[:, :half]):
-            raise UserError(f"'{family}' does not see the tokens after the one it predicts: {_INSTEAD}")
+            raise UserError(f"'{family}' does not see the tokens after the one it predicts: {USE_ENCODER}")
         index = torch.arange(half, device=tokens.device) * 2
         try:
             got = model.eval()(tokens, tokens, None, index, alone=True)

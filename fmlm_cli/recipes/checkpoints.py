@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from transformers import PreTrainedTokenizerFast
+
 from fmlm_cli import hub, storage
 from fmlm_cli.config import PretrainSettings, build, read_yaml
 from fmlm_cli.corpus import tokenizers
@@ -91,8 +93,8 @@ def saved_settings(run: storage.RunDirectory) -> PretrainSettings:
     return build(PretrainSettings, read_yaml(run.config, PretrainSettings))
 
 
-def check_tokenizer(origin: Origin, store: TokenStore, *, extended: bool) -> None:
-    """Refuse a store whose ids mean other tokens than the checkpoint's.
+def check_tokenizer(origin: Origin, store: TokenStore, *, extended: bool) -> PreTrainedTokenizerFast:
+    """The checkpoint's tokenizer; refuses a store whose ids mean other tokens than its own.
 
     `extended`: a store is welcome whose tokenizer has more tokens; else one whose tokenizer has fewer.
     """
@@ -103,3 +105,4 @@ def check_tokenizer(origin: Origin, store: TokenStore, *, extended: bool) -> Non
             f"{store.root} was made with another tokenizer than {origin.name}'s: tokenize the text with "
             f"`--tokenizer {origin.folder}`"
         )
+    return own

@@ -1,7 +1,8 @@
 """From the stores that the settings name to one endless stream of rows."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -46,7 +47,7 @@ class RowStream:
     seed: int
     first: int = 0
 
-    @property
+    @cached_property
     def mixture(self) -> Mixture:
         """Which source gives the row at a position."""
         return Mixture([source.share for source in self.sources], self.seed)
@@ -195,8 +196,3 @@ def make_stream(
         for each, reader, weight in zip(opened, readers, weights, strict=True)
     ]
     return RowStream(tuple(sources), settings.seed)
-
-
-def begin_at(stream: RowStream, first: int) -> RowStream:
-    """The same stream, begun elsewhere."""
-    return replace(stream, first=first)

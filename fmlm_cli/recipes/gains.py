@@ -14,11 +14,13 @@ MIN_OCCURRENCES = 5  # of a token among the masked ones, to be worth a word
 _SHOWN = 10
 
 
-def before_and_after(evaluations: Sequence[Mapping[str, Any]]) -> dict[str, str]:
-    """For each held-out text its first and last loss and accuracy. `evaluations`: records of metrics.jsonl."""
+Evaluations = Mapping[str, Sequence[Mapping[str, Any]]]  # records of metrics.jsonl by held-out text
+
+
+def before_and_after(evaluations: Evaluations) -> dict[str, str]:
+    """For each held-out text its first and last loss and accuracy."""
     rows = {}
-    for name in dict.fromkeys(record["evaluation"] for record in evaluations):
-        own = [record for record in evaluations if record["evaluation"] == name]
+    for name, own in evaluations.items():
         first, last = own[0], own[-1]
         rows[name] = (
             f"{first['eval_loss']:.3f} to {last['eval_loss']:.3f} ({last['eval_loss'] - first['eval_loss']:+.3f}), "
@@ -27,10 +29,9 @@ def before_and_after(evaluations: Sequence[Mapping[str, Any]]) -> dict[str, str]
     return rows
 
 
-def held_out_lines(evaluations: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+def held_out_lines(evaluations: Evaluations) -> dict[str, str]:
     """How the first held-out text came out, beside word frequencies."""
-    name = evaluations[0]["evaluation"]
-    own = [record for record in evaluations if record["evaluation"] == name]
+    own = next(iter(evaluations.values()))
     last = own[-1]
     below = last["unigram_loss"] - last["eval_loss"]
     said = f"{below:.2f} below" if below > 0 else f"{-below:.2f} above: it has not yet learnt more than"

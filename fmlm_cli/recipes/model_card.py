@@ -2,7 +2,6 @@
 
 import platform
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import torch
 import transformers
@@ -13,13 +12,14 @@ from fmlm_cli.config import to_yaml
 from fmlm_cli.engine.checkpoint import TrainState
 from fmlm_cli.model.build import parameter_counts
 from fmlm_cli.recipes.evaluation import EVALUATION_RATE
+from fmlm_cli.recipes.gains import Evaluations
 from fmlm_cli.recipes.resolve import Plan, packing_report
 
 
 def model_card(
     plan: Plan,
     state: TrainState,
-    evaluations: Sequence[dict[str, Any]],
+    evaluations: Evaluations,
     improved: Mapping[str, str],
     cautions: Sequence[str],
     where: str,
@@ -44,7 +44,7 @@ def model_card(
         "## Training\n\n" + _table(_training(plan, state, where)),
         "## Evaluation\n\n" + _evaluation(evaluations),
         "## Tokens whose prediction improved most\n\n" + _table({f"`{k}`": v for k, v in improved.items()})
-        if improved and plan.origin
+        if improved
         else "",
         "## Use\n\n```python\nfrom transformers import pipeline\n\n"
         f'pipeline("fill-mask", "PATH/OF/THIS/FOLDER")("... {plan.store.tokenizer.mask_token} ...")\n```\n',
@@ -83,12 +83,11 @@ def _training(plan: Plan, state: TrainState, where: str) -> dict[str, str]:
     }
 
 
-def _evaluation(evaluations: Sequence[dict[str, Any]]) -> str:
+def _evaluation(evaluations: Evaluations) -> str:
     if not evaluations:
         return "None.\n"
     rows: dict[str, str] = {}
-    for name in dict.fromkeys(record["evaluation"] for record in evaluations):
-        own = [record for record in evaluations if record["evaluation"] == name]
+    for name, own in evaluations.items():
         first, last = own[0], own[-1]
         rows |= {
             f"{name}: loss (nats)": f"{last['eval_loss']:.4f} (before training {first['eval_loss']:.4f})",

@@ -18,7 +18,7 @@ from fmlm_cli.engine.batch import Batch
 from fmlm_cli.engine.checkpoint import Checkpoints, TrainState, carry_over
 from fmlm_cli.engine.device import resolve_device, resolve_precision
 from fmlm_cli.engine.loop import TrainingRun, train
-from fmlm_cli.engine.metrics import MetricsLog, read_metrics
+from fmlm_cli.engine.metrics import MetricsLog, evaluations_of, read_metrics
 from fmlm_cli.engine.optimizer import Schedule, make_adamw
 from fmlm_cli.engine.signals import StopRequest, graceful_stop
 from fmlm_cli.engine.step import DivergedError
@@ -31,12 +31,18 @@ from fmlm_cli.model.pretrained import load_pretrained
 from fmlm_cli.recipes.checkpoints import saved_settings
 from fmlm_cli.recipes.describe import cautions, describe, passes_line, where_line
 from fmlm_cli.recipes.evaluation import HeldOut, Scores, make_objective
-from fmlm_cli.recipes.gains import before_and_after, held_out_lines, improved_tokens, keep_first_scores
+from fmlm_cli.recipes.gains import (
+    Evaluations,
+    before_and_after,
+    held_out_lines,
+    improved_tokens,
+    keep_first_scores,
+)
 from fmlm_cli.recipes.model_card import model_card
 from fmlm_cli.recipes.resolve import Plan, resolve
 from fmlm_cli.recipes.resume import check_same_run, settings_to_resume
 from fmlm_cli.recipes.samples import sample_predictions
-from fmlm_cli.recipes.start import head_alone
+from fmlm_cli.recipes.start import beside_head
 
 
 @dataclass(frozen=True)
@@ -123,9 +129,8 @@ class _Job:
             plan.store, plan.strategy, self.settings.seed, static_shapes=device.type == "cuda"
         )
         self.adapters = self.settings.model.lora.rank is not None
-        self.resting, self.head_steps = head_alone(
-            self.model.pretrained, self.settings.optimizer.head_warmup_steps
-        )
+        self.head_steps = self.settings.optimizer.head_warmup_steps
+        self.resting = beside_head(self.model.pretrained) if self.head_steps else []
         self.cautions = cautions(plan)
         self.held_out = self._held_out()
         self.scores: dict[str, Scores] = {}  # the latest, by name
@@ -283,7 +288,7 @@ class _Job:
         self.model.pretrained.load_state_dict(saved.model.state_dict())
 
     def _finish(self, state: TrainState, metrics: MetricsLog) -> PretrainResult:
-        evaluations = [record for record in metrics.records if "eval_loss" in record]
+        evaluations = evaluations_of(metrics.records)
         curve = draw_loss_curve(metrics.records, self.run.plots)
         where = where_line(self.device, self.precision)
         better = improved_tokens(self.run, self.scores, self.plan.store.tokenizer)
@@ -301,7 +306,7 @@ class _Job:
         self.emit(Table("done", self._results(state, evaluations, curve)))
         return PretrainResult(self.run, metrics.records)
 
-    def _results(self, state: TrainState, evaluations: list[dict[str, Any]], curve: Path) -> dict[str, str]:
+    def _results(self, state: TrainState, evaluations: Evaluations, curve: Path) -> dict[str, str]:
         rows = {"model": f"{self.run.final} (a Hugging Face folder)", "loss curve": str(curve)}
         if evaluations:
             rows |= held_out_lines(evaluations)

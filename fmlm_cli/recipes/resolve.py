@@ -25,7 +25,6 @@ from fmlm_cli.recipes.data import (
     Opened,
     RowStream,
     Source,
-    begin_at,
     check_same_tokens,
     make_stream,
     open_stores,
@@ -83,7 +82,7 @@ class Plan:
     @cached_property
     def timetables(self) -> list[Timetable]:
         """When each source's rows are masked by what: their passes differ."""
-        before = begin_at(self.stream, 0).passes(self.stream.first)
+        before = replace(self.stream, first=0).passes(self.stream.first)
         more = self.stream.passes(self.total_steps * self.sequences_per_step)
         return [replace(self.timetable, passes=a + b) for a, b in zip(before, more, strict=True)]
 
@@ -128,7 +127,7 @@ def resolve(settings: PretrainSettings, emit: Emit) -> Plan:
     length = resolve_length(settings.sequence_length, longest_sequence(begun.model), of)
     packing = resolve_packing(settings.data.packing, model, length, emit)
     stream = make_stream(opened, settings, packing, length)
-    stream = begin_at(stream, _first_row(settings, origin, stream))
+    stream = replace(stream, first=_first_row(settings, origin, stream))
     try_strategy(timetable, stream.sources[0].reader)
     steps = _total_steps(settings, stream, size, strategy.masks_per_sequence)
     if settings.optimizer.head_warmup_steps >= steps:

@@ -7,7 +7,6 @@ import torch
 from transformers import PreTrainedModel
 
 from fmlm_cli.config import PretrainSettings
-from fmlm_cli.corpus import tokenizers
 from fmlm_cli.corpus.store import TokenStore
 from fmlm_cli.corpus.vocabulary import pieces_of_new
 from fmlm_cli.errors import UserError
@@ -86,9 +85,8 @@ def fit(start: Start, settings: PretrainSettings, origin: Origin, store: TokenSt
 
     Raises `UserError` for a store of another tokenizer, and for what cannot be done with this model.
     """
-    check_tokenizer(origin, store, extended=True)
+    base = check_tokenizer(origin, store, extended=True)
     model, done = start.model, dict(start.done)
-    base = tokenizers.load_tokenizer(str(origin.folder))
     rows = model.get_input_embeddings().weight.shape[0]
     if len(base) > rows:
         raise UserError(
@@ -158,12 +156,10 @@ def rate_scales(model: PreTrainedModel, decay: float) -> dict[str, float]:
     return {name: decay ** (top - at) for name, at in depth.items()}
 
 
-def head_alone(model: PreTrainedModel, steps: int) -> tuple[list[torch.nn.Parameter], int]:
-    """What rests while the head is trained alone, and for how many steps."""
-    if not steps:
-        return [], 0
+def beside_head(model: PreTrainedModel) -> list[torch.nn.Parameter]:
+    """What is trained of a model but its head; it rests while the head is trained alone."""
     head = set(head_parameters(model))
     trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
     if not head & trained.keys():
         raise UserError("optimizer.head_warmup_steps: the head has no weights of its own to train alone")
-    return [p for name, p in trained.items() if name not in head], steps
+    return [p for name, p in trained.items() if name not in head]
