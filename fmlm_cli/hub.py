@@ -18,6 +18,7 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 from huggingface_hub.utils import validate_repo_id
+from transformers.utils import logging as transformers_logging
 
 from fmlm_cli.errors import OutOfSpaceError, UserError, is_out_of_space
 
@@ -81,6 +82,8 @@ def quiet() -> Iterator[None]:
     """Keep the libraries' remarks about their own insides from the user; errors still come as exceptions."""
     loggers = [logging.getLogger(name) for name in ("transformers", "huggingface_hub")]
     levels = [logger.level for logger in loggers]
+    bars = transformers_logging.is_progress_bar_enabled()
+    transformers_logging.disable_progress_bar()
     try:
         for logger in loggers:
             logger.setLevel(logging.CRITICAL)
@@ -90,6 +93,8 @@ def quiet() -> Iterator[None]:
     finally:
         for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)
+        if bars:
+            transformers_logging.enable_progress_bar()
 
 
 def _from_hub(name: str, revision: str | None, weights: bool, code: bool) -> Located:

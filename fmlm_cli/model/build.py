@@ -22,10 +22,9 @@ from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerFast,
 )
-from transformers import logging as transformers_logging
 
 from fmlm_cli.errors import UserError, unknown_name
-from fmlm_cli.hub import one_line
+from fmlm_cli.hub import one_line, quiet
 from fmlm_cli.model.presets import PRESETS, Preset, nearest_preset
 
 
@@ -37,20 +36,6 @@ class VocabularyFacts:
     pad: int
     cls: int | None
     sep: int | None
-
-
-@contextmanager
-def quiet_transformers() -> Iterator[None]:
-    """Keep transformers' own advice and progress bars off the console."""
-    level, bars = transformers_logging.get_verbosity(), transformers_logging.is_progress_bar_enabled()
-    transformers_logging.set_verbosity_error()
-    transformers_logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        transformers_logging.set_verbosity(level)
-        if bars:
-            transformers_logging.enable_progress_bar()
 
 
 def preset_for(name: str) -> Preset:
@@ -101,7 +86,7 @@ def known_config(path: Path, shown: str) -> PreTrainedConfig:
     """The configuration in a config.json, if transformers itself knows a masked LM of its type; runs no other code."""
     model_type = raw_config(path, shown)["model_type"]
     try:
-        with quiet_transformers():
+        with quiet():
             config = AutoConfig.from_pretrained(path, local_files_only=True, trust_remote_code=False)
     except Exception as error:  # transformers and huggingface_hub raise kinds of their own for bad values
         raise UserError(
@@ -159,7 +144,7 @@ def save_model(
     own = dropout_rates(model.config)
     model.config.update(dropout)
     try:
-        with quiet_transformers():
+        with quiet():
             weights = {**model.state_dict(), **beside} if beside else None
             model.save_pretrained(folder, state_dict=weights)
     finally:
@@ -186,7 +171,7 @@ def build_model(name: str, vocabulary: VocabularyFacts, *, dropout: float, seed:
         if getattr(config, attribute, None) is not None:
             setattr(config, attribute, token)
     config.update(dict.fromkeys(dropout_rates(config), dropout))
-    with seeded(seed), quiet_transformers():
+    with seeded(seed), quiet():
         try:
             return AutoModelForMaskedLM.from_config(config)
         except Exception as error:  # whatever a family's constructor makes of values that do not fit
@@ -213,10 +198,15 @@ def with_dropout(model: PreTrainedModel, rate: float) -> PreTrainedModel:
     """The same weights in a model all of whose dropout rates are `rate`: modules copy them when they are built."""
     config = copy.deepcopy(model.config)
     config.update(dict.fromkeys(dropout_rates(config), rate))
-    with torch.random.fork_rng(devices=[]), quiet_transformers():
-        fresh = type(model)(config)
+    fresh = empty_model(model, config)
     fresh.load_state_dict(model.state_dict())
     return fresh.train(model.training)
+
+
+def empty_model(like: PreTrainedModel, config: PreTrainedConfig) -> PreTrainedModel:
+    """A model of the same class, device and dtype with another configuration, its weights still to be set."""
+    with torch.random.fork_rng(devices=[]), quiet():
+        return type(like)(config).to(device=like.device, dtype=like.dtype)
 
 
 def weights_hash(model: nn.Module) -> str:

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from fmlm_cli.errors import UserError
-from fmlm_cli.model.build import USE_ENCODER, longest_sequence, position_offset, quiet_transformers
+from fmlm_cli.hub import quiet
+from fmlm_cli.model.build import USE_ENCODER, longest_sequence, position_offset
 
 PROBE_TOLERANCE = 5e-5  # of the logits' spread: rounding stays below 1e-5, a leak in a fresh model above 1e-4
 PROBE_LENGTH = 8
@@ -165,7 +166,7 @@ def _head_takes_masked(model: MaskedLM) -> bool:
     length = min(PROBE_LENGTH, longest_sequence(model.pretrained) or PROBE_LENGTH)
     tokens, half = _probe_tokens(model, length), length // 2
     changed = torch.cat([tokens[:, :half], tokens[:, half:].flip(1)], dim=1)
-    with torch.random.fork_rng(devices=[]), quiet_transformers():
+    with torch.random.fork_rng(devices=[]), quiet():
         try:
             stock = model.pretrained(input_ids=tokens).logits
             other = model.pretrained(input_ids=changed).logits
@@ -185,7 +186,7 @@ def _head_takes_masked(model: MaskedLM) -> bool:
         index = torch.arange(half, device=tokens.device) * 2
         try:
             got = model.eval()(tokens, tokens, None, index, alone=True)
-        except (RuntimeError, ValueError, TypeError, IndexError, AttributeError):
+        except (RuntimeError, ValueError, TypeError, LookupError, AttributeError):
             return False
     return _agree(got, stock[0, index])
 
@@ -207,12 +208,12 @@ def isolates_documents(model: MaskedLM, length: int) -> bool:
     index = torch.arange(first, total, device=device)
     changed = torch.cat([tokens[:, :first].flip(1), tokens[:, first:]], dim=1)
     try:
-        with torch.random.fork_rng(devices=[]), quiet_transformers():
+        with torch.random.fork_rng(devices=[]), quiet():
             packed = model(tokens, positions, segments, index, alone=False)
             alone = model.pretrained(
                 input_ids=tokens[:, first:], attention_mask=torch.ones_like(tokens[:, first:])
             ).logits[0]
             beside_another = model(changed, positions, segments, index, alone=False)
-    except (RuntimeError, ValueError, TypeError, IndexError, AttributeError, AssertionError):
+    except (RuntimeError, ValueError, TypeError, LookupError, AttributeError, AssertionError):
         return False  # the family does not take a mask of this form
     return _agree(packed, alone) and _agree(beside_another, alone)

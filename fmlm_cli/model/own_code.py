@@ -13,7 +13,7 @@ from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
 
 from fmlm_cli import hub
 from fmlm_cli.errors import UserError
-from fmlm_cli.model.build import quiet_transformers, refuse_decoder
+from fmlm_cli.model.build import refuse_decoder
 
 _CONFIG, _MODEL = "AutoConfig", "AutoModelForMaskedLM"
 _REFERENCE = re.compile(r"(?:(?P<repository>[\w.-]+/[\w.-]+)--)?(?P<module>\w+)\.(?P<name>\w+)")
@@ -66,7 +66,7 @@ def classes_of(
     where = ", ".join(sorted({str(place.folder.absolute()) for place in places.values()}))
     announce(f"running the code that {name} brings: {', '.join(files)} (in {where})")
     try:
-        with hub.quiet(), quiet_transformers():
+        with hub.quiet():
             config_class, model_class = (_imported(ref, places[ref.repository].folder) for ref in references)
             # So that the saved model brings the code too.
             config_class.register_for_auto_class(_CONFIG)

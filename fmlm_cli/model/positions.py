@@ -8,7 +8,7 @@ from torch import Tensor
 from transformers import PreTrainedConfig, PreTrainedModel
 
 from fmlm_cli.errors import UserError
-from fmlm_cli.model.build import longest_sequence, quiet_transformers
+from fmlm_cli.model.build import empty_model, longest_sequence
 
 _TABLE = "position_embeddings.weight"
 
@@ -56,8 +56,7 @@ def _raise_global_base(config: PreTrainedConfig, factor: float) -> str:
 
 def _rebuilt(model: PreTrainedModel, config: PreTrainedConfig, now: int, positions: int) -> PreTrainedModel:
     """A model built anew from its configuration, so that all its buffers fit, with the weights of `model`."""
-    with torch.random.fork_rng(devices=[]), quiet_transformers():
-        extended = type(model)(config).to(device=model.device, dtype=model.dtype)
+    extended = empty_model(model, config)
     weights, wanted = model.state_dict(), extended.state_dict()
     for name in _tables(model):
         weights[name] = stretched(weights[name], len(weights[name]) - now, positions)

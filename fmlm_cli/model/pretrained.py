@@ -18,7 +18,7 @@ from transformers import MODEL_FOR_MASKED_LM_MAPPING, PreTrainedConfig, PreTrain
 
 from fmlm_cli.errors import UserError
 from fmlm_cli.hub import WEIGHTS, one_line, quiet
-from fmlm_cli.model.build import known_config, quiet_transformers, raw_config, seeded
+from fmlm_cli.model.build import known_config, raw_config, seeded
 from fmlm_cli.model.own_code import classes_of, needs_own_code
 
 
@@ -205,7 +205,7 @@ def _fill(
 ) -> _Filled:
     """A model of these tensors; what they lack is a function of `seed`."""
     try:
-        with seeded(seed), quiet(), quiet_transformers():
+        with seeded(seed), quiet():
             model, report = model_class.from_pretrained(
                 None,
                 config=config,

@@ -291,6 +291,8 @@ class _Job:
         evaluations = evaluations_of(metrics.records)
         curve = draw_loss_curve(metrics.records, self.run.plots)
         where = where_line(self.device, self.precision)
+        if not self.scores and self.plan.origin is not None:  # resumed after the last evaluation
+            self.evaluate(state.step)
         better = improved_tokens(self.run, self.scores, self.plan.store.tokenizer)
         with storage.complete_folder(self.run.final) as folder:
             self._save_model(folder)

@@ -113,47 +113,69 @@ def resolve(settings: PretrainSettings, emit: Emit) -> Plan:
     store = opened[0].store
     strategy = resolve_strategy(settings.masking, store)
     timetable = Timetable(strategy, rate_schedule(settings.masking, strategy))
-    preset = preset_of(begun.model.config) if begun else preset_for(settings.model.name)
-    size = _batch_size(settings.batch.size, preset.batch_size, strategy.masks_per_sequence)
     if settings.data.verify:
         verify_stores(opened)
     _check_maskable(store)
     if begun and origin:
-        begun = starting.fit(begun, settings, origin, store, emit)
+        preset = preset_of(begun.model.config)
+        start = starting.fit(begun, settings, origin, store, emit)
     else:
-        begun = starting.from_scratch(settings, store)
-    model = MaskedLM(begun.model)
+        preset = preset_for(settings.model.name)
+        start = starting.from_scratch(settings, store)
+    model = MaskedLM(start.model)
+    stream = _stream(settings, origin, opened, model, emit)
+    try_strategy(timetable, stream.sources[0].reader)
+    size = _batch_size(settings.batch.size, preset.batch_size, strategy.masks_per_sequence)
+    steps = _total_steps(settings, stream, size, strategy.masks_per_sequence)
+    settings = _without_gaps(settings, origin, strategy, stream, size, steps, preset.learning_rate)
+    evaluated = _evaluated(settings, opened, continued=origin is not None)
+    scales = starting.rate_scales(start.model, settings.optimizer.layer_decay)
+    return Plan(settings, origin, start, model, stream, timetable, evaluated, steps, scales)
+
+
+def _stream(
+    settings: PretrainSettings, origin: Origin | None, opened: Sequence[Opened], model: MaskedLM, emit: Emit
+) -> RowStream:
+    """The rows in the length and packing that suit the model, from where the run begins in them."""
     of = origin.name if origin else settings.model.name
-    length = resolve_length(settings.sequence_length, longest_sequence(begun.model), of)
+    length = resolve_length(settings.sequence_length, longest_sequence(model.pretrained), of)
     packing = resolve_packing(settings.data.packing, model, length, emit)
     stream = make_stream(opened, settings, packing, length)
-    stream = replace(stream, first=_first_row(settings, origin, stream))
-    try_strategy(timetable, stream.sources[0].reader)
-    steps = _total_steps(settings, stream, size, strategy.masks_per_sequence)
-    if settings.optimizer.head_warmup_steps >= steps:
+    return replace(stream, first=_first_row(settings, origin, stream))
+
+
+def _without_gaps(
+    settings: PretrainSettings,
+    origin: Origin | None,
+    strategy: Strategy,
+    stream: RowStream,
+    size: int,
+    steps: int,
+    rate: float,
+) -> PretrainSettings:
+    """The settings with every choice written in; `size` rows a step, `rate`: the peak for a model trained from scratch."""
+    optimizer = settings.optimizer
+    if optimizer.head_warmup_steps >= steps:
         raise UserError(
-            f"optimizer.head_warmup_steps {settings.optimizer.head_warmup_steps} leaves nothing of the run's {steps:,} steps"
+            f"optimizer.head_warmup_steps {optimizer.head_warmup_steps} leaves nothing of the run's {steps:,} steps"
         )
-    scratch = preset.learning_rate
+    layout = stream.sources[0].reader.plan
     chosen = {
-        "sequence_length": length,
-        "data.packing": packing,
+        "sequence_length": layout.sequence_length,
+        "data.packing": layout.packing,
         "data.first_row": stream.first,
         "model.revision": origin.revision if origin else None,
         "masking.masks_per_sequence": strategy.masks_per_sequence,
         "batch.size": size,
         "batch.micro_size": min(settings.batch.micro_size or LARGEST_MICRO_SIZE, size),
-        "optimizer.learning_rate": settings.optimizer.learning_rate or _peak(settings, origin, scratch),
-        "optimizer.head_learning_rate": settings.optimizer.head_learning_rate or scratch,
+        "optimizer.learning_rate": optimizer.learning_rate or _peak(settings, origin, rate),
+        "optimizer.head_learning_rate": optimizer.head_learning_rate or rate,
         "optimizer.warmup_share": _warmup(settings, origin),
         "checkpoint.every_steps": settings.checkpoint.every_steps or min(1000, math.ceil(steps / 10)),
         "evaluation.every_steps": settings.evaluation.every_steps or min(5000, math.ceil(steps / 10)),
         "logging.every_steps": settings.logging.every_steps or math.ceil(steps / 5000),
     }
-    resolved = build(PretrainSettings, settings.model_dump(), nested(chosen), {"masking": _written(strategy)})
-    evaluated = _evaluated(settings, opened, continued=origin is not None)
-    scales = starting.rate_scales(begun.model, settings.optimizer.layer_decay)
-    return Plan(resolved, origin, begun, model, stream, timetable, evaluated, steps, scales)
+    return build(PretrainSettings, settings.model_dump(), nested(chosen), {"masking": _written(strategy)})
 
 
 def _written(strategy: Strategy) -> dict[str, Any]:

@@ -80,7 +80,8 @@ def tokenize(
     if (resume or renew) and finished and _is_the_same(out, request):
         if settings.pmi:
             return _add_collocations(out, settings, emit)
-        emit(Note(f"{out} is complete and was made from the same text and settings: nothing to do"))
+        said = "reused" if renew else "nothing to do"
+        emit(Note(f"{out} is complete and was made from the same text and settings: {said}"))
         return out
     _say_what_a_document_is(corpora.train, emit)
     if corpora.train.embedded:

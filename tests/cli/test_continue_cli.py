@@ -2,13 +2,10 @@
 
 import json
 import shutil
-import signal
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 import yaml
 from click.testing import Result
 from transformers import BertConfig, BertModel
@@ -19,16 +16,6 @@ from fmlm_cli.corpus.store import TokenStore
 from tests.cli.refusals import assert_refused
 
 SMALL = ["--set", "batch.size=4", "--set", "evaluation.max_rows=6", "--set", "sequence_length=32"]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def process_as_it_was() -> Iterator[None]:
-    """Commands set signal handlers; one thread is enough for a tiny model."""
-    handler, threads = signal.getsignal(signal.SIGTERM), torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-    signal.signal(signal.SIGTERM, handler)
 
 
 @pytest.fixture(scope="module")

@@ -2,8 +2,6 @@
 
 import json
 import shutil
-import signal
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,18 +20,6 @@ TINY = {
     "intermediate_size": 32,
     "max_position_embeddings": 32,
 }
-
-
-@pytest.fixture(scope="module", autouse=True)
-def process_as_it_was() -> Iterator[None]:
-    """Commands set signal handlers; one thread is enough for a tiny model."""
-    import torch
-
-    handler, threads = signal.getsignal(signal.SIGTERM), torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-    signal.signal(signal.SIGTERM, handler)
 
 
 @pytest.fixture(scope="module")

@@ -3,7 +3,6 @@
 import io
 import json
 import re
-import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,11 +24,10 @@ NAMES = [name for name in BUILT_IN if not name.endswith("pmi")]
 
 
 @pytest.fixture(autouse=True)
-def process_as_it_was() -> Iterator[None]:
-    """Commands set a signal handler; plug-ins register themselves."""
-    handler, registered = signal.getsignal(signal.SIGTERM), dict(plugins._registered)
+def plugins_as_they_were() -> Iterator[None]:
+    """Plug-ins register themselves."""
+    registered = dict(plugins._registered)
     yield
-    signal.signal(signal.SIGTERM, handler)
     plugins._registered.clear()
     plugins._registered.update(registered)
 

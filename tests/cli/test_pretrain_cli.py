@@ -3,8 +3,7 @@
 import json
 import os
 import shutil
-import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -28,17 +27,9 @@ Call = Callable[..., Result]
 
 
 @pytest.fixture(autouse=True)
-def process_as_it_was(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Commands set signal handlers and the environment; one thread is enough for a tiny model."""
-    import torch
-
-    monkeypatch.setenv("TOKENIZERS_PARALLELISM", "true")
+def known_peak(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Measuring the machine's peak speed takes longer than these runs."""
     monkeypatch.setattr("fmlm_cli.engine.loop.measure_peak", lambda *_: 1e9)
-    handler, threads = signal.getsignal(signal.SIGTERM), torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-    signal.signal(signal.SIGTERM, handler)
 
 
 @pytest.fixture

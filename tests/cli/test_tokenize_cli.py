@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -22,16 +22,6 @@ from fmlm_cli.corpus.store import TokenStore
 from fmlm_cli.corpus.writing import StoreWriter, TokenDocument
 
 Call = Callable[..., Any]
-
-
-@pytest.fixture(autouse=True)
-def process_as_it_was(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """A command sets a signal handler and a variable of the environment: take both back."""
-    monkeypatch.setenv("TOKENIZERS_PARALLELISM", "true")
-    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
-    yield
-    for number, handler in before.items():
-        signal.signal(number, handler)
 
 
 @pytest.fixture

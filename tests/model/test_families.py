@@ -11,7 +11,7 @@ from torch import nn
 from transformers import AutoModelForMaskedLM, PreTrainedModel
 
 from fmlm_cli.errors import UserError
-from fmlm_cli.model.build import quiet_transformers
+from fmlm_cli.hub import quiet
 from fmlm_cli.model.masked_lm import MaskedLM, isolates_documents
 from tests.model.families import FAMILIES, LENGTH, MASKED_LM_TYPES, VOCABULARY, small_config, small_model
 
@@ -77,7 +77,7 @@ REFUSED = {
 
 
 def make(model_type: str) -> PreTrainedModel:
-    with quiet_transformers():
+    with quiet():
         return small_model(small_config(model_type))
 
 
@@ -138,7 +138,7 @@ def test_each_type_trains_on_padded_rows_as_the_stock_model_does(model_type: str
     ids[segments == 0] = model.pretrained.config.pad_token_id or 0
     positions = torch.arange(LENGTH).expand_as(ids) * segments
     index = torch.tensor([0, 5, LENGTH - 1, LENGTH, LENGTH + 14])
-    with quiet_transformers():
+    with quiet():
         stock = model.pretrained(input_ids=ids, attention_mask=segments).logits.flatten(0, 1)[index]
         logits = model(ids, positions, segments, index, alone=True)
     scale = max(1.0, float(stock.detach().abs().max()))
@@ -146,7 +146,7 @@ def test_each_type_trains_on_padded_rows_as_the_stock_model_does(model_type: str
     targets = torch.arange(10, 10 + len(index))
     labels = torch.full_like(ids, -100)
     labels.view(-1)[index] = targets
-    with quiet_transformers():
+    with quiet():
         theirs = model.pretrained(input_ids=ids, attention_mask=segments, labels=labels).loss
     mine = F.cross_entropy(logits, targets)
     torch.testing.assert_close(mine, theirs, rtol=1e-5, atol=1e-5)
@@ -163,7 +163,7 @@ def test_a_saved_model_gives_the_same_logits(family: str, tmp_path: Path) -> Non
     model = MaskedLM(small_model(FAMILIES[family]())).eval()
     ids = torch.arange(5, 5 + LENGTH)[None]
     model.pretrained.save_pretrained(tmp_path)
-    with quiet_transformers():
+    with quiet():
         stock = AutoModelForMaskedLM.from_pretrained(tmp_path).eval()
     again = MaskedLM(copy.deepcopy(stock)).eval()
     index = torch.arange(0, LENGTH, 3)

@@ -7,7 +7,7 @@ import torch
 from transformers import PreTrainedModel
 
 from fmlm_cli.errors import UserError
-from fmlm_cli.model.build import quiet_transformers
+from fmlm_cli.hub import quiet
 from fmlm_cli.model.layers import depths, freeze, head_parameters
 from fmlm_cli.model.masked_lm import MaskedLM
 from tests.model.families import FAMILIES, LENGTH, MASKED_LM_TYPES, small_config, small_model
@@ -71,7 +71,7 @@ def test_xlm_has_its_layers_in_several_lists() -> None:
 def test_every_type_in_transformers_has_depths(model_type: str) -> None:
     if model_type in ("bart", "mbart", "mvp", "modernvbert", "ultravbert", "perceiver"):
         pytest.skip("never trained here")
-    with quiet_transformers():
+    with quiet():
         model = small_model(small_config(model_type))
     depth = depths(model)
     words = next(n for n, p in model.named_parameters() if p is model.get_input_embeddings().weight)

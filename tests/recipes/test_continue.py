@@ -135,6 +135,18 @@ def test_an_interrupted_run_ends_as_if_it_never_was(going_on: Continue, kind: di
     assert (improved in text) == (improved in (whole.run.final / "README.md").read_text().lower())
 
 
+def test_a_run_killed_before_its_last_words_still_says_them(going_on: Continue) -> None:
+    """After the last checkpoint no evaluation is due any more; the table of improved tokens needs one."""
+    settings = going_on(**{"evaluation.max_rows": None, "optimizer.learning_rate": 1e-2})
+    run = recipes.pretrain(settings).run
+    card = (run.final / "README.md").read_text()
+    assert "tokens whose prediction improved most" in card.lower()
+    shutil.rmtree(run.final)
+    _, text = said(settings, resume=True)
+    assert "tokens whose prediction improved most" in text
+    assert (run.final / "README.md").read_text() == card
+
+
 def test_other_weights_under_the_same_name_are_not_resumed(going_on: Continue, encoder: Path) -> None:
     with pytest.raises(RuntimeError):
         recipes.pretrain(going_on(), emit=at_step(4, raise_error))
@@ -268,7 +280,7 @@ def test_text_is_tokenized_once_beside_the_run(
     store = tmp_path / "first.store"
     stamp = (store / "manifest.json").stat().st_mtime_ns
     _, again = said(going_on("first", **given), overwrite=True)
-    assert "nothing to do" in again
+    assert "same text and settings: reused" in again
     assert (store / "manifest.json").stat().st_mtime_ns == stamp
     text.write_text("\n".join(documents[:150]))
     recipes.pretrain(going_on("first", **given), overwrite=True)

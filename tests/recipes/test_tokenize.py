@@ -357,7 +357,7 @@ def test_renewing_keeps_the_same_and_replaces_anything_else(run: Run, corpus: Pa
     assert {path: path.stat().st_ino for path in store.root.rglob("*")} == inodes
     (event,) = events
     assert isinstance(event, Note)
-    assert "nothing to do" in event.text
+    assert "reused" in event.text
     other = run(corpus, renew=True, valid_fraction=0.3)
     assert contents(other.root) != before
     assert len(other.split("validation")) > 10
