@@ -96,6 +96,24 @@ class Evaluated(Event):
     record: Mapping[str, float | str]
 
 
+@dataclass(frozen=True)
+class Scoreboard(Event):
+    """A table of scores that fills in while a grid of runs is worked through.
+
+    `rows`: for each name its cells, one text a column, "" where there is nothing yet. `latest`: what has just been
+    found or, where `running`, how far the run at work has come. `done` and `total` count runs.
+    """
+
+    title: str
+    columns: Sequence[str]
+    rows: Mapping[str, Sequence[str]]
+    latest: str
+    running: bool
+    done: int
+    total: int
+    seconds_left: float | None
+
+
 Emit = Callable[[Event], None]
 
 

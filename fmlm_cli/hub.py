@@ -80,7 +80,7 @@ def one_line(error: BaseException) -> str:
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
     """Keep the libraries' remarks about their own insides from the user; errors still come as exceptions."""
-    loggers = [logging.getLogger(name) for name in ("transformers", "huggingface_hub")]
+    loggers = [logging.getLogger(name) for name in ("transformers", "huggingface_hub", "datasets")]
     levels = [logger.level for logger in loggers]
     bars = transformers_logging.is_progress_bar_enabled()
     transformers_logging.disable_progress_bar()
@@ -99,11 +99,9 @@ def quiet() -> Iterator[None]:
 
 def _from_hub(name: str, revision: str | None, weights: bool, code: bool) -> Located:
     """A Hub name's folder. The Hub is asked once first: on its own, huggingface_hub would try for most of a minute."""
-    offline = is_offline_mode()
-    if offline or not _answers():
+    if why := out_of_reach():
         folder = _cached(name, revision, weights)
         if folder is None:
-            why = "HF_HUB_OFFLINE is set" if offline else f"{constants.ENDPOINT} cannot be reached"
             what = f" at revision '{revision}'" if revision else ""
             raise UserError(
                 f"'{name}' is no local folder, not in the Hub's local cache{what}, and {why}: give a local folder"
@@ -121,6 +119,13 @@ def _from_hub(name: str, revision: str | None, weights: bool, code: bool) -> Loc
             ) from error
         folder = found
     return Located(folder, folder.name)
+
+
+def out_of_reach() -> str | None:
+    """Why the Hub cannot be asked now, in words that follow "and"; None if it answers. Takes a few seconds at most."""
+    if is_offline_mode():
+        return "HF_HUB_OFFLINE is set"
+    return None if _answers() else f"{constants.ENDPOINT} cannot be reached"
 
 
 def _answers() -> bool:

@@ -92,6 +92,23 @@ def clear_disk_errors(where: Path) -> Iterator[None]:
         raise
 
 
+@contextlib.contextmanager
+def complete_file(target: Path) -> Iterator[Path]:
+    """A temporary path beside `target`, to be filled; it takes the target's name only if the block succeeds.
+
+    Its name is this process's own: others may be writing the same file.
+    """
+    temporary = target.with_name(f".{target.name}.{os.getpid()}.partial")
+    with clear_disk_errors(target):
+        try:
+            yield temporary
+            with temporary.open("rb") as file:
+                os.fsync(file.fileno())
+            temporary.replace(target)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
 def write_text(path: Path, text: str) -> None:
     """Write a small text file whole or not at all (a temporary file beside it, then renamed)."""
     temporary = path.with_name(f".{path.name}.partial")
@@ -197,6 +214,14 @@ def sole_owner(folder: Path) -> Iterator[None]:
             yield
         finally:
             (folder / LOCK).unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def one_at_a_time(path: Path) -> Iterator[None]:
+    """Keep other processes waiting at `path`, a file made for this, while inside."""
+    with path.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 def clear_folder(folder: Path, *, last: Path) -> None:

@@ -61,6 +61,16 @@ def refused(name: str, **settings: object) -> str:
     return str(caught.value)
 
 
+def test_why_the_hub_is_out_of_reach(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hub, "is_offline_mode", lambda: False)
+    monkeypatch.setattr(hub, "_answers", lambda: True)
+    assert hub.out_of_reach() is None
+    monkeypatch.setattr(hub, "_answers", lambda: False)
+    assert hub.out_of_reach() == f"{constants.ENDPOINT} cannot be reached"
+    monkeypatch.setattr(hub, "is_offline_mode", lambda: True)
+    assert hub.out_of_reach() == "HF_HUB_OFFLINE is set"
+
+
 # ---------------------------------------------------------------- local names
 
 

@@ -64,3 +64,31 @@ def smooth(values: np.ndarray, share: float = 0.02) -> np.ndarray:
     place = np.arange(len(values))
     begin, end = np.maximum(place - half, 0), np.minimum(place + half + 1, len(values))
     return np.asarray((total[end] - total[begin]) / (end - begin))
+
+
+def draw_scores(scores: Mapping[str, Mapping[int, float | None]], folder: Path) -> Path:
+    """Draw every task's development score by seed, with the median, as `scores.png` and `scores.svg`; the PNG's path.
+
+    `scores`: by task and seed, in [0, 1] as a rule; None where training diverged.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    figure = Figure(figsize=(7, 0.9 + 0.5 * len(scores)), layout="constrained")
+    axes = figure.add_subplot()
+    for place, own in enumerate(scores.values()):
+        values = [(seed, 100 * value) for seed, value in own.items() if value is not None]
+        if not values:
+            continue
+        seeds, points = zip(*values, strict=True)
+        spread = np.linspace(-0.22, 0.22, len(seeds)) if len(seeds) > 1 else np.zeros(1)
+        axes.scatter(points, place + spread, s=22, color="#1d4e89", zorder=3)
+        for seed, x, y in zip(seeds, points, place + spread, strict=True):
+            axes.annotate(str(seed), (x, y), (4, -3), textcoords="offset points", fontsize=6, color=_UNIGRAM)
+        axes.plot([np.median(points)] * 2, [place - 0.36, place + 0.36], color=_EVAL[0], linewidth=1.6)
+    axes.set_yticks(range(len(scores)), list(scores))
+    axes.invert_yaxis()
+    axes.set_xlabel("development score (%), a dot for each seed; the line is the median")
+    axes.grid(axis="x", alpha=0.25)
+    axes.spines[["top", "right"]].set_visible(False)
+    for suffix in ("png", "svg"):
+        figure.savefig(folder / f"scores.{suffix}", dpi=160)
+    return folder / "scores.png"

@@ -7,7 +7,9 @@ import typer
 from fmlm_cli import __version__
 from fmlm_cli.cli.continue_ import continue_
 from fmlm_cli.cli.evaluate import evaluate
+from fmlm_cli.cli.finetune import finetune
 from fmlm_cli.cli.masks import masks
+from fmlm_cli.cli.predict import predict
 from fmlm_cli.cli.pretrain import pretrain
 from fmlm_cli.cli.tokenize import tokenize
 
@@ -45,6 +47,8 @@ app.command()(masks)
 app.command()(pretrain)
 app.command("continue")(continue_)
 app.command()(evaluate)
+app.command()(finetune)
+app.command()(predict)
 
 
 def main() -> None:

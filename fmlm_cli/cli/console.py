@@ -8,9 +8,12 @@ from types import TracebackType
 from typing import Any
 
 from rich.console import Console as RichConsole
+from rich.console import Group
+from rich.live import Live
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
+from rich.text import Text
 
 from fmlm_cli import events
 from fmlm_cli.cli.masked_row import COLOURS, masked_row
@@ -28,6 +31,7 @@ class Console:
         self._out = RichConsole(highlight=False, soft_wrap=True, emoji=False, width=width)
         self._err = RichConsole(stderr=True, highlight=False, soft_wrap=True, emoji=False)
         self._live: Progress | None = None
+        self._board: Live | None = None
         self._tasks: dict[str, TaskID] = {}
         self._spoken: dict[str, float] = {}
         self._predicted = False
@@ -40,6 +44,7 @@ class Console:
             events.Progress: self._progress,
             events.Trained: self._trained,
             events.Evaluated: self._evaluated,
+            events.Scoreboard: self._scoreboard,
         }
 
     def __enter__(self) -> "Console":
@@ -130,6 +135,24 @@ class Console:
             f"accuracy {record['eval_accuracy']:.1%}  [dim](word frequencies alone: {record['unigram_loss']:.3f})[/dim]"
         )
 
+    def _scoreboard(self, event: events.Scoreboard) -> None:
+        left = "" if event.seconds_left is None else f", {_duration(event.seconds_left)} left"
+        progress = f"{event.done} of {event.total} done{left}"
+        if not self._out.is_terminal:
+            if not event.running or self._may_speak("scoreboard", at_once=False):
+                self._out.print(f"{escape(event.latest)}  [dim]({progress})[/dim]")
+            return
+        table = Table(
+            "", *event.columns, title=escape(event.title), title_justify="left", box=None, pad_edge=False
+        )
+        for name, texts in event.rows.items():
+            table.add_row(escape(name), *(escape(text) or "[dim]·[/dim]" for text in texts))
+        shown = Group(table, Text(f"{event.latest}  ({progress})", style="dim"))
+        if self._board is None:
+            self._board = Live(shown, console=self._out, transient=True, refresh_per_second=4)
+            self._board.start()
+        self._board.update(shown)
+
     def _show_live(self, task: str, done: float, total: float, text: str) -> None:
         if self._live is None:
             count = (
@@ -163,6 +186,9 @@ class Console:
             self._live.stop()
             self._live = None
             self._tasks.clear()
+        if self._board is not None:
+            self._board.stop()
+            self._board = None
 
     def _may_speak(self, task: str, at_once: bool = True) -> bool:
         """Whether the last plain line about this task is long enough ago, or may be the first."""

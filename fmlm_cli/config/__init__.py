@@ -1,5 +1,12 @@
 """Every setting: typed, documented, validated. YAML in, resolved YAML out."""
 
+from fmlm_cli.config.finetune import (
+    ALL,
+    FinetuneSettings,
+    Hyperparameters,
+    PredictSettings,
+    TaskSettings,
+)
 from fmlm_cli.config.layers import (
     build,
     choices,
@@ -21,11 +28,16 @@ from fmlm_cli.config.schema import (
 )
 
 __all__ = [
+    "ALL",
     "EvaluateSettings",
+    "FinetuneSettings",
+    "Hyperparameters",
     "MaskingSettings",
     "MasksSettings",
+    "PredictSettings",
     "PretrainSettings",
     "Section",
+    "TaskSettings",
     "TextSettings",
     "TokenizeSettings",
     "build",

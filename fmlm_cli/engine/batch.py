@@ -39,12 +39,24 @@ class Batch:
 
 
 class Objective(Protocol):
-    """What the engine asks of an objective. Both are sums over the batch's targets, never means."""
+    """What training asks of an objective."""
 
     def loss(self, model: nn.Module, batch: Batch) -> Tensor:
-        """The summed loss: a scalar with a gradient."""
+        """The summed loss over the batch's targets, never a mean: a scalar with a gradient."""
         ...
 
+
+class ScoringObjective(Protocol):
+    """What an evaluation asks of an objective whose measures are sums."""
+
     def score(self, model: nn.Module, batch: Batch) -> Mapping[str, Tensor]:
-        """Summed measures by name, for evaluation."""
+        """Measures by name, summed over the batch's targets."""
+        ...
+
+
+class PredictingObjective(Protocol):
+    """What an evaluation asks of an objective whose measures need all outputs at once."""
+
+    def outputs(self, model: nn.Module, batch: Batch) -> Tensor:
+        """float32[rows, ...], one entry for each of the batch's rows."""
         ...

@@ -26,7 +26,8 @@ TIMING_FIELDS = ("tokens_per_second", "peak_share", "seconds")
 class TrainingRun:
     """All that the loop needs. `prepare(step)` gives the batches of a step (from 1) and must be a pure function;
     `evaluate(step)` gives the fields of the evaluation records. `before_step(step)` may change what of the model is
-    trained, as a function of the step alone.
+    trained, as a function of the step alone. `enough()` ends the run early after an evaluation. `save_last`: whether
+    there is a checkpoint of the end.
     """
 
     model: nn.Module
@@ -47,6 +48,8 @@ class TrainingRun:
     emit: Emit = ignore
     stop: StopRequest = field(default_factory=StopRequest)
     before_step: Callable[[int], None] = lambda step: None
+    enough: Callable[[], bool] = lambda: False
+    save_last: bool = True
 
     @property
     def total_steps(self) -> int:
@@ -83,20 +86,23 @@ def train(run: TrainingRun, state: TrainState) -> TrainState:
                 precision=run.precision,
             )
             state = clock.advance(state, result, batches)
-            state = _after_step(run, state, clock)
+            state, last = _after_step(run, state, clock)
+            if last:
+                break
     return state
 
 
-def _after_step(run: TrainingRun, state: TrainState, clock: "Clock") -> TrainState:
-    """Log, evaluate and save where it is time to; stop if asked to."""
+def _after_step(run: TrainingRun, state: TrainState, clock: "Clock") -> tuple[TrainState, bool]:
+    """Log, evaluate and save where it is time to; stop if asked to. Also whether this step is the last."""
     last = state.step == run.total_steps
     if last or state.step % run.log_every == 0:
         state = _log(run, state, clock)
     if last or state.step % run.evaluate_every == 0:
         _evaluate(run, state.step)
         clock.skip()
+        last = last or run.enough()
     stopping = run.stop.signal is not None and not last
-    if last or stopping or state.step % run.checkpoint_every == 0:
+    if stopping or (run.save_last if last else state.step % run.checkpoint_every == 0):
         saved = run.checkpoints.save(run.model, run.optimizer, state)
         clock.skip()
         if stopping:
@@ -104,7 +110,7 @@ def _after_step(run: TrainingRun, state: TrainState, clock: "Clock") -> TrainSta
                 f"stopped at step {state.step} of {run.total_steps}; saved in {saved}; the same command with --resume goes on",
                 run.stop.exit_code,
             )
-    return state
+    return state, last
 
 
 def _log(run: TrainingRun, state: TrainState, clock: "Clock") -> TrainState:

@@ -15,7 +15,7 @@ from fmlm_cli import hub
 from fmlm_cli.errors import UserError
 from fmlm_cli.model.build import refuse_decoder
 
-_CONFIG, _MODEL = "AutoConfig", "AutoModelForMaskedLM"
+_CONFIG = "AutoConfig"
 _REFERENCE = re.compile(r"(?:(?P<repository>[\w.-]+/[\w.-]+)--)?(?P<module>\w+)\.(?P<name>\w+)")
 
 
@@ -45,13 +45,16 @@ def classes_of(
     name: str,
     trust: bool,
     announce: Callable[[str], None],
+    model_key: str = "AutoModelForMaskedLM",
 ) -> tuple[PreTrainedConfig, type[PreTrainedModel], tuple[str, ...]]:
-    """The configuration and the masked-LM class that a checkpoint's own code makes, and the files that ran.
+    """The configuration and the model class that a checkpoint's own code makes, and the files that ran.
+
+    `model_key`: the model class's key in the checkpoint's auto_map.
 
     Nothing is imported before `announce` was told, nor at all without `trust`: then it is a `UserError` that lists
     the files. A module of another repository is fetched, and named with its commit.
     """
-    references = [_reference(raw["auto_map"], key, name) for key in (_CONFIG, _MODEL)]
+    references = [_reference(raw["auto_map"], key, name) for key in (_CONFIG, model_key)]
     if not trust:
         files = _files(references, {None: hub.Located(folder)})
         raise UserError(
@@ -70,7 +73,7 @@ def classes_of(
             config_class, model_class = (_imported(ref, places[ref.repository].folder) for ref in references)
             # So that the saved model brings the code too.
             config_class.register_for_auto_class(_CONFIG)
-            model_class.register_for_auto_class(_MODEL)
+            model_class.register_for_auto_class(model_key)
             config = config_class.from_pretrained(str(folder.absolute()), local_files_only=True)
     except Exception as error:  # it is anybody's code
         raise UserError(f"the code that {name} brings failed: {hub.one_line(error)}") from error
@@ -89,7 +92,7 @@ def _reference(auto_map: Any, key: str, name: str) -> _Reference:
     text = auto_map.get(key) if isinstance(auto_map, dict) else None
     if text is None:
         raise UserError(
-            f"{name} brings code of its own, but none for a masked LM (its auto_map has no {key}): use another checkpoint"
+            f"{name} brings code of its own, but not what this needs (its auto_map has no {key}): use another checkpoint"
         )
     found = _REFERENCE.fullmatch(text) if isinstance(text, str) else None
     if found is None:

@@ -6,22 +6,23 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Preset:
-    """Layers, width, heads; peak learning rate and rows per step that suit the size."""
+    """Layers, width, heads; what suits the size: peak learning rate and rows per step, peak rate of fine-tuning."""
 
     layers: int
     hidden: int
     heads: int
     learning_rate: float
     batch_size: int
+    finetune_rate: float
 
 
 PRESETS: Mapping[str, Preset] = {
-    "bert-tiny": Preset(2, 128, 2, 1e-3, 32),
-    "bert-mini": Preset(4, 256, 4, 1e-3, 32),
-    "bert-small": Preset(4, 512, 8, 5e-4, 32),
-    "bert-medium": Preset(8, 512, 8, 4e-4, 64),
-    "bert-base": Preset(12, 768, 12, 2e-4, 256),
-    "bert-large": Preset(24, 1024, 16, 1e-4, 256),
+    "bert-tiny": Preset(2, 128, 2, 1e-3, 32, 3e-4),
+    "bert-mini": Preset(4, 256, 4, 1e-3, 32, 3e-4),
+    "bert-small": Preset(4, 512, 8, 5e-4, 32, 1e-4),
+    "bert-medium": Preset(8, 512, 8, 4e-4, 64, 1e-4),
+    "bert-base": Preset(12, 768, 12, 2e-4, 256, 3e-5),
+    "bert-large": Preset(24, 1024, 16, 1e-4, 256, 2e-5),
 }
 
 

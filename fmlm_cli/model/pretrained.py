@@ -53,6 +53,29 @@ def load_pretrained(
     after `announce` was told what will run. Raises `UserError` for what is no masked LM, is damaged, or lacks weights
     of the encoder itself.
     """
+    config, model_class, code, foreign = find_class(
+        folder, name, trust_remote_code, announce, MODEL_FOR_MASKED_LM_MAPPING, "AutoModelForMaskedLM"
+    )
+    tensors = {key: owned(tensor) for key, tensor in read_tensors(folder, name).items()}
+    filled, tied_anew = _fill_and_tie(model_class, config, tensors, seed, name)
+    check_encoder(filled, name, other_code=foreign)
+    filled.model.config.name_or_path = name
+    unused = tuple(sorted(filled.unexpected & tensors.keys()))
+    return Loaded(filled.model, tuple(filled.missing), unused, code, tied_anew)
+
+
+def find_class(
+    folder: Path,
+    name: str,
+    trust_remote_code: bool,
+    announce: Callable[[str], None],
+    mapping: Mapping[type[PreTrainedConfig], type[PreTrainedModel]],
+    own_key: str,
+) -> tuple[PreTrainedConfig, type[PreTrainedModel], tuple[str, ...], bool]:
+    """A checkpoint's configuration and the class of its model, from `mapping` or from code that it brings.
+
+    Also the files of code that were run, and whether it was made for code that was not.
+    """
     shown = f"{name}/config.json"
     if (folder / "adapter_config.json").is_file():
         raise UserError(
@@ -61,17 +84,16 @@ def load_pretrained(
     raw = raw_config(folder / "config.json", shown)
     code: tuple[str, ...] = ()
     if needs_own_code(raw):
-        config, model_class, code = classes_of(folder, raw, name, trust_remote_code, announce)
+        config, model_class, code = classes_of(folder, raw, name, trust_remote_code, announce, own_key)
     else:
         config = known_config(folder / "config.json", shown)
-        model_class = MODEL_FOR_MASKED_LM_MAPPING[type(config)]
-    _make_plain(config, shown)
-    tensors = {key: _owned(tensor) for key, tensor in _read_tensors(folder, name).items()}
-    filled, tied_anew = _fill_and_tie(model_class, config, tensors, seed, name)
-    _check_encoder(filled, name, other_code="auto_map" in raw and not code)
-    filled.model.config.name_or_path = name
-    unused = tuple(sorted(filled.unexpected & tensors.keys()))
-    return Loaded(filled.model, tuple(filled.missing), unused, code, tied_anew)
+        if type(config) not in mapping:
+            raise UserError(
+                f"{shown}: transformers has no {own_key.removeprefix('AutoModelFor')} model for '{config.model_type}'"
+            )
+        model_class = mapping[type(config)]
+    make_plain(config, shown)
+    return config, model_class, code, "auto_map" in raw and not code
 
 
 def load_model(
@@ -97,16 +119,16 @@ def unused_tensors(folder: Path, model: PreTrainedModel, unused: Sequence[str]) 
     They are renamed so that the class of another head finds them there: the checkpoint of a bare encoder has
     `pooler.dense.weight`, one with a head `bert.pooler.dense.weight`.
     """
-    tensors = _read_tensors(folder, str(folder))
+    tensors = read_tensors(folder, str(folder))
     prefix = model.base_model_prefix
     embeddings = model.get_input_embeddings().weight
     bare = prefix and any(
         parameter is embeddings and key in tensors for key, parameter in model.base_model.named_parameters()
     )
-    return {f"{prefix}.{key}" if bare else key: _owned(tensors[key]) for key in unused}
+    return {f"{prefix}.{key}" if bare else key: owned(tensors[key]) for key in unused}
 
 
-def _make_plain(config: PreTrainedConfig, shown: str) -> None:
+def make_plain(config: PreTrainedConfig, shown: str) -> None:
     """Refuse quantized weights; and let a configuration choose no attention that has to be fetched or built, and no
     other outputs than the usual: some choices of both can be loaded, but not saved.
     """
@@ -126,9 +148,9 @@ def _make_plain(config: PreTrainedConfig, shown: str) -> None:
 # ---------------------------------------------------------------- the files
 
 
-def _read_tensors(folder: Path, name: str) -> dict[str, Tensor]:
+def read_tensors(folder: Path, name: str) -> dict[str, Tensor]:
     """All tensors of a checkpoint, mapped into memory and not yet read; safetensors where there are both kinds."""
-    cannot = f"cannot load a masked LM from {name}"
+    cannot = f"cannot load {name}"
     found = next((folder / file for file in WEIGHTS if (folder / file).is_file()), None)
     if found is None:
         raise UserError(
@@ -179,7 +201,7 @@ def _from_pickle(path: Path) -> dict[str, Tensor]:
     return tensors
 
 
-def _owned(tensor: Tensor) -> Tensor:
+def owned(tensor: Tensor) -> Tensor:
     """A tensor's values in float32 if they are floats, in memory that no change of the file can reach."""
     return tensor.detach().to(torch.float32 if tensor.is_floating_point() else tensor.dtype, copy=True)
 
@@ -188,7 +210,7 @@ def _owned(tensor: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True)
-class _Filled:
+class Filled:
     """A model with a checkpoint's weights. `missing`: its parameters that the checkpoint lacks, sorted."""
 
     model: PreTrainedModel
@@ -196,13 +218,13 @@ class _Filled:
     unexpected: set[str]
 
 
-def _fill(
+def fill(
     model_class: type[PreTrainedModel],
     config: PreTrainedConfig,
     tensors: Mapping[str, Tensor],
     seed: int,
     name: str,
-) -> _Filled:
+) -> Filled:
     """A model of these tensors; what they lack is a function of `seed`."""
     try:
         with seeded(seed), quiet():
@@ -216,15 +238,15 @@ def _fill(
                 output_loading_info=True,
             )
     except Exception as error:  # whatever a family's constructor makes of values that do not fit
-        raise UserError(f"cannot load a masked LM from {name}: {one_line(error)}") from error
+        raise UserError(f"cannot load {name}: {one_line(error)}") from error
     for parameter, found, wanted in sorted(report["mismatched_keys"]):
         sizes = [" x ".join(map(str, shape)) or "a single number" for shape in (found, wanted)]
         raise UserError(
-            f"cannot load a masked LM from {name}: {parameter} is {sizes[0]}, but {sizes[1]} by config.json: "
+            f"cannot load {name}: {parameter} is {sizes[0]}, but {sizes[1]} by config.json: "
             "the two are not of the same model"
         )
     missing = [key for key, _ in model.named_parameters() if key in report["missing_keys"]]
-    return _Filled(model, sorted(missing), set(report["unexpected_keys"]))
+    return Filled(model, sorted(missing), set(report["unexpected_keys"]))
 
 
 def _fill_and_tie(
@@ -233,16 +255,16 @@ def _fill_and_tie(
     tensors: Mapping[str, Tensor],
     seed: int,
     name: str,
-) -> tuple[_Filled, bool]:
+) -> tuple[Filled, bool]:
     """The same, with a decoder that is missing tied to the embeddings, and whether that took another configuration.
 
     Drawn at random it would have to learn every word anew. Some families cannot tie theirs.
     """
-    filled = _fill(model_class, config, tensors, seed, name)
+    filled = fill(model_class, config, tensors, seed, name)
     if _output_weight(filled.model) not in filled.missing:
         return filled, False
     config.tie_word_embeddings = True
-    tied = _fill(model_class, config, tensors, seed, name)
+    tied = fill(model_class, config, tensors, seed, name)
     return (filled, False) if _output_weight(tied.model) in tied.missing else (tied, True)
 
 
@@ -252,7 +274,7 @@ def _output_weight(model: PreTrainedModel) -> str | None:
     return next((name for name, parameter in model.named_parameters() if parameter is weight), None)
 
 
-def _check_encoder(filled: _Filled, name: str, *, other_code: bool) -> None:
+def check_encoder(filled: Filled, name: str, *, other_code: bool) -> None:
     """Refuse a checkpoint that lacks weights of the encoder; a pooler, which some families build, is none of them."""
     model = filled.model
     inside = {id(parameter) for parameter in model.base_model.parameters()}
@@ -273,6 +295,6 @@ def _check_encoder(filled: _Filled, name: str, *, other_code: bool) -> None:
         else f"give a whole checkpoint of this '{model.config.model_type}'"
     )
     raise UserError(
-        f"cannot load a masked LM from {name}: it lacks weights of the encoder ({', '.join(lacking[:2])}"
+        f"cannot load {name}: it lacks weights of the encoder ({', '.join(lacking[:2])}"
         f"{f' and {len(lacking) - 2} more' if lacking[2:] else ''}{has}): {why}"
     )

@@ -310,13 +310,13 @@ def _batch_size(asked: int | None, default: int, masks: int) -> int:
     return asked
 
 
-def resolve_length(asked: int | None, limit: int | None, model: str) -> int:
+def resolve_length(asked: int | None, limit: int | None, model: str, setting: str = "sequence_length") -> int:
     """Positions in a row: what was asked for if the model has them, else 128 or the model's limit."""
     if asked is None:
         return min(DEFAULT_LENGTH, limit or DEFAULT_LENGTH)
     if limit is not None and asked > limit:
         raise UserError(
-            f"sequence_length {asked} is beyond the {limit} positions of {model}: set it to {limit} or less"
+            f"{setting} {asked} is beyond the {limit} positions of {model}: set it to {limit} or less"
         )
     return asked
 

@@ -73,7 +73,7 @@ def test_checkpoints_that_are_none(run: Path, tiny_store: Path, tmp_path: Path) 
 def test_damaged_checkpoints(run: Path, tiny_store: Path, tmp_path: Path) -> None:
     final = shutil.copytree(run / "final", tmp_path / "final")
     (final / "model.safetensors").write_bytes((run / "final" / "model.safetensors").read_bytes()[:-50])
-    assert_refused(evaluate(final, tiny_store), "cannot load a masked LM")
+    assert_refused(evaluate(final, tiny_store), "cannot load")
     (final / "config.json").write_text("{")
     assert_refused(evaluate(final, tiny_store), "config.json")
     shutil.rmtree(final)

@@ -170,10 +170,10 @@ def test_transformers_own_code_is_preferred(tmp_path: Path, mark: Path) -> None:
     [
         (
             {"AutoConfig": AUTO_MAP["AutoConfig"]},
-            "none for a masked LM (its auto_map has no AutoModelForMaskedLM)",
+            "not what this needs (its auto_map has no AutoModelForMaskedLM)",
         ),
-        ({"AutoModelForMaskedLM": "a.B"}, "none for a masked LM (its auto_map has no AutoConfig)"),
-        ("modeling_bird.BirdForMaskedLM", "none for a masked LM"),
+        ({"AutoModelForMaskedLM": "a.B"}, "not what this needs (its auto_map has no AutoConfig)"),
+        ("modeling_bird.BirdForMaskedLM", "not what this needs"),
         (
             {**AUTO_MAP, "AutoConfig": "../bird.Bird"},
             "auto_map.AutoConfig is '../bird.Bird', not a module.Class",

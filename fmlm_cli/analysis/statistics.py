@@ -1,0 +1,295 @@
+"""Statistics: intervals by resampling, paired comparisons by seed, and what their numbers can and cannot tell."""
+
+import functools
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+from scipy import optimize, stats
+
+Floats = npt.NDArray[np.float64]
+Means = Mapping[str, Floats]
+
+_BLOCK = 4_000_000  # draws held at once while resampling: 32 MB
+
+
+@dataclass(frozen=True)
+class Interval:
+    """An estimate and its confidence interval; `level` is the interval's nominal coverage."""
+
+    value: float
+    low: float
+    high: float
+    level: float = 0.95
+
+    def against(self, reference: float) -> Literal["below", "above", "undecided"]:
+        """On which side of `reference` the whole interval lies; "undecided" if it holds it or is no number."""
+        if self.high < reference:
+            return "below"
+        return "above" if self.low > reference else "undecided"
+
+
+@dataclass(frozen=True)
+class Bootstrap:
+    """Means of columns over units, and over resamples of the units.
+
+    Units (sequences) are resampled whole, with all that was measured on them, so what depends on each other
+    within a unit stays together (the cluster bootstrap: Davison & Hinkley 1997, "Bootstrap Methods and their
+    Application", section 3.8). `means`: float64[] by column; `resampled`: float64[resamples] by column.
+    """
+
+    means: Means
+    resampled: Means
+    level: float
+
+    @classmethod
+    def of(
+        cls, columns: Means, *, level: float = 0.95, resamples: int = 10_000, seed: int = 0
+    ) -> "Bootstrap":
+        """Resample columns float64[units]. ValueError for fewer than two units, or values that are not finite."""
+        table = np.stack(list(columns.values()), axis=1)
+        units = len(table)
+        if units < 2:
+            raise ValueError(f"an interval over sequences needs at least 2 of them, not {units}")
+        if not np.isfinite(table).all():
+            raise ValueError("a column to be resampled holds a value that is not finite")
+        rng, share, parts = np.random.default_rng(seed), np.full(units, 1 / units), []
+        for begin in range(0, resamples, block := max(1, _BLOCK // units)):
+            times = rng.multinomial(units, share, size=min(block, resamples - begin))
+            parts.append(times @ table / units)
+        return cls(
+            dict(zip(columns, table.mean(axis=0), strict=True)),
+            dict(zip(columns, np.concatenate(parts).T, strict=True)),
+            level,
+        )
+
+    def interval(self, figure: Callable[[Means], Floats]) -> Interval:
+        """The percentile interval (Efron 1979) of a figure that is a function of means, elementwise.
+
+        Resamples on which the figure is not defined (0/0) are left out; if none is left the ends are NaN.
+        """
+        with np.errstate(divide="ignore", invalid="ignore"):
+            value, all_values = float(figure(self.means)), np.asarray(figure(self.resampled))
+        defined = all_values[np.isfinite(all_values)]
+        tail = (1 - self.level) / 2
+        low, high = np.quantile(defined, [tail, 1 - tail]) if len(defined) else (math.nan, math.nan)
+        return Interval(value, float(low), float(high), self.level)
+
+
+@dataclass(frozen=True)
+class PairedDifference:
+    """First minus second, paired by seed: mean, Student-t interval and the paired t-test's two-sided p-value.
+
+    `sd`: standard deviation of the n differences. `half_width`: of the interval; a mean smaller than that is not
+    told from zero. `detectable`: the true difference that the test at 1 - level would find with a probability of
+    `power`, were the true standard deviation `sd`: the smallest difference that so few seeds can be expected to
+    show. Differences without any spread say that the pairs are no independent repeats: then the interval is
+    infinite and p is 1, whatever the mean.
+    """
+
+    n: int
+    mean: float
+    sd: float
+    low: float
+    high: float
+    p_value: float
+    half_width: float
+    detectable: float
+    level: float
+    power: float
+
+
+def paired_difference(
+    first: Sequence[float], second: Sequence[float], *, level: float = 0.95, power: float = 0.8
+) -> PairedDifference:
+    """Compare two arms seed by seed (Student 1908): t = mean / (sd / sqrt(n)), n - 1 degrees of freedom.
+
+    The test supposes differences that are independent and about normal. Of positive quantities that are compared
+    as ratios (tokens to reach a loss) hand over the logarithms. ValueError for unequal numbers, fewer than two
+    pairs, or values that are not finite (a seed that diverged, a loss that was not reached).
+    """
+    if len(first) != len(second):
+        raise ValueError(
+            f"pairs need as many values of one arm as of the other, not {len(first)} and {len(second)}"
+        )
+    if (n := len(first)) < 2:
+        raise ValueError(f"a paired comparison needs at least 2 seeds, not {n}: one pair has no spread")
+    if any(value is None or not math.isfinite(value) for value in (*first, *second)):
+        raise ValueError(
+            "a paired comparison needs a finite value of every seed: one diverged or never got there"
+        )
+    differences = np.subtract(first, second, dtype=np.float64)
+    mean, sd = float(differences.mean()), float(differences.std(ddof=1))
+    scale = float(np.abs([first, second]).max())
+    if sd <= 1e-14 * scale:  # no more than rounding
+        return PairedDifference(n, mean, 0.0, -math.inf, math.inf, 1.0, math.inf, math.inf, level, power)
+    error = sd / math.sqrt(n)
+    p_value = 2 * float(stats.t.sf(abs(mean) / error, n - 1))
+    half = float(stats.t.isf((1 - level) / 2, n - 1)) * error
+    found = detectable_effect(n, 1 - level, power) * sd
+    return PairedDifference(n, mean, sd, mean - half, mean + half, p_value, half, found, level, power)
+
+
+@functools.lru_cache(maxsize=256)
+def detectable_effect(n: int, alpha: float = 0.05, power: float = 0.8) -> float:
+    """The true mean, in standard deviations of the differences, that a paired t-test on n pairs finds.
+
+    Solves P(T > t_crit) = power for a noncentral t with n - 1 degrees of freedom and noncentrality
+    effect * sqrt(n) (Cohen 1988, "Statistical Power Analysis", chapter 2). The two-sided test's other tail adds
+    less than 1e-4. ValueError for n < 2, or a power outside [0.5, 1).
+    """
+    if n < 2:
+        raise ValueError(f"a paired t-test needs at least 2 pairs, not {n}")
+    if not 0.5 <= power < 1:
+        raise ValueError(f"a power worth planning for lies between 0.5 and 1, not {power}")
+    critical = stats.t.isf(alpha / 2, n - 1)
+
+    def missing(effect: float) -> float:
+        return float(stats.nct.sf(critical, n - 1, effect * math.sqrt(n))) - power
+
+    # Numerator and denominator of T each go beyond z less often than power allows, so this shift is enough.
+    z = stats.norm.isf((1 - power) / 4)
+    return float(optimize.brentq(missing, 0.0, (critical + 1) * z / math.sqrt(n), xtol=1e-10))
+
+
+def holm(p_values: Sequence[float]) -> Floats:
+    """P-values adjusted for their number, in the order given: float64[m].
+
+    Rejecting what is at most alpha holds the probability of any false rejection to alpha, whatever the tests'
+    dependence: the i-th smallest becomes the largest of (m - j + 1) p_(j) over j <= i, at most 1 (Holm 1979,
+    "A Simple Sequentially Rejective Multiple Test Procedure"). ValueError for a value outside [0, 1].
+    """
+    given = np.asarray(p_values, np.float64)
+    if not ((given >= 0) & (given <= 1)).all():
+        raise ValueError(f"p-values lie between 0 and 1, not {list(p_values)}")
+    order = np.argsort(given, kind="stable")
+    adjusted = np.empty_like(given)
+    adjusted[order] = np.minimum(1, np.maximum.accumulate(given[order] * np.arange(len(given), 0, -1)))
+    return adjusted
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What a comparison comes to. `better`: the better arm's name, None where they cannot be told apart.
+
+    `p_adjusted`: Holm's, over all comparisons that were made together. `text`: one sentence that says it, with
+    the interval, the test, the number of seeds and the smallest difference that so many can be expected to show.
+    """
+
+    arm: str
+    baseline: str
+    better: str | None
+    p_adjusted: float
+    difference: PairedDifference
+    text: str
+
+
+def verdicts(
+    differences: Mapping[str, PairedDifference],
+    baseline: str,
+    *,
+    alpha: float = 0.05,
+    lower_is_better: bool = True,
+) -> list[Verdict]:
+    """Judge every arm against `baseline` from `differences` (arm minus baseline), all of them together.
+
+    An arm is better or worse only where its p-value after Holm's correction is at most `alpha`. The intervals
+    are those of single comparisons, so that with several one may leave out zero and still not be told apart.
+    """
+    adjusted = holm([difference.p_value for difference in differences.values()])
+    found = []
+    for (arm, difference), p in zip(differences.items(), adjusted.tolist(), strict=True):
+        gains = (difference.mean < 0) == lower_is_better
+        better = (arm if gains else baseline) if p <= alpha else None
+        text = _in_words(arm, baseline, difference, better, p, len(differences))
+        found.append(Verdict(arm, baseline, better, p, difference, text))
+    return found
+
+
+def _in_words(
+    arm: str, baseline: str, difference: PairedDifference, better: str | None, p: float, tests: int
+) -> str:
+    n, after = difference.n, f" after Holm's correction for {tests} comparisons" if tests > 1 else ""
+    if difference.sd == 0:
+        return (
+            f"{arm} and {baseline} differ by {difference.mean:.3g} with each of {n} seeds: "
+            f"without any spread nothing can be tested"
+        )
+    measured = (
+        f"{difference.mean:+.3g}, {difference.level:.0%} interval {difference.low:+.3g} to {difference.high:+.3g}, "
+        f"paired t-test p = {p:.2g}{after}, n = {n} seeds"
+    )
+    if better is not None:
+        worse = baseline if better == arm else arm
+        return f"{better} is better than {worse} ({arm} minus {baseline}: {measured})"
+    return (
+        f"{arm} cannot be told from {baseline} ({measured}); with {n} seeds a true difference has to be about "
+        f"{difference.detectable:.2g} to be seen with a probability of {difference.power:.0%}"
+    )
+
+
+def moving_average(values: npt.ArrayLike, window: int) -> Floats:
+    """Centred moving average over `window` points (odd), float64[n]; 1 leaves the curve as it is.
+
+    Near the ends the window narrows on both sides alike, so a straight line stays what it is to its last point
+    and a falling curve's end is not raised. ValueError for an even window.
+    """
+    if window < 1 or window % 2 == 0:
+        raise ValueError(f"a centred window has an odd number of points, not {window}")
+    curve = np.asarray(values, np.float64)
+    place = np.arange(len(curve))
+    half = np.minimum(window // 2, np.minimum(place, place[::-1]))
+    total = np.concatenate([[0.0], np.cumsum(curve)])
+    return np.asarray((total[place + half + 1] - total[place - half]) / (2 * half + 1))
+
+
+def falling_curve(losses: npt.ArrayLike, window: int = 3) -> Floats:
+    """The lowest smoothed loss so far, float64[n]: a moving average, then its running minimum."""
+    return np.minimum.accumulate(moving_average(losses, window))
+
+
+def tokens_to_reach(
+    tokens: npt.ArrayLike, losses: npt.ArrayLike, target: float, *, window: int = 3
+) -> float | None:
+    """How many tokens it took until the loss was down at `target`; None if it never was.
+
+    `tokens`: float[n], rising, those forwarded before each evaluation; `losses`: float[n]. The first crossing of
+    `falling_curve`, interpolated linearly between two evaluations. ValueError for curves that are no such thing.
+    """
+    at, curve = _checked(tokens, losses, window)
+    below = np.flatnonzero(curve <= target)
+    if not len(below):
+        return None
+    if (index := int(below[0])) == 0:
+        return float(at[0])
+    high, low = curve[index - 1], curve[index]
+    return float(at[index - 1] + (at[index] - at[index - 1]) * (high - target) / (high - low))
+
+
+def reachable_loss(curves: Sequence[npt.ArrayLike], *, window: int = 3) -> float:
+    """The lowest loss that every one of these curves reaches.
+
+    As target of `tokens_to_reach` it leaves no seed without a value: leaving out those that did not get there
+    would compare the lucky ones only. ValueError if there is no curve, or one without points.
+    """
+    if not curves:
+        raise ValueError("no loss curves to compare")
+    ends = []
+    for losses in curves:
+        _, curve = _checked(np.arange(np.size(losses)), losses, window)
+        ends.append(float(curve[-1]))
+    return max(ends)
+
+
+def _checked(tokens: npt.ArrayLike, losses: npt.ArrayLike, window: int) -> tuple[Floats, Floats]:
+    at, values = np.asarray(tokens, np.float64), np.asarray(losses, np.float64)
+    if at.ndim != 1 or at.shape != values.shape or not len(at):
+        raise ValueError(
+            f"a loss curve needs a loss for every count of tokens, not {values.shape} for {at.shape}"
+        )
+    if not np.isfinite(values).all() or (np.diff(at) <= 0).any():
+        raise ValueError("a loss curve needs finite losses and counts of tokens that rise")
+    return at, falling_curve(values, window)

@@ -1,0 +1,137 @@
+"""Settings of `fmlm finetune` and `fmlm predict`."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from fmlm_cli.config.schema import Count, Positive, Section, Seed, Share
+
+ALL = "all"
+
+
+class TaskSettings(Section):
+    """Which labelled sets."""
+
+    names: tuple[str, ...] = Field(
+        (), description="GLUE tasks: cola, sst2, mrpc, stsb, qqp, mnli, qnli, rte, wnli, ax, or all"
+    )
+    folder: str | None = Field(
+        None, description="GLUE's files, as its download script or the Hub lays them out; default: the Hub"
+    )
+    train: str | None = Field(None, description="a set of your own: .jsonl, .csv, .tsv or .parquet")
+    dev: str | None = Field(None, description="its development split")
+    test: str | None = Field(None, description="its test split, labelled or not")
+    name: str | None = Field(None, description="what to call it; default: its folder's name")
+    text_field: str | None = Field(None, description="field of the text; default: found by its name")
+    text_pair_field: str | None = Field(None, description="field of a second text")
+    label_field: str | None = Field(None, description="field of the label or score")
+    regression: bool | None = Field(
+        None, description="whether labels are scores; default: if they are numbers and not all whole"
+    )
+    metric: str | None = Field(
+        None, description="what decides: accuracy, f1, macro_f1, micro_f1, matthews, pearson or spearman"
+    )
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> "TaskSettings":
+        own = ("train", "dev", "test", "name", "text_field", "text_pair_field", "label_field", "metric")
+        given = [name for name in own if getattr(self, name) is not None]
+        if self.names and given:
+            raise ValueError(f"GLUE tasks and a set of your own ({given[0]}) exclude each other: keep one")
+        if not self.names and not (self.train and self.dev):
+            raise ValueError("no task: give --task, or a set of your own with --train FILE and --dev FILE")
+        if self.folder is not None and not self.names:
+            raise ValueError("folder is for GLUE tasks: give --task")
+        return self
+
+
+class Hyperparameters(Section):
+    """How one model is fine-tuned: the axes of a grid."""
+
+    learning_rate: Positive | None = Field(None, description="peak; default by the model's size")
+    batch_size: Count = Field(32, description="sequences in an optimizer step")
+    epochs: Count = Field(3, description="passes over the training split")
+    min_steps: Annotated[int, Field(ge=0)] = Field(
+        0,
+        description="more passes where these make fewer steps; 1000 steadies small sets (Mosbach et al. 2021)",
+    )
+    warmup_share: Share = Field(0.1, description="share of the steps spent warming up")
+    schedule: Literal["linear", "cosine"] = Field("linear", description="decay after the warm-up, to zero")
+    weight_decay: Annotated[float, Field(ge=0)] = Field(0.01, description="not applied to biases and norms")
+    betas: tuple[Share, Share] = Field((0.9, 0.999), description="AdamW's decay rates, bias-corrected")
+    epsilon: Positive = Field(1e-8, description="AdamW's epsilon")
+    clip: Positive | None = Field(1.0, description="largest gradient norm; null: no clipping")
+    dropout: Share | None = Field(None, description="all of the model's dropout rates; default: its own")
+    reinit_layers: Annotated[int, Field(ge=0)] = Field(
+        0, description="top layers that are drawn afresh, with the pooler (Zhang et al. 2021)"
+    )
+    layer_decay: Annotated[float, Field(gt=0, le=1)] = Field(
+        1.0, description="factor of the rate from each layer to the one below it"
+    )
+
+
+class FinetuneSettings(Section):
+    """`fmlm finetune`."""
+
+    checkpoint: str = Field(description="a run, one of its checkpoints, a Hugging Face folder, or a Hub name")
+    revision: str | None = Field(None, description="branch, tag or commit of a Hub name; becomes the commit")
+    trust_remote_code: bool = Field(False, description="run the Python code that a checkpoint brings")
+    out: str | None = Field(None, description="the folder of all that comes of it")
+    tasks: TaskSettings
+    training: Hyperparameters = Hyperparameters()
+    grid: str = Field(
+        "none",
+        description="none | paper: that of BERT's or RoBERTa's paper | a YAML file of lists, by setting",
+    )
+    seeds: Count = Field(5, description="runs of each: head, order and dropout differ")
+    first_seed: Seed = Field(0, description="the seeds are this and the numbers after it")
+    select: Literal["best", "last"] = Field(
+        "best", description="which epoch counts: the best on the development split | the last"
+    )
+    patience: Count | None = Field(
+        None, description="stop after so many epochs without a better score; default: never"
+    )
+    from_mnli: bool = Field(
+        False, description="begin RTE, MRPC and STS-B from the MNLI model of the same call"
+    )
+    max_length: Count | None = Field(
+        None, description="tokens in a sequence, what is longer is cut; default 128, or the model's limit"
+    )
+    micro_size: Count | None = Field(None, description="sequences forwarded at once; default: a whole batch")
+    checkpoint_every_steps: Count = Field(1000, description="what an interruption can cost at most")
+    device: str = Field("auto", description="auto | cpu | cuda | cuda:N | mps")
+    precision: Literal["auto", "float32", "bfloat16"] = Field("auto", description="as for pretrain")
+
+
+class PredictSettings(Section):
+    """`fmlm predict`."""
+
+    checkpoint: str = Field(
+        description="a run, what fmlm finetune left, a Hugging Face folder, or a Hub name"
+    )
+    revision: str | None = Field(None, description="branch, tag or commit of a Hub name")
+    trust_remote_code: bool = Field(False, description="run the Python code that a checkpoint brings")
+    task: str | None = Field(None, description="of several fine-tuned models, the one for this task")
+    texts: tuple[str, ...] = Field((), description="texts")
+    pairs: tuple[str, ...] = Field((), description="for tasks of two texts: the second of each")
+    file: str | None = Field(
+        None, description="a file of texts, one a line; two are parted by a tab; - is standard input"
+    )
+    top: Count = Field(5, description="guesses for each mask, and labels shown")
+    batch_size: Count = Field(32, description="texts forwarded at once")
+    device: str = Field("auto", description="auto | cpu | cuda | cuda:N | mps")
+    precision: Literal["auto", "float32", "bfloat16"] = Field("auto", description="as for pretrain")
+
+    @model_validator(mode="after")
+    def _one_source(self) -> "PredictSettings":
+        if self.file is not None and self.texts:
+            raise ValueError("TEXT and --file exclude each other: keep one")
+        if self.file is not None and self.pairs:
+            raise ValueError("--pair goes with TEXT: in a file, part the two texts of a line with a tab")
+        if self.file is None and not self.texts:
+            raise ValueError("no text: give TEXT, or --file FILE (- is standard input)")
+        if self.pairs and len(self.pairs) != len(self.texts):
+            raise ValueError(
+                f"--pair is given {len(self.pairs)} times for {len(self.texts)} TEXT: give one for each"
+            )
+        return self

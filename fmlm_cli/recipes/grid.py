@@ -1,0 +1,120 @@
+"""The points of a grid of hyperparameters, and the cells (task, point, seed) that it has."""
+
+import itertools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from fmlm_cli.config import FinetuneSettings, Hyperparameters, build
+from fmlm_cli.errors import UserError, unknown_name
+
+# Devlin et al. 2019, appendix A.3; GLUE itself was run there with batches of 32 and 3 epochs.
+BERT_GRID: Mapping[str, Sequence[Any]] = {
+    "batch_size": [16, 32],
+    "learning_rate": [5e-5, 3e-5, 2e-5],
+    "epochs": [2, 3, 4],
+}
+# Liu et al. 2019, table 10.
+ROBERTA_GRID: Mapping[str, Sequence[Any]] = {
+    "batch_size": [16, 32],
+    "learning_rate": [1e-5, 2e-5, 3e-5],
+    "epochs": [10],
+    "warmup_share": [0.06],
+    "weight_decay": [0.1],
+    "betas": [(0.9, 0.98)],
+    "epsilon": [1e-6],
+}
+_ROBERTA_KIN = ("roberta", "xlm-roberta", "camembert", "roberta-prelayernorm", "xlm-roberta-xl")
+NO_GRID = "default"
+
+
+@dataclass(frozen=True)
+class Point:
+    """One choice of hyperparameters. `name`: the settings in which it differs from others, fit for a folder's name."""
+
+    name: str
+    training: Hyperparameters
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One model to fine-tune. `number`: its place among all cells of the call."""
+
+    number: int
+    task: str
+    point: Point
+    seed: int
+
+    @property
+    def folder(self) -> str:
+        """Where it lies, below the folder of the cells."""
+        return f"{self.task}/{self.point.name}/seed-{self.seed}"
+
+
+def find_points(settings: FinetuneSettings, model_type: str, default_rate: float) -> list[Point]:
+    """The points of the grid that the settings name; rates that are left open become `default_rate`."""
+    axes = _axes(settings.grid, model_type)
+    fixed = {name: values[0] for name, values in axes.items() if len(values) == 1}
+    varied = {name: values for name, values in axes.items() if len(values) > 1}
+    points = []
+    for values in itertools.product(*varied.values()):
+        chosen = dict(zip(varied, values, strict=True))
+        training = build(Hyperparameters, settings.training.model_dump(), fixed, chosen)
+        if training.learning_rate is None:
+            training = training.model_copy(update={"learning_rate": default_rate})
+        name = ",".join(f"{key}={_short(getattr(training, key))}" for key in chosen) or NO_GRID
+        points.append(Point(name, training))
+    return points
+
+
+def _axes(grid: str, model_type: str) -> Mapping[str, Sequence[Any]]:
+    if grid == "none":
+        return {}
+    if grid == "paper":
+        return ROBERTA_GRID if model_type in _ROBERTA_KIN else BERT_GRID
+    if not grid.endswith((".yaml", ".yml")):
+        raise unknown_name("grid", grid, ["none", "paper", "a .yaml file"])
+    return _read_grid(grid)
+
+
+def _read_grid(path: str) -> dict[str, list[Any]]:
+    """A YAML file of lists by setting; their values are checked when the points are made."""
+    try:
+        tree = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"no such grid: {path}; it is none, paper or a YAML file of lists") from None
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise UserError(f"{path}: not a YAML file of lists ({str(error).splitlines()[0]})") from None
+    if not isinstance(tree, dict) or not tree:
+        raise UserError(f"{path}: a grid is written as `learning_rate: [1e-5, 2e-5]`, one setting a line")
+    for name, values in tree.items():
+        if name not in Hyperparameters.model_fields:
+            raise unknown_name(f"hyperparameter in {path}", str(name), Hyperparameters.model_fields)
+        if not isinstance(values, list) or not values:
+            raise UserError(f"{path}: {name} has to be a list of values, such as [{values}]")
+        if len({str(value) for value in values}) < len(values):
+            raise UserError(f"{path}: {name} has a value twice")
+    return tree
+
+
+def _short(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def find_cells(tasks: Sequence[str], points: Sequence[Point], seeds: Sequence[int]) -> list[Cell]:
+    """All cells, task by task, and of a task point by point."""
+    every = itertools.product(tasks, points, seeds)
+    return [Cell(number, task, point, seed) for number, (task, point, seed) in enumerate(every)]
+
+
+def share_of(cells: Sequence[Cell], text: str | None) -> list[Cell]:
+    """The cells that `--cell i/n` leaves to this process: every n-th, from the i-th (from 1) on; all without it."""
+    if text is None:
+        return list(cells)
+    number, slash, of = text.partition("/")
+    if not (slash and number.isdecimal() and of.isdecimal() and 1 <= int(number) <= int(of)):
+        raise UserError(f"--cell {text}: write it as i/n, i from 1 to n, such as 1/4")
+    return list(cells[int(number) - 1 :: int(of)])

@@ -1,0 +1,513 @@
+"""`fmlm predict`: tokens for the masks of texts, or labels or scores of texts, by whatever head a checkpoint has."""
+
+import re
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from transformers import PreTrainedModel, PreTrainedTokenizerFast
+
+from fmlm_cli import storage
+from fmlm_cli.config import PredictSettings
+from fmlm_cli.corpus import tokenizers
+from fmlm_cli.corpus.buckets import by_length
+from fmlm_cli.corpus.sequences import Sequences, encode
+from fmlm_cli.engine.device import autocast, resolve_device, resolve_precision
+from fmlm_cli.errors import UserError, unknown_name
+from fmlm_cli.events import Caution, Emit, Note, Progress, Table, ignore
+from fmlm_cli.model.build import known_config, longest_sequence, raw_config, tokenizer_for
+from fmlm_cli.model.classifier import Encoder
+from fmlm_cli.model.masked_lm import MaskedLM
+from fmlm_cli.model.own_code import needs_own_code
+from fmlm_cli.model.pretrained import load_model
+from fmlm_cli.objectives.classification import SequenceClassification
+from fmlm_cli.recipes.cells import Where, predict_split
+from fmlm_cli.recipes.checkpoints import Origin, find_checkpoint
+from fmlm_cli.recipes.finetune_plan import FINETUNED
+
+_MASKS = re.compile(r"\[MASK\]|<mask>")  # as BERT's and RoBERTa's users write it, whatever the tokenizer's own
+_CLASSIFIER = "ForSequenceClassification"
+_MASKED_LM = ("ForMaskedLM", "ForPreTraining", "WithLMHeadModel")
+_SHOWN = 70  # characters of a text beside its labels
+_BAR = 20  # characters of a bar that stands for 1
+
+Guesses = tuple["TokenGuess", ...]
+
+
+@dataclass(frozen=True)
+class TokenGuess:
+    """A token that may stand for a mask; `token` is its text, with the blank before it where the tokenizer keeps it."""
+
+    token: str
+    id: int
+    probability: float
+
+
+@dataclass(frozen=True)
+class LabelGuess:
+    """A label and its probability."""
+
+    label: str
+    probability: float
+
+
+@dataclass(frozen=True)
+class Score:
+    """What a regression says."""
+
+    score: float
+
+
+@dataclass(frozen=True)
+class FilledText:
+    """A text with masks. `predictions`: for each mask in turn the likeliest tokens, the likeliest first."""
+
+    text: str
+    pair: None
+    predictions: tuple[Guesses, ...]
+
+
+@dataclass(frozen=True)
+class LabelledText:
+    """A text, or two. `predictions`: all labels, the likeliest first."""
+
+    text: str
+    pair: str | None
+    predictions: tuple[LabelGuess, ...]
+
+
+@dataclass(frozen=True)
+class ScoredText:
+    """A text, or two. `predictions`: the score; several where the model gives several, in its order."""
+
+    text: str
+    pair: str | None
+    predictions: tuple[Score, ...]
+
+
+PredictedText = FilledText | LabelledText | ScoredText
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """Texts, and with each its second one, or None. `source`: the file that they are the lines of, if any."""
+
+    texts: Sequence[str]
+    pairs: Sequence[str | None]
+    source: str | None
+
+    def place(self, number: int) -> str:
+        """Where a text (from 0) stands, for messages."""
+        return f"{self.source}:{number + 1}" if self.source else f"text {number + 1}"
+
+
+@dataclass(frozen=True)
+class Job:
+    """A call of `predict`. `facts`: what finetuned.json says of the model, where there is one."""
+
+    settings: PredictSettings
+    origin: Origin
+    facts: Mapping[str, Any] | None
+    inputs: Inputs
+    where: Where
+    emit: Emit
+
+    def caution(self, text: str) -> None:
+        """Tell the user something that may not be wanted."""
+        self.emit(Caution(text))
+
+    def progress(self, done: int) -> None:
+        """Tell how many texts are done, unless one batch is all."""
+        total = len(self.inputs.texts)
+        if total > self.settings.batch_size:
+            self.emit(Progress("predicting", done, total, "texts"))
+
+
+def predict(settings: PredictSettings, *, emit: Emit = ignore) -> list[PredictedText]:
+    """What a checkpoint's model predicts for each text, in the order of the texts.
+
+    A masked LM guesses the masks of each text, a fine-tuned model labels or scores it. Raises `UserError` for a
+    checkpoint with neither head, and for texts that do not fit it.
+    """
+    inputs = _inputs(settings)
+    device = resolve_device(settings.device)
+    where = Where(device, resolve_precision(settings.precision, device))
+    name = _name_of_model(settings.checkpoint, settings.task)
+    origin = find_checkpoint(name, revision=settings.revision, code=settings.trust_remote_code)
+    job = Job(settings, origin, _facts(origin, settings.task), inputs, where, emit)
+    return _classify(job) if _classifies(job) else _fill_masks(job)
+
+
+# ---------------------------------------------------------------- the texts
+
+
+def _inputs(settings: PredictSettings) -> Inputs:
+    """The texts that the settings hold or name. Raises `UserError` for empty ones, and for what is not UTF-8."""
+    if settings.file is not None:
+        source, lines = _read_lines(settings.file)
+        parts = [line.split("\t") for line in lines]
+        inputs = Inputs([p[0] for p in parts], [p[1] if p[1:] else None for p in parts], source)
+        for number, own in enumerate(parts):
+            if len(own) > 2:
+                raise UserError(f"{inputs.place(number)}: {len(own)} texts parted by tabs: give one or two")
+    else:
+        inputs = Inputs(settings.texts, settings.pairs or [None] * len(settings.texts), None)
+    for number, (text, pair) in enumerate(zip(inputs.texts, inputs.pairs, strict=True)):
+        _check_text(inputs.place(number), text)
+        if pair is not None:
+            _check_text(f"{inputs.place(number)}, second text", pair)
+    return inputs
+
+
+def _check_text(place: str, text: str) -> None:
+    if not text.strip():
+        raise UserError(f"{place}: there is no text: write some, or leave it out")
+    try:
+        text.encode()
+    except UnicodeEncodeError:  # bytes on the command line that are no UTF-8
+        raise UserError(f"{place}: it is not valid UTF-8") from None
+
+
+def _read_lines(file: str) -> tuple[str, list[str]]:
+    """The lines of a file, or of standard input for "-", and its name for messages.
+
+    Only a newline ends a line, as other separators may stand inside a text.
+    """
+    source = "standard input" if file == "-" else file
+    try:
+        data = sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes()
+    except OSError as error:
+        raise UserError(f"cannot read {source}: {error.strerror or error}") from None
+    data = data.removeprefix(b"\xef\xbb\xbf")
+    if not data.strip():
+        raise UserError(f"{source} holds no text: write one text a line")
+    lines = []
+    for number, line in enumerate(data.removesuffix(b"\n").split(b"\n"), start=1):
+        try:
+            lines.append(line.decode().removesuffix("\r"))
+        except UnicodeDecodeError:
+            raise UserError(f"{source}:{number}: not UTF-8: save the file as UTF-8") from None
+    return source, lines
+
+
+def _check_pairs(inputs: Inputs, two: bool, takes: str) -> None:
+    """Refuse the first text that is single where `two` are wanted, or the other way round; `takes`: by whom."""
+    for number, pair in enumerate(inputs.pairs):
+        if (pair is not None) == two:
+            continue
+        place, file = inputs.place(number), inputs.source is not None
+        if two:
+            remedy = "part them with a tab" if file else "give --pair once for each TEXT"
+            raise UserError(f"{place} is a single text, but {takes} two: {remedy}")
+        remedy = "take out the tab" if file else "leave out --pair"
+        raise UserError(f"{place} is two texts, but {takes} one: {remedy}")
+
+
+# ---------------------------------------------------------------- the checkpoint
+
+
+def _name_of_model(name: str, task: str | None) -> str:
+    """The checkpoint that a name stands for; of what `finetune` left it is the model of one task."""
+    root = Path(name)
+    made_by_finetune = (root / "cells").is_dir() or (root / "models").is_dir()
+    if not ((root / storage.RUN_CONFIG).is_file() and made_by_finetune):
+        return name
+    found = sorted((root / "models").glob(f"*/{FINETUNED}"))
+    tasks = {path.parent.name: path.parent for path in found if not path.parent.name.startswith(".")}
+    if not tasks:
+        raise UserError(f"{name} has no fine-tuned model yet: let `fmlm finetune` go on with --resume")
+    if task is None and len(tasks) > 1:
+        raise UserError(
+            f"{name} has a model for each of several tasks: choose with --task, one of {', '.join(tasks)}"
+        )
+    if task is not None and task not in tasks:
+        raise unknown_name("task", task, tasks)
+    return str(tasks[task] if task is not None else next(iter(tasks.values())))
+
+
+def _facts(origin: Origin, task: str | None) -> Mapping[str, Any] | None:
+    """What finetuned.json says of a model, where there is one. Raises `UserError` if it is for another task."""
+    path = origin.folder / FINETUNED
+    if not path.is_file():
+        if task is not None:
+            raise UserError(
+                f"--task {task}: {origin.name} was not made by `fmlm finetune`, so it is for one task"
+            )
+        return None
+    facts = storage.read_json(path)
+    if not isinstance(facts, dict) or not {"task", "pair", "max_length", "score"} <= facts.keys():
+        raise UserError(f"{path} is damaged: fine-tune the model again")
+    if task not in (None, facts["task"], origin.folder.name):
+        raise UserError(f"{origin.name} is for the task '{facts['task']}', not '{task}'")
+    return facts
+
+
+def _classifies(job: Job) -> bool:
+    """Whether the model's head is one for sequences; if not it is a masked LM's, or the checkpoint is refused."""
+    name, path = job.origin.name, job.origin.folder / "config.json"
+    if job.facts is not None:
+        return True
+    if (job.origin.folder / "adapter_config.json").is_file():
+        return False  # whoever loads it says more
+    raw = raw_config(path, f"{name}/config.json")
+    named = raw.get("architectures")
+    heads = [str(head) for head in named] if isinstance(named, list) else []
+    if any(head.endswith(_CLASSIFIER) for head in heads):
+        return True
+    if heads and not any(head.endswith(_MASKED_LM) for head in heads):
+        if not needs_own_code(raw):
+            known_config(path, f"{name}/config.json")  # says more of what is no encoder at all
+        raise UserError(
+            f"{name} has neither a masked-LM head nor one for labels ({', '.join(heads)}): fine-tune it "
+            f"(`fmlm finetune --from {name}`), or train it on as a masked LM (`fmlm continue --from {name}`)"
+        )
+    return False
+
+
+def _encode(
+    job: Job, model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, texts: Sequence[str], longest: int
+) -> Sequences:
+    """The texts as tokens, at most `longest` in each; tells how many were cut. Refuses another model's tokenizer."""
+    rows = len(model.get_input_embeddings().weight)
+    if len(tokenizer) > rows:
+        raise UserError(
+            f"{job.origin.name} has embeddings for {rows:,} tokens, and its tokenizer has {len(tokenizer):,}: "
+            "they do not belong together"
+        )
+    pairs = [pair for pair in job.inputs.pairs if pair is not None] or None
+    sequences = encode(tokenizer, texts, pairs, longest)
+    if sequences.cut:
+        job.caution(
+            f"{sequences.cut:,} of {len(texts):,} texts cut to the {longest:,} tokens that the model reads"
+        )
+    return sequences
+
+
+def _longest(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast) -> int:
+    """Tokens that the model reads; where neither it nor its tokenizer knows a limit, a number beyond any text."""
+    own = int(tokenizer.model_max_length)
+    return min(own, longest_sequence(model) or own)
+
+
+# ---------------------------------------------------------------- masks
+
+
+def _fill_masks(job: Job) -> list[PredictedText]:
+    _check_pairs(job.inputs, False, "a masked LM takes")
+    origin = job.origin
+    own = tokenizers.load_tokenizer(str(origin.folder))
+    mask = str(own.mask_token)
+    texts = [_MASKS.sub(lambda _: mask, text) for text in job.inputs.texts]
+    for number, text in enumerate(texts):
+        if mask not in text:
+            raise UserError(
+                f"{job.inputs.place(number)} has no mask: write {mask} where a token is to be guessed"
+            )
+    loaded = load_model(
+        origin.folder,
+        name=origin.name,
+        trust_remote_code=job.settings.trust_remote_code,
+        announce=job.caution,
+    )
+    model = MaskedLM(loaded).to(job.where.device).eval()
+    tokenizer, longest = tokenizer_for(loaded, own), _longest(loaded, own)
+    sequences = _encode(job, loaded, tokenizer, texts, longest)
+    _check_masks(job.inputs, texts, sequences, tokenizer, longest)
+    trained = origin.settings.sequence_length if origin.settings else None
+    beyond = int((sequences.lengths > trained).sum()) if trained else 0
+    if beyond:
+        job.caution(f"{beyond:,} of {len(texts):,} texts longer than the {trained:,} tokens of the run's rows")
+    guesses = _guess(job, model, tokenizer, sequences)
+    found = [FilledText(text, None, own) for text, own in zip(job.inputs.texts, guesses, strict=True)]
+    for each in found:
+        job.emit(Table(_printable(each.text), _mask_rows(each)))
+    return list(found)
+
+
+def _check_masks(
+    inputs: Inputs,
+    texts: Sequence[str],
+    sequences: Sequences,
+    tokenizer: PreTrainedTokenizerFast,
+    longest: int,
+) -> None:
+    """Refuse a text that has lost a mask on its way to the model."""
+    is_mask = np.concatenate([[0], np.cumsum(sequences.tokens == tokenizer.mask_token_id)])
+    left = np.diff(is_mask[sequences.offsets])
+    for number, text in enumerate(texts):
+        if left[number] == text.count(str(tokenizer.mask_token)):
+            continue
+        if sequences.lengths[number] == longest:
+            raise UserError(
+                f"{inputs.place(number)}: a mask lies beyond the {longest:,} tokens that the model reads: shorten the text"
+            )
+        raise UserError(
+            f"{inputs.place(number)}: the tokenizer does not read every {tokenizer.mask_token} as a mask: put blanks "
+            "around it"
+        )
+
+
+@torch.no_grad()
+def _guess(
+    job: Job, model: MaskedLM, tokenizer: PreTrainedTokenizerFast, sequences: Sequences
+) -> list[tuple[Guesses, ...]]:
+    """For each sequence and each of its masks, both in order, the likeliest tokens."""
+    found: list[list[Guesses]] = [[] for _ in range(len(sequences))]
+    device, precision = job.where.device, job.where.precision
+    done = 0
+    for index in by_length(sequences.lengths, job.settings.batch_size):
+        ids, _, present = sequences.padded(index, int(tokenizer.pad_token_id))
+        at = np.flatnonzero(ids.ravel() == tokenizer.mask_token_id)
+        inputs, segments, masked = (torch.from_numpy(part).to(device) for part in (ids, present, at))
+        with autocast(device, precision):
+            # The positions are counted by the model itself where rows hold one text alone.
+            logits = model(inputs, torch.zeros_like(inputs), segments, masked, alone=True)
+        likely = logits.float().softmax(-1)
+        best = likely.topk(min(job.settings.top, likely.shape[-1]))
+        _check_finite(best.values.cpu().numpy(), job.origin.name)
+        rows = zip(index[at // ids.shape[1]], best.indices.tolist(), best.values.tolist(), strict=True)
+        for number, tokens, probabilities in rows:
+            found[number].append(
+                tuple(
+                    TokenGuess(tokenizer.decode([token]), token, probability)
+                    for token, probability in zip(tokens, probabilities, strict=True)
+                )
+            )
+        done += len(index)
+        job.progress(done)
+    return [tuple(masks) for masks in found]
+
+
+# ---------------------------------------------------------------- labels and scores
+
+
+def _classify(job: Job) -> list[PredictedText]:
+    origin, facts, inputs = job.origin, job.facts, job.inputs
+    if facts is not None:
+        _check_pairs(inputs, bool(facts["pair"]), f"the task '{facts['task']}' takes")
+    else:  # its configuration does not say; but texts of both kinds are a slip
+        _check_pairs(inputs, inputs.pairs[0] is not None, f"{inputs.place(0)} is")
+    own = tokenizers.load_tokenizer(str(origin.folder))
+    encoder = Encoder.read(
+        origin.folder,
+        name=origin.name,
+        trust_remote_code=job.settings.trust_remote_code,
+        announce=job.caution,
+    )
+    labels = [str(encoder.config.id2label[number]) for number in sorted(encoder.config.id2label)]
+    made = encoder.classifier(labels, seed=0)
+    if made.new:
+        raise UserError(
+            f"{origin.name} lacks weights of its head ({', '.join(made.new[:3])}): give a whole checkpoint"
+        )
+    tokenizer, longest = tokenizer_for(made.model, own), _longest(made.model, own)
+    if facts is not None:
+        job.emit(Note(f"{origin.name}: task {facts['task']}, development score {facts['score']:.3f}"))
+        longest = min(longest, int(facts["max_length"]))
+    sequences = _encode(job, made.model, tokenizer, inputs.texts, longest)
+    objective = SequenceClassification(regression=False, pad=int(tokenizer.pad_token_id))
+    outputs = predict_split(
+        made.model.to(job.where.device),
+        objective,
+        sequences,
+        job.settings.batch_size,
+        job.where,
+        job.progress,
+    )
+    _check_finite(outputs, origin.name)
+    activation = _activation(encoder.config.problem_type, len(labels))
+    found = [
+        _of_text(text, pair, labels, row, activation)
+        for text, pair, row in zip(inputs.texts, inputs.pairs, outputs, strict=True)
+    ]
+    for each in found:
+        title = "  |  ".join(_shortened(text) for text in (each.text, each.pair) if text is not None)
+        job.emit(Table(title, _label_rows(each, job.settings.top)))
+    return found
+
+
+Activation = Callable[[torch.Tensor], torch.Tensor]
+
+
+def _activation(problem_type: str | None, labels: int) -> Activation | None:
+    """What turns logits float32[labels] into probabilities; None for scores.
+
+    A lone output of unknown kind is a score, as there is nothing to tell apart.
+    """
+    if problem_type == "multi_label_classification":
+        return torch.sigmoid
+    if problem_type == "regression" or labels == 1:
+        return None
+    return lambda logits: logits.softmax(-1)
+
+
+def _of_text(
+    text: str,
+    pair: str | None,
+    labels: Sequence[str],
+    outputs: npt.NDArray[np.float32],
+    activation: Activation | None,
+) -> LabelledText | ScoredText:
+    """What the outputs float32[labels] for one text say."""
+    if activation is None:
+        return ScoredText(text, pair, tuple(Score(float(value)) for value in outputs))
+    likely = activation(torch.from_numpy(outputs)).numpy()
+    order = np.argsort(-likely, kind="stable")
+    return LabelledText(text, pair, tuple(LabelGuess(labels[i], float(likely[i])) for i in order))
+
+
+def _check_finite(values: npt.NDArray[np.float32], name: str) -> None:
+    if not np.isfinite(values).all():
+        raise UserError(f"{name}: the model's outputs are not finite, so its weights are damaged")
+
+
+# ---------------------------------------------------------------- in words
+
+
+def _mask_rows(found: FilledText) -> dict[str, str]:
+    """A line for each mask, for a reader."""
+    numbered = len(found.predictions) > 1
+    return {
+        f"mask {number}" if numbered else "mask": "   ".join(
+            f"{_token(guess, guesses)} {_percent(guess.probability)}" for guess in guesses
+        )
+        for number, guesses in enumerate(found.predictions, start=1)
+    }
+
+
+def _token(guess: TokenGuess, among: Guesses) -> str:
+    """A token as it is shown: without the blank before it, unless that alone tells it from another one."""
+    bare = guess.token.strip()
+    alike = sum(other.token.strip() == bare for other in among)
+    return bare if bare.isprintable() and bare and alike == 1 else repr(guess.token)
+
+
+def _label_rows(found: LabelledText | ScoredText, top: int) -> dict[str, str]:
+    """A line for each of the likeliest labels, or the score, for a reader."""
+    if isinstance(found, ScoredText):
+        return {"score": "  ".join(f"{each.score:.3f}" for each in found.predictions)}
+    rows = {
+        guess.label: f"{_percent(guess.probability):>6}  {'█' * round(_BAR * guess.probability)}".rstrip()
+        for guess in found.predictions[:top]
+    }
+    left = len(found.predictions) - top
+    return {**rows, "...": f"{left} labels more: --top shows them"} if left > 0 else rows
+
+
+def _percent(probability: float) -> str:
+    return "<0.1%" if probability < 0.001 else f"{probability:.1%}"
+
+
+def _printable(text: str) -> str:
+    """A text on one line, without what would steer a terminal."""
+    return " ".join("".join(c if c.isprintable() else " " for c in text).split())
+
+
+def _shortened(text: str) -> str:
+    text = _printable(text)
+    return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 3].rstrip()}..."

@@ -1,0 +1,67 @@
+"""The cells of a grid spread over processes of this machine."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import torch
+
+from fmlm_cli.errors import UserError
+
+_LOOK_EVERY = 0.5  # seconds
+
+
+def spread(words: Sequence[str], jobs: int, logs: Path, look: Callable[[], None]) -> None:
+    """Run `fmlm` with these words and `--cell i/jobs` in `jobs` processes, until all have ended.
+
+    Each has its share of the processor's threads, and of the GPUs if there are several; what they say goes to
+    `logs`/job-i.log. `look` is called from time to time. If one fails the others are stopped, and its last line is
+    raised as a `UserError`; whatever ends this process early stops them all, and they save what they have.
+    """
+    logs.mkdir(parents=True, exist_ok=True)
+    running: dict[int, subprocess.Popen[bytes]] = {}
+    try:
+        for number in range(jobs):
+            with (logs / f"job-{number + 1}.log").open("wb") as log:
+                running[number] = subprocess.Popen(
+                    [sys.executable, "-m", "fmlm_cli", *words, "--cell", f"{number + 1}/{jobs}"],
+                    stdout=log,
+                    stderr=subprocess.STDOUT,
+                    stdin=subprocess.DEVNULL,
+                    env={**os.environ, **_share(number, jobs)},
+                    start_new_session=True,  # Ctrl-C reaches this process alone, which passes it on
+                )
+        while running:
+            time.sleep(_LOOK_EVERY)
+            look()
+            for number, process in list(running.items()):
+                if process.poll() is not None:
+                    del running[number]
+                    _check(process, logs / f"job-{number + 1}.log")
+    finally:
+        for process in running.values():
+            process.send_signal(signal.SIGTERM)
+        for process in running.values():
+            process.wait()
+
+
+def _share(number: int, jobs: int) -> dict[str, str]:
+    """A process's part of the machine, as variables of the environment."""
+    threads = max(1, torch.get_num_threads() // jobs)
+    part = {"OMP_NUM_THREADS": str(threads)}
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    devices = visible.split(",") if visible else [str(i) for i in range(torch.cuda.device_count())]
+    if len(devices) > 1:
+        part["CUDA_VISIBLE_DEVICES"] = devices[number % len(devices)]
+    return part
+
+
+def _check(process: subprocess.Popen[bytes], log: Path) -> None:
+    if process.returncode == 0:
+        return
+    lines = log.read_text(encoding="utf-8", errors="replace").strip().split("\n")
+    raise UserError(f"{lines[-1].removeprefix('error: ')} (from {log})")

@@ -1,0 +1,25 @@
+"""Labelled sets: GLUE and any other, their measures, and GLUE's submissions. Knows nothing of models or training."""
+
+from fmlm_cli.tasks.files import load_files
+from fmlm_cli.tasks.glue import GLUE, GlueTask, available, glue_average, load_glue
+from fmlm_cli.tasks.metrics import METRICS, compute_metrics, predictions_of
+from fmlm_cli.tasks.submission import write_predictions, write_submission, zip_submissions
+from fmlm_cli.tasks.task import Examples, Task, TaskData
+
+__all__ = [
+    "GLUE",
+    "METRICS",
+    "Examples",
+    "GlueTask",
+    "Task",
+    "TaskData",
+    "available",
+    "compute_metrics",
+    "glue_average",
+    "load_files",
+    "load_glue",
+    "predictions_of",
+    "write_predictions",
+    "write_submission",
+    "zip_submissions",
+]

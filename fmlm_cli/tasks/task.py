@@ -1,0 +1,123 @@
+"""What a labelled set is: a task, its examples, and the splits that belong together."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import numpy.typing as npt
+
+from fmlm_cli.errors import UserError
+from fmlm_cli.storage import sha256_of_json
+
+
+@dataclass(frozen=True)
+class Task:
+    """What is to be told of a text or of a pair of texts.
+
+    `labels`: the names of the classes in order of index; none for regression. `metrics`: the measures computed, names
+    in `METRICS`; `score`: those of them whose mean is the task's score. `pair`: whether examples are two texts.
+    `bounds`: the least and the greatest score that there is, to which predictions are clipped.
+    """
+
+    name: str
+    labels: tuple[str, ...]
+    metrics: tuple[str, ...]
+    score: tuple[str, ...]
+    pair: bool
+    bounds: tuple[float, float] | None = None
+
+    @property
+    def regression(self) -> bool:
+        """Whether scores are predicted, not classes."""
+        return not self.labels
+
+
+@dataclass(frozen=True, eq=False)
+class Examples:
+    """One split of n examples.
+
+    `first`, `second`: n texts each, as they stand in the file; `second` is None where a task has no pairs. `labels`:
+    int64[n] label indices, float64[n] scores, or None where unlabelled. `ids`: what an index column says, else
+    running numbers from 0. `source`: a path or a Hub name, for messages.
+    """
+
+    first: Sequence[str]
+    second: Sequence[str] | None
+    labels: npt.NDArray[np.int64] | npt.NDArray[np.float64] | None
+    ids: Sequence[str]
+    source: str
+
+    def __len__(self) -> int:
+        return len(self.first)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Hex SHA-256 of texts, labels and ids, wherever they were read."""
+        second = None if self.second is None else list(self.second)
+        labels = None if self.labels is None else self.labels.tolist()
+        return sha256_of_json([list(self.first), second, labels, list(self.ids)])
+
+
+@dataclass(frozen=True)
+class TaskData:
+    """A task and its splits.
+
+    `dev`: {"dev": ...}, for MNLI {"matched": ..., "mismatched": ...}; the first one decides. `test`: the same with
+    "test", for MNLI also the diagnostic set "ax"; empty where there is none, labelled or not. `notes`: sentences that
+    a user should read.
+    """
+
+    task: Task
+    train: Examples
+    dev: Mapping[str, Examples]
+    test: Mapping[str, Examples]
+    notes: tuple[str, ...]
+
+
+def check_train(task: Task, train: Examples) -> None:
+    """Raise `UserError` for a training set with nothing to tell apart."""
+    if len(_distinct(train)) < 2:
+        what = "scores are the same" if task.regression else "examples have the same label"
+        raise UserError(
+            f"{train.source}: all {what}, so there is nothing to learn: give another training set"
+        )
+
+
+def assemble(
+    task: Task,
+    train: Examples,
+    dev: Mapping[str, Examples],
+    test: Mapping[str, Examples],
+    notes: Sequence[str],
+) -> TaskData:
+    """Put splits together after a look at whether their labels fit; labels of train that dev lacks make a note.
+
+    Raises `UserError` for labels that only dev or test have.
+    """
+    if task.regression:
+        return TaskData(task, train, dev, test, tuple(notes))
+    known = _distinct(train)
+    for split in (*dev.values(), *test.values()):
+        if strange := _distinct(split) - known:
+            raise UserError(
+                f"{split.source}: {_named(task, strange)} not in {train.source}: "
+                "give a training set with all labels"
+            )
+    lacking = [
+        f"{split.source}: {_named(task, missing)} only in the training set"
+        for split in dev.values()
+        if (missing := known - _distinct(split))
+    ]
+    return TaskData(task, train, dev, test, (*notes, *lacking))
+
+
+def _distinct(examples: Examples) -> set[float]:
+    """The labels or scores that occur."""
+    return set() if examples.labels is None else set(np.unique(examples.labels).tolist())
+
+
+def _named(task: Task, indices: set[float]) -> str:
+    """Labels by name, with the verb that goes with them."""
+    names = [f"'{task.labels[int(index)]}'" for index in sorted(indices)]
+    return f"label{'s' * (len(names) > 1)} {', '.join(names)} {'are' if len(names) > 1 else 'is'}"

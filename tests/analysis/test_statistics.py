@@ -1,0 +1,241 @@
+"""Statistics against scipy, hand examples, simulation and plain loops."""
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import stats
+
+from fmlm_cli.analysis.statistics import (
+    Bootstrap,
+    Interval,
+    PairedDifference,
+    detectable_effect,
+    falling_curve,
+    holm,
+    moving_average,
+    paired_difference,
+    reachable_loss,
+    tokens_to_reach,
+    verdicts,
+)
+
+# Held-out losses of METHOD's race: the usual practice, scope batch and scope epoch, three seeds.
+USUAL, BATCH, EPOCH = (5.018, 5.019, 4.993), (4.992, 4.984, 4.963), (4.938, 4.940, 4.926)
+
+sane = st.floats(-1e3, 1e3)
+
+
+@given(st.lists(st.tuples(sane, sane), min_size=2, max_size=12), st.sampled_from([0.9, 0.95, 0.99]))
+def test_paired_difference_is_scipys(pairs: list[tuple[float, float]], level: float) -> None:
+    first, second = (list(values) for values in zip(*pairs, strict=True))
+    differences = [a - b for a, b in pairs]
+    if np.std(differences) < 1e-6 * (1 + np.abs(pairs).max()):
+        return  # scipy warns of what it loses there
+    found = paired_difference(first, second, level=level)
+    wanted = stats.ttest_rel(first, second)
+    assert found.p_value == pytest.approx(wanted.pvalue, rel=1e-7)
+    interval = wanted.confidence_interval(level)
+    assert (found.low, found.high) == pytest.approx((interval.low, interval.high), rel=1e-7, abs=1e-9)
+    assert found.half_width == pytest.approx((found.high - found.low) / 2)
+    assert found.mean == pytest.approx(sum(differences) / len(differences), abs=1e-9)
+    # The test and the interval agree on zero.
+    assert (found.p_value > 1 - level) == (found.low < 0 < found.high)
+
+
+def test_paired_difference_by_hand() -> None:
+    found = paired_difference([3.0, 5.0, 7.0], [2.0, 3.0, 4.0])  # differences 1, 2, 3: t = 2 / (1 / sqrt 3)
+    assert (found.n, found.mean, found.sd) == (3, 2.0, 1.0)
+    t = 2 * math.sqrt(3)
+    assert found.p_value == pytest.approx(
+        1 - t / math.sqrt(2 + t * t)
+    )  # closed form for two degrees of freedom
+    assert found.half_width == pytest.approx(4.302652729911275 / math.sqrt(3))
+    usual = paired_difference(EPOCH, USUAL)
+    assert usual.mean == pytest.approx(-0.0753, abs=1e-4)
+    assert usual.high < 0
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "message"),
+    [
+        ([1.0], [2.0], "at least 2 seeds, not 1"),
+        ([], [], "at least 2 seeds, not 0"),
+        ([1.0, 2.0], [1.0], "not 2 and 1"),
+        ([1.0, math.nan], [1.0, 2.0], "diverged"),
+        ([1.0, None], [1.0, 2.0], "never got there"),
+    ],
+)
+def test_what_cannot_be_compared_is_refused(first: list[float], second: list[float], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        paired_difference(first, second)
+
+
+def test_no_spread_claims_nothing() -> None:
+    for shift in (0.0, 0.1):
+        found = paired_difference([1.0 + shift, 2.0 + shift, 3.3 + shift], [1.0, 2.0, 3.3])
+        assert (found.p_value, found.low, found.high) == (1.0, -math.inf, math.inf)
+        (verdict,) = verdicts({"full": found}, "random")
+        assert verdict.better is None
+        assert "nothing can be tested" in verdict.text
+
+
+@pytest.mark.parametrize("n", [2, 3, 5, 30])
+@pytest.mark.parametrize("power", [0.5, 0.8, 0.95])
+def test_detectable_effect_has_its_power(n: int, power: float) -> None:
+    effect = detectable_effect(n, 0.05, power)
+    rng, runs = np.random.default_rng(n), 20_000
+    sample = rng.normal(effect, 1, (runs, n))
+    t = sample.mean(1) / sample.std(1, ddof=1) * math.sqrt(n)
+    found = (np.abs(t) > stats.t.isf(0.025, n - 1)).mean()
+    assert found == pytest.approx(power, abs=4 * math.sqrt(power * (1 - power) / runs))
+
+
+def test_detectable_effect_is_the_published_one() -> None:
+    # G*Power, difference between two dependent means, two-sided: dz 0.5 needs 34 pairs for a power of 0.8.
+    assert detectable_effect(34) < 0.5 < detectable_effect(33)
+    with pytest.raises(ValueError, match="at least 2 pairs"):
+        detectable_effect(1)
+
+
+def test_holm_by_hand() -> None:
+    # 0.01 * 4, 0.03 * 2 after max(0.02 * 3), 0.04 at least what came before it; in the order given.
+    assert holm([0.01, 0.04, 0.03, 0.02]) == pytest.approx([0.04, 0.06, 0.06, 0.06])
+    assert holm([0.6, 0.7]).tolist() == [1.0, 1.0]
+    assert holm([0.2]).tolist() == [0.2]
+    assert holm([]).tolist() == []
+    with pytest.raises(ValueError, match="between 0 and 1"):
+        holm([0.1, math.nan])
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=8), st.floats(0.001, 0.2))
+def test_holm_rejects_what_its_step_down_rejects(p_values: list[float], alpha: float) -> None:
+    rejected: set[int] = set()
+    order = sorted(range(len(p_values)), key=lambda i: p_values[i])
+    for step, index in enumerate(order):
+        if p_values[index] * (len(p_values) - step) > alpha:
+            break
+        rejected.add(index)
+    adjusted = holm(p_values)
+    assert {i for i, p in enumerate(adjusted) if p <= alpha} == rejected
+    assert (adjusted >= p_values).all()
+
+
+def test_verdicts_go_by_holms_correction() -> None:
+    differences = {"batch": paired_difference(BATCH, USUAL), "epoch": paired_difference(EPOCH, USUAL)}
+    found = {verdict.arm: verdict for verdict in verdicts(differences, "random")}
+    assert found["epoch"].better == "epoch"
+    assert "after Holm's correction for 2 comparisons, n = 3 seeds" in found["epoch"].text
+    assert found["epoch"].p_adjusted == pytest.approx(
+        max(2 * min(d.p_value for d in differences.values()), differences["epoch"].p_value)
+    )
+    turned = verdicts(differences, "random", lower_is_better=False)
+    assert [verdict.better for verdict in turned] == ["random", "random"]
+
+
+def test_a_verdict_alone_significant_may_not_survive_company() -> None:
+    noise = paired_difference([1.0, 2.0, 2.9], [1.1, 1.9, 3.0])
+    near = PairedDifference(3, 1.0, 0.3, 0.1, 1.9, 0.03, 0.9, 1.2, 0.95, 0.8)
+    assert verdicts({"a": near}, "b")[0].better == "b"
+    together = verdicts({"a": near, "c": noise}, "b")
+    assert together[0].better is None
+    assert "cannot be told from b" in together[0].text
+    assert "to be about 1.2 to be seen with a probability of 80%" in together[0].text
+
+
+curves = st.lists(st.floats(0.1, 10), min_size=1, max_size=20)
+
+
+@given(curves, st.sampled_from([1, 3, 5, 9]))
+def test_moving_average_against_a_loop(values: list[float], window: int) -> None:
+    wanted = []
+    for i in range(len(values)):
+        half = min(window // 2, i, len(values) - 1 - i)
+        part = values[i - half : i + half + 1]
+        wanted.append(sum(part) / len(part))
+    assert moving_average(values, window) == pytest.approx(wanted)
+    assert (np.diff(falling_curve(values, window)) <= 0).all()
+
+
+def test_moving_average_keeps_straight_lines() -> None:
+    line = np.linspace(3, 1, 11)
+    assert moving_average(line, 5) == pytest.approx(line)
+    with pytest.raises(ValueError, match="odd"):
+        moving_average(line, 4)
+
+
+def test_tokens_to_reach_by_hand() -> None:
+    tokens, losses = [0, 100, 200, 300], [4.0, 3.0, 3.5, 2.0]
+    assert tokens_to_reach(tokens, losses, 3.5, window=1) == 50
+    assert tokens_to_reach(tokens, losses, 2.5, window=1) == 250  # from the best so far, 3, to 2: halfway
+    assert tokens_to_reach(tokens, losses, 4.5, window=1) == 0
+    assert tokens_to_reach(tokens, losses, 1.9, window=1) is None
+    # Smoothed: 4, 3.5, 2.83, 2.
+    assert tokens_to_reach(tokens, losses, 3.0, window=3) == pytest.approx(100 + 100 * 0.5 / (3.5 - 17 / 6))
+
+
+@given(curves, st.floats(0.1, 10), st.floats(0.1, 10))
+def test_a_lower_loss_takes_more_tokens(losses: list[float], one: float, other: float) -> None:
+    tokens = np.arange(len(losses)) * 10.0
+    reached = [tokens_to_reach(tokens, losses, target) for target in sorted((one, other))]
+    if reached[0] is not None:
+        assert reached[1] is not None
+        assert reached[1] <= reached[0]
+    assert tokens_to_reach(tokens, losses, reachable_loss([losses])) is not None
+
+
+def test_reachable_loss_is_the_worst_arms_best() -> None:
+    ends = [[4.0, 3.0, 2.0, 2.2], [4.0, 3.5, 3.0]]
+    assert reachable_loss(ends, window=1) == 3.0
+    with pytest.raises(ValueError, match="no loss curves"):
+        reachable_loss([])
+    with pytest.raises(ValueError, match="finite"):
+        reachable_loss([[1.0, math.nan]])
+    with pytest.raises(ValueError, match="rise"):
+        tokens_to_reach([0, 0], [1.0, 2.0], 1.0)
+    with pytest.raises(ValueError, match="for every count"):
+        tokens_to_reach([0, 1], [1.0], 1.0)
+
+
+def test_bootstrap_agrees_with_scipys() -> None:
+    rng = np.random.default_rng(0)
+    top, bottom = rng.gamma(3, 1, 60), rng.gamma(5, 1, 60)
+    found = Bootstrap.of({"top": top, "bottom": bottom}).interval(lambda m: m["top"] / m["bottom"])
+    wanted = stats.bootstrap(
+        (top, bottom),
+        lambda a, b, axis: a.mean(axis) / b.mean(axis),
+        paired=True,
+        method="percentile",
+        n_resamples=10_000,
+        vectorized=True,
+        random_state=np.random.default_rng(1),  # named rng from scipy 1.15 on, which still takes this
+    ).confidence_interval
+    assert found.value == pytest.approx(top.mean() / bottom.mean())
+    assert (found.low, found.high) == pytest.approx((wanted.low, wanted.high), abs=0.01)
+
+
+def test_bootstrap_is_a_function_of_its_seed() -> None:
+    columns = {"x": np.random.default_rng(0).normal(size=30)}
+
+    def interval(seed: int, resamples: int = 500) -> Interval:
+        return Bootstrap.of(columns, seed=seed, resamples=resamples).interval(lambda m: m["x"])
+
+    assert interval(1) == interval(1)
+    assert interval(1) != interval(2)
+    with pytest.raises(ValueError, match="at least 2 of them, not 1"):
+        Bootstrap.of({"x": np.ones(1)})
+    with pytest.raises(ValueError, match="not finite"):
+        Bootstrap.of({"x": np.array([1.0, math.nan])})
+
+
+def test_a_figure_that_is_nowhere_defined_has_no_interval() -> None:
+    found = Bootstrap.of({"x": np.zeros(4)}, resamples=50).interval(lambda m: m["x"] / m["x"])
+    assert all(map(math.isnan, (found.value, found.low, found.high)))
+    assert found.against(1.0) == "undecided"
+
+
+def test_sides_of_a_reference() -> None:
+    interval = Interval(0.5, 0.4, 0.6)
+    assert [interval.against(x) for x in (0.3, 0.5, 0.7)] == ["above", "undecided", "below"]

@@ -1,0 +1,51 @@
+"""Examples and splits that belong together."""
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fmlm_cli.tasks.task import Examples, Task, assemble
+from tests.tasks.writing import refused
+
+TASK = Task("t", ("no", "maybe", "yes"), ("accuracy",), ("accuracy",), pair=False)
+
+
+def examples(labels: list[int] | None, source: str = "train") -> Examples:
+    count = 3 if labels is None else len(labels)
+    wanted = None if labels is None else np.asarray(labels, np.int64)
+    return Examples(["x"] * count, None, wanted, [str(n) for n in range(count)], source)
+
+
+@given(st.lists(st.text(), min_size=2, max_size=5), st.data())
+def test_the_fingerprint_is_of_all_contents_and_nothing_else(texts: list[str], data: st.DataObject) -> None:
+    ids, labels = [str(n) for n in range(len(texts))], np.arange(len(texts))
+    one = Examples(texts, texts, labels, ids, "here")
+    assert one.fingerprint == Examples(tuple(texts), list(texts), labels.copy(), ids, "there").fingerprint
+    place = data.draw(st.integers(0, len(texts) - 1))
+    changed = [*texts[:place], texts[place] + "x", *texts[place + 1 :]]
+    others = [
+        Examples(changed, texts, labels, ids, ""),
+        Examples(texts, changed, labels, ids, ""),
+        Examples(texts, None, labels, ids, ""),
+        Examples(texts, texts, labels + 1, ids, ""),
+        Examples(texts, texts, labels + 0.5, ids, ""),
+        Examples(texts, texts, None, ids, ""),
+        Examples(texts, texts, labels, changed, ""),
+    ]
+    assert len({one.fingerprint, *(other.fingerprint for other in others)}) == len(others) + 1
+    assert len(one) == len(texts)
+
+
+def test_labels_that_only_other_splits_have() -> None:
+    train = examples([0, 1, 1])
+    for held_out in ({"a": examples([0, 2], "other")}, {"a": examples([0, 1]), "b": examples([2], "other")}):
+        for dev, test in ((held_out, {}), ({}, held_out)):
+            said = refused(assemble, TASK, train, dev, test, ())
+            assert said == "other: label 'yes' is not in train: give a training set with all labels"
+
+
+def test_labels_that_dev_lacks_and_splits_without_labels() -> None:
+    dev = {"one": examples([0], "dev one"), "two": examples([0, 1, 2])}
+    found = assemble(TASK, examples([0, 1, 2]), dev, {"test": examples(None)}, ("before",))
+    assert found.notes == ("before", "dev one: labels 'maybe', 'yes' are only in the training set")
+    assert (found.dev, found.train.labels is None) == (dev, False)
