@@ -2,13 +2,20 @@
 
 import dataclasses
 import json
-from typing import Annotated, Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from fmlm_cli.cli.running import Debug, Revision, SetOption, TrustRemoteCode, command, list_settings
 from fmlm_cli.config import PredictSettings, build, nested, parse_assignments
-from fmlm_cli.events import Caution, Event
+from fmlm_cli.events import Caution, Event, Table
+
+if TYPE_CHECKING:  # they bring torch along, which waits until a command runs
+    from fmlm_cli.recipes.predict import LabelGuess, Predicted, TokenGuess
+
+_SHOWN = 70  # characters of a text beside its labels
+_BAR = 20  # characters of a bar that stands for 1
 
 
 def predict(
@@ -23,7 +30,7 @@ def predict(
     ],
     texts: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[TEXT]...", help="Texts, each in quotes.", show_default=False),
+        typer.Argument(metavar="TEXT", help="Texts, each in quotes.", show_default=False),
     ] = None,
     pair: Annotated[
         list[str] | None,
@@ -90,7 +97,9 @@ def predict(
         settings = build(PredictSettings, nested(flags), assigned)
         from fmlm_cli import recipes
 
-        found = recipes.predict(settings, emit=_cautions_aside if as_json else emit)
+        found = list(recipes.predict(settings, emit=_cautions_aside if as_json else emit))
+        for each in () if as_json else found:
+            emit(_table(each, settings.top))
     if as_json:  # out here, so that a reader who closes the pipe early is no fault of fmlm's
         lines = (json.dumps(dataclasses.asdict(each), ensure_ascii=False) + "\n" for each in found)
         typer.echo("".join(lines).encode(), nl=False)  # as UTF-8, whatever the terminal's encoding
@@ -100,3 +109,56 @@ def _cautions_aside(event: Event) -> None:
     """Cautions to the standard error, all else nowhere."""
     if isinstance(event, Caution):
         typer.echo(f"note: {event.text}", err=True)
+
+
+def _table(found: "Predicted[Any]", top: int) -> Table:
+    """A text and, below it, what the model predicts, for a reader."""
+    from fmlm_cli.recipes.predict import FilledText, ScoredText
+
+    if isinstance(found, FilledText):
+        return Table(_printable(found.text), _mask_rows(found.predictions))
+    title = "  |  ".join(_shortened(text) for text in (found.text, found.pair) if text is not None)
+    if isinstance(found, ScoredText):
+        return Table(title, {"score": "  ".join(f"{each.score:.3f}" for each in found.predictions)})
+    return Table(title, _label_rows(found.predictions, top))
+
+
+def _mask_rows(masks: "Sequence[Sequence[TokenGuess]]") -> dict[str, str]:
+    """A line for each mask."""
+    return {
+        f"mask {number}" if len(masks) > 1 else "mask": "   ".join(
+            f"{_token(guess, guesses)} {_percent(guess.probability)}" for guess in guesses
+        )
+        for number, guesses in enumerate(masks, start=1)
+    }
+
+
+def _token(guess: "TokenGuess", among: "Sequence[TokenGuess]") -> str:
+    """A token without the blank before it, unless that alone tells it from another one."""
+    bare = guess.token.strip()
+    alike = sum(other.token.strip() == bare for other in among)
+    return bare if bare.isprintable() and bare and alike == 1 else repr(guess.token)
+
+
+def _label_rows(guesses: "Sequence[LabelGuess]", top: int) -> dict[str, str]:
+    """A line for each of the likeliest labels."""
+    rows = {
+        guess.label: f"{_percent(guess.probability):>6}  {'█' * round(_BAR * guess.probability)}".rstrip()
+        for guess in guesses[:top]
+    }
+    left = len(guesses) - top
+    return {**rows, "...": f"{left} more label{'s' * (left > 1)}: --top shows more"} if left > 0 else rows
+
+
+def _percent(probability: float) -> str:
+    return "<0.1%" if probability < 0.001 else f"{probability:.1%}"
+
+
+def _printable(text: str) -> str:
+    """A text on one line, without what would steer a terminal."""
+    return " ".join("".join(c if c.isprintable() else " " for c in text).split())
+
+
+def _shortened(text: str) -> str:
+    text = _printable(text)
+    return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 3].rstrip()}..."

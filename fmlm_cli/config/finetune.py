@@ -125,13 +125,11 @@ class PredictSettings(Section):
     @model_validator(mode="after")
     def _one_source(self) -> "PredictSettings":
         if self.file is not None and self.texts:
-            raise ValueError("TEXT and --file exclude each other: keep one")
+            raise ValueError("both TEXT and --file are given: keep one")
         if self.file is not None and self.pairs:
             raise ValueError("--pair goes with TEXT: in a file, part the two texts of a line with a tab")
         if self.file is None and not self.texts:
             raise ValueError("no text: give TEXT, or --file FILE (- is standard input)")
         if self.pairs and len(self.pairs) != len(self.texts):
-            raise ValueError(
-                f"--pair is given {len(self.pairs)} times for {len(self.texts)} TEXT: give one for each"
-            )
+            raise ValueError(f"{len(self.pairs)} --pair for {len(self.texts)} TEXT: give one for each")
         return self

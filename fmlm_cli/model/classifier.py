@@ -1,5 +1,6 @@
 """Loading a checkpoint's encoder under a head that classifies or scores whole sequences."""
 
+import copy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -69,7 +70,8 @@ class Encoder:
         """Parameters whose size goes with the number of labels. The rest of a head can serve other labels."""
         shapes = []
         for number in (2, 3):
-            config = type(self.config).from_dict({**self.config.to_dict(), "num_labels": number})
+            config = copy.deepcopy(self.config)
+            config.num_labels = number
             with torch.device("meta"):
                 model = self.model_class(config)
             shapes.append({name: parameter.shape for name, parameter in model.named_parameters()})
@@ -85,7 +87,7 @@ class Encoder:
         the encoder's rates and the head's, instead of the checkpoint's own. `reinit_layers`: so many of the top layers
         are drawn afresh too, and the pooler (Zhang et al. 2021, "Revisiting Few-sample BERT Fine-tuning").
         """
-        config = type(self.config).from_dict(self.config.to_dict())
+        config = copy.deepcopy(self.config)
         names = list(labels) or [SCORE]
         same_head = _label_names(config) == names
         config.num_labels = len(names)

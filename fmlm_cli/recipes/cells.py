@@ -29,6 +29,7 @@ from fmlm_cli.engine.step import DivergedError
 from fmlm_cli.errors import UserError
 from fmlm_cli.events import Emit, Event, Trained, ignore
 from fmlm_cli.model.classifier import Classifier, Encoder
+from fmlm_cli.model.first_token import shorten_last_layer
 from fmlm_cli.model.layers import depths
 from fmlm_cli.objectives.classification import SequenceClassification
 from fmlm_cli.recipes.grid import Cell
@@ -149,6 +150,7 @@ class CellRun:
             dropout=self.training.dropout,
             reinit_layers=self.training.reinit_layers,
         )
+        shorten_last_layer(classifier.model)
         self.model = classifier.model.to(self.where.device)
         self.objective = SequenceClassification(
             regression=self.prepared.data.task.regression,

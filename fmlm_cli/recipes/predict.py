@@ -2,14 +2,15 @@
 
 import re
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from fmlm_cli import storage
@@ -19,7 +20,7 @@ from fmlm_cli.corpus.buckets import by_length
 from fmlm_cli.corpus.sequences import Sequences, encode
 from fmlm_cli.engine.device import autocast, resolve_device, resolve_precision
 from fmlm_cli.errors import UserError, unknown_name
-from fmlm_cli.events import Caution, Emit, Note, Progress, Table, ignore
+from fmlm_cli.events import Caution, Emit, Note, Progress, ignore
 from fmlm_cli.model.build import known_config, longest_sequence, raw_config, tokenizer_for
 from fmlm_cli.model.classifier import Encoder
 from fmlm_cli.model.masked_lm import MaskedLM
@@ -30,13 +31,11 @@ from fmlm_cli.recipes.cells import Where, predict_split
 from fmlm_cli.recipes.checkpoints import Origin, find_checkpoint
 from fmlm_cli.recipes.finetune_plan import FINETUNED
 
-_MASKS = re.compile(r"\[MASK\]|<mask>")  # as BERT's and RoBERTa's users write it, whatever the tokenizer's own
+_MASKS = re.compile(r"\[MASK\]|<mask>")  # what users of BERT and of RoBERTa write
 _CLASSIFIER = "ForSequenceClassification"
 _MASKED_LM = ("ForMaskedLM", "ForPreTraining", "WithLMHeadModel")
-_SHOWN = 70  # characters of a text beside its labels
-_BAR = 20  # characters of a bar that stands for 1
 
-Guesses = tuple["TokenGuess", ...]
+T_co = TypeVar("T_co", covariant=True)
 
 
 @dataclass(frozen=True)
@@ -64,33 +63,31 @@ class Score:
 
 
 @dataclass(frozen=True)
-class FilledText:
-    """A text with masks. `predictions`: for each mask in turn the likeliest tokens, the likeliest first."""
+class Predicted(Generic[T_co]):
+    """A text, or two, as given, and what a model predicts for it.
 
-    text: str
-    pair: None
-    predictions: tuple[Guesses, ...]
-
-
-@dataclass(frozen=True)
-class LabelledText:
-    """A text, or two. `predictions`: all labels, the likeliest first."""
+    `predictions`: for each mask in turn the likeliest tokens, the likeliest first; or all labels, the likeliest first;
+    or the score (several where the model gives several, in its order).
+    """
 
     text: str
     pair: str | None
-    predictions: tuple[LabelGuess, ...]
+    predictions: tuple[T_co, ...]
 
 
-@dataclass(frozen=True)
-class ScoredText:
-    """A text, or two. `predictions`: the score; several where the model gives several, in its order."""
-
-    text: str
-    pair: str | None
-    predictions: tuple[Score, ...]
+Guesses = tuple[TokenGuess, ...]
 
 
-PredictedText = FilledText | LabelledText | ScoredText
+class FilledText(Predicted[Guesses]):
+    """Of a masked LM."""
+
+
+class LabelledText(Predicted[LabelGuess]):
+    """Of a classifier."""
+
+
+class ScoredText(Predicted[Score]):
+    """Of a regression."""
 
 
 @dataclass(frozen=True)
@@ -128,7 +125,9 @@ class Job:
             self.emit(Progress("predicting", done, total, "texts"))
 
 
-def predict(settings: PredictSettings, *, emit: Emit = ignore) -> list[PredictedText]:
+def predict(
+    settings: PredictSettings, *, emit: Emit = ignore
+) -> list[FilledText] | list[LabelledText] | list[ScoredText]:
     """What a checkpoint's model predicts for each text, in the order of the texts.
 
     A masked LM guesses the masks of each text, a fine-tuned model labels or scores it. Raises `UserError` for a
@@ -297,7 +296,7 @@ def _longest(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast) -> int:
 # ---------------------------------------------------------------- masks
 
 
-def _fill_masks(job: Job) -> list[PredictedText]:
+def _fill_masks(job: Job) -> list[FilledText]:
     _check_pairs(job.inputs, False, "a masked LM takes")
     origin = job.origin
     own = tokenizers.load_tokenizer(str(origin.folder))
@@ -321,12 +320,11 @@ def _fill_masks(job: Job) -> list[PredictedText]:
     trained = origin.settings.sequence_length if origin.settings else None
     beyond = int((sequences.lengths > trained).sum()) if trained else 0
     if beyond:
-        job.caution(f"{beyond:,} of {len(texts):,} texts longer than the {trained:,} tokens of the run's rows")
+        job.caution(
+            f"{beyond:,} of {len(texts):,} texts longer than the {trained:,} tokens that the run was trained on"
+        )
     guesses = _guess(job, model, tokenizer, sequences)
-    found = [FilledText(text, None, own) for text, own in zip(job.inputs.texts, guesses, strict=True)]
-    for each in found:
-        job.emit(Table(_printable(each.text), _mask_rows(each)))
-    return list(found)
+    return [FilledText(text, None, found) for text, found in zip(job.inputs.texts, guesses, strict=True)]
 
 
 def _check_masks(
@@ -386,7 +384,7 @@ def _guess(
 # ---------------------------------------------------------------- labels and scores
 
 
-def _classify(job: Job) -> list[PredictedText]:
+def _classify(job: Job) -> list[LabelledText] | list[ScoredText]:
     origin, facts, inputs = job.origin, job.facts, job.inputs
     if facts is not None:
         _check_pairs(inputs, bool(facts["pair"]), f"the task '{facts['task']}' takes")
@@ -420,94 +418,29 @@ def _classify(job: Job) -> list[PredictedText]:
         job.progress,
     )
     _check_finite(outputs, origin.name)
-    activation = _activation(encoder.config.problem_type, len(labels))
-    found = [
-        _of_text(text, pair, labels, row, activation)
-        for text, pair, row in zip(inputs.texts, inputs.pairs, outputs, strict=True)
-    ]
-    for each in found:
-        title = "  |  ".join(_shortened(text) for text in (each.text, each.pair) if text is not None)
-        job.emit(Table(title, _label_rows(each, job.settings.top)))
-    return found
+    likely = _probabilities(torch.from_numpy(outputs), encoder.config.problem_type)
+    if likely is None:
+        scores = (tuple(map(Score, row)) for row in outputs.tolist())
+        return [ScoredText(*each) for each in zip(inputs.texts, inputs.pairs, scores, strict=True)]
+    guesses = (_ranked(labels, row) for row in likely.tolist())
+    return [LabelledText(*each) for each in zip(inputs.texts, inputs.pairs, guesses, strict=True)]
 
 
-Activation = Callable[[torch.Tensor], torch.Tensor]
-
-
-def _activation(problem_type: str | None, labels: int) -> Activation | None:
-    """What turns logits float32[labels] into probabilities; None for scores.
+def _probabilities(outputs: Tensor, problem_type: str | None) -> Tensor | None:
+    """Probabilities float32[texts, labels] of such logits, or None where they are scores.
 
     A lone output of unknown kind is a score, as there is nothing to tell apart.
     """
     if problem_type == "multi_label_classification":
-        return torch.sigmoid
-    if problem_type == "regression" or labels == 1:
-        return None
-    return lambda logits: logits.softmax(-1)
+        return outputs.sigmoid()
+    return None if problem_type == "regression" or outputs.shape[1] == 1 else outputs.softmax(-1)
 
 
-def _of_text(
-    text: str,
-    pair: str | None,
-    labels: Sequence[str],
-    outputs: npt.NDArray[np.float32],
-    activation: Activation | None,
-) -> LabelledText | ScoredText:
-    """What the outputs float32[labels] for one text say."""
-    if activation is None:
-        return ScoredText(text, pair, tuple(Score(float(value)) for value in outputs))
-    likely = activation(torch.from_numpy(outputs)).numpy()
-    order = np.argsort(-likely, kind="stable")
-    return LabelledText(text, pair, tuple(LabelGuess(labels[i], float(likely[i])) for i in order))
+def _ranked(labels: Sequence[str], probabilities: Sequence[float]) -> tuple[LabelGuess, ...]:
+    guesses = map(LabelGuess, labels, probabilities)
+    return tuple(sorted(guesses, key=lambda guess: -guess.probability))
 
 
 def _check_finite(values: npt.NDArray[np.float32], name: str) -> None:
     if not np.isfinite(values).all():
         raise UserError(f"{name}: the model's outputs are not finite, so its weights are damaged")
-
-
-# ---------------------------------------------------------------- in words
-
-
-def _mask_rows(found: FilledText) -> dict[str, str]:
-    """A line for each mask, for a reader."""
-    numbered = len(found.predictions) > 1
-    return {
-        f"mask {number}" if numbered else "mask": "   ".join(
-            f"{_token(guess, guesses)} {_percent(guess.probability)}" for guess in guesses
-        )
-        for number, guesses in enumerate(found.predictions, start=1)
-    }
-
-
-def _token(guess: TokenGuess, among: Guesses) -> str:
-    """A token as it is shown: without the blank before it, unless that alone tells it from another one."""
-    bare = guess.token.strip()
-    alike = sum(other.token.strip() == bare for other in among)
-    return bare if bare.isprintable() and bare and alike == 1 else repr(guess.token)
-
-
-def _label_rows(found: LabelledText | ScoredText, top: int) -> dict[str, str]:
-    """A line for each of the likeliest labels, or the score, for a reader."""
-    if isinstance(found, ScoredText):
-        return {"score": "  ".join(f"{each.score:.3f}" for each in found.predictions)}
-    rows = {
-        guess.label: f"{_percent(guess.probability):>6}  {'█' * round(_BAR * guess.probability)}".rstrip()
-        for guess in found.predictions[:top]
-    }
-    left = len(found.predictions) - top
-    return {**rows, "...": f"{left} labels more: --top shows them"} if left > 0 else rows
-
-
-def _percent(probability: float) -> str:
-    return "<0.1%" if probability < 0.001 else f"{probability:.1%}"
-
-
-def _printable(text: str) -> str:
-    """A text on one line, without what would steer a terminal."""
-    return " ".join("".join(c if c.isprintable() else " " for c in text).split())
-
-
-def _shortened(text: str) -> str:
-    text = _printable(text)
-    return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 3].rstrip()}..."

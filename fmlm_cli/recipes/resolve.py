@@ -36,7 +36,7 @@ from fmlm_cli.recipes.strategy import check_strategy, rate_schedule, resolve_str
 
 DEFAULT_LENGTH = 128
 LARGEST_MICRO_SIZE = 32
-CONTINUED_RATE = 0.25  # peak learning rate of a continued run, as a share of that from scratch
+CONTINUED_RATE = 0.5  # peak learning rate, as a share of that from scratch, of a checkpoint that has its head
 WARMUP, REWARMUP = 0.06, 0.03  # share of the steps
 
 
@@ -127,7 +127,9 @@ def resolve(settings: PretrainSettings, emit: Emit) -> Plan:
     try_strategy(timetable, stream.sources[0].reader)
     size = _batch_size(settings.batch.size, preset.batch_size, strategy.masks_per_sequence)
     steps = _total_steps(settings, stream, size, strategy.masks_per_sequence)
-    settings = _without_gaps(settings, origin, strategy, stream, size, steps, preset.learning_rate)
+    scratch = preset.learning_rate
+    peak = settings.optimizer.learning_rate or _peak(settings, origin, scratch, new_head=bool(start.new))
+    settings = _without_gaps(settings, origin, strategy, stream, size, steps, scratch, peak)
     evaluated = _evaluated(settings, opened, continued=origin is not None)
     scales = starting.rate_scales(start.model, settings.optimizer.layer_decay)
     return Plan(settings, origin, start, model, stream, timetable, evaluated, steps, scales)
@@ -151,9 +153,12 @@ def _without_gaps(
     stream: RowStream,
     size: int,
     steps: int,
-    rate: float,
+    scratch: float,
+    peak: float,
 ) -> PretrainSettings:
-    """The settings with every choice written in; `size` rows a step, `rate`: the peak for a model trained from scratch."""
+    """The settings with every choice written in; `size` rows a step. `scratch`: the peak rate of such a model trained from
+    scratch; `peak`: of this one.
+    """
     optimizer = settings.optimizer
     if optimizer.head_warmup_steps >= steps:
         raise UserError(
@@ -168,8 +173,8 @@ def _without_gaps(
         "masking.masks_per_sequence": strategy.masks_per_sequence,
         "batch.size": size,
         "batch.micro_size": min(settings.batch.micro_size or LARGEST_MICRO_SIZE, size),
-        "optimizer.learning_rate": optimizer.learning_rate or _peak(settings, origin, rate),
-        "optimizer.head_learning_rate": optimizer.head_learning_rate or rate,
+        "optimizer.learning_rate": peak,
+        "optimizer.head_learning_rate": optimizer.head_learning_rate or scratch,
         "optimizer.warmup_share": _warmup(settings, origin),
         "checkpoint.every_steps": settings.checkpoint.every_steps or min(1000, math.ceil(steps / 10)),
         "evaluation.every_steps": settings.evaluation.every_steps or min(5000, math.ceil(steps / 10)),
@@ -216,8 +221,11 @@ def _with_dropout(settings: PretrainSettings, origin: Origin | None) -> Pretrain
     return build(PretrainSettings, settings.model_dump(), nested({"model.dropout": rate}))
 
 
-def _peak(settings: PretrainSettings, origin: Origin | None, scratch: float) -> float:
-    """The peak rate: a model's of this size, a part of it, or the one at which a run is carried on."""
+def _peak(settings: PretrainSettings, origin: Origin | None, scratch: float, *, new_head: bool) -> float:
+    """The peak rate: a model's of this size, a part of it, or the one at which a run is carried on.
+
+    A head that is new learns too little at the lower one.
+    """
     if origin is None:
         return scratch
     if settings.optimizer.carry_over:
@@ -232,7 +240,7 @@ def _peak(settings: PretrainSettings, origin: Origin | None, scratch: float) -> 
             )
         if rate is not None:
             return rate
-    return scratch * CONTINUED_RATE
+    return scratch if new_head else scratch * CONTINUED_RATE
 
 
 def _warmup(settings: PretrainSettings, origin: Origin | None) -> float:

@@ -3,6 +3,7 @@
 batch   gather rows from a token store, mask, corrupt | DataCollatorForLanguageModeling on the same rows
 wait    how long the training loop waits for a batch, which is made while the step before it computes
 step    fmlm's train_step, head on masked positions   | the stock forward with labels, backward, AdamW
+tune    fine-tuning on GLUE, where there is some       | transformers' Trainer, as its GLUE script uses it
 """
 
 import statistics
@@ -31,6 +32,7 @@ from fmlm_cli.model.build import VocabularyFacts, build_model
 from fmlm_cli.model.masked_lm import MaskedLM
 from fmlm_cli.objectives.masked_lm import MaskedLanguageModelling
 from fmlm_cli.recipes.evaluation import make_objective
+from tests.benchmarks import finetune
 from tests.benchmarks.interleaved import Comparison, compare
 
 SHAPES = ((32, 128), (256, 512))
@@ -177,6 +179,7 @@ def main() -> None:
                 model_name, f"{rows} x {length}", *_cells(bench_step(store, model_name, rows, length))
             )
         console.print(table)
+    finetune.run_if_there()
 
 
 def _cells(figures: Comparison) -> tuple[str, str, str]:

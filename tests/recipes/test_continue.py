@@ -161,8 +161,11 @@ def test_other_weights_under_the_same_name_are_not_resumed(going_on: Continue, e
 
 def test_defaults_are_gentler_than_from_scratch(going_on: Continue, settings: Settings) -> None:
     scratch = resolve(settings("scratch", **{"budget.steps": 8}), ignore).settings.optimizer
-    went_on = resolve(going_on(), ignore).settings
-    assert went_on.optimizer.learning_rate == scratch.learning_rate / 4
+    new_head = resolve(going_on(), ignore).settings
+    assert new_head.optimizer.learning_rate == scratch.learning_rate
+    run = recipes.pretrain(settings("whole", **{"budget.steps": 1})).run
+    went_on = resolve(going_on(**{"model.checkpoint": str(run.root)}), ignore).settings
+    assert went_on.optimizer.learning_rate == scratch.learning_rate / 2
     assert went_on.optimizer.warmup_share < scratch.warmup_share
     assert went_on.masking.scope == "epoch"
 

@@ -140,7 +140,7 @@ def timeless(report: Any) -> Any:
 
 
 def test_the_report_says_what_scikit_learn_finds_in_the_predictions(tune: Tune, tmp_path: Path) -> None:
-    report, _ = said(tune())
+    report, _ = said(tune(**{"training.learning_rate": 3e-3, "training.epochs": 8}))
     task = report.results["tasks"]["rivers"]
     for split in ("dev", "test"):
         found: dict[str, list[float]] = {"accuracy": [], "macro_f1": [], "micro_f1": []}
