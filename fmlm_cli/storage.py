@@ -1,12 +1,13 @@
 """Files: atomic writes, hashes, output folders that appear only when complete, the run directory's layout."""
 
 import contextlib
+import errno
 import fcntl
 import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,11 @@ MANIFEST = "manifest.json"
 RUN_CONFIG = "config.yaml"
 METRICS = "metrics.jsonl"
 LOCK = ".lock"
+_FORBIDDEN = {
+    errno.EACCES: "permission denied",
+    errno.EPERM: "permission denied",
+    errno.EROFS: "the disk is read-only",
+}
 
 
 @dataclass(frozen=True)
@@ -75,7 +81,7 @@ def sha256_of_json(value: Any) -> str:
 
 @contextlib.contextmanager
 def clear_disk_errors(where: Path) -> Iterator[None]:
-    """Turn "no space left" and "permission denied", from any library, into one clear line."""
+    """Turn "no space left", "permission denied" and "read-only", from any library, into one clear line."""
     try:
         yield
     except UserError:
@@ -85,9 +91,10 @@ def clear_disk_errors(where: Path) -> Iterator[None]:
             raise OutOfSpaceError(
                 f"no space left on the disk while writing {where}: free some, or choose another --out"
             ) from error
-        if isinstance(error, PermissionError):
+        if isinstance(error, OSError) and error.errno in _FORBIDDEN:
+            reason = _FORBIDDEN[error.errno]
             raise UserError(
-                f"cannot write {error.filename or where}: permission denied; choose another --out"
+                f"cannot write {error.filename or where}: {reason}; choose another --out"
             ) from error
         raise
 
@@ -111,16 +118,8 @@ def complete_file(target: Path) -> Iterator[Path]:
 
 def write_text(path: Path, text: str) -> None:
     """Write a small text file whole or not at all (a temporary file beside it, then renamed)."""
-    temporary = path.with_name(f".{path.name}.partial")
-    with clear_disk_errors(path):
-        try:
-            with temporary.open("w", encoding="utf-8", newline="\n") as file:
-                file.write(text)
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
+    with complete_file(path) as temporary:
+        temporary.write_text(text, encoding="utf-8", newline="\n")
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -234,6 +233,13 @@ def clear_folder(folder: Path, *, last: Path) -> None:
             shutil.rmtree(path)
         else:
             path.unlink()
+
+
+def check_outside(folder: Path, needed: Mapping[Path, str]) -> None:
+    """Refuse to replace a folder that holds what its new content is made from; `needed`: paths and what each is."""
+    for path, kind in needed.items():
+        if path.resolve().is_relative_to(folder.resolve()):
+            raise UserError(f"the {kind} {path} lies inside {folder}: choose another --out")
 
 
 def claim_output(target: Path, *, marker: str, overwrite: bool, resume: bool) -> None:

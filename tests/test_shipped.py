@@ -10,7 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 from fmlm_cli.cli.app import app
-from fmlm_cli.config import PretrainSettings, build, read_yaml, setting_names
+from fmlm_cli.config import FinetuneSettings, PretrainSettings, build, read_yaml, setting_names
 from fmlm_cli.masking import plugins
 from fmlm_cli.recipes import pretrain
 
@@ -50,7 +50,7 @@ def test_the_strategy_of_ones_own_in_the_readme_works(
     sys.modules.pop("block_masking")
 
 
-@pytest.mark.parametrize("command", ["tokenize", "masks", "pretrain", "evaluate"])
+@pytest.mark.parametrize("command", ["tokenize", "masks", "pretrain", "continue", "evaluate", "finetune", "predict"])
 def test_options_in_the_readme_exist(command: str) -> None:
     shown = CliRunner().invoke(app, [command, "--help"], env={"COLUMNS": "200", "TERM": "dumb"}).output
     section = README.split(f"### fmlm {command}")[1].split("### fmlm")[0].split("\n## ")[0]
@@ -60,7 +60,7 @@ def test_options_in_the_readme_exist(command: str) -> None:
 
 
 def test_settings_in_the_readme_exist() -> None:
-    names = set(setting_names(PretrainSettings))
+    names = {*setting_names(PretrainSettings), *setting_names(FinetuneSettings)}
     groups = {name.split(".")[0] for name in names if "." in name}
     mentioned = {
         name for name in re.findall(r"`([a-z]+\.[a-z_.]+)[`=]", README) if name.split(".")[0] in groups

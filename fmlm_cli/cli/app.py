@@ -5,6 +5,7 @@ from typing import Annotated
 import typer
 
 from fmlm_cli import __version__
+from fmlm_cli.cli.compare_masks import compare_masks
 from fmlm_cli.cli.continue_ import continue_
 from fmlm_cli.cli.evaluate import evaluate
 from fmlm_cli.cli.finetune import finetune
@@ -49,6 +50,7 @@ app.command("continue")(continue_)
 app.command()(evaluate)
 app.command()(finetune)
 app.command()(predict)
+app.command("compare-masks")(compare_masks)
 
 
 def main() -> None:

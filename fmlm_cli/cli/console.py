@@ -3,7 +3,7 @@
 import os
 import sys
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import Any
 
@@ -19,6 +19,7 @@ from fmlm_cli import events
 from fmlm_cli.cli.masked_row import COLOURS, masked_row
 
 _FILE_WIDTH = 160
+_BOARD_FRAME = 5  # lines of a table of scores that are no rows
 _PLAIN_SECONDS = 10.0  # between two plain lines about the same piece of work
 
 
@@ -32,6 +33,7 @@ class Console:
         self._err = RichConsole(stderr=True, highlight=False, soft_wrap=True, emoji=False)
         self._live: Progress | None = None
         self._board: Live | None = None
+        self._final_board = Table()
         self._tasks: dict[str, TaskID] = {}
         self._spoken: dict[str, float] = {}
         self._predicted = False
@@ -136,22 +138,22 @@ class Console:
         )
 
     def _scoreboard(self, event: events.Scoreboard) -> None:
-        left = "" if event.seconds_left is None else f", {_duration(event.seconds_left)} left"
+        known = event.seconds_left is not None and event.done < event.total
+        left = f", {_duration(event.seconds_left)} left" if known else ""
         progress = f"{event.done} of {event.total} done{left}"
         if not self._out.is_terminal:
             if not event.running or self._may_speak("scoreboard", at_once=False):
                 self._out.print(f"{escape(event.latest)}  [dim]({progress})[/dim]")
             return
-        table = Table(
-            "", *event.columns, title=escape(event.title), title_justify="left", box=None, pad_edge=False
-        )
-        for name, texts in event.rows.items():
-            table.add_row(escape(name), *(escape(text) or "[dim]·[/dim]" for text in texts))
-        shown = Group(table, Text(f"{event.latest}  ({progress})", style="dim"))
+        rows = event.rows
+        if len(rows) > self._out.height - _BOARD_FRAME:  # what is still open is worth more than what is done
+            rows = {name: texts for name, texts in rows.items() if "" in texts}
+        latest = Text(event.latest, style="dim", no_wrap=True, overflow="ellipsis")
         if self._board is None:
-            self._board = Live(shown, console=self._out, transient=True, refresh_per_second=4)
+            self._board = Live(console=self._out, refresh_per_second=4)
             self._board.start()
-        self._board.update(shown)
+        self._board.update(Group(_board(event, rows, progress), latest))
+        self._final_board = _board(event, event.rows, progress)  # stays when the live one ends
 
     def _show_live(self, task: str, done: float, total: float, text: str) -> None:
         if self._live is None:
@@ -187,6 +189,7 @@ class Console:
             self._live = None
             self._tasks.clear()
         if self._board is not None:
+            self._board.update(self._final_board)
             self._board.stop()
             self._board = None
 
@@ -198,6 +201,17 @@ class Console:
             return False
         self._spoken[task] = now
         return True
+
+
+def _board(event: events.Scoreboard, rows: Mapping[str, Sequence[str]], progress: str) -> Table:
+    """Some rows of a table of scores."""
+    title = f"[bold]{escape(event.title)}[/bold], {progress}"
+    table = Table(
+        "", *event.columns, title=title, title_style="", title_justify="left", box=None, pad_edge=False
+    )
+    for name, texts in rows.items():
+        table.add_row(escape(name), *(escape(text) or "[dim]·[/dim]" for text in texts))
+    return table
 
 
 def _duration(seconds: float) -> str:

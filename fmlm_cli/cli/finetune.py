@@ -16,6 +16,7 @@ from fmlm_cli.cli.running import (
     list_settings,
 )
 from fmlm_cli.config import FinetuneSettings, build, nested, parse_assignments, read_yaml
+from fmlm_cli.errors import UserError
 
 
 def finetune(
@@ -95,7 +96,7 @@ def finetune(
             "--from-mnli", help="Begin RTE, MRPC and STS-B from the MNLI model.", show_default=False
         ),
     ] = None,
-    jobs: Annotated[int, typer.Option(help="Processes that share the cells.", min=1)] = 1,
+    jobs: Annotated[int, typer.Option(help="Processes that share the cells.")] = 1,
     cell: Annotated[
         str | None,
         typer.Option(
@@ -105,6 +106,7 @@ def finetune(
     report_only: Annotated[
         bool, typer.Option("--report-only", help="Report on cells that are finished; train nothing.")
     ] = False,
+    report: Annotated[bool, typer.Option("--report/--no-report", hidden=True)] = True,
     revision: Revision = None,
     trust_remote_code: TrustRemoteCode = False,
     assignments: SetOption = None,
@@ -149,6 +151,8 @@ def finetune(
         }
         from_file = read_yaml(config, FinetuneSettings) if config else {}
         assigned = parse_assignments(assignments or [], FinetuneSettings)
+        if not checkpoint and "checkpoint" not in {**from_file, **assigned}:
+            raise UserError("no checkpoint: give --from CHECKPOINT")
         settings = build(FinetuneSettings, from_file, nested(flags), assigned)
         from fmlm_cli import recipes
 
@@ -158,6 +162,7 @@ def finetune(
             resume=resume,
             cell=cell,
             jobs=jobs,
+            report=report,
             report_only=report_only,
             emit=emit,
         )

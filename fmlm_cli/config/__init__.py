@@ -1,5 +1,6 @@
 """Every setting: typed, documented, validated. YAML in, resolved YAML out."""
 
+from fmlm_cli.config.compare import CompareSettings, DownstreamSettings, VarianceSettings
 from fmlm_cli.config.finetune import (
     ALL,
     FinetuneSettings,
@@ -29,6 +30,8 @@ from fmlm_cli.config.schema import (
 
 __all__ = [
     "ALL",
+    "CompareSettings",
+    "DownstreamSettings",
     "EvaluateSettings",
     "FinetuneSettings",
     "Hyperparameters",
@@ -40,6 +43,7 @@ __all__ = [
     "TaskSettings",
     "TextSettings",
     "TokenizeSettings",
+    "VarianceSettings",
     "build",
     "choices",
     "describe_settings",

@@ -21,7 +21,9 @@ class TaskSettings(Section):
     train: str | None = Field(None, description="a set of your own: .jsonl, .csv, .tsv or .parquet")
     dev: str | None = Field(None, description="its development split")
     test: str | None = Field(None, description="its test split, labelled or not")
-    name: str | None = Field(None, description="what to call it; default: its folder's name")
+    name: str | None = Field(
+        None, description="what to call it, as its folders will be; default: its folder's name"
+    )
     text_field: str | None = Field(None, description="field of the text; default: found by its name")
     text_pair_field: str | None = Field(None, description="field of a second text")
     label_field: str | None = Field(None, description="field of the label or score")
@@ -34,14 +36,10 @@ class TaskSettings(Section):
 
     @model_validator(mode="after")
     def _one_kind(self) -> "TaskSettings":
-        own = ("train", "dev", "test", "name", "text_field", "text_pair_field", "label_field", "metric")
-        given = [name for name in own if getattr(self, name) is not None]
+        of_glue = ("names", "folder")
+        given = [name for name, value in self if value is not None and name not in of_glue]
         if self.names and given:
             raise ValueError(f"GLUE tasks and a set of your own ({given[0]}) exclude each other: keep one")
-        if not self.names and not (self.train and self.dev):
-            raise ValueError("no task: give --task, or a set of your own with --train FILE and --dev FILE")
-        if self.folder is not None and not self.names:
-            raise ValueError("folder is for GLUE tasks: give --task")
         return self
 
 
@@ -77,7 +75,7 @@ class FinetuneSettings(Section):
     revision: str | None = Field(None, description="branch, tag or commit of a Hub name; becomes the commit")
     trust_remote_code: bool = Field(False, description="run the Python code that a checkpoint brings")
     out: str | None = Field(None, description="the folder of all that comes of it")
-    tasks: TaskSettings
+    tasks: TaskSettings = TaskSettings()
     training: Hyperparameters = Hyperparameters()
     grid: str = Field(
         "none",

@@ -10,6 +10,7 @@ from typing import Any, TypeVar, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
 
 from fmlm_cli.config.schema import Section
 from fmlm_cli.errors import UserError, nearest
@@ -133,7 +134,7 @@ def read_yaml(path: str | Path, section: type[Section]) -> dict[str, Any]:
     except RecursionError:
         raise UserError(f"{path}: not valid settings (an alias that holds itself)") from None
     _check_names(tree, section, lines, path)
-    _validate(section, tree, lambda name: f"{path}:{_line_of(name, lines)} ({name})")
+    _check_values(tree, section, lines, path)
     return tree
 
 
@@ -172,6 +173,22 @@ def _check_names(
             raise _unknown(name, f"{path}:{lines[name]}", section)
 
 
+def _check_values(
+    tree: Mapping[str, Any], section: type[Section], lines: Mapping[str, int], path: Path
+) -> None:
+    """Refuse values that are not valid; settings that are missing may come from flags."""
+
+    def where(name: str) -> str:
+        return f"{path}:{_line_of(name, lines)}{f' ({name})' if name else ''}"
+
+    try:
+        section.model_validate(tree)
+    except ValidationError as error:
+        for found in error.errors():
+            if found["type"] != "missing":
+                raise _problem(section, found, where) from None
+
+
 def _unknown(name: str, where: str, section: type[BaseModel]) -> UserError:
     names = list(setting_names(section))
     same_last = [known for known in names if known.rpartition(".")[2] == name.rpartition(".")[2]]
@@ -185,21 +202,26 @@ def build(section: type[S], *trees: Mapping[str, Any]) -> S:
     tree: dict[str, Any] = {}
     for above in trees:
         tree = merge(tree, above)
-    return _validate(section, tree, lambda name: f"setting '{name}'" if name else "settings")
-
-
-def _validate(section: type[S], tree: Mapping[str, Any], where: Callable[[str], str]) -> S:
-    """Validated settings, or the first problem as one line; `where` says where a setting was given."""
     try:
         return section.model_validate(tree)
     except ValidationError as error:
-        first = error.errors()[0]
-        name = ".".join(str(part) for part in first["loc"])
-        if first["type"] == "extra_forbidden":
-            raise _unknown(name, where(name), section) from None
-        message = first["msg"].removeprefix("Value error, ")
-        given = f", not {first['input']!r}" if first["type"] not in ("value_error", "missing") else ""
-        raise UserError(f"{where(name)}: {message[0].lower()}{message[1:]}{given}") from None
+        found = error.errors()[0]
+        raise _problem(section, found, lambda name: f"setting '{name}'" if name else "") from None
+
+
+def _problem(section: type[Section], found: ErrorDetails, where: Callable[[str], str]) -> UserError:
+    """What pydantic found, as one line; `where` says where a setting was given."""
+    name = ".".join(str(part) for part in found["loc"])
+    if found["type"] == "extra_forbidden":
+        return _unknown(name, where(name), section)
+    message = found["msg"]
+    if found["type"] == "value_error":  # in our own words
+        message = message.removeprefix("Value error, ")
+    else:
+        message = f"{message[0].lower()}{message[1:]}"
+        message += f", not {found['input']!r}" if found["type"] != "missing" else ""
+    place = where(name)
+    return UserError(f"{place}: {message}" if place else message)
 
 
 def choices(section: type[Section], name: str) -> tuple[str, ...]:

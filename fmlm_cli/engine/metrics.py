@@ -15,7 +15,9 @@ class MetricsLog:
     def __init__(self, path: Path, *, keep_through: int = -1) -> None:
         """Records of steps up to `keep_through` are kept (a resumed run), later ones removed."""
         self._path = path
-        self.records = [r for r in read_metrics(path) if r["step"] <= keep_through] if path.exists() else []
+        # Of a run that starts anew nothing is kept, so a file that is damaged is no obstacle.
+        there = read_metrics(path) if keep_through >= 0 and path.exists() else []
+        self.records = [record for record in there if record["step"] <= keep_through]
         storage.write_text(path, "".join(_line(record) for record in self.records))
 
     def write(self, record: Mapping[str, Any]) -> None:

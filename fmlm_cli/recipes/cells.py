@@ -1,6 +1,5 @@
 """One cell of a grid: a model fine-tuned for a task at a point of the grid with a seed."""
 
-import json
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -16,11 +15,10 @@ from transformers import PreTrainedTokenizerFast
 
 from fmlm_cli import storage
 from fmlm_cli.config import FinetuneSettings
-from fmlm_cli.corpus.buckets import LengthBuckets, by_length
+from fmlm_cli.corpus.buckets import LengthBuckets
 from fmlm_cli.corpus.sequences import Sequences
 from fmlm_cli.engine.batch import Batch
 from fmlm_cli.engine.checkpoint import Checkpoints, TrainState
-from fmlm_cli.engine.evaluation import predict
 from fmlm_cli.engine.loop import TrainingRun, train
 from fmlm_cli.engine.metrics import MetricsLog
 from fmlm_cli.engine.optimizer import Schedule, make_adamw
@@ -33,9 +31,17 @@ from fmlm_cli.model.first_token import shorten_last_layer
 from fmlm_cli.model.layers import depths
 from fmlm_cli.objectives.classification import SequenceClassification
 from fmlm_cli.recipes.grid import Cell
-from fmlm_cli.tasks import Examples, TaskData, compute_metrics, predictions_of
+from fmlm_cli.recipes.predictions import Where, predict_split, split_name, write_predictions
+from fmlm_cli.tasks import Examples, TaskData, compute_metrics
 
 RESULT, CELL = "result.json", "cell.json"
+# Of what decides a cell, that which is known by its hash.
+_CONTENT = {
+    "train": "with other training data",
+    "dev": "with other development data",
+    "weights": "from another checkpoint",
+    "tokenizer": "with another tokenizer",
+}
 _MODEL, _BEST = "model.safetensors", "best.safetensors"
 
 
@@ -90,14 +96,6 @@ class CellResult:
     failed: str | None = None
 
 
-@dataclass(frozen=True)
-class Where:
-    """Device and precision of all cells."""
-
-    device: torch.device
-    precision: torch.dtype
-
-
 def read_result(folder: Path) -> CellResult | None:
     """The result of a cell that is finished."""
     path = folder / RESULT
@@ -105,8 +103,12 @@ def read_result(folder: Path) -> CellResult | None:
         return None
     try:
         return CellResult(**storage.read_json(path))
-    except TypeError:
-        raise UserError(f"{path} is damaged: remove {folder}, and the cell is done again") from None
+    except (TypeError, UserError):
+        raise _damaged(path) from None
+
+
+def _damaged(path: Path) -> UserError:
+    return UserError(f"{path} is damaged: remove {path.parent}, and the cell is done again with --resume")
 
 
 def deciding(cell: Cell, settings: FinetuneSettings, where: Where) -> dict[str, Any]:
@@ -117,16 +119,19 @@ def deciding(cell: Cell, settings: FinetuneSettings, where: Where) -> dict[str, 
 
 
 def check_same_cell(folder: Path, now: Mapping[str, Any]) -> None:
-    """Refuse to go on with, or to report, a cell that was begun under other settings or with other data."""
+    """Refuse to go on with, or to report, a cell that was begun under other settings, data or weights than `now`."""
     path = folder / CELL
-    if not path.is_file():
-        return
-    before = storage.read_json(path)
+    try:
+        before = storage.read_json(path)
+    except UserError:
+        before = None
+    if not isinstance(before, dict):
+        raise _damaged(path)
     for name in {**before, **now}:
         if before.get(name) != now.get(name):
+            was = f"with {name} {before.get(name)}, not {now.get(name)}"
             raise UserError(
-                f"{folder} was made with {name} {before.get(name)}, not {now.get(name)}: "
-                "go back to that, or choose another --out"
+                f"{folder} was made {_CONTENT.get(name.partition('.')[0], was)}: go back to that, or choose another --out"
             )
 
 
@@ -185,6 +190,8 @@ class CellRun:
         found = predict_split(
             self.model, self.objective, split.sequences, self.training.batch_size, self.where
         )
+        if not np.isfinite(found).all():
+            raise DivergedError("the model's outputs are not finite")
         return found[:, 0] if self.objective.regression else found
 
     def measure(self, split: Split, outputs: npt.NDArray[np.float32]) -> dict[str, float]:
@@ -332,51 +339,6 @@ class CellRun:
             identity=identity,
             failed=failed,
         )
-
-
-def predict_split(
-    model: torch.nn.Module,
-    objective: SequenceClassification,
-    sequences: Sequences,
-    batch_size: int,
-    where: Where,
-    progress: Callable[[int], None] = lambda done: None,
-) -> npt.NDArray[np.float32]:
-    """Outputs float32[sequences, labels], in the order of the sequences."""
-
-    def batches() -> Any:
-        done = 0
-        for index in by_length(sequences.lengths, batch_size):
-            yield from objective.prepare(sequences, index, None, batch_size)
-            done += len(index)
-            progress(done)
-
-    return predict(model, objective, batches(), device=where.device, precision=where.precision)
-
-
-def write_predictions(
-    path: Path, data: TaskData, examples: Examples, outputs: npt.NDArray[np.float32]
-) -> None:
-    """One JSON object a line: id, the label (where there is one), what was predicted, and the model's outputs."""
-    task = data.task
-    labels: list[Any] = [None] * len(examples)
-    if examples.labels is not None:
-        labels = [float(y) if task.regression else task.labels[int(y)] for y in examples.labels]
-    lines = []
-    for key, label, predicted, own in zip(
-        examples.ids, labels, predictions_of(task, outputs), outputs, strict=True
-    ):
-        record = {"id": key, "label": label, "prediction": predicted}
-        if not task.regression:
-            record["logits"] = dict(zip(task.labels, map(float, own), strict=True))
-        lines.append(json.dumps(record, ensure_ascii=False))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    storage.write_text(path, "\n".join(lines) + "\n")
-
-
-def split_name(kind: str, name: str) -> str:
-    """What a split is called: dev, test, dev-matched, ..."""
-    return kind if name == kind else f"{kind}-{name}"
 
 
 def _evaluations(log: MetricsLog) -> list[dict[str, Any]]:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from transformers import PreTrainedTokenizerFast
+from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from fmlm_cli import hub, storage
 from fmlm_cli.config import PretrainSettings, build, read_yaml
@@ -13,6 +13,7 @@ from fmlm_cli.engine.checkpoint import complete_checkpoints
 from fmlm_cli.engine.metrics import read_metrics
 from fmlm_cli.errors import UserError
 
+FINETUNED = "finetuned.json"  # beside a fine-tuned model: what it is for, and how good it is
 _AT_STEP = "@step-"
 
 
@@ -51,6 +52,11 @@ def find_checkpoint(name: str, *, revision: str | None = None, code: bool = Fals
     if at and step.isdigit():
         return _of_run(storage.RunDirectory(Path(path)), name, int(step))
     root = Path(name)
+    if (models := finetuned_models(root)) is not None:
+        which = (
+            f"one of its models, such as {next(iter(models.values()))}" if models else "another checkpoint"
+        )
+        raise UserError(f"{name} is what `fmlm finetune` left, with a model for each task: give {which}")
     if storage.RunDirectory(root).config.is_file():
         return _of_run(storage.RunDirectory(root), name, None)
     if root.is_dir():
@@ -61,6 +67,25 @@ def find_checkpoint(name: str, *, revision: str | None = None, code: bool = Fals
                 return Origin(name, root, None, owner, saved_settings(owner), training)
     located = hub.locate(name, revision=revision, weights=True, code=code)
     return Origin(name, located.folder, located.revision)
+
+
+def finetuned_models(root: Path) -> dict[str, Path] | None:
+    """The models by task in what `finetune` left, which may have none yet; None for any other folder."""
+    known = (root / "cells").is_dir() or (root / "models").is_dir()
+    if not (known and (root / storage.RUN_CONFIG).is_file()):
+        return None
+    found = [path.parent for path in sorted((root / "models").glob(f"*/{FINETUNED}"))]
+    return {path.name: path for path in found if not path.name.startswith(".")}
+
+
+def check_vocabulary(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, name: str) -> None:
+    """Refuse a tokenizer that has more tokens than the model has embeddings."""
+    rows = len(model.get_input_embeddings().weight)
+    if len(tokenizer) > rows:
+        raise UserError(
+            f"{name} has embeddings for {rows:,} tokens, and its tokenizer has {len(tokenizer):,}: "
+            "they do not belong together"
+        )
 
 
 def _newest(run: storage.RunDirectory) -> Path | None:

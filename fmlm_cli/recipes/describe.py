@@ -22,7 +22,7 @@ def describe(plan: Plan, device: torch.device, precision: torch.dtype, emit: Emi
         "budget": f"{plan.total_steps:,} steps of {settings.batch.size} rows = {passes_line(plan)}",
         "learning rate": rate,
         "evaluation": ", ".join(f"{name} ({store.root})" for name, store in plan.evaluated.items()),
-        "device": f"{where_line(device, precision)}, {torch.get_num_threads()} threads",
+        "device": f"{where_line(device, precision)}, {counted(torch.get_num_threads(), 'thread')}",
     }
     if plan.stream.first:
         rows["goes on"] = f"from row {plan.stream.first:,} of the stream, where the other run stopped"
@@ -71,6 +71,11 @@ def _unused(plan: Plan) -> str:
     named = ", ".join(unused[:some]) + (f" and {len(unused) - some} more" if len(unused) > some else "")
     fate = "kept beside the new weights" if plan.start.kept else "dropped; --keep-unused keeps them"
     return f"{named} of the checkpoint ({fate})"
+
+
+def counted(number: int, thing: str) -> str:
+    """`1 seed`, `2 seeds`."""
+    return f"{number:,} {thing}{'s' * (number != 1)}"
 
 
 def where_line(device: torch.device, precision: torch.dtype) -> str:

@@ -1,5 +1,6 @@
 """`fmlm finetune`: a checkpoint on labelled sets, over seeds and a grid."""
 
+import math
 from pathlib import Path
 
 import torch
@@ -10,11 +11,12 @@ from fmlm_cli.corpus import tokenizers
 from fmlm_cli.errors import UserError
 from fmlm_cli.events import Caution, Emit, Note, Table, ignore
 from fmlm_cli.model.build import save_model
-from fmlm_cli.recipes.cells import CellResult, CellRun, check_same_cell, read_result
-from fmlm_cli.recipes.describe import where_line
-from fmlm_cli.recipes.finetune_plan import FINETUNED, Plan, resolve, saved_settings
+from fmlm_cli.recipes.cells import CellResult, CellRun, read_result
+from fmlm_cli.recipes.checkpoints import FINETUNED
+from fmlm_cli.recipes.describe import counted, where_line
+from fmlm_cli.recipes.finetune_plan import Plan, resolve, saved_settings
 from fmlm_cli.recipes.finetune_report import Report, write_report
-from fmlm_cli.recipes.grid import Cell, share_of
+from fmlm_cli.recipes.grid import GRIDS, Cell, share_of
 from fmlm_cli.recipes.scoreboard import Board
 from fmlm_cli.recipes.spread import spread
 
@@ -26,56 +28,89 @@ def finetune(
     resume: bool = False,
     cell: str | None = None,
     jobs: int = 1,
+    report: bool = True,
     report_only: bool = False,
     emit: Emit = ignore,
 ) -> Report | None:
     """Fine-tune a checkpoint on every task, at every point of the grid, with every seed, and report on them.
 
-    `cell`: "i/n", only this share of the cells; there is a report once all are done. `jobs`: processes that share the
-    cells. Raises `UserError` for anything
-    wrong with settings, data or checkpoint before anything is written; `Interrupted` on Ctrl-C or SIGTERM.
+    `cell`: "i/n", only this share of the cells; there is a report once all are done, unless `report` is false.
+    `jobs`: processes that share the cells. Raises `UserError` for anything wrong with settings, data or checkpoint
+    before anything is written; `Interrupted` on Ctrl-C or SIGTERM.
     """
-    if settings.out is None:
-        raise UserError("no output folder: give --out DIR")
-    root = Path(settings.out)
-    resume = resume or cell is not None or report_only  # the other processes write into the same folder
-    storage.claim_output(root, marker=storage.RUN_CONFIG, overwrite=overwrite, resume=resume)
-    config = root / storage.RUN_CONFIG
-    if config.is_file():
-        saved_settings(root)  # a config.yaml of something else is not ours to write over
+    root = _claim(settings, overwrite=overwrite, resume=resume, cell=cell, jobs=jobs, report_only=report_only)
     plan = resolve(settings, emit)
     mine = [] if report_only else share_of(plan.cells, cell)
-    if jobs > 1 and (cell is not None or report_only):
-        raise UserError("--jobs makes processes of its own: leave out --cell and --report-only")
+    if overwrite:
+        storage.check_outside(root, _needed(plan))
+    else:
+        for each in plan.cells:
+            plan.check(each)
     _describe(plan, emit)
+    config = root / storage.RUN_CONFIG
     with storage.clear_disk_errors(root):
         root.mkdir(parents=True, exist_ok=True)
         if overwrite:
             storage.clear_folder(root, last=config)
         storage.write_text(config, to_yaml(plan.settings))
         board = Board(plan, emit)
-        if jobs > 1:
-            _check_cells(plan)
-            spread(["finetune", str(config)], min(jobs, len(plan.cells)), root / "logs", board.look)
-        else:
+        if jobs > 1 and board.unfinished:
+            words = ["finetune", str(config), "--no-report"]
+            spread(words, min(jobs, board.unfinished), root / "logs", board.look)
+        elif jobs == 1:
             for each in mine:
                 _do(plan, each, board)
-        return _report(plan, emit)
+        return _report(plan, emit) if report else None
 
 
-def _check_cells(plan: Plan) -> None:
-    """Refuse cells that were made otherwise: by other processes, or an earlier call."""
-    for cell in plan.cells:
-        check_same_cell(plan.folder(cell), plan.decided(cell))
+def _claim(
+    settings: FinetuneSettings,
+    *,
+    overwrite: bool,
+    resume: bool,
+    cell: str | None,
+    jobs: int,
+    report_only: bool,
+) -> Path:
+    """The output folder, once it is known that it may be written to; nothing is touched."""
+    if settings.out is None:
+        raise UserError("no output folder: give --out DIR")
+    if jobs < 1:
+        raise UserError(f"--jobs {jobs}: give 1 or more")
+    if jobs > 1 and (cell is not None or report_only):
+        raise UserError("--jobs makes processes of its own: leave out --cell and --report-only")
+    if overwrite and (cell is not None or report_only):
+        raise UserError("--cell and --report-only go on with what is there: leave out --overwrite")
+    root = Path(settings.out)
+    if report_only and not (root / "cells").is_dir():
+        raise UserError(f"{root} has no finished cells to report on: leave out --report-only")
+    resume = resume or cell is not None or report_only  # the other processes write into the same folder
+    storage.claim_output(root, marker=storage.RUN_CONFIG, overwrite=overwrite, resume=resume)
+    if (root / storage.RUN_CONFIG).is_file():
+        saved_settings(root)  # a config.yaml of something else is not ours to write over
+    if overwrite:
+        for lock in root.glob(f"cells/*/*/*/{storage.LOCK}"):
+            with storage.sole_owner(lock.parent):
+                pass  # no process is at work there
+    return root
+
+
+def _needed(plan: Plan) -> dict[Path, str]:
+    """What the call is made from, and what each is."""
+    chosen = plan.settings.tasks
+    files = {chosen.folder: "data", chosen.train: "data", chosen.dev: "data", chosen.test: "data"}
+    files[plan.settings.grid if plan.settings.grid not in GRIDS else None] = "grid"
+    return {plan.origin.folder: "checkpoint", **{Path(file): kind for file, kind in files.items() if file}}
 
 
 def _do(plan: Plan, cell: Cell, board: Board) -> None:
     """Work at a cell, unless it is finished already; keep its model if that is the task's best so far."""
-    folder, decided = plan.folder(cell), plan.decided(cell)
-    check_same_cell(folder, decided)
+    plan.check(cell)
+    folder = plan.folder(cell)
     if read_result(folder) is not None:
         return
     board.begin(cell)
+    decided = plan.decided(cell)
     run = CellRun(cell, plan.prepared(cell.task), plan.settings, plan.where, folder, board.step)
     result = run.run(decided, lambda found: _keep_if_best(plan, run, found))
     board.end(cell, result)
@@ -86,10 +121,8 @@ def _keep_if_best(plan: Plan, run: CellRun, result: CellResult) -> None:
     cell, target = run.cell, plan.model_folder(run.cell.task)
     target.parent.mkdir(parents=True, exist_ok=True)
     with storage.one_at_a_time(target.parent / f".{cell.task}.lock"):
-        if (target / FINETUNED).is_file():
-            there = storage.read_json(target / FINETUNED)
-            if (-there["score"], there["cell"]) <= (-(result.score or 0.0), cell.folder):
-                return
+        if _rank_of(target) <= (-(result.score or 0.0), cell.folder):
+            return
         with storage.complete_folder(target) as folder:
             save_model(run.model, folder, {})
             tokenizers.save_tokenizer(run.prepared.tokenizer, folder)
@@ -109,6 +142,15 @@ def _keep_if_best(plan: Plan, run: CellRun, result: CellResult) -> None:
             storage.write_json(folder / FINETUNED, facts)
 
 
+def _rank_of(model: Path) -> tuple[float, str]:
+    """What a task's best model is compared by, the least is the best; one that is not there or damaged is the worst."""
+    try:
+        there = storage.read_json(model / FINETUNED)
+        return -float(there["score"]), str(there["cell"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return math.inf, ""
+
+
 def _describe(plan: Plan, emit: Emit) -> None:
     chosen, points = plan.settings, {cell.point.name for cell in plan.cells}
     training = plan.cells[0].point.training
@@ -119,13 +161,17 @@ def _describe(plan: Plan, emit: Emit) -> None:
             + (f", {' + '.join(f'{len(t):,}' for t in data.test.values())} test" if data.test else "")
             for name, data in plan.data.items()
         ),
-        "cells": f"{len(plan.cells)}: {len(plan.data)} tasks x {len(points)} points of the grid x {chosen.seeds} seeds",
-        "training": f"learning rate {training.learning_rate:g}, batches of {training.batch_size}, {training.epochs} epochs"
+        "cells": " x ".join(
+            [counted(len(plan.data), "task")]
+            + ([counted(len(points), "point") + " of the grid"] if len(points) > 1 else [])
+            + [counted(chosen.seeds, "seed")]
+        ),
+        "training": f"learning rate {training.learning_rate:g}, batches of {training.batch_size}, {counted(training.epochs, 'epoch')}"
         + (f", at least {training.min_steps:,} steps" if training.min_steps else "")
         + f", warm-up {training.warmup_share:.0%}, AdamW (bias-corrected), dropout "
         + ("as in the checkpoint" if training.dropout is None else f"{training.dropout:g}"),
         "counts": f"the {chosen.select} epoch by the development score; sequences of at most {chosen.max_length} tokens",
-        "device": f"{where_line(plan.where.device, plan.where.precision)}, {torch.get_num_threads()} threads",
+        "device": f"{where_line(plan.where.device, plan.where.precision)}, {counted(torch.get_num_threads(), 'thread')}",
     }
     if len(points) > 1:
         rows["training"] = f"grid {chosen.grid}: " + "; ".join(sorted(points))
@@ -145,5 +191,7 @@ def _report(plan: Plan, emit: Emit) -> Report | None:
     if len(done) < len(results):
         emit(Note(f"{len(done)} of {len(results)} cells are done: there is a report once all are"))
         return None
-    _check_cells(plan)
-    return write_report(plan, done, emit)
+    for cell in plan.cells:
+        plan.check(cell)
+    with storage.one_at_a_time(plan.root / storage.LOCK):  # two processes may have finished the last cells
+        return write_report(plan, done, emit)

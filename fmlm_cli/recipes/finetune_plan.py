@@ -19,14 +19,15 @@ from fmlm_cli.errors import UserError, unknown_name
 from fmlm_cli.events import Caution, Emit, Note
 from fmlm_cli.model.build import longest_sequence, preset_of, tokenizer_for
 from fmlm_cli.model.classifier import Encoder
-from fmlm_cli.recipes.cells import Prepared, Split, Where, deciding
-from fmlm_cli.recipes.checkpoints import Origin, find_checkpoint
+from fmlm_cli.recipes.cells import CELL, Prepared, Split, check_same_cell, deciding, read_result
+from fmlm_cli.recipes.checkpoints import Origin, check_vocabulary, find_checkpoint
 from fmlm_cli.recipes.grid import Cell, find_cells, find_points
+from fmlm_cli.recipes.predictions import Where
 from fmlm_cli.recipes.resolve import resolve_length
 from fmlm_cli.tasks import GLUE, Examples, TaskData, available, load_files, load_glue
 
 FROM_MNLI = ("rte", "mrpc", "stsb")
-FINETUNED = "finetuned.json"  # beside a fine-tuned model: what it is for, and how good it is
+_LONGEST_NAME = 100  # bytes; a file's name may have 255, and some are made of this one
 
 
 @dataclass
@@ -86,10 +87,26 @@ class Plan:
         }
         return {**content, **deciding(cell, self.settings, self.where)}
 
+    def check(self, cell: Cell) -> None:
+        """Refuse a cell that was begun otherwise: by other processes, or an earlier call."""
+        if (self.folder(cell) / CELL).is_file():
+            check_same_cell(self.folder(cell), self.decided(cell))
+
+    @property
+    def is_glue(self) -> bool:
+        """Whether the tasks are GLUE's; sets of one's own may have the same names."""
+        return bool(self.settings.tasks.names)
+
     def _mnli_encoder(self) -> Encoder:
         folder = self.model_folder("mnli")
-        if not folder.is_dir():
-            raise UserError("there is no MNLI model to begin from yet: let the cells of mnli finish first")
+        unfinished = any(
+            cell.task == "mnli" and read_result(self.folder(cell)) is None for cell in self.cells
+        )
+        if unfinished or not folder.is_dir():
+            raise UserError(
+                "from_mnli: the cells of MNLI are not all done: fine-tune with --task mnli alone first, and go on with "
+                "the other tasks and --resume"
+            )
         return Encoder.read(folder, name=str(folder))
 
     def begins_from_mnli(self, task: str) -> bool:
@@ -133,8 +150,9 @@ def resolve(settings: FinetuneSettings, emit: Emit) -> Plan:
         dropout=settings.training.dropout,
         reinit_layers=settings.training.reinit_layers,
     ).model
-    _check_vocabulary(model.get_input_embeddings().weight, tokenizer, origin)
+    check_vocabulary(model, tokenizer, origin.name)
     length = resolve_length(settings.max_length, longest_sequence(model), origin.name, "max_length")
+    _check_room(length, tokenizer, pairs=any(each.task.pair for each in data.values()))
     settings = build(
         FinetuneSettings,
         settings.model_dump(),
@@ -161,7 +179,12 @@ def _load(settings: FinetuneSettings, emit: Emit) -> dict[str, TaskData]:
     """The tasks' data, MNLI first where others begin from its model."""
     chosen = settings.tasks
     if not chosen.names:
-        assert chosen.train and chosen.dev
+        if not (chosen.train and chosen.dev):
+            raise UserError("no task: give --task, or a set of your own with --train FILE and --dev FILE")
+        if chosen.folder is not None:
+            raise UserError("--data-dir is for GLUE tasks: give --task, or leave it out")
+        if settings.from_mnli:
+            raise UserError("from_mnli is for GLUE tasks: leave it out")
         data = load_files(
             Path(chosen.train),
             Path(chosen.dev),
@@ -173,10 +196,15 @@ def _load(settings: FinetuneSettings, emit: Emit) -> dict[str, TaskData]:
             regression=chosen.regression,
             metric=chosen.metric,
         )
+        _check_name(data.task.name)
         return {data.task.name: data}
     folder = Path(chosen.folder) if chosen.folder is not None else None
     names = _names(chosen.names, folder, emit)
     if settings.from_mnli:
+        if not set(names) & set(FROM_MNLI):
+            raise UserError(
+                f"from_mnli: only {', '.join(FROM_MNLI)} can begin as the MNLI model: leave it out"
+            )
         names.sort(key=lambda name: name != "mnli")
     return {name: load_glue(name, folder) for name in names}
 
@@ -206,11 +234,25 @@ def _names(asked: Sequence[str], folder: Path | None, emit: Emit) -> list[str]:
     return list(dict.fromkeys(names))
 
 
-def _check_vocabulary(embeddings: Tensor, tokenizer: PreTrainedTokenizerFast, origin: Origin) -> None:
-    if len(tokenizer) > len(embeddings):
+def _check_name(name: str) -> None:
+    """Refuse a name that no folder can have, or that would be a hidden one, or none inside the output folder."""
+    if (
+        name.startswith(".")
+        or "/" in name
+        or not name.isprintable()
+        or not 0 < len(name.encode()) <= _LONGEST_NAME
+    ):
         raise UserError(
-            f"{origin.name} has embeddings for {len(embeddings):,} tokens, and its tokenizer has {len(tokenizer):,}: "
-            "they do not belong together"
+            f"the set cannot be called {name!r}, as its folders will be: set tasks.name to a plain name"
+        )
+
+
+def _check_room(length: int, tokenizer: PreTrainedTokenizerFast, *, pairs: bool) -> None:
+    """Refuse a length that leaves no token to a text."""
+    least = tokenizer.num_special_tokens_to_add(pair=pairs) + 1 + pairs
+    if length < least:
+        raise UserError(
+            f"max_length {length} leaves no room for text beside the special tokens: set it to {least} or more"
         )
 
 

@@ -1,5 +1,7 @@
 """What fine-tuning found: results.json, tables in Markdown and LaTeX, a picture, and GLUE's submission."""
 
+import re
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,8 +15,11 @@ from fmlm_cli.config import to_yaml
 from fmlm_cli.events import Caution, Emit, Table
 from fmlm_cli.model.classifier import Encoder
 from fmlm_cli.objectives.classification import SequenceClassification
-from fmlm_cli.recipes.cells import CellResult, predict_split, write_predictions
-from fmlm_cli.recipes.finetune_plan import FINETUNED, Plan
+from fmlm_cli.recipes.cells import CellResult
+from fmlm_cli.recipes.checkpoints import FINETUNED
+from fmlm_cli.recipes.describe import counted
+from fmlm_cli.recipes.finetune_plan import Plan
+from fmlm_cli.recipes.predictions import predict_split, write_predictions
 from fmlm_cli.tasks import (
     GLUE,
     TaskData,
@@ -25,6 +30,7 @@ from fmlm_cli.tasks import (
 )
 
 _SCORE = "score"
+_LATEX = re.compile(r"[&%$#_{}]")  # characters with a meaning of their own
 
 
 @dataclass(frozen=True)
@@ -48,9 +54,7 @@ def write_report(plan: Plan, done: Sequence[CellResult], emit: Emit) -> Report:
         "model_type": plan.encoder.config.model_type,
         "settings": plan.settings.model_dump(mode="json"),
         "tasks": tasks,
-        "glue_average": glue_average(
-            {name: own["mean"] for name, own in tasks.items() if own["mean"] is not None}
-        ),
+        "glue_average": _average(plan, tasks),
         "submission": submitted,
         "cells": [vars(result) for result in done],
     }
@@ -63,12 +67,18 @@ def write_report(plan: Plan, done: Sequence[CellResult], emit: Emit) -> Report:
     )
     for note in notes:
         emit(Caution(note))
-    emit(Table(f"development scores, {plan.settings.seeds} seeds", dict(_console_rows(tasks))))
+    emit(Table(f"scores over {counted(plan.settings.seeds, 'seed')}, in %", dict(_console_rows(tasks))))
     emit(Table("done", _where(plan, picture, submitted)))
     return Report(plan.root, results)
 
 
 # ---------------------------------------------------------------- numbers
+
+
+def _average(plan: Plan, tasks: Mapping[str, Any]) -> float | None:
+    """GLUE's average of the mean scores, where its tasks are complete."""
+    scores = {name: own["mean"] for name, own in tasks.items() if own["mean"] is not None}
+    return glue_average(scores) if plan.is_glue else None
 
 
 def statistics(values: Sequence[float]) -> dict[str, Any]:
@@ -158,11 +168,9 @@ def _cut(plan: Plan, data: TaskData) -> dict[str, int]:
 
 def _submit(plan: Plan, emit: Emit) -> tuple[str | None, list[str]]:
     """Predict the unlabelled test splits with each task's best model; the zip, and what it lacks."""
-    files, missing = [], []
+    files = []
     for name, data in plan.data.items():
         tests = {k: examples for k, examples in data.test.items() if examples.labels is None}
-        if name in GLUE:
-            missing += [f"{f}.tsv" for split, f in GLUE[name].submissions.items() if split not in tests]
         folder = plan.model_folder(name)
         if not tests or not (folder / FINETUNED).is_file():
             continue
@@ -172,25 +180,26 @@ def _submit(plan: Plan, emit: Emit) -> tuple[str | None, list[str]]:
         for split, examples in tests.items():
             outputs = predict_split(model, objective, plan.split(examples).sequences, 32, plan.where)
             outputs = outputs[:, 0] if data.task.regression else outputs
-            if name in GLUE:
+            if plan.is_glue:
                 files.append(write_submission(plan.root / "submission", data.task, split, examples, outputs))
             else:
-                files.append(_own_predictions(plan, data, split, outputs))
-    if not files or not set(plan.data) <= set(GLUE):
+                path = plan.root / "predictions" / f"{split}.jsonl"
+                write_predictions(path, data, examples, outputs)
+    if not files:
         return None, []
     target = plan.root / "submission.zip"
     zip_submissions(files, target)
-    lacking = f"submission.zip lacks {', '.join(missing)}: there is no such test file" if missing else ""
-    return str(target), [lacking] if lacking else []
-
-
-def _own_predictions(plan: Plan, data: TaskData, split: str, outputs: Any) -> Path:
-    path = plan.root / "predictions" / f"{split}.jsonl"
-    write_predictions(path, data, data.test[split], outputs)
-    return path
+    wanted = [f"{file}.tsv" for task in GLUE.values() for file in task.submissions.values()]
+    missing = [file for file in wanted if file not in {path.name for path in files}]
+    lacking = f"submission.zip lacks {', '.join(missing)}: GLUE's server takes it only when it is complete"
+    return str(target), [lacking] if missing else []
 
 
 # ---------------------------------------------------------------- words
+
+
+def _for_markdown(text: str) -> str:
+    return text.replace("|", r"\|")
 
 
 def _percent(value: float | None) -> str:
@@ -225,16 +234,19 @@ def _notes(plan: Plan, tasks: Mapping[str, Any], average: float | None) -> list[
         for split, number in own["cut"].items():
             if number:
                 notes.append(
-                    f"{name}: {number:,} sequences of {split} were longer than {plan.settings.max_length} tokens and were cut"
+                    f"{name}: {counted(number, 'sequence')} of {split} were longer than {plan.settings.max_length} tokens and were cut"
                 )
         if own["not_above_baseline"]:
             baseline = _percent(own["baseline"][_SCORE])
             notes.append(
-                f"{name}: {own['not_above_baseline']} of {own['n']} seeds are no better than always naming the most frequent "
-                f"class ({baseline})"
+                f"{name}: {own['not_above_baseline']} of {counted(own['n'], 'seed')} no better than always naming the "
+                f"most frequent class ({baseline})"
             )
         if own["diverged"]:
-            notes.append(f"{name}: {own['diverged']} seeds diverged and are in none of the figures")
+            every = counted(own["n"] + own["diverged"], "seed")
+            notes.append(
+                f"{name}: {own['diverged']} of {every} diverged, and no figure counts them: lower the learning rate"
+            )
         if len(own["points"]) > 1:
             notes.append(
                 f"{name}: {own['point']} has the best median of {len(own['points'])} points of the grid; choosing it on the "
@@ -251,8 +263,13 @@ def _markdown(plan: Plan, tasks: Mapping[str, Any], notes: Sequence[str]) -> str
     lines = [
         f"# Fine-tuning of {plan.origin.name}",
         "",
-        f"In percent, over {plan.settings.seeds} seeds. Of each run the {plan.settings.select} epoch counts, by the score on the "
-        "development split; the standard deviation is that of the sample.",
+        f"In percent, over {counted(plan.settings.seeds, 'seed')}. "
+        + (
+            "Of each run the epoch with the best development score counts"
+            if plan.settings.select == "best"
+            else "Of each run the last epoch counts"
+        )
+        + "; sd is the standard deviation of the sample.",
         "",
         "| task | split | measure | seeds | median | mean | sd | best | least |",
         "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
@@ -260,7 +277,7 @@ def _markdown(plan: Plan, tasks: Mapping[str, Any], notes: Sequence[str]) -> str
     for name, split, measure, found in _rows(tasks):
         begun = " (from MNLI)" if tasks[name]["begun_from_mnli"] else ""
         values = " | ".join(_percent(found[key]) for key in ("median", "mean", "sd", "best", "least"))
-        lines.append(f"| {name}{begun} | {split} | {measure} | {found['n']} | {values} |")
+        lines.append(f"| {_for_markdown(name)}{begun} | {split} | {measure} | {found['n']} | {values} |")
     if any(len(own["points"]) > 1 for own in tasks.values()):
         lines += [
             "",
@@ -273,8 +290,8 @@ def _markdown(plan: Plan, tasks: Mapping[str, Any], notes: Sequence[str]) -> str
             for point, found in own["points"].items():
                 values = " | ".join(_percent(found[key]) for key in ("median", "mean", "sd", "best"))
                 mark = " (chosen)" if point == own["point"] else ""
-                lines.append(f"| {name} | {point}{mark} | {found['n']} | {values} |")
-    lines += ["", "## Notes", "", *(f"- {note}" for note in notes)] if notes else []
+                lines.append(f"| {_for_markdown(name)} | {point}{mark} | {found['n']} | {values} |")
+    lines += ["", "## Notes", "", *(f"- {_for_markdown(note)}" for note in notes)] if notes else []
     lines += ["", "![development score by seed](plots/scores.png)", "", "## All settings", ""]
     lines += ["```yaml", to_yaml(plan.settings).rstrip(), "```", ""]
     return "\n".join(lines)
@@ -283,14 +300,14 @@ def _markdown(plan: Plan, tasks: Mapping[str, Any], notes: Sequence[str]) -> str
 def _latex(plan: Plan, tasks: Mapping[str, Any]) -> str:
     """A table for a paper (booktabs), mean and standard deviation over seeds."""
     lines = [
-        f"% fine-tuning of {plan.origin.name}, {plan.settings.seeds} seeds: mean, standard deviation, median and best",
+        f"% fine-tuning of {plan.origin.name}, {counted(plan.settings.seeds, 'seed')}: mean, standard deviation, median, best",
         r"\begin{tabular}{lllrrr}",
         r"\toprule",
         r"task & split & measure & mean $\pm$ sd & median & best \\",
         r"\midrule",
     ]
     for name, split, measure, found in _rows(tasks):
-        task = name.replace("_", r"\_")
+        task = _LATEX.sub(r"\\\g<0>", name)
         mean = f"{_percent(found['mean'])} $\\pm$ {_percent(found['sd'])}"
         lines.append(
             rf"{task} & {split} & {measure} & {mean} & {_percent(found['median'])} & {_percent(found['best'])} \\"
@@ -299,14 +316,22 @@ def _latex(plan: Plan, tasks: Mapping[str, Any]) -> str:
 
 
 def _where(plan: Plan, picture: Path, submitted: str | None) -> dict[str, str]:
+    """What lies where, and what to do with it."""
     rows = {
         "tables": f"{plan.root / 'results.md'}, results.tex, results.json",
         "scores by seed": str(picture),
-        "models": f"{plan.root / 'models'}/TASK (Hugging Face folders, the best cell of each task)",
         "predictions": f"{plan.root / 'cells'}/TASK/.../predictions",
     }
     if submitted:
         rows["GLUE submission"] = submitted
-    first = next(iter(plan.data))
-    rows["predict"] = f'fmlm predict --from {plan.root / "models" / first} "..."'
+    made = [name for name in plan.data if (plan.model_folder(name) / FINETUNED).is_file()]
+    if made:
+        each = made[0] if len(made) == 1 else "TASK"
+        rows["models"] = (
+            f"{plan.model_folder(each)} (a Hugging Face folder: the best run of {'the task' if len(made) == 1 else 'each task'})"
+        )
+        words = ["fmlm", "predict", "--from", str(plan.model_folder(made[0]))]
+        rows["next"] = f'{shlex.join(words)} "a text"' + (
+            ' --pair "another text"' if plan.data[made[0]].task.pair else ""
+        )
     return rows

@@ -28,6 +28,7 @@ ROBERTA_GRID: Mapping[str, Sequence[Any]] = {
     "epsilon": [1e-6],
 }
 _ROBERTA_KIN = ("roberta", "xlm-roberta", "camembert", "roberta-prelayernorm", "xlm-roberta-xl")
+GRIDS = ("none", "paper")  # any other is a file
 NO_GRID = "default"
 
 
@@ -59,13 +60,15 @@ def find_points(settings: FinetuneSettings, model_type: str, default_rate: float
     axes = _axes(settings.grid, model_type)
     fixed = {name: values[0] for name, values in axes.items() if len(values) == 1}
     varied = {name: values for name, values in axes.items() if len(values) > 1}
-    points = []
+    points: list[Point] = []
     for values in itertools.product(*varied.values()):
         chosen = dict(zip(varied, values, strict=True))
         training = build(Hyperparameters, settings.training.model_dump(), fixed, chosen)
         if training.learning_rate is None:
             training = training.model_copy(update={"learning_rate": default_rate})
         name = ",".join(f"{key}={_short(getattr(training, key))}" for key in chosen) or NO_GRID
+        if name in (point.name for point in points):
+            raise UserError(f"the grid {settings.grid} has {name} twice: take one out")
         points.append(Point(name, training))
     return points
 
@@ -76,7 +79,7 @@ def _axes(grid: str, model_type: str) -> Mapping[str, Sequence[Any]]:
     if grid == "paper":
         return ROBERTA_GRID if model_type in _ROBERTA_KIN else BERT_GRID
     if not grid.endswith((".yaml", ".yml")):
-        raise unknown_name("grid", grid, ["none", "paper", "a .yaml file"])
+        raise unknown_name("grid", grid, [*GRIDS, "a .yaml file"])
     return _read_grid(grid)
 
 
@@ -95,13 +98,15 @@ def _read_grid(path: str) -> dict[str, list[Any]]:
             raise unknown_name(f"hyperparameter in {path}", str(name), Hyperparameters.model_fields)
         if not isinstance(values, list) or not values:
             raise UserError(f"{path}: {name} has to be a list of values, such as [{values}]")
-        if len({str(value) for value in values}) < len(values):
-            raise UserError(f"{path}: {name} has a value twice")
     return tree
 
 
 def _short(value: Any) -> str:
-    return f"{value:g}" if isinstance(value, float) else str(value)
+    if isinstance(value, tuple):
+        return "-".join(map(_short, value))
+    if value is None:
+        return "null"
+    return f"{value:.12g}" if isinstance(value, float) else str(value)
 
 
 def find_cells(tasks: Sequence[str], points: Sequence[Point], seeds: Sequence[int]) -> list[Cell]:

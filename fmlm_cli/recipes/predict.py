@@ -1,7 +1,6 @@
 """`fmlm predict`: tokens for the masks of texts, or labels or scores of texts, by whatever head a checkpoint has."""
 
 import re
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,9 +26,15 @@ from fmlm_cli.model.masked_lm import MaskedLM
 from fmlm_cli.model.own_code import needs_own_code
 from fmlm_cli.model.pretrained import load_model
 from fmlm_cli.objectives.classification import SequenceClassification
-from fmlm_cli.recipes.cells import Where, predict_split
-from fmlm_cli.recipes.checkpoints import Origin, find_checkpoint
-from fmlm_cli.recipes.finetune_plan import FINETUNED
+from fmlm_cli.recipes.checkpoints import (
+    FINETUNED,
+    Origin,
+    check_vocabulary,
+    find_checkpoint,
+    finetuned_models,
+)
+from fmlm_cli.recipes.predict_inputs import Inputs, check_pairs, read_inputs
+from fmlm_cli.recipes.predictions import Where, predict_split
 
 _MASKS = re.compile(r"\[MASK\]|<mask>")  # what users of BERT and of RoBERTa write
 _CLASSIFIER = "ForSequenceClassification"
@@ -91,19 +96,6 @@ class ScoredText(Predicted[Score]):
 
 
 @dataclass(frozen=True)
-class Inputs:
-    """Texts, and with each its second one, or None. `source`: the file that they are the lines of, if any."""
-
-    texts: Sequence[str]
-    pairs: Sequence[str | None]
-    source: str | None
-
-    def place(self, number: int) -> str:
-        """Where a text (from 0) stands, for messages."""
-        return f"{self.source}:{number + 1}" if self.source else f"text {number + 1}"
-
-
-@dataclass(frozen=True)
 class Job:
     """A call of `predict`. `facts`: what finetuned.json says of the model, where there is one."""
 
@@ -133,7 +125,7 @@ def predict(
     A masked LM guesses the masks of each text, a fine-tuned model labels or scores it. Raises `UserError` for a
     checkpoint with neither head, and for texts that do not fit it.
     """
-    inputs = _inputs(settings)
+    inputs = read_inputs(settings)
     device = resolve_device(settings.device)
     where = Where(device, resolve_precision(settings.precision, device))
     name = _name_of_model(settings.checkpoint, settings.task)
@@ -142,82 +134,14 @@ def predict(
     return _classify(job) if _classifies(job) else _fill_masks(job)
 
 
-# ---------------------------------------------------------------- the texts
-
-
-def _inputs(settings: PredictSettings) -> Inputs:
-    """The texts that the settings hold or name. Raises `UserError` for empty ones, and for what is not UTF-8."""
-    if settings.file is not None:
-        source, lines = _read_lines(settings.file)
-        parts = [line.split("\t") for line in lines]
-        inputs = Inputs([p[0] for p in parts], [p[1] if p[1:] else None for p in parts], source)
-        for number, own in enumerate(parts):
-            if len(own) > 2:
-                raise UserError(f"{inputs.place(number)}: {len(own)} texts parted by tabs: give one or two")
-    else:
-        inputs = Inputs(settings.texts, settings.pairs or [None] * len(settings.texts), None)
-    for number, (text, pair) in enumerate(zip(inputs.texts, inputs.pairs, strict=True)):
-        _check_text(inputs.place(number), text)
-        if pair is not None:
-            _check_text(f"{inputs.place(number)}, second text", pair)
-    return inputs
-
-
-def _check_text(place: str, text: str) -> None:
-    if not text.strip():
-        raise UserError(f"{place}: there is no text: write some, or leave it out")
-    try:
-        text.encode()
-    except UnicodeEncodeError:  # bytes on the command line that are no UTF-8
-        raise UserError(f"{place}: it is not valid UTF-8") from None
-
-
-def _read_lines(file: str) -> tuple[str, list[str]]:
-    """The lines of a file, or of standard input for "-", and its name for messages.
-
-    Only a newline ends a line, as other separators may stand inside a text.
-    """
-    source = "standard input" if file == "-" else file
-    try:
-        data = sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes()
-    except OSError as error:
-        raise UserError(f"cannot read {source}: {error.strerror or error}") from None
-    data = data.removeprefix(b"\xef\xbb\xbf")
-    if not data.strip():
-        raise UserError(f"{source} holds no text: write one text a line")
-    lines = []
-    for number, line in enumerate(data.removesuffix(b"\n").split(b"\n"), start=1):
-        try:
-            lines.append(line.decode().removesuffix("\r"))
-        except UnicodeDecodeError:
-            raise UserError(f"{source}:{number}: not UTF-8: save the file as UTF-8") from None
-    return source, lines
-
-
-def _check_pairs(inputs: Inputs, two: bool, takes: str) -> None:
-    """Refuse the first text that is single where `two` are wanted, or the other way round; `takes`: by whom."""
-    for number, pair in enumerate(inputs.pairs):
-        if (pair is not None) == two:
-            continue
-        place, file = inputs.place(number), inputs.source is not None
-        if two:
-            remedy = "part them with a tab" if file else "give --pair once for each TEXT"
-            raise UserError(f"{place} is a single text, but {takes} two: {remedy}")
-        remedy = "take out the tab" if file else "leave out --pair"
-        raise UserError(f"{place} is two texts, but {takes} one: {remedy}")
-
-
 # ---------------------------------------------------------------- the checkpoint
 
 
 def _name_of_model(name: str, task: str | None) -> str:
     """The checkpoint that a name stands for; of what `finetune` left it is the model of one task."""
-    root = Path(name)
-    made_by_finetune = (root / "cells").is_dir() or (root / "models").is_dir()
-    if not ((root / storage.RUN_CONFIG).is_file() and made_by_finetune):
+    tasks = finetuned_models(Path(name))
+    if tasks is None:
         return name
-    found = sorted((root / "models").glob(f"*/{FINETUNED}"))
-    tasks = {path.parent.name: path.parent for path in found if not path.parent.name.startswith(".")}
     if not tasks:
         raise UserError(f"{name} has no fine-tuned model yet: let `fmlm finetune` go on with --resume")
     if task is None and len(tasks) > 1:
@@ -238,7 +162,10 @@ def _facts(origin: Origin, task: str | None) -> Mapping[str, Any] | None:
                 f"--task {task}: {origin.name} was not made by `fmlm finetune`, so it is for one task"
             )
         return None
-    facts = storage.read_json(path)
+    try:
+        facts = storage.read_json(path)
+    except UserError:
+        facts = None
     if not isinstance(facts, dict) or not {"task", "pair", "max_length", "score"} <= facts.keys():
         raise UserError(f"{path} is damaged: fine-tune the model again")
     if task not in (None, facts["task"], origin.folder.name):
@@ -272,12 +199,7 @@ def _encode(
     job: Job, model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, texts: Sequence[str], longest: int
 ) -> Sequences:
     """The texts as tokens, at most `longest` in each; tells how many were cut. Refuses another model's tokenizer."""
-    rows = len(model.get_input_embeddings().weight)
-    if len(tokenizer) > rows:
-        raise UserError(
-            f"{job.origin.name} has embeddings for {rows:,} tokens, and its tokenizer has {len(tokenizer):,}: "
-            "they do not belong together"
-        )
+    check_vocabulary(model, tokenizer, job.origin.name)
     pairs = [pair for pair in job.inputs.pairs if pair is not None] or None
     sequences = encode(tokenizer, texts, pairs, longest)
     if sequences.cut:
@@ -297,7 +219,7 @@ def _longest(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast) -> int:
 
 
 def _fill_masks(job: Job) -> list[FilledText]:
-    _check_pairs(job.inputs, False, "a masked LM takes")
+    check_pairs(job.inputs, False, "a masked LM takes")
     origin = job.origin
     own = tokenizers.load_tokenizer(str(origin.folder))
     mask = str(own.mask_token)
@@ -387,9 +309,9 @@ def _guess(
 def _classify(job: Job) -> list[LabelledText] | list[ScoredText]:
     origin, facts, inputs = job.origin, job.facts, job.inputs
     if facts is not None:
-        _check_pairs(inputs, bool(facts["pair"]), f"the task '{facts['task']}' takes")
+        check_pairs(inputs, bool(facts["pair"]), f"the task '{facts['task']}' takes")
     else:  # its configuration does not say; but texts of both kinds are a slip
-        _check_pairs(inputs, inputs.pairs[0] is not None, f"{inputs.place(0)} is")
+        check_pairs(inputs, inputs.pairs[0] is not None, f"{inputs.place(0)} is")
     own = tokenizers.load_tokenizer(str(origin.folder))
     encoder = Encoder.read(
         origin.folder,

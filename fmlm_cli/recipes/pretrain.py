@@ -80,7 +80,7 @@ def pretrain(
             return PretrainResult(run, read_metrics(run.metrics))
     describe(plan, device, precision, emit)
     if overwrite:
-        _check_nothing_needed_is_inside(run, plan)
+        storage.check_outside(run.root, _needed(plan))
     with storage.sole_owner(run.root), storage.clear_disk_errors(run.root):
         if not resuming:
             storage.clear_folder(run.root, last=run.config)
@@ -88,15 +88,13 @@ def pretrain(
         return _Job(plan, run, device, precision, emit).run_to_the_end()
 
 
-def _check_nothing_needed_is_inside(run: storage.RunDirectory, plan: Plan) -> None:
-    """Refuse to replace a folder that holds what the run is made from."""
+def _needed(plan: Plan) -> dict[Path, str]:
+    """What the run is made from, and what each is."""
     needed = {source.store.root: "store" for source in plan.stream.sources}
     needed |= {store.root: "store" for store in plan.evaluated.values()}
     if plan.origin is not None:
         needed[plan.origin.folder] = "checkpoint"
-    for path, kind in needed.items():
-        if path.resolve().is_relative_to(run.root.resolve()):
-            raise UserError(f"the {kind} {path} lies inside {run.root}: choose another --out")
+    return needed
 
 
 def make_schedule(plan: Plan) -> Schedule:

@@ -41,6 +41,11 @@ class Board:
     def _row(self, cell: Cell) -> str:
         return cell.task if cell.point.name == NO_GRID else f"{cell.task} {cell.point.name}"
 
+    @property
+    def unfinished(self) -> int:
+        """How many cells are left to do."""
+        return len(self.plan.cells) - len(self.finished)
+
     def begin(self, cell: Cell) -> None:
         """A cell is at work."""
         self.cell, self.share = cell, 0.0
@@ -59,16 +64,20 @@ class Board:
         self.worked += self.cost[cell]
         self.share = 0.0
         found = result.dev[next(iter(result.dev))] if result.dev else {}
-        measures = ", ".join(f"{name} {value:.1%}" for name, value in found.items() if name != "score")
+        measures = ", ".join(
+            f"{name.replace('_', '-')} {value:.1%}" for name, value in found.items() if name != "score"
+        )
         what = (
-            f"{measures} (epoch {result.epoch} of {result.epochs})"
+            f"{measures}, epoch {result.epoch} of {result.epochs}"
             if measures
             else f"diverged: {result.failed}"
         )
         self._tell(f"{self._row(cell)} seed {cell.seed}: {what}", running=False)
 
     def look(self) -> None:
-        """Tell of what other processes have finished since the last look."""
+        """Tell of what other processes have finished since the last look, and that they are at work."""
+        if not self.worked:
+            self._tell("processes at work, which tell of their steps in the folder logs", running=True)
         for cell in self.plan.cells:
             if cell not in self.finished:
                 result = read_result(self.plan.folder(cell))

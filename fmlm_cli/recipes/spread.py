@@ -63,5 +63,8 @@ def _share(number: int, jobs: int) -> dict[str, str]:
 def _check(process: subprocess.Popen[bytes], log: Path) -> None:
     if process.returncode == 0:
         return
+    if process.returncode < 0:
+        name = signal.Signals(-process.returncode).name
+        raise UserError(f"a process was ended by {name} ({log}): the same command with --resume goes on")
     lines = log.read_text(encoding="utf-8", errors="replace").strip().split("\n")
     raise UserError(f"{lines[-1].removeprefix('error: ')} (from {log})")

@@ -10,6 +10,8 @@ import numpy.typing as npt
 from fmlm_cli.errors import UserError
 from fmlm_cli.storage import sha256_of_json
 
+_SHOWN = 10  # labels in a message
+
 
 @dataclass(frozen=True)
 class Task:
@@ -120,4 +122,6 @@ def _distinct(examples: Examples) -> set[float]:
 def _named(task: Task, indices: set[float]) -> str:
     """Labels by name, with the verb that goes with them."""
     names = [f"'{task.labels[int(index)]}'" for index in sorted(indices)]
-    return f"label{'s' * (len(names) > 1)} {', '.join(names)} {'are' if len(names) > 1 else 'is'}"
+    more = f" and {len(names) - _SHOWN:,} more" if len(names) > _SHOWN else ""
+    shown = ", ".join(names[:_SHOWN])
+    return f"label{'s' * (len(names) > 1)} {shown}{more} {'are' if len(names) > 1 else 'is'}"

@@ -1,0 +1,147 @@
+"""`fmlm compare-masks`."""
+
+from typing import Annotated, Any
+
+import typer
+
+from fmlm_cli.cli.running import (
+    ConfigFile,
+    Debug,
+    Overwrite,
+    Resume,
+    Revision,
+    SetOption,
+    TrustRemoteCode,
+    command,
+    list_settings,
+)
+from fmlm_cli.config import CompareSettings, build, nested, parse_assignments, read_yaml
+
+
+def compare_masks(
+    config: ConfigFile = None,
+    data: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="STORE[:WEIGHT]",
+            help="Folder made by fmlm tokenize; several are mixed.",
+            show_default=False,
+        ),
+    ] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(
+            metavar="PRESET|CONFIG.json", help="From scratch. Default: bert-mini.", show_default=False
+        ),
+    ] = None,
+    checkpoint: Annotated[
+        str | None,
+        typer.Option(
+            "--from",
+            metavar="CHECKPOINT",
+            help="Go on from a run, one of its checkpoints, a Hugging Face folder, or a Hub name.",
+            show_default=False,
+        ),
+    ] = None,
+    strategies: Annotated[
+        str | None,
+        typer.Option(
+            metavar="A,B,...",
+            help="Each NAME[:SETTING=VALUE...], e.g. random,random:masks_per_sequence=7,fully-explored,"
+            "fully-explored:scope=batch.",
+            show_default=False,
+        ),
+    ] = None,
+    seeds: Annotated[int | None, typer.Option(help="Runs of each. Default: 3.", show_default=False)] = None,
+    budget: Annotated[
+        str | None,
+        typer.Option(
+            metavar="2000-steps|5M-tokens|7-epochs|20m", help="Of each run of the race.", show_default=False
+        ),
+    ] = None,
+    tasks: Annotated[
+        str | None,
+        typer.Option(
+            metavar="A,B,...",
+            help="Fine-tune the raced models on GLUE tasks, or on folders that hold train and dev files.",
+            show_default=False,
+        ),
+    ] = None,
+    data_dir: Annotated[
+        str | None, typer.Option(metavar="DIR", help="Where the tasks lie.", show_default=False)
+    ] = None,
+    only: Annotated[
+        str | None,
+        typer.Option(
+            metavar="PART,...",
+            help="Of coverage, variance, race, downstream. Default: all.",
+            show_default=False,
+        ),
+    ] = None,
+    out: Annotated[
+        str | None, typer.Option(metavar="DIR", help="Folder of the results.", show_default=False)
+    ] = None,
+    jobs: Annotated[int, typer.Option(help="Processes that share the work.", min=1)] = 1,
+    cell: Annotated[
+        str | None,
+        typer.Option(
+            metavar="I/N", help="Do only this share of the work (Slurm arrays).", show_default=False
+        ),
+    ] = None,
+    report_only: Annotated[
+        bool, typer.Option("--report-only", help="Report on work that is finished; train nothing.")
+    ] = False,
+    revision: Revision = None,
+    trust_remote_code: TrustRemoteCode = False,
+    assignments: SetOption = None,
+    settings_table: Annotated[
+        bool,
+        typer.Option(
+            "--settings",
+            callback=list_settings(CompareSettings),
+            is_eager=True,
+            help="List all settings, for --set, and exit.",
+        ),
+    ] = False,
+    overwrite: Overwrite = False,
+    resume: Resume = False,
+    debug: Debug = False,
+) -> None:
+    """Compare masking strategies: coverage, gradient variance, a race over seeds, and downstream tasks.
+
+    Example: fmlm compare-masks --data store --strategies random,fully-explored --budget 7-epochs --out compared
+    """
+    with command(debug) as emit:
+        flags = {
+            "run.data.stores": data,
+            "run.model.name": model,
+            "run.model.checkpoint": checkpoint,
+            "run.model.revision": revision,
+            "run.model.trust_remote_code": trust_remote_code or None,
+            "strategies": _listed(strategies),
+            "seeds": seeds,
+            "budget": budget,
+            "downstream.tasks": _listed(tasks),
+            "downstream.folder": data_dir,
+            "only": _listed(only),
+            "out": out,
+        }
+        from_file = read_yaml(config, CompareSettings) if config else {}
+        assigned: dict[str, Any] = parse_assignments(assignments or [], CompareSettings)
+        settings = build(CompareSettings, from_file, nested(flags), assigned)
+        from fmlm_cli import recipes
+
+        recipes.compare_masks(
+            settings,
+            overwrite=overwrite,
+            resume=resume,
+            cell=cell,
+            jobs=jobs,
+            report_only=report_only,
+            emit=emit,
+        )
+
+
+def _listed(text: str | None) -> list[str] | None:
+    """`a,b` as its parts."""
+    return None if text is None else [part.strip() for part in text.split(",") if part.strip()]

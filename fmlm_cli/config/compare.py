@@ -1,0 +1,82 @@
+"""Settings of `fmlm compare-masks`."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from fmlm_cli.config.finetune import Hyperparameters
+from fmlm_cli.config.schema import Count, Positive, PretrainSettings, Section, Seed
+
+Part = Literal["coverage", "variance", "race", "downstream"]
+AtLeastTwo = Annotated[int, Field(ge=2)]
+
+
+class VarianceSettings(Section):
+    """How gradient variance is measured."""
+
+    checkpoints: tuple[Literal["start", "early", "late"], ...] = Field(
+        ("start", "early", "late"),
+        description="of which models: before the race, after a tenth and at the end of the baseline's first run",
+    )
+    corruptions: tuple[Literal["mask-only", "race"], ...] = Field(
+        ("mask-only", "race"), description="every masked token [MASK] | as in the race"
+    )
+    unit: Literal["token", "word", "span"] = Field("token", description="what is masked as a whole")
+    sequences: AtLeastTwo = Field(48, description="rows that are measured, drawn at random")
+    first: Annotated[int, Field(ge=0)] = Field(0, description="where among the drawn rows to begin")
+    random: AtLeastTwo = Field(8, description="independent random masks of each row")
+    sets: AtLeastTwo = Field(2, description="sets of K segments of each row")
+    pairs: AtLeastTwo = Field(2, description="pairs of masks at each distance")
+    distances: tuple[float, ...] = Field(
+        (0.0, 0.25, 0.5, 0.75, 1.0), description="Hamming distances, in quarters of the largest one"
+    )
+    sketch: Count | None = Field(
+        None, description="project gradients to this many dimensions, for models too large for exact sums"
+    )
+
+
+class DownstreamSettings(Section):
+    """On what, and how, raced models are fine-tuned."""
+
+    tasks: tuple[str, ...] = Field(
+        (), description="GLUE tasks, or folders that hold train, dev and perhaps test in .jsonl, .csv, ..."
+    )
+    folder: str | None = Field(None, description="where GLUE's files, or the folders of the tasks, lie")
+    text_field: str | None = Field(None, description="field of the text; default: found by its name")
+    text_pair_field: str | None = Field(None, description="field of a second text")
+    label_field: str | None = Field(None, description="field of the label or score")
+    metrics: dict[str, str] = Field({}, description="what decides, by task; default: as in fmlm finetune")
+    seeds: Count = Field(1, description="fine-tuned models of each raced one; their mean counts for it")
+    training: Hyperparameters = Hyperparameters()
+    select: Literal["best", "last"] = Field("best", description="which epoch counts, as in fmlm finetune")
+    max_length: Count | None = Field(None, description="tokens in a sequence, as in fmlm finetune")
+
+
+class CompareSettings(Section):
+    """`fmlm compare-masks`."""
+
+    out: str | None = Field(None, description="the folder of all that comes of it")
+    strategies: tuple[str, ...] = Field(
+        (),
+        description="NAME[:SETTING=VALUE...] with settings of masking, or rows=fresh; the first plain random is the baseline",
+    )
+    seeds: Count = Field(3, description="runs of each strategy: weights, order and masks differ")
+    first_seed: Seed = Field(0, description="the seeds are this and the numbers after it")
+    only: tuple[Part, ...] = Field((), description="parts to do; default: all, downstream if there are tasks")
+    budget: str | None = Field(
+        None, description="of each run: 2000-steps, 5M-tokens, 7-epochs (forward passes), 20m or 2h"
+    )
+    fresh_control: bool = Field(
+        True, description="with data.max_rows: also a random run on rows that are never seen twice"
+    )
+    target_loss: Positive | None = Field(
+        None, description="for tokens-to-reach; default: the lowest loss that every run reached"
+    )
+    run: PretrainSettings = PretrainSettings()
+    variance: VarianceSettings = VarianceSettings()
+    downstream: DownstreamSettings = DownstreamSettings()
+    sweep: dict[str, Any] = Field(
+        {},
+        description="lists of values, every combination of which is raced too: of strategy, of settings of masking "
+        "(segments, scope, ...), or below run",
+    )

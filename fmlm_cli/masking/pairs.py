@@ -1,0 +1,97 @@
+"""Pairs of masks at a controlled Hamming distance, to measure how alike the gradients of two masks are.
+
+A pair is two windows of one circle (see `exploration`), each n / K tokens long, the second shifted against the first
+by a share d of its length. At d = 0 they are the same window, at d = 1 neighbours: two segments of a full
+exploration. Shifts are quarters of a window: the circle is cut into 4 K fine windows, and each mask is four in a row.
+
+    first mask      0 1 2 3
+    second mask         2 3 4 5        d = 1/2: fine windows 2 and 3 are in both
+
+With units of one token, whatever d is: either mask by itself has exactly the law of a random mask of rate 1/K, and each
+has d n / K tokens that the other has not, rounded down or up. So the Hamming distance is 2 d n / K, give or take less
+than 2, and 2 d n / K on average. Longer units are never split, and distances go as near as they allow.
+"""
+
+from dataclasses import dataclass, replace
+from fractions import Fraction
+
+import numpy as np
+
+from fmlm_cli import keys
+from fmlm_cli.masking.exploration import Circle
+from fmlm_cli.masking.strategies import Strategy, StrategySettings
+from fmlm_cli.masking.units import Bools, Int64s, Unit
+
+STEPS = 4  # a shift is a whole number of these parts of a mask
+
+_PAIR, _UNIT = 0x9A12, 0x9A13  # streams of the hash: where windows lie, and what units are made of
+
+
+def shift_of(distance: float) -> int:
+    """The shift, in quarters of a mask, for a share of the largest distance. ValueError for any but 0, 1/4, ... 1."""
+    shift = distance * STEPS
+    if not 0 <= shift <= STEPS or shift != int(shift):
+        raise ValueError(
+            f"two masks can be 0, 0.25, 0.5, 0.75 or 1 of the largest distance apart, not {distance}"
+        )
+    return int(shift)
+
+
+@dataclass(frozen=True)
+class MaskPairs(Strategy):
+    """Two masks of rate 1/K in one step, `shift` quarters of a mask apart.
+
+    Pairs of different passes (`epoch`), rows, seeds and shifts are independent. Within a pair corruption is drawn for
+    each mask by itself, except at shift 0: there both are the same mask and show the same tokens too, so that two equal
+    inputs are a control of whatever is computed from them.
+    """
+
+    unit: Unit
+    segments: int  # K
+    shift: int  # 0 to STEPS
+
+    @classmethod
+    def of(cls, settings: StrategySettings, unit: Unit, segments: int, distance: float) -> "MaskPairs":
+        """Pairs at a share of the largest distance, whatever rate the settings have. ValueError, see `shift_of`."""
+        return cls(
+            replace(settings, rate=1 / segments, masks_per_sequence=2), unit, segments, shift_of(distance)
+        )
+
+    @property
+    def description(self) -> str:
+        """In words: what is masked when."""
+        return f"two masks of {self.rate:.1%}, {self.shift / STEPS:g} of the largest distance apart"
+
+    def masks(
+        self,
+        maskable: Bools,
+        word_starts: Bools | None,
+        row_ids: Int64s,
+        epoch: int | Int64s = 0,
+        seed: int = 0,
+        input_ids: Int64s | None = None,
+    ) -> Bools:
+        """See `Strategy.masks`; bool[rows, 2, length]."""
+        place = (self.shift, epoch, row_ids)
+        starts = self.unit(maskable, word_starts, input_ids, keys.derive(seed, _UNIT, *place))
+        circle = Circle.of(maskable, starts, keys.derive(seed, _PAIR, *place))
+        fine = circle.windows(Fraction(1, STEPS * self.segments), STEPS + self.shift)
+        return np.stack([fine[:, :STEPS].any(axis=1), fine[:, self.shift :].any(axis=1)], axis=1)
+
+    def corrupt(
+        self,
+        input_ids: Int64s,
+        masks: Bools,
+        row_ids: Int64s,
+        epoch: int | Int64s = 0,
+        seed: int = 0,
+        *,
+        mask_id: int,
+        ordinary_ids: Int64s,
+    ) -> tuple[Int64s, Int64s]:
+        """See `Strategy.corrupt`."""
+        drawn = masks if self.shift else masks[:, :1]
+        seen, labels = super().corrupt(
+            input_ids, drawn, row_ids, epoch, seed, mask_id=mask_id, ordinary_ids=ordinary_ids
+        )
+        return (seen, labels) if self.shift else (seen.repeat(2, axis=1), labels.repeat(2, axis=1))

@@ -1,0 +1,266 @@
+"""`fmlm compare-masks`: which masking to use on this text, and how sure that is."""
+
+import contextlib
+import shutil
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+from fmlm_cli import storage
+from fmlm_cli.config import CompareSettings, PretrainSettings, build, nested, to_yaml
+from fmlm_cli.engine.device import resolve_device, resolve_precision
+from fmlm_cli.errors import UserError
+from fmlm_cli.events import Caution, Emit, Event, Note, Progress, Table, Trained, ignore
+from fmlm_cli.recipes.compare_board import Board
+from fmlm_cli.recipes.compare_draft import Budget, Draft, draft
+from fmlm_cli.recipes.compare_plan import Plan, saved_settings, with_budget
+from fmlm_cli.recipes.compare_report import write_compare_report
+from fmlm_cli.recipes.compare_results import results_of
+from fmlm_cli.recipes.compare_work import Worker
+from fmlm_cli.recipes.describe import where_line
+from fmlm_cli.recipes.grid import share_of
+from fmlm_cli.recipes.pretrain import pretrain
+from fmlm_cli.recipes.spread import spread
+
+RESULTS, PLAN = "results.json", "plan.json"
+TIMED_STEPS = 20
+
+_LOCK = ".plan.lock"
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Where a comparison lies, and what its results.json holds."""
+
+    root: Path
+    results: Mapping[str, Any]
+
+
+def compare_masks(
+    settings: CompareSettings,
+    *,
+    overwrite: bool = False,
+    resume: bool = False,
+    cell: str | None = None,
+    jobs: int = 1,
+    report_only: bool = False,
+    emit: Emit = ignore,
+) -> Comparison | None:
+    """Compare masking strategies: coverage, gradient variance, a race and downstream tasks, and report on them.
+
+    `cell`: "i/n", only this share of the work; there is a report once all is done. `jobs`: processes that share the
+    work. With `resume` (as with `cell` and `report_only`), what `settings` leave open is as in the earlier call.
+    Raises `UserError` for anything wrong with settings, data or checkpoint before anything is written; `Interrupted`
+    on Ctrl-C or SIGTERM.
+    """
+    if settings.out is None:
+        raise UserError("no output folder: give --out DIR")
+    if jobs > 1 and (cell is not None or report_only):
+        raise UserError("--jobs makes processes of its own: leave out --cell and --report-only")
+    share_of([], cell)  # whether it is one at all, before anything else
+    root = Path(settings.out)
+    going_on = resume or cell is not None or report_only
+    _claim(root, overwrite=overwrite, resume=going_on)
+    if report_only and not (root / storage.RUN_CONFIG).is_file():
+        raise UserError(f"{root} holds no comparison to report on (it has no {storage.RUN_CONFIG})")
+    with storage.clear_disk_errors(root), _one_plan_at_a_time(root, together=cell is not None):
+        plan = _plan(settings, root, overwrite=overwrite, resume=going_on, emit=emit)
+    _describe(plan, emit)
+    if not report_only:
+        with storage.clear_disk_errors(root):
+            _work(plan, cell, jobs, emit)
+    return _report(plan, emit)
+
+
+def _claim(root: Path, *, overwrite: bool, resume: bool) -> None:
+    """Check that the folder may be written to; one in which other processes are just beginning may be."""
+    beginning = root.is_dir() and all(path.name.startswith(".") for path in root.iterdir())
+    if not beginning:
+        storage.claim_output(root, marker=storage.RUN_CONFIG, overwrite=overwrite, resume=resume)
+    if (root / storage.RUN_CONFIG).is_file():
+        saved_settings(root)  # a config.yaml of something else is not ours to write over
+
+
+@contextlib.contextmanager
+def _one_plan_at_a_time(root: Path, *, together: bool) -> Iterator[None]:
+    """Processes that begin together plan in turn, so that a budget in minutes becomes the same steps for all."""
+    if not together:
+        yield
+        return
+    root.mkdir(parents=True, exist_ok=True)
+    with storage.one_at_a_time(root / _LOCK):
+        yield
+
+
+def _plan(settings: CompareSettings, root: Path, *, overwrite: bool, resume: bool, emit: Emit) -> Plan:
+    """The comparison with every choice made and written down, nothing in the folder contradicting it."""
+    config = root / storage.RUN_CONFIG
+    if resume and config.is_file():
+        explicit = settings.model_dump(exclude_unset=True)
+        settings = build(CompareSettings, saved_settings(root).model_dump(), explicit)
+    if settings.budget is not None:
+        Budget.parse(settings.budget)
+    made = draft(settings, root, emit)
+    before = storage.read_json(root / PLAN) if resume and (root / PLAN).is_file() else {}
+    plan = with_budget(made, _steps(made, root, before, emit))
+    if overwrite:
+        _check_nothing_needed_is_inside(plan)
+    else:
+        for item in plan.items:
+            plan.check(item)
+    root.mkdir(parents=True, exist_ok=True)
+    if overwrite:
+        storage.clear_folder(root, last=config)
+    storage.write_text(config, to_yaml(plan.settings))
+    if before.get("steps") != plan.total_steps:
+        before = {"budget": settings.budget, "steps": plan.total_steps}
+    storage.write_json(root / PLAN, before)  # the budget as it was first written, such as 20m, stays known
+    return plan
+
+
+def _steps(made: Draft, root: Path, before: Mapping[str, Any], emit: Emit) -> int:
+    """Steps of each run. A budget in minutes is measured once: a later call takes what was found `before`."""
+    text = made.settings.budget
+    if text is None:
+        if made.needs_runs:
+            alone = (
+                "" if {"race", "downstream"} & set(made.parts) else ", or --set variance.checkpoints=[start]"
+            )
+            raise UserError(
+                f"no budget: say how long each run is, as --budget 2000-steps, 5M-tokens, 7-epochs or 20m{alone}"
+            )
+        return 0
+    if before.get("budget") == text and before.get("steps"):
+        return int(before["steps"])
+    budget = Budget.parse(text)
+    if budget.unit != "minutes":
+        return made.steps(budget)
+    speed = _tokens_per_second(made, root, emit)
+    tokens = float(f"{budget.amount * 60 * speed:.2g}")
+    emit(Note(f"--budget {text} is about {tokens:,.0f} tokens here, at {speed:,.0f} a second"))
+    return made.steps(Budget(tokens, "tokens"))
+
+
+def _tokens_per_second(made: Draft, root: Path, emit: Emit) -> float:
+    """What the baseline trains on in a second, by a few steps of it."""
+    existed, folder = root.is_dir(), root / ".timing"
+    settings = made.run_settings(made.baseline, made.settings.first_seed, folder, TIMED_STEPS)
+    quiet = {"evaluation.max_rows": 1, "checkpoint.every_steps": TIMED_STEPS, "logging.every_steps": 1}
+    settings = build(PretrainSettings, settings.model_dump(), nested(quiet))
+
+    def hear(event: Event) -> None:
+        if isinstance(event, Trained):
+            emit(Progress("timing a few steps", event.record["step"], TIMED_STEPS, "steps"))
+
+    try:
+        shutil.rmtree(folder, ignore_errors=True)
+        records = pretrain(settings, emit=hear).records
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        if not existed:
+            with contextlib.suppress(OSError):
+                root.rmdir()
+    return float(next(r["tokens_per_second"] for r in reversed(records) if "tokens_per_second" in r))
+
+
+def _check_nothing_needed_is_inside(plan: Plan) -> None:
+    """Refuse to replace a folder that holds what the comparison is made from."""
+    needed = {source.store.root: "store" for source in plan.base.stream.sources}
+    if plan.base.origin is not None:
+        needed[plan.base.origin.folder] = "checkpoint"
+    for path, kind in needed.items():
+        if path.resolve().is_relative_to(plan.root.resolve()):
+            raise UserError(f"the {kind} {path} lies inside {plan.root}: choose another --out")
+
+
+def _work(plan: Plan, cell: str | None, jobs: int, emit: Emit) -> None:
+    board = Board(plan, emit, jobs)
+    if jobs > 1:
+        config = str(plan.root / storage.RUN_CONFIG)
+        spread(["compare-masks", config], min(jobs, len(plan.units)), plan.root / "logs", board.look)
+        board.look()
+        return
+    worker = Worker(plan, board)
+    mine: Any = share_of(cast("Any", plan.units), cell)
+    for unit in mine:
+        for item in unit:
+            worker.do(item)
+
+
+def _report(plan: Plan, emit: Emit) -> Comparison | None:
+    """All files of the report, if all that was asked for is done."""
+    done = sum(plan.result(item) is not None for item in plan.items)
+    if done < len(plan.items):
+        emit(Note(f"{done} of {len(plan.items)} pieces of work are done: there is a report once all are"))
+        return None
+    for item in plan.items:
+        plan.check(item)
+    results = results_of(plan)
+    with storage.one_at_a_time(plan.root / _LOCK):
+        storage.write_json(plan.root / RESULTS, results)
+        files = [plan.root / RESULTS, *write_compare_report(plan.root, results)]
+    _tell(results, files, emit)
+    return Comparison(plan.root, results)
+
+
+# ---------------------------------------------------------------- words
+
+
+def _describe(plan: Plan, emit: Emit) -> None:
+    settings, device = plan.settings, resolve_device(plan.settings.run.device)
+    rows = {
+        "model": _model_line(plan),
+        "data": f"{plan.base.store.root}, {plan.rows(plan.baseline):,} rows x {settings.run.sequence_length}",
+        "parts": ", ".join(plan.parts),
+        "strategies": "; ".join(arm.label for arm in plan.arms if not arm.control),
+        "baseline": plan.baseline.label,
+    }
+    if plan.total_steps:
+        tokens = plan.total_steps * plan.size * plan.tokens_per_row
+        rows["each run"] = f"{plan.total_steps:,} steps of {plan.size} rows, about {tokens:,.0f} tokens"
+        rows["passes"] = "; ".join(f"{arm.label} {plan.passes(arm):.2f}" for arm in plan.arms)
+        rows["seeds"] = ", ".join(map(str, plan.seeds))
+    if any(arm.control for arm in plan.arms):
+        rows["control"] = ", ".join(arm.label for arm in plan.arms if arm.control)
+    if plan.sweep:
+        rows["sweep"] = f"{len(plan.sweep.points)} points of {', '.join(plan.sweep.axes)}"
+    rows["device"] = where_line(device, resolve_precision(settings.run.precision, device))
+    emit(Table("comparing masks", rows))
+    for arm in plan.arms:
+        if plan.total_steps and arm.strategy.cycle > 1 and plan.passes(arm) < 2:
+            emit(
+                Caution(
+                    f"{arm.label} makes {plan.passes(arm):.2f} passes over the data: below 2 it masks almost as random "
+                    f"masking does (fewer rows, with --set run.data.max_rows=N, or a larger budget would change that)"
+                )
+            )
+
+
+def _model_line(plan: Plan) -> str:
+    """What is trained, in a word."""
+    origin = plan.base.origin
+    return origin.name if origin else f"{plan.base.settings.model.name}, from scratch"
+
+
+def _tell(results: Mapping[str, Any], files: list[Path], emit: Emit) -> None:
+    found = results["verdict"]
+    emit(Note(f"\n{found['headline'][0].upper()}{found['headline'][1:]}."))
+    for sentence in found["sentences"]:
+        emit(Note(f"- {sentence}"))
+    if results["race"]:
+        emit(Table(f"held-out loss, {len(results['seeds'])} seeds", dict(_losses(results))))
+    if found["cost"]:
+        emit(Note(found["cost"]))
+    shown = [str(path) for path in files if path.suffix in (".json", ".html", ".md")]
+    emit(Table("done", {"report": ", ".join([*shown, "figures/"]), "repeat": results["command"]}))
+
+
+def _losses(results: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    for arm in results["arms"]:
+        own, paired = results["race"]["final"][arm["name"]], results["race"]["paired"].get(arm["name"])
+        mean = "diverged" if own["mean"] is None else f"{own['mean']:.4f} ± {own['sd'] or 0:.4f}"
+        text = f"{mean}, {arm['passes']:.2f} passes"
+        if paired and paired["n"] and paired["low"] is not None:
+            text += f", {paired['mean']:+.4f} ({paired['low']:+.4f} to {paired['high']:+.4f}), p = {paired['p_adjusted']:.2g}"
+        yield arm["label"], text

@@ -1,0 +1,254 @@
+"""A comparison before its budget: its arms at equal terms, its data and weights, and what each run's settings are."""
+
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+from fmlm_cli.config import CompareSettings, PretrainSettings, build, nested
+from fmlm_cli.corpus.rows import RowReader
+from fmlm_cli.errors import UserError
+from fmlm_cli.events import Emit
+from fmlm_cli.masking.schedule import Timetable
+from fmlm_cli.recipes import compare_arms as arming
+from fmlm_cli.recipes import resolve as runs
+from fmlm_cli.recipes.compare_arms import Arm, Sweep
+from fmlm_cli.recipes.compare_tasks import Labelled, find_tasks
+from fmlm_cli.recipes.evaluation import HeldOut
+from fmlm_cli.recipes.gradient_variance import VarianceRequest, choose_rows
+from fmlm_cli.recipes.strategy import rate_schedule, try_strategy
+
+PARTS = ("coverage", "variance", "race", "downstream")
+LEAST_STEPS = 10
+EVALUATIONS = 20  # of a run
+
+
+@dataclass(frozen=True)
+class Budget:
+    """How long each run is."""
+
+    amount: float
+    unit: Literal["steps", "tokens", "epochs", "minutes"]
+
+    @classmethod
+    def parse(cls, text: str) -> "Budget":
+        """Read 2000-steps, 5M-tokens, 7-epochs, 20m or 2h."""
+        found = re.fullmatch(
+            r"(\d+(?:\.\d+)?(?:e\d+)?)([kMG]?)[- ]?(steps?|tokens?|epochs?|m|min|h)", text.strip()
+        )
+        if found is None:
+            raise UserError(
+                f"--budget {text}: write it as 2000-steps, 5M-tokens, 7-epochs, or in time: 20m or 2h"
+            )
+        amount = float(found[1]) * {"": 1, "k": 1e3, "M": 1e6, "G": 1e9}[found[2]]
+        if found[3] in ("m", "min", "h"):
+            if found[2]:
+                raise UserError(f"--budget {text}: write a time as 20m or 2h")
+            return cls(amount * (60 if found[3] == "h" else 1), "minutes")
+        unit: Any = found[3].removesuffix("s") + "s"
+        return cls(amount, unit)
+
+
+@dataclass(frozen=True)
+class Draft:
+    """A comparison without a budget yet. `base`: a random run with the first seed, for its data and its model."""
+
+    settings: CompareSettings
+    root: Path
+    arms: tuple[Arm, ...]
+    baseline: Arm
+    sweep: Sweep | None
+    tasks: tuple[Labelled, ...]
+    base: runs.Plan
+    parts: tuple[str, ...]
+
+    @property
+    def every_arm(self) -> list[Arm]:
+        """Those of the sweep too."""
+        return [*self.arms, *(arm for _, arm in self.sweep.points)] if self.sweep else list(self.arms)
+
+    @property
+    def needs_runs(self) -> bool:
+        """Whether any run has to be made."""
+        return bool({"race", "downstream"} & set(self.parts)) or self.needs_baseline_run
+
+    @property
+    def needs_baseline_run(self) -> bool:
+        """Whether variance is measured on models that the baseline's first run gives."""
+        return "variance" in self.parts and bool({"early", "late"} & set(self.settings.variance.checkpoints))
+
+    @property
+    def size(self) -> int:
+        """Rows of a step."""
+        assert self.settings.run.batch.size is not None
+        return self.settings.run.batch.size
+
+    def steps(self, budget: Budget) -> int:
+        """Steps of a budget that is no time. The same for all arms: all forward as many rows in a step."""
+        stream = self.base.stream
+        if budget.unit == "steps":
+            return math.ceil(budget.amount)
+        if budget.unit == "epochs":
+            return math.ceil(budget.amount * stream.rows / stream.data_share / self.size - 1e-9)
+        return max(1, math.ceil(budget.amount / (self.size * self.tokens_per_row)))
+
+    @cached_property
+    def tokens_per_row(self) -> float:
+        """Tokens of a row, padding not counted, on average over the sources."""
+        return sum(
+            source.share * source.reader.plan.used(source.reader.frame) / len(source.reader.plan)
+            for source in self.base.stream.sources
+        )
+
+    def rows(self, arm: Arm) -> int:
+        """Different rows that an arm draws from."""
+        sources = [source for source in self.base.stream.sources if not source.replay]
+        limit = arm.overrides.get("data.max_rows", self.settings.run.data.max_rows)
+        if arm.fresh or limit is None:
+            return sum(len(source.reader.plan) for source in sources)
+        return sum(min(limit, len(source.reader.plan)) for source in sources)
+
+    def run_settings(self, arm: Arm, seed: int, out: Path, steps: int) -> PretrainSettings:
+        """An arm's run. Arms of a seed share weights and order, which are a function of the seed."""
+        base = self.settings.run
+        chosen: dict[str, Any] = {
+            "out": str(out),
+            "seed": seed,
+            "budget.steps": steps,
+            "data.verify": False,  # done once, for all
+            "evaluation.every_steps": base.evaluation.every_steps or math.ceil(steps / EVALUATIONS),
+            **arm.overrides,
+        }
+        tree = base.model_dump() | {"masking": arm.masking.model_dump()}
+        if arm.fresh:
+            tree["data"] = {**tree["data"], "max_rows": None}
+        return build(PretrainSettings, tree, nested(chosen))
+
+
+def draft(settings: CompareSettings, root: Path, emit: Emit) -> Draft:
+    """Make and check every choice but the budget. Raises `UserError` for what cannot be."""
+    arming.check_base(settings)
+    parts = _parts(settings)
+    _check_seeds(settings, parts)
+    if "variance" in parts:
+        request_of(settings)
+    tasks = find_tasks(settings.downstream, emit)
+    if not any(
+        "pmi" in text for text in settings.strategies
+    ):  # what is in the store has no part in the others
+        arming.find_arms(settings, None)  # known at once, before a model is loaded
+    base = _resolve(settings, emit)
+    arms = arming.find_arms(settings, base.store)
+    sweep = arming.find_sweep(settings, base.store, arms)
+    every = [*arms, *(arm for _, arm in sweep.points)] if sweep else arms
+    settings = _fixed(settings, base, arms, every)
+    reader = base.stream.sources[0].reader
+    for arm in every:
+        try_strategy(Timetable(arm.strategy, rate_schedule(arm.masking, arm.strategy)), reader)
+    made = Draft(settings, root, tuple(arms), arming.baseline_of(arms), sweep, tasks, base, parts)
+    if made.needs_runs:
+        _check_evaluation(made)
+    if "variance" in parts:
+        _check_rows(made)
+    return made
+
+
+def _resolve(settings: CompareSettings, emit: Emit) -> runs.Plan:
+    """A run of random masking, for all that the arms' runs have in common: data, weights, sizes."""
+    chosen = {
+        "masking": {"strategy": arming.BASELINE, "segments": arming.base_segments(settings)},
+        "seed": settings.first_seed,
+        "budget.steps": LEAST_STEPS,
+        "out": settings.out,
+    }
+    tree: dict[str, Any] = settings.run.model_dump() | {"masking": {}}
+    tree["batch"] = {**tree["batch"], "size": None}  # whether it suits all is looked at for all together
+    tree["optimizer"] = {**tree["optimizer"], "head_warmup_steps": 0}
+    return runs.resolve(build(PretrainSettings, tree, nested(chosen)), emit)
+
+
+def _fixed(
+    settings: CompareSettings, base: runs.Plan, arms: Sequence[Arm], every: Sequence[Arm]
+) -> CompareSettings:
+    """The settings with what all runs share written in."""
+    size = base.settings.batch.size
+    assert size is not None
+    chosen = {
+        "run.batch.size": arming.common_batch(settings.run.batch.size, size, every),
+        "run.sequence_length": base.settings.sequence_length,
+        "run.data.packing": base.settings.data.packing,
+        "run.data.first_row": base.settings.data.first_row,
+        "run.model.revision": base.settings.model.revision,
+        "run.masking.segments": arming.base_segments(settings),
+        "strategies": tuple(arm.name for arm in arms),
+    }
+    tree = settings.model_dump()
+    tree["run"]["masking"]["rate"] = None
+    return build(CompareSettings, tree, nested(chosen))
+
+
+def _parts(settings: CompareSettings) -> tuple[str, ...]:
+    tasks = settings.downstream.tasks
+    if "downstream" in settings.only and not tasks:
+        raise UserError("--only downstream needs something to fine-tune on: give --tasks")
+    if settings.only:
+        return tuple(part for part in PARTS if part in settings.only)
+    return PARTS if tasks else PARTS[:-1]
+
+
+def _check_seeds(settings: CompareSettings, parts: Sequence[str]) -> None:
+    if {"race", "downstream"} & set(parts) and settings.seeds < 2:
+        raise UserError(
+            f"--seeds {settings.seeds}: the race's intervals are over seeds, and one has no spread; give 2 or more "
+            f"(or --only coverage,variance)"
+        )
+
+
+def _check_evaluation(made: Draft) -> None:
+    """Refuse data without anything to compare losses on."""
+    store = made.base.store
+    evaluated = next(iter(made.base.evaluated.values()), None)
+    if evaluated is None:
+        raise UserError(
+            f"{store.root} has no validation split, on which losses are compared: make one with "
+            "`fmlm tokenize --valid` or `--valid-fraction`"
+        )
+    if not held_out(made, 32).has_targets:
+        raise UserError(f"the validation split of {store.root} is too small to mask a token of it")
+
+
+def _check_rows(made: Draft) -> None:
+    """Refuse to measure gradients of so few rows that there is no interval."""
+    segments, reader = arming.base_segments(made.settings), made.base.stream.sources[0].reader
+    chosen = choose_rows(reader, segments, request_of(made.settings), seed=made.settings.first_seed)
+    if len(chosen) < 2:
+        raise UserError(
+            f"gradient variance takes at least 2 rows of at least {2 * segments} maskable tokens, and there are "
+            f"{len(chosen)}: ask for longer rows or fewer segments, or leave it out with --only"
+        )
+
+
+def held_out(made: Draft, batch_size: int) -> HeldOut:
+    """The fixed evaluation of the race's runs."""
+    store = next(iter(made.base.evaluated.values()))
+    layout = made.base.stream.sources[0].reader.plan
+    reader = RowReader(
+        store,
+        "validation",
+        packing=layout.packing,
+        sequence_length=layout.sequence_length,
+        max_rows=made.settings.run.evaluation.max_rows,
+    )
+    return HeldOut.of(store, reader, batch_size)
+
+
+def request_of(settings: CompareSettings) -> VarianceRequest:
+    """What is to be measured of gradients. `UserError` for what cannot be."""
+    own = settings.variance.model_dump(exclude={"checkpoints", "corruptions", "unit"})
+    try:
+        return VarianceRequest(**own)
+    except ValueError as error:
+        raise UserError(f"variance: {error}") from None

@@ -1,0 +1,270 @@
+"""`fmlm finetune` as it is typed."""
+
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from click.testing import Result
+from transformers import BertConfig, BertForMaskedLM, PreTrainedTokenizerFast
+from typer.testing import CliRunner
+
+from fmlm_cli.cli.app import app
+from fmlm_cli.cli.console import Console
+from fmlm_cli.corpus.tokenizers import save_tokenizer
+from fmlm_cli.events import Scoreboard
+from fmlm_cli.hub import quiet
+from tests.cli.refusals import assert_refused
+
+Finetune = Callable[..., Result]
+
+
+@pytest.fixture(scope="module")
+def checkpoint(
+    wordpiece_tokenizer: PreTrainedTokenizerFast, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """A small random masked LM. Not to be written to."""
+    folder = tmp_path_factory.mktemp("checkpoints") / "encoder"
+    torch.manual_seed(0)
+    config = BertConfig(
+        vocab_size=len(wordpiece_tokenizer),
+        hidden_size=16,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=32,
+        max_position_embeddings=32,
+    )
+    with quiet():
+        BertForMaskedLM(config).save_pretrained(folder)
+    save_tokenizer(wordpiece_tokenizer, folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A set whose folder is called like a task of GLUE, with an unlabelled test split. Not to be written to."""
+    folder = tmp_path_factory.mktemp("data") / "mrpc"
+    folder.mkdir()
+    for name, number in (("train", 32), ("dev", 12), ("test", 5)):
+        rows = [{"text": f"the {'river' if i % 2 else 'water'} is {i}"} for i in range(number)]
+        if name != "test":
+            rows = [{**row, "label": f"yes|no_{i % 2}"} for i, row in enumerate(rows)]
+        (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return folder
+
+
+@pytest.fixture
+def words(checkpoint: Path, data: Path) -> list[str]:
+    """What a call of the command says, but for the output folder."""
+    return [
+        *("finetune", "--from", str(checkpoint), "--set", "device=cpu", "--epochs", "1", "--seeds", "2"),
+        *(word for name in ("train", "dev", "test") for word in (f"--{name}", str(data / f"{name}.jsonl"))),
+    ]
+
+
+@pytest.fixture
+def finetune(words: list[str], monkeypatch: pytest.MonkeyPatch) -> Finetune:
+    monkeypatch.setattr("fmlm_cli.engine.loop.measure_peak", lambda *_: 1e9)
+    return lambda *more: CliRunner().invoke(app, [*words, *map(str, more)])
+
+
+def lines_of(result: Result) -> str:
+    assert result.exit_code == 0, result.output
+    assert not result.stderr
+    return result.stdout
+
+
+def test_what_is_said_and_left(finetune: Finetune, tmp_path: Path) -> None:
+    out = tmp_path / "tuned"
+    text = lines_of(finetune("--out", out))
+    assert "1 task x 2 seeds" in text
+    assert "mrpc seed 1: accuracy" in text and "(2 of 2 done)" in text
+    assert f'fmlm predict --from {out / "models/mrpc"} "a text"' in text
+    assert (
+        "GLUE" not in text and not (out / "submission.zip").exists()
+    )  # a set of one's own, whatever its name
+    assert len((out / "predictions/test.jsonl").read_text().splitlines()) == 5
+    assert "2 seeds" in (out / "results.md").read_text()
+    again = CliRunner().invoke(app, ["finetune", str(out / "config.yaml"), "--resume"])
+    assert "seed 0: " not in lines_of(again)
+    said = CliRunner().invoke(app, ["predict", "--from", str(out), "the water", "--set", "device=cpu"])
+    assert "yes|no_0" in lines_of(said)
+
+
+def test_names_are_escaped(finetune: Finetune, tmp_path: Path) -> None:
+    lines_of(finetune("--out", tmp_path / "tuned", "--set", "tasks.name=a|b_c%", "--seeds", 1))
+    assert r"a|b\_c\% & dev" in (tmp_path / "tuned/results.tex").read_text()
+    assert r"| a\|b_c% | dev" in (tmp_path / "tuned/results.md").read_text()
+
+
+def test_a_file_of_some_settings(finetune: Finetune, tmp_path: Path) -> None:
+    """What a file leaves out may come from flags, the checkpoint too."""
+    (tmp_path / "some.yaml").write_text("first_seed: 7\n")
+    lines_of(finetune(tmp_path / "some.yaml", "--out", tmp_path / "tuned", "--seeds", 1))
+    assert yaml.safe_load((tmp_path / "tuned/config.yaml").read_text())["first_seed"] == 7
+    assert (tmp_path / "tuned/cells/mrpc/default/seed-7/result.json").is_file()
+
+
+@pytest.mark.parametrize(
+    ("more", "parts"),
+    [
+        (["--set", "tasks.name=a/b"], ["cannot be called 'a/b'", "tasks.name"]),
+        (["--set", "tasks.name=.."], ["cannot be called '..'"]),
+        (["--set", f"tasks.name={'x' * 101}"], ["cannot be called"]),
+        (["--task", "cola"], ["GLUE tasks and a set of your own (train) exclude each other"]),
+        (["--data-dir", "x"], ["--data-dir is for GLUE tasks"]),
+        (["--from-mnli"], ["from_mnli is for GLUE tasks"]),
+        (["--seeds", "0"], ["'seeds'", "greater than or equal to 1, not 0"]),
+        (["--learning-rate", "-1"], ["training.learning_rate"]),
+        (["--jobs", "0"], ["--jobs 0: give 1 or more"]),
+        (["--jobs", "2", "--cell", "1/2"], ["leave out --cell"]),
+        (["--cell", "1/2", "--overwrite"], ["leave out --overwrite"]),
+        (["--report-only"], ["no finished cells to report on"]),
+        (["--set", "max_length=2"], ["max_length 2 leaves no room for text", "3 or more"]),
+        (["--set", "training.reinit_layers=2"], ["training.reinit_layers 2"]),
+        (["--from", ""], ["no checkpoint: give --from CHECKPOINT"]),
+    ],
+)
+def test_refusals_leave_nothing(
+    finetune: Finetune, tmp_path: Path, more: list[str], parts: list[str]
+) -> None:
+    assert_refused(finetune("--out", tmp_path / "tuned", *more), *parts)
+    assert not (tmp_path / "tuned").exists()
+
+
+def test_what_is_missing(checkpoint: Path, tmp_path: Path) -> None:
+    bare = ["finetune", "--from", str(checkpoint)]
+    assert_refused(CliRunner().invoke(app, [*bare, "--out", str(tmp_path / "x")]), "no task: give --task")
+    assert_refused(CliRunner().invoke(app, ["finetune"]), "no checkpoint: give --from CHECKPOINT")
+    mnli = [*bare, "--task", "cola", "--from-mnli", "--data-dir", str(tmp_path), "--out", str(tmp_path / "x")]
+    assert_refused(CliRunner().invoke(app, mnli), "only rte, mrpc, stsb can begin as the MNLI model")
+
+
+def test_what_it_is_made_from_is_not_overwritten(finetune: Finetune, tmp_path: Path) -> None:
+    """And what it left is no checkpoint, but holds some."""
+    out = tmp_path / "tuned"
+    lines_of(finetune("--out", out, "--seeds", 1))
+    assert_refused(finetune("--from", out, "--out", tmp_path / "x"), "such as", str(out / "models/mrpc"))
+    again = finetune("--from", out / "models/mrpc", "--out", out, "--overwrite")
+    assert_refused(again, "the checkpoint", "lies inside")
+    (out / "dev.jsonl").write_text('{"text": "a", "label": "yes|no_0"}\n')
+    again = finetune("--dev", out / "dev.jsonl", "--out", out, "--overwrite")
+    assert_refused(again, "the data", "lies inside")
+    assert (out / "models/mrpc/finetuned.json").is_file()
+    other = finetune("--out", out, "--resume", "--epochs", 2)
+    assert_refused(other, "was made with training.epochs 1, not 2")
+    assert yaml.safe_load((out / "config.yaml").read_text())["training"]["epochs"] == 1
+
+
+@pytest.mark.parametrize("name", ["result.json", "cell.json"])
+@pytest.mark.parametrize("content", ["", "{", "[]", "null", '"x"'])
+def test_damaged_cells(finetune: Finetune, tmp_path: Path, name: str, content: str, tuned: Path) -> None:
+    path = tuned / "cells/mrpc/default/seed-0" / name
+    before = path.read_text()
+    path.write_text(content)
+    assert_refused(finetune("--out", tuned, "--resume", "--seeds", 1), str(path), "is damaged: remove")
+    path.write_text(before)
+
+
+@pytest.fixture(scope="module")
+def tuned(checkpoint: Path, data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What a call with one seed left; put right again by whoever damages it."""
+    out = tmp_path_factory.mktemp("out") / "tuned"
+    given = ["--from", checkpoint, "--out", out, "--set", "device=cpu", "--epochs", 1, "--seeds", 1]
+    given += [word for n in ("train", "dev", "test") for word in (f"--{n}", data / f"{n}.jsonl")]
+    lines_of(CliRunner().invoke(app, ["finetune", *map(str, given)]))
+    return out
+
+
+def test_other_damage_is_mended(finetune: Finetune, tmp_path: Path) -> None:
+    """Of a cell that is to be done again nothing old is needed."""
+    out = tmp_path / "tuned"
+    lines_of(finetune("--out", out, "--seeds", 1))
+    cell = out / "cells/mrpc/default/seed-0"
+    (cell / "result.json").unlink()
+    (cell / "metrics.jsonl").write_text("garbage\nx")
+    (out / "models/mrpc/finetuned.json").write_text("{")
+    for path in (out / "tokenized").iterdir():
+        path.write_bytes(path.read_bytes()[:100])
+    lines_of(finetune("--out", out, "--seeds", 1, "--resume"))
+    assert json.loads((out / "models/mrpc/finetuned.json").read_text())["task"] == "mrpc"
+
+
+def test_all_diverged(finetune: Finetune, tmp_path: Path) -> None:
+    text = lines_of(
+        finetune("--out", tmp_path / "x", "--learning-rate", "1e30", "--set", "training.clip=null")
+    )
+    assert "2 of 2 seeds diverged" in text and "lower the learning rate" in text
+    assert "fmlm predict" not in text  # there is no model
+
+
+def test_the_table_stays_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    """While it works only rows that are open are shown where there are too many; in the end all of them."""
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("LINES", "12")
+    monkeypatch.setenv("COLUMNS", "80")
+    screen = io.StringIO()
+    monkeypatch.setattr(sys, "stdout", screen)
+    rows = {f"task-{i}": ["50.0"] for i in range(20)}
+    with Console() as console:
+        console.emit(
+            Scoreboard("scores", ["seed 0"], {**rows, "task-19": [""]}, "working", True, 19, 20, 61.0)
+        )
+        console.emit(Scoreboard("scores", ["seed 0"], rows, "finished", False, 20, 20, 0.0))
+    final = screen.getvalue().rpartition("20 of 20 done")[2]
+    assert "left" not in final.splitlines()[0]
+    assert all(f"task-{i} " in final for i in range(20))
+
+
+# ---------------------------------------------------------------- processes
+
+
+def start(words: list[str], *more: Any) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "fmlm_cli", *words, *map(str, more)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+
+
+@pytest.mark.slow
+def test_cells_in_two_processes(words: list[str], tmp_path: Path) -> None:
+    process = start(words, "--jobs", 5, "--out", tmp_path / "tuned")  # more than there are cells
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 0, err
+    assert "mrpc seed 0: accuracy" in out and "mrpc seed 1: accuracy" in out
+    assert (tmp_path / "tuned/results.md").is_file()
+    logs = sorted((tmp_path / "tuned/logs").iterdir())
+    assert len(logs) == 2
+    assert not any("results.md" in log.read_text() for log in logs)  # there is one report
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_a_stop_keeps_checkpoints_and_ends_all_processes(words: list[str], tmp_path: Path, jobs: int) -> None:
+    out = tmp_path / "tuned"
+    process = start(words, "--jobs", jobs, "--epochs", 5000, "--out", out)
+    deadline = time.monotonic() + 60
+    cells = [out / f"cells/mrpc/default/seed-{seed}" for seed in range(jobs)]
+    while not all((c / "metrics.jsonl").is_file() and (c / "metrics.jsonl").stat().st_size for c in cells):
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.1)
+    process.send_signal(signal.SIGTERM)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 128 + signal.SIGTERM
+    assert "--resume goes on" in err and len(err.splitlines()) == 1
+    for cell in cells:
+        assert len(list((cell / "checkpoints").glob("step-*"))) == 1
+        assert not (cell / ".lock").exists()  # whoever was at work there has ended
