@@ -92,6 +92,33 @@ def wordpiece_folder(
 
 
 @pytest.fixture(scope="session")
+def small_encoder(
+    wordpiece_tokenizer: "PreTrainedTokenizerFast", tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """A small random masked LM of BERT's kind, 64 positions, in a Hugging Face folder. Not to be written to."""
+    import torch
+    from transformers import BertConfig, BertForMaskedLM
+
+    from fmlm_cli.corpus.tokenizers import save_tokenizer
+    from fmlm_cli.hub import quiet
+
+    folder = tmp_path_factory.mktemp("checkpoints") / "encoder"
+    config = BertConfig(
+        vocab_size=len(wordpiece_tokenizer),
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=64,
+        max_position_embeddings=64,
+    )
+    with quiet(), torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        BertForMaskedLM(config).save_pretrained(folder)
+    save_tokenizer(wordpiece_tokenizer, folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
 def make_store(wordpiece_tokenizer: "PreTrainedTokenizerFast") -> MakeStore:
     """`make_store(folder, train, validation=(), tokenizer=wordpiece)`: write these texts as a store."""
     from fmlm_cli.corpus.encoding import Encoder

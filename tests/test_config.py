@@ -390,7 +390,7 @@ def test_choices() -> None:
 
 def test_one_tokenizer() -> None:
     for wrong in ({}, {"tokenizer": "a", "train_tokenizer": "bpe"}):
-        with pytest.raises(UserError, match="settings: say which tokenizer"):
+        with pytest.raises(UserError, match=r"^say which tokenizer"):
             build(TokenizeSettings, {"sources": ["x"], "out": "y", **wrong})
     with pytest.raises(UserError, match="setting 'store': "):
         build(EvaluateSettings, {"checkpoint": "x"})

@@ -50,7 +50,9 @@ def test_the_strategy_of_ones_own_in_the_readme_works(
     sys.modules.pop("block_masking")
 
 
-@pytest.mark.parametrize("command", ["tokenize", "masks", "pretrain", "continue", "evaluate", "finetune", "predict"])
+@pytest.mark.parametrize(
+    "command", ["tokenize", "masks", "pretrain", "continue", "evaluate", "finetune", "predict"]
+)
 def test_options_in_the_readme_exist(command: str) -> None:
     shown = CliRunner().invoke(app, [command, "--help"], env={"COLUMNS": "200", "TERM": "dumb"}).output
     section = README.split(f"### fmlm {command}")[1].split("### fmlm")[0].split("\n## ")[0]

@@ -138,8 +138,9 @@ class Console:
         )
 
     def _scoreboard(self, event: events.Scoreboard) -> None:
-        known = event.seconds_left is not None and event.done < event.total
-        left = f", {_duration(event.seconds_left)} left" if known else ""
+        left = ""
+        if event.seconds_left is not None and event.done < event.total:
+            left = f", {_duration(event.seconds_left)} left"
         progress = f"{event.done} of {event.total} done{left}"
         if not self._out.is_terminal:
             if not event.running or self._may_speak("scoreboard", at_once=False):

@@ -176,7 +176,7 @@ def _check_names(
 def _check_values(
     tree: Mapping[str, Any], section: type[Section], lines: Mapping[str, int], path: Path
 ) -> None:
-    """Refuse values that are not valid; settings that are missing may come from flags."""
+    """Refuse values that are not valid. Whole settings that are missing may come from flags."""
 
     def where(name: str) -> str:
         return f"{path}:{_line_of(name, lines)}{f' ({name})' if name else ''}"
@@ -184,8 +184,9 @@ def _check_values(
     try:
         section.model_validate(tree)
     except ValidationError as error:
+        names = set(setting_names(section))
         for found in error.errors():
-            if found["type"] != "missing":
+            if found["type"] != "missing" or ".".join(map(str, found["loc"])) not in names:
                 raise _problem(section, found, where) from None
 
 

@@ -12,41 +12,21 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 import yaml
 from click.testing import Result
-from transformers import BertConfig, BertForMaskedLM, PreTrainedTokenizerFast
 from typer.testing import CliRunner
 
 from fmlm_cli.cli.app import app
 from fmlm_cli.cli.console import Console
-from fmlm_cli.corpus.tokenizers import save_tokenizer
 from fmlm_cli.events import Scoreboard
-from fmlm_cli.hub import quiet
 from tests.cli.refusals import assert_refused
 
 Finetune = Callable[..., Result]
 
 
 @pytest.fixture(scope="module")
-def checkpoint(
-    wordpiece_tokenizer: PreTrainedTokenizerFast, tmp_path_factory: pytest.TempPathFactory
-) -> Path:
-    """A small random masked LM. Not to be written to."""
-    folder = tmp_path_factory.mktemp("checkpoints") / "encoder"
-    torch.manual_seed(0)
-    config = BertConfig(
-        vocab_size=len(wordpiece_tokenizer),
-        hidden_size=16,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        intermediate_size=32,
-        max_position_embeddings=32,
-    )
-    with quiet():
-        BertForMaskedLM(config).save_pretrained(folder)
-    save_tokenizer(wordpiece_tokenizer, folder)
-    return folder
+def checkpoint(small_encoder: Path) -> Path:
+    return small_encoder
 
 
 @pytest.fixture(scope="module")

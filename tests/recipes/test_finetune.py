@@ -14,17 +14,12 @@ from sklearn.metrics import accuracy_score, f1_score, matthews_corrcoef
 from transformers import (
     AutoModelForSequenceClassification,
     AutoTokenizer,
-    BertConfig,
-    BertForMaskedLM,
-    PreTrainedTokenizerFast,
 )
 
 from fmlm_cli import recipes
 from fmlm_cli.config import FinetuneSettings, build, nested
-from fmlm_cli.corpus.tokenizers import save_tokenizer
 from fmlm_cli.errors import UserError
 from fmlm_cli.events import Caution, Event, Note, Scoreboard, Table
-from fmlm_cli.hub import quiet
 from fmlm_cli.recipes.cells import read_result
 from fmlm_cli.recipes.finetune_report import statistics
 
@@ -71,24 +66,8 @@ def write_jsonl(path: Path, rows: list[tuple[str, str]]) -> Path:
 
 
 @pytest.fixture(scope="module")
-def checkpoint(
-    wordpiece_tokenizer: PreTrainedTokenizerFast, tmp_path_factory: pytest.TempPathFactory
-) -> Path:
-    """A small random masked LM. Not to be written to."""
-    folder = tmp_path_factory.mktemp("checkpoints") / "encoder"
-    torch.manual_seed(0)
-    config = BertConfig(
-        vocab_size=len(wordpiece_tokenizer),
-        hidden_size=32,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        intermediate_size=64,
-        max_position_embeddings=64,
-    )
-    with quiet():
-        BertForMaskedLM(config).save_pretrained(folder)
-    save_tokenizer(wordpiece_tokenizer, folder)
-    return folder
+def checkpoint(small_encoder: Path) -> Path:
+    return small_encoder
 
 
 @pytest.fixture(scope="module")
