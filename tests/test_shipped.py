@@ -10,13 +10,21 @@ import pytest
 from typer.testing import CliRunner
 
 from fmlm_cli.cli.app import app
-from fmlm_cli.config import FinetuneSettings, PretrainSettings, build, read_yaml, setting_names
+from fmlm_cli.config import (
+    CompareSettings,
+    FinetuneSettings,
+    PretrainSettings,
+    build,
+    read_yaml,
+    setting_names,
+)
 from fmlm_cli.masking import plugins
-from fmlm_cli.recipes import pretrain
+from fmlm_cli.recipes import compare_masks, pretrain
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-CONFIGS = sorted((ROOT / "configs").glob("**/*.yaml"))
+CONFIGS = sorted((ROOT / "configs").glob("*.yaml"))
+COMPARISONS = sorted((ROOT / "configs" / "paper").glob("*.yaml"))
 
 
 def code_blocks(language: str) -> list[str]:
@@ -51,7 +59,8 @@ def test_the_strategy_of_ones_own_in_the_readme_works(
 
 
 @pytest.mark.parametrize(
-    "command", ["tokenize", "masks", "pretrain", "continue", "evaluate", "finetune", "predict"]
+    "command",
+    ["tokenize", "masks", "pretrain", "continue", "evaluate", "finetune", "predict", "compare-masks"],
 )
 def test_options_in_the_readme_exist(command: str) -> None:
     shown = CliRunner().invoke(app, [command, "--help"], env={"COLUMNS": "200", "TERM": "dumb"}).output
@@ -79,3 +88,19 @@ def test_shipped_configurations_run(path: Path, tiny_store: Path, tmp_path: Path
     given = {"out": str(tmp_path / "run"), "data": {"stores": [str(tiny_store)]}}
     result = pretrain(build(PretrainSettings, read_yaml(path, PretrainSettings), shorter, given))
     assert result.run.is_finished
+
+
+@pytest.mark.parametrize("path", COMPARISONS, ids=lambda path: path.name)
+def test_the_papers_experiments_can_be_planned(path: Path, tiny_store: Path, tmp_path: Path) -> None:
+    """Each comparison as it stands, on a tiny store: all but training, and with a preset for the checkpoint."""
+    given = {
+        "out": str(tmp_path / "compared"),
+        "only": ["coverage"],
+        "run": {"data": {"stores": [str(tiny_store)]}, "model": {"checkpoint": None, "name": "bert-tiny"}},
+    }
+    text = path.read_text(encoding="utf-8")
+    assert "Reconstructed from the paper's abstract" in text and "Assumptions:" in text
+    tree = read_yaml(path, CompareSettings)  # checks all of it
+    tree.pop("downstream", None)
+    compare_masks(build(CompareSettings, tree, given))
+    assert (tmp_path / "compared" / "report.html").is_file()

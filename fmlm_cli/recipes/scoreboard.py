@@ -18,6 +18,7 @@ class Board:
         self.cost = {cell: self._cost(cell) for cell in plan.cells}
         self.left = sum(self.cost.values())
         self.worked = self.share = 0.0
+        self.looked = False
         self.finished: set[Cell] = set()
         for cell in plan.cells:
             result = read_result(plan.folder(cell))
@@ -76,8 +77,9 @@ class Board:
 
     def look(self) -> None:
         """Tell of what other processes have finished since the last look, and that they are at work."""
-        if not self.worked:
-            self._tell("processes at work, which tell of their steps in the folder logs", running=True)
+        if not self.looked:
+            self.looked = True
+            self._tell("processes at work, which tell of their steps in the folder logs", running=False)
         for cell in self.plan.cells:
             if cell not in self.finished:
                 result = read_result(self.plan.folder(cell))
