@@ -234,7 +234,7 @@ def _notes(plan: Plan, tasks: Mapping[str, Any], average: float | None) -> list[
         for split, number in own["cut"].items():
             if number:
                 notes.append(
-                    f"{name}: {counted(number, 'sequence')} of {split} were longer than {plan.settings.max_length} tokens and were cut"
+                    f"{name}: {counted(number, 'sequence')} of {split} cut to {plan.settings.max_length} tokens"
                 )
         if own["not_above_baseline"]:
             baseline = _percent(own["baseline"][_SCORE])
