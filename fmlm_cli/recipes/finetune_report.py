@@ -211,20 +211,24 @@ def _rows(tasks: Mapping[str, Any]) -> Iterator[tuple[str, str, str, Mapping[str
     for name, own in tasks.items():
         for kind in ("dev", "test"):
             for split, measures in own[kind].items():
-                several = len(own[kind]) > 1
                 for measure, found in measures.items():
                     if measure != _SCORE or len(own["measures"]) > 1:
-                        yield name, f"{kind} {split}" if several else kind, measure.replace("_", "-"), found
+                        yield (
+                            name,
+                            kind if split == kind else f"{kind} {split}",
+                            measure.replace("_", "-"),
+                            found,
+                        )
 
 
 def _console_rows(tasks: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     for name, split, measure, found in _rows(tasks):
         label = f"{name} {measure}" + ("" if split == "dev" else f" ({split})")
-        yield (
-            label,
+        spread = (
             f"median {_percent(found['median'])}, mean {_percent(found['mean'])} ± {_percent(found['sd'])}, "
-            f"best {_percent(found['best'])}, least {_percent(found['least'])}",
+            f"best {_percent(found['best'])}, least {_percent(found['least'])}"
         )
+        yield label, spread if found["n"] > 1 else f"{_percent(found['mean'])}, one seed"
 
 
 def _notes(plan: Plan, tasks: Mapping[str, Any], average: float | None) -> list[str]:
