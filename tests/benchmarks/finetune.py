@@ -36,8 +36,8 @@ from fmlm_cli.recipes.finetune_plan import Plan, resolve
 from tests.conftest import SHARED
 
 TASKS = ("sst2", "mrpc")
-STEPS = 12  # in one turn
-PAIRS = 5
+STEPS = 8  # in one turn
+PAIRS = 4
 BATCH = 32
 
 
