@@ -1,33 +1,31 @@
 """`fmlm compare-masks`."""
 
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from fmlm_cli.cli.running import (
     ConfigFile,
     Debug,
+    Jobs,
     Overwrite,
+    ReportOnly,
     Resume,
     Revision,
     SetOption,
+    Share,
+    Stores,
     TrustRemoteCode,
     command,
     list_settings,
+    read_settings,
 )
-from fmlm_cli.config import CompareSettings, build, nested, parse_assignments, read_yaml
+from fmlm_cli.config import CompareSettings
 
 
 def compare_masks(
     config: ConfigFile = None,
-    data: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="STORE[:WEIGHT]",
-            help="Folder made by fmlm tokenize; several are mixed.",
-            show_default=False,
-        ),
-    ] = None,
+    data: Stores = None,
     model: Annotated[
         str | None,
         typer.Option(
@@ -81,16 +79,9 @@ def compare_masks(
     out: Annotated[
         str | None, typer.Option(metavar="DIR", help="Folder of the results.", show_default=False)
     ] = None,
-    jobs: Annotated[int, typer.Option(help="Processes that share the work.", min=1)] = 1,
-    cell: Annotated[
-        str | None,
-        typer.Option(
-            metavar="I/N", help="Do only this share of the work (Slurm arrays).", show_default=False
-        ),
-    ] = None,
-    report_only: Annotated[
-        bool, typer.Option("--report-only", help="Report on work that is finished; train nothing.")
-    ] = False,
+    jobs: Jobs = 1,
+    cell: Share = None,
+    report_only: ReportOnly = False,
     revision: Revision = None,
     trust_remote_code: TrustRemoteCode = False,
     assignments: SetOption = None,
@@ -126,9 +117,7 @@ def compare_masks(
             "only": _listed(only),
             "out": out,
         }
-        from_file = read_yaml(config, CompareSettings) if config else {}
-        assigned: dict[str, Any] = parse_assignments(assignments or [], CompareSettings)
-        settings = build(CompareSettings, from_file, nested(flags), assigned)
+        settings = read_settings(CompareSettings, flags, assignments, config)
         from fmlm_cli import recipes
 
         recipes.compare_masks(

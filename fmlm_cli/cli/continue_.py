@@ -29,7 +29,7 @@ from fmlm_cli.cli.running import (
     command,
     list_settings,
     named_stores,
-    read_run_settings,
+    read_settings,
 )
 from fmlm_cli.config import PretrainSettings
 from fmlm_cli.errors import UserError
@@ -160,7 +160,7 @@ def continue_(
             "seed": seed,
             **({"optimizer.schedule": schedule} if schedule else {}),
         }
-        settings = read_run_settings(config, flags, assignments)
+        settings = read_settings(PretrainSettings, flags, assignments, config)
         from fmlm_cli import recipes
 
         if settings.model.checkpoint is None and not resume:

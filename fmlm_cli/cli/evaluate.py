@@ -4,8 +4,16 @@ from typing import Annotated
 
 import typer
 
-from fmlm_cli.cli.running import Debug, Revision, SetOption, TrustRemoteCode, command, list_settings
-from fmlm_cli.config import EvaluateSettings, build, nested, parse_assignments
+from fmlm_cli.cli.running import (
+    Debug,
+    Revision,
+    SetOption,
+    TrustRemoteCode,
+    command,
+    list_settings,
+    read_settings,
+)
+from fmlm_cli.config import EvaluateSettings
 
 
 def evaluate(
@@ -40,9 +48,13 @@ def evaluate(
     Example: fmlm evaluate --from run --data store
     """
     with command(debug) as emit:
-        assigned = parse_assignments(assignments or [], EvaluateSettings)
-        flags = {"checkpoint": checkpoint, "store": data, "trust_remote_code": trust_remote_code}
-        settings = build(EvaluateSettings, flags, nested({"revision": revision}), assigned)
+        flags = {
+            "checkpoint": checkpoint,
+            "store": data,
+            "revision": revision,
+            "trust_remote_code": trust_remote_code,
+        }
+        settings = read_settings(EvaluateSettings, flags, assignments)
         from fmlm_cli import recipes
 
         recipes.evaluate(settings, emit=emit)

@@ -7,10 +7,13 @@ import typer
 from fmlm_cli.cli.running import (
     ConfigFile,
     Debug,
+    Jobs,
     Overwrite,
+    ReportOnly,
     Resume,
     Revision,
     SetOption,
+    Share,
     TrustRemoteCode,
     command,
     list_settings,
@@ -96,16 +99,9 @@ def finetune(
             "--from-mnli", help="Begin RTE, MRPC and STS-B from the MNLI model.", show_default=False
         ),
     ] = None,
-    jobs: Annotated[int, typer.Option(help="Processes that share the cells.")] = 1,
-    cell: Annotated[
-        str | None,
-        typer.Option(
-            metavar="I/N", help="Do only this share of the cells (Slurm arrays).", show_default=False
-        ),
-    ] = None,
-    report_only: Annotated[
-        bool, typer.Option("--report-only", help="Report on cells that are finished; train nothing.")
-    ] = False,
+    jobs: Jobs = 1,
+    cell: Share = None,
+    report_only: ReportOnly = False,
     report: Annotated[bool, typer.Option("--report/--no-report", hidden=True)] = True,
     revision: Revision = None,
     trust_remote_code: TrustRemoteCode = False,

@@ -6,8 +6,8 @@ from typing import Annotated, Any
 
 import typer
 
-from fmlm_cli.cli.running import MASKING_HELP, Debug, SetOption, command, list_settings
-from fmlm_cli.config import MasksSettings, build, nested, parse_assignments
+from fmlm_cli.cli.running import MASKING_HELP, Debug, SetOption, command, list_settings, read_settings
+from fmlm_cli.config import MasksSettings
 
 
 def masks(
@@ -45,10 +45,8 @@ def masks(
     Example: fmlm masks store --masking fully-explored-span --rows 2
     """
     with command(debug) as emit:
-        flags = nested(
-            {"store": store, "masking.strategy": masking, "rows": rows, "epochs": epochs, "seed": seed}
-        )
-        settings = build(MasksSettings, flags, parse_assignments(assignments or [], MasksSettings))
+        flags = {"store": store, "masking.strategy": masking, "rows": rows, "epochs": epochs, "seed": seed}
+        settings = read_settings(MasksSettings, flags, assignments)
         from fmlm_cli import recipes
         from fmlm_cli.events import ignore
 

@@ -7,8 +7,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from fmlm_cli.cli.running import Debug, Revision, SetOption, TrustRemoteCode, command, list_settings
-from fmlm_cli.config import PredictSettings, build, nested, parse_assignments
+from fmlm_cli.cli.running import (
+    Debug,
+    Revision,
+    SetOption,
+    TrustRemoteCode,
+    command,
+    list_settings,
+    read_settings,
+)
+from fmlm_cli.config import PredictSettings
 from fmlm_cli.events import Caution, Event, Table
 
 if TYPE_CHECKING:  # they bring torch along, which waits until a command runs
@@ -93,8 +101,7 @@ def predict(
             "revision": revision,
             "trust_remote_code": trust_remote_code or None,
         }
-        assigned = parse_assignments(assignments or [], PredictSettings)
-        settings = build(PredictSettings, nested(flags), assigned)
+        settings = read_settings(PredictSettings, flags, assignments)
         from fmlm_cli import recipes
 
         found = list(recipes.predict(settings, emit=_cautions_aside if as_json else emit))

@@ -17,11 +17,12 @@ from fmlm_cli.cli.running import (
     ScheduleOption,
     SetOption,
     Steps,
+    Stores,
     Tokens,
     command,
     list_settings,
     named_stores,
-    read_run_settings,
+    read_settings,
 )
 from fmlm_cli.config import PretrainSettings
 from fmlm_cli.errors import UserError
@@ -29,14 +30,7 @@ from fmlm_cli.errors import UserError
 
 def pretrain(
     config: ConfigFile = None,
-    data: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="STORE[:WEIGHT]",
-            help="Folder made by fmlm tokenize; several are mixed.",
-            show_default=False,
-        ),
-    ] = None,
+    data: Stores = None,
     model: Annotated[
         str | None,
         typer.Option(
@@ -88,7 +82,7 @@ def pretrain(
             "budget.epochs": epochs,
             "seed": seed,
         }
-        settings = read_run_settings(config, flags, assignments)
+        settings = read_settings(PretrainSettings, flags, assignments, config)
         if settings.model.checkpoint is not None:
             raise UserError("model.checkpoint is set: `fmlm continue` goes on from a checkpoint")
         from fmlm_cli import recipes

@@ -6,13 +6,12 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import typer
 
 from fmlm_cli.cli.console import Console
 from fmlm_cli.config import (
-    PretrainSettings,
     Section,
     TextSettings,
     build,
@@ -121,20 +120,42 @@ MASKING_HELP = (
     "Default: fully-explored."
 )
 
+Stores = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--data",
+        metavar="STORE[:WEIGHT]",
+        help="Folder made by fmlm tokenize; several are mixed.",
+        show_default=False,
+    ),
+]
+Jobs = Annotated[int, typer.Option(help="Processes that share the work.")]
+Share = Annotated[
+    str | None,
+    typer.Option(
+        "--cell", metavar="I/N", help="Do only this share of the work (Slurm arrays).", show_default=False
+    ),
+]
+ReportOnly = Annotated[
+    bool, typer.Option("--report-only", help="Report on work that is finished; train nothing.")
+]
+
 Masking = Annotated[str | None, typer.Option(metavar="STRATEGY", help=MASKING_HELP, show_default=False)]
+
+S = TypeVar("S", bound=Section)
 
 USER_ERROR, PROGRAM_ERROR = 2, 1
 
 _STOPPED = "stopped by {}; nothing half-written was left, and the same command with --resume goes on"
 
 
-def read_run_settings(
-    config: Path | None, flags: Mapping[str, Any], assignments: list[str] | None
-) -> PretrainSettings:
-    """A run's settings from its file, dotted flags and --set, the later over the earlier."""
-    from_file = read_yaml(config, PretrainSettings) if config else {}
-    assigned = parse_assignments(assignments or [], PretrainSettings)
-    return build(PretrainSettings, from_file, nested(flags), assigned)
+def read_settings(
+    section: type[S], flags: Mapping[str, Any], assignments: list[str] | None, config: Path | None = None
+) -> S:
+    """A command's settings from its file, dotted flags and --set, the later over the earlier."""
+    from_file = read_yaml(config, section) if config else {}
+    assigned = parse_assignments(assignments or [], section)
+    return build(section, from_file, nested(flags), assigned)
 
 
 def named_stores(given: list[str] | None) -> dict[str, str] | None:

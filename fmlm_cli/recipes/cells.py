@@ -28,10 +28,10 @@ from fmlm_cli.errors import UserError
 from fmlm_cli.events import Emit, Event, Trained, ignore
 from fmlm_cli.model.classifier import Classifier, Encoder
 from fmlm_cli.model.first_token import shorten_last_layer
-from fmlm_cli.model.layers import depths
 from fmlm_cli.objectives.classification import SequenceClassification
 from fmlm_cli.recipes.grid import Cell
 from fmlm_cli.recipes.predictions import Where, predict_split, split_name, write_predictions
+from fmlm_cli.recipes.start import rate_scales
 from fmlm_cli.tasks import Examples, TaskData, compute_metrics
 
 RESULT, CELL = "result.json", "cell.json"
@@ -238,17 +238,12 @@ class CellRun:
 
     def _train(self, identity: str) -> tuple[TrainState, MetricsLog]:
         chosen = self.training
-        decay = chosen.layer_decay
-        scales = {}
-        if decay < 1:
-            depth = depths(self.model)
-            scales = {name: decay ** (max(depth.values()) - at) for name, at in depth.items()}
         optimizer = make_adamw(
             self.model,
             weight_decay=chosen.weight_decay,
             betas=chosen.betas,
             epsilon=chosen.epsilon,
-            scales=scales,
+            scales=rate_scales(self.model, chosen.layer_decay),
         )
         checkpoints = Checkpoints(self.folder / "checkpoints", 1, identity, self._save, self._load)
         state, _ = checkpoints.restore(self.model, optimizer)

@@ -21,7 +21,7 @@ from fmlm_cli.recipes.compare_work import Worker
 from fmlm_cli.recipes.describe import where_line
 from fmlm_cli.recipes.grid import share_of
 from fmlm_cli.recipes.pretrain import pretrain
-from fmlm_cli.recipes.spread import spread
+from fmlm_cli.recipes.spread import check_sharing, spread
 
 RESULTS, PLAN = "results.json", "plan.json"
 TIMED_STEPS = 20
@@ -56,8 +56,7 @@ def compare_masks(
     """
     if settings.out is None:
         raise UserError("no output folder: give --out DIR")
-    if jobs > 1 and (cell is not None or report_only):
-        raise UserError("--jobs makes processes of its own: leave out --cell and --report-only")
+    check_sharing(jobs, alone=cell is None and not report_only)
     share_of([], cell)  # whether it is one at all, before anything else
     root = Path(settings.out)
     going_on = resume or cell is not None or report_only
@@ -105,7 +104,7 @@ def _plan(settings: CompareSettings, root: Path, *, overwrite: bool, resume: boo
     before = storage.read_json(root / PLAN) if resume and (root / PLAN).is_file() else {}
     plan = with_budget(made, _steps(made, root, before, emit))
     if overwrite:
-        _check_nothing_needed_is_inside(plan)
+        storage.check_outside(plan.root, _needed(plan))
     else:
         for item in plan.items:
             plan.check(item)
@@ -164,14 +163,12 @@ def _tokens_per_second(made: Draft, root: Path, emit: Emit) -> float:
     return float(next(r["tokens_per_second"] for r in reversed(records) if "tokens_per_second" in r))
 
 
-def _check_nothing_needed_is_inside(plan: Plan) -> None:
-    """Refuse to replace a folder that holds what the comparison is made from."""
+def _needed(plan: Plan) -> dict[Path, str]:
+    """What the comparison is made from, and what each is."""
     needed = {source.store.root: "store" for source in plan.base.stream.sources}
     if plan.base.origin is not None:
         needed[plan.base.origin.folder] = "checkpoint"
-    for path, kind in needed.items():
-        if path.resolve().is_relative_to(plan.root.resolve()):
-            raise UserError(f"the {kind} {path} lies inside {plan.root}: choose another --out")
+    return needed
 
 
 def _work(plan: Plan, cell: str | None, jobs: int, emit: Emit) -> None:

@@ -18,7 +18,7 @@ from fmlm_cli.recipes.finetune_plan import Plan, resolve, saved_settings
 from fmlm_cli.recipes.finetune_report import Report, write_report
 from fmlm_cli.recipes.grid import GRIDS, Cell, share_of
 from fmlm_cli.recipes.scoreboard import Board
-from fmlm_cli.recipes.spread import spread
+from fmlm_cli.recipes.spread import check_sharing, spread
 
 
 def finetune(
@@ -75,10 +75,7 @@ def _claim(
     """The output folder, once it is known that it may be written to; nothing is touched."""
     if settings.out is None:
         raise UserError("no output folder: give --out DIR")
-    if jobs < 1:
-        raise UserError(f"--jobs {jobs}: give 1 or more")
-    if jobs > 1 and (cell is not None or report_only):
-        raise UserError("--jobs makes processes of its own: leave out --cell and --report-only")
+    check_sharing(jobs, alone=cell is None and not report_only)
     if overwrite and (cell is not None or report_only):
         raise UserError("--cell and --report-only go on with what is there: leave out --overwrite")
     root = Path(settings.out)

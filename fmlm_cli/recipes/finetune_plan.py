@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +55,7 @@ class Plan:
 
     def _prepare(self, task: str) -> Prepared:
         data = self.data[task]
-        encoder = self._mnli_encoder() if self.begins_from_mnli(task) else self.encoder
+        encoder = self._mnli_encoder if self.begins_from_mnli(task) else self.encoder
         return Prepared(
             data,
             encoder,
@@ -78,12 +79,11 @@ class Plan:
     def decided(self, cell: Cell) -> dict[str, Any]:
         """All that decides what a cell finds, flat, by name."""
         data = self.data[cell.task]
-        from_mnli = self.begins_from_mnli(cell.task)
         content = {
             "train": data.train.fingerprint,
             **{f"dev.{name}": examples.fingerprint for name, examples in data.dev.items()},
-            "weights": weights_of(self._mnli_encoder().tensors) if from_mnli else self.weights,
-            "tokenizer": tokenizers.fingerprint(self.tokenizer),
+            "weights": self._mnli_weights if self.begins_from_mnli(cell.task) else self.weights,
+            "tokenizer": self._tokenizer_fingerprint,
         }
         return {**content, **deciding(cell, self.settings, self.where)}
 
@@ -97,7 +97,17 @@ class Plan:
         """Whether the tasks are GLUE's; sets of one's own may have the same names."""
         return bool(self.settings.tasks.names)
 
+    @cached_property
+    def _tokenizer_fingerprint(self) -> str:
+        return tokenizers.fingerprint(self.tokenizer)
+
+    @cached_property
+    def _mnli_weights(self) -> str:
+        return weights_of(self._mnli_encoder.tensors)
+
+    @cached_property
     def _mnli_encoder(self) -> Encoder:
+        """MNLI's best model, once it is final: until then there is none, and it is asked for again."""
         folder = self.model_folder("mnli")
         unfinished = any(
             cell.task == "mnli" and read_result(self.folder(cell)) is None for cell in self.cells

@@ -106,9 +106,7 @@ def tokenize(
 def _check_sources_outside(out: Path, corpora: Corpora) -> None:
     """Refuse to write where the text lies: replacing the store would remove it."""
     files = [*corpora.train.files, *(corpora.validation.files if corpora.validation else ())]
-    for file in files:
-        if file.path.resolve().is_relative_to(out.resolve()):
-            raise UserError(f"the source {file.path} lies inside {out}: choose another --out")
+    storage.check_outside(out, dict.fromkeys((file.path for file in files), "source"))
 
 
 def _request(
