@@ -34,6 +34,15 @@ class Table(Event):
 
 
 @dataclass(frozen=True)
+class Grid(Event):
+    """A table of several columns; the first names the row."""
+
+    title: str
+    header: Sequence[str]
+    rows: Sequence[Sequence[str]]
+
+
+@dataclass(frozen=True)
 class Prediction(Event):
     """A word of held-out text that was masked: what stands around it, and what a model expected there.
 

@@ -15,20 +15,12 @@ from fmlm_cli.analysis.report_drawing import (
     INK,
     MARKERS,
     PAPER,
-    SOFT,
     STEPS,
     colour,
     dash,
     panels,
 )
-from fmlm_cli.analysis.report_values import (
-    Arms,
-    Estimate,
-    Json,
-    measurement,
-    number,
-    percent,
-)
+from fmlm_cli.analysis.report_values import Arms, Estimate, Json, measurement, percent
 
 TWO_COLUMNS = 5.5
 INTERVAL: dict[str, Any] = {"linewidth": 2.2, "alpha": 0.45, "solid_capstyle": "butt"}
@@ -38,93 +30,86 @@ INTERVAL: dict[str, Any] = {"linewidth": 2.2, "alpha": 0.45, "solid_capstyle": "
 
 
 def draw_covariance(entries: Sequence[Json], width: float) -> Figure:
-    """c(h) / sigma^2 against the Hamming distance, one line for each measurement."""
-    figure, ((axes,),) = panels(width, 3.5, 1, 1)
-    for place, entry in enumerate(entries):
-        found = [
-            (number(own.get("distance")), Estimate.of(own)) for own in entry.get("correlations") or [] if own
-        ]
-        points = [(at, own) for at, own in found if at is not None and own is not None]
-        own_colour = colour(1 + place)
-        shift = 0.006 * (place - (len(entries) - 1) / 2)  # intervals of one distance beside each other
-        for at, own in points:
-            if own.low is not None and own.high is not None:
-                axes.plot([at + shift] * 2, [own.low, own.high], color=own_colour, **INTERVAL)
-        axes.plot(
-            [at + shift for at, _ in points],
-            [own.value for _, own in points],
-            color=own_colour,
-            linestyle=dash(1 + place),
-            marker=MARKERS[place % len(MARKERS)],
-            markersize=4,
-            linewidth=1.4,
-            label=textwrap.fill(measurement(entry), 34),
-        )
-    axes.axhline(0, color=INK, linewidth=0.8)
-    axes.set_xlabel("Hamming distance h / 2τ (1: no token in both masks)")
-    axes.set_ylabel("correlation of the gradients, c(h)/σ²")
-    axes.grid(axis="y")
-    axes.legend(loc="upper right")
+    """c(h) / sigma^2 against the Hamming distance: a panel for each corruption, a line for each checkpoint."""
+    corruptions = list(dict.fromkeys(entry["corruption"] for entry in entries))
+    beside = width >= TWO_COLUMNS and len(corruptions) > 1
+    rows, columns = (1, len(corruptions)) if beside else (len(corruptions), 1)
+    figure, grid = panels(width, 3.2 * rows, rows, columns, sharey=True)
+    every = [axes for row in grid for axes in row]
+    names = list(dict.fromkeys((entry["name"], entry["step"]) for entry in entries))
+    for axes, corruption in zip(every, corruptions, strict=True):
+        for entry in entries:
+            if entry["corruption"] == corruption:
+                place = names.index((entry["name"], entry["step"]))
+                _correlations(axes, entry, place, 0.012 * (place - (len(names) - 1) / 2))
+        axes.axhline(0, color=INK, linewidth=0.8)
+        axes.set_title(corruption)
+        axes.set_xlabel("Hamming distance h / 2τ (1: no token in both)")
+        axes.set_xticks([0, 0.25, 0.5, 0.75, 1])
+        axes.grid(axis="y")
+    every[0].set_ylabel("correlation of gradients, c(h)/σ²")
+    every[0].legend(loc="upper right")
     return figure
 
 
+def _correlations(axes: Axes, entry: Json, place: int, shift: float) -> None:
+    """A line, `shift`ed so that the intervals of several lie beside each other."""
+    at = [own["distance"] + shift for own in entry["correlations"]]
+    found = [Estimate.of(own) for own in entry["correlations"]]
+    for x, own in zip(at, found, strict=True):
+        axes.plot([x] * 2, [own.low, own.high], color=colour(1 + place), **INTERVAL)
+    axes.plot(
+        at,
+        [own.value for own in found],
+        color=colour(1 + place),
+        linestyle=dash(1 + place),
+        marker=MARKERS[place % len(MARKERS)],
+        markersize=4,
+        linewidth=1.4,
+        label=f"{entry['name']}, step {entry['step']:,}",
+    )
+
+
 def draw_ratios(entries: Sequence[Json], width: float) -> Figure:
-    """Var_full / Var_random of every measurement, by the masks alone and with the data's variance in both."""
-    names = [measurement(entry) for entry in entries]
+    """Var_full / Var_random of every measurement, by the masks alone and with the rows' variance in both."""
     figure, ((axes,),) = panels(width, 1.5 + 0.42 * len(entries), 1, 1)
-    kinds = (("ratio", "o", 1, "masks of one sequence"), ("repeated_ratio", "s", 2, "masks and data"))
-    for offset, (key, marker, series, label) in zip((-0.14, 0.14), kinds, strict=True):
+    kinds = (("ratio", "o", 1, "masks of one row"), ("repeated_ratio", "s", 2, "with the rows’ part"))
+    for (key, marker, series, label), offset in zip(kinds, (-0.12, 0.12), strict=True):
         for place, entry in enumerate(entries):
-            draw_estimate(axes, Estimate.of(entry.get(key)), place + offset, colour(series), marker)
+            draw_estimate(axes, Estimate.of(entry[key]), place + offset, colour(series), marker)
         axes.plot([], [], marker, color=colour(series), markersize=4.5, label=label)
-    axes.axvline(1, color=INK, linewidth=0.8)
-    name_rows(axes, names, width)
-    axes.set_xlim(left=min(0.0, axes.get_xlim()[0]), right=max(1.08, axes.get_xlim()[1]))
+    _one(axes)
+    name_rows(axes, [measurement(entry) for entry in entries], width)
     axes.set_xlabel("variance, full / random")
     legend_above(axes, 2)
     return figure
 
 
-def draw_steps(entries: Sequence[Json], width: float) -> Figure:
-    """Step variances at equal compute, and above them the ratio for one sequence, one panel for each measurement."""
-    names = ["one sequence: segments / random masks"]
-    for entry in entries:
-        names += [
-            own["name"] for own in entry.get("steps") or [] if own and own.get("name") not in (None, *names)
-        ]
-    columns = min(len(entries), 3) if width >= TWO_COLUMNS else 1
-    rows = -(-len(entries) // columns)
-    figure, grid = panels(width, (0.7 + 0.4 * len(names)) * rows, rows, columns, sharex=True, sharey=True)
-    every = [axes for row in grid for axes in row]
-    for axes, entry in zip(every, entries, strict=False):
-        _step_bars(axes, entry, names)
-        axes.set_title(textwrap.fill(measurement(entry), 26 if columns > 1 else 44))
-    for axes in every[len(entries) :]:
-        axes.set_visible(False)
-    name_rows(every[0], names, width, text=26)
-    for axes in grid[-1]:
-        axes.set_xlabel("relative variance")
+def draw_equal_compute(entries: Sequence[Json], width: float) -> Figure:
+    """What a step of as many rows varies by, relative to different rows with one random mask each."""
+    figure, ((axes,),) = panels(width, 1.5 + 0.42 * len(entries), 1, 1)
+    kinds = (
+        ("random_masks", "s", 2, "K random masks of each of B/K rows"),
+        ("segments", "o", 1, "all K segments of each of B/K rows"),
+    )
+    for (key, marker, series, label), offset in zip(kinds, (-0.12, 0.12), strict=True):
+        for place, entry in enumerate(entries):
+            own = Estimate.of(entry["equal_compute"][key])
+            draw_estimate(axes, own, place + offset, colour(series), marker)
+            axes.annotate(own.point(), (max(own.value, own.high), place + offset), (3, 0), textcoords="offset points", va="center")  # fmt: skip
+        axes.plot([], [], marker, color=colour(series), markersize=4.5, label=label)
+    _one(axes)
+    axes.margins(x=0.12)
+    name_rows(axes, [measurement(entry) for entry in entries], width)
+    axes.set_xlabel("variance of a step, relative to B different rows with one random mask each")
+    legend_above(axes, 1 if width < TWO_COLUMNS else 2)
     return figure
 
 
-def _step_bars(axes: Axes, entry: Json, names: Sequence[str]) -> None:
-    relative = {own.get("name"): Estimate.of(own.get("relative")) for own in entry.get("steps") or [] if own}
-    found = [Estimate.of(entry.get("ratio")), *(relative.get(name) for name in names[1:])]
-    for place, own in enumerate(found):
-        if own is None:
-            continue
-        series = 2 if place == 0 else 1
-        axes.barh(place, own.value, height=0.56, color=colour(series), alpha=0.8)
-        if own.low is not None and own.high is not None:
-            axes.plot([own.low, own.high], [place] * 2, color=INK, linewidth=1.1)
-        end = max(own.value, own.high or 0.0, 0.0)
-        axes.annotate(own.point(most=2), (end, place), (3, 0), textcoords="offset points", va="center")
-    axes.axvline(1, color=INK, linewidth=0.8)
-    axes.axhline(0.5, color=SOFT, linewidth=0.7, linestyle=(0, (2, 2)))
-    axes.grid(axis="x")
-    axes.margins(x=0.2)
-    axes.tick_params(axis="y", length=0)
-    axes.set_xlim(left=min(0.0, *(own.value for own in found if own is not None)) if any(found) else 0.0)
+def _one(axes: Axes) -> None:
+    """The place of no difference, and nought, are in the figure."""
+    axes.axvline(1, color=INK, linewidth=0.8, linestyle=(0, (4, 2)))
+    axes.set_xlim(left=min(0.0, axes.get_xlim()[0]), right=max(1.08, axes.get_xlim()[1]))
 
 
 # ---------------------------------------------------------------- coverage
@@ -159,14 +144,12 @@ def draw_coverage(times: Mapping[str, Sequence[float]], arms: Arms, width: float
 
 
 def draw_estimate(
-    axes: Axes, estimate: Estimate | None, place: float, own_colour: str, marker: str, scale: float = 1.0
+    axes: Axes, own: Estimate, place: float, own_colour: str, marker: str, scale: float = 1.0
 ) -> None:
-    """An estimate as a marker, its interval as a line; nothing for None."""
-    if estimate is None:
-        return
-    if estimate.low is not None and estimate.high is not None:
-        axes.plot([scale * estimate.low, scale * estimate.high], [place] * 2, color=own_colour, **INTERVAL)
-    axes.plot([scale * estimate.value], [place], marker, color=own_colour, markersize=4.5)
+    """An estimate as a marker, its interval as a line."""
+    if own.bounded:
+        axes.plot([scale * own.low, scale * own.high], [place] * 2, color=own_colour, **INTERVAL)
+    axes.plot([scale * own.value], [place], marker, color=own_colour, markersize=4.5)
 
 
 def name_rows(axes: Axes, names: Sequence[str], width: float, text: int | None = None) -> None:

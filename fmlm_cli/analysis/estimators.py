@@ -63,7 +63,11 @@ class Identity:
 
 @dataclass(frozen=True)
 class Correlation:
-    """c(h) / sigma^2 at `distance` h, as a share of 2 tau."""
+    """c(h) / sigma^2 at `distance` h, as a share of 2 tau.
+
+    At distance 0 the masks are the same, and what they show is drawn for each: 1 with [MASK] alone, less by the share of
+    corruption's own noise otherwise (and of any other noise that gradients do not share).
+    """
 
     distance: float
     value: Interval
@@ -83,26 +87,24 @@ class Components:
 
 
 @dataclass(frozen=True)
-class StepVariance:
-    """Variance of a mean gradient, and that relative to as many distinct sequences with one random mask each.
+class EqualCompute:
+    """Variance of a mean gradient over B forwarded rows relative to that of B distinct sequences with one random mask each.
 
-    `steps` steps forward `rows` rows each: `sequences` distinct ones in all, `masks` masks of each. `data`, `masks_part`: what
-    comes from the choice of sequences and of masks, in squared gradient norms; their sum is the variance.
+    The schemes of METHOD.md, "What `compare-masks` measures", with what each has within one step:
+
+    - B distinct sequences, 1 random mask each: 1, the yardstick.
+    - B/K sequences, K random masks each: `random_masks`.
+    - B/K sequences, their K segments (scope batch): `segments`.
+    - B distinct sequences, one segment each (scope epoch): 1, as a segment by itself is a random mask.
+
+    Scope epoch shows in several steps. A window of K passes over the same B sequences, relative to K B distinct ones, has the
+    same two numbers: `random_masks` with an independent mask in each pass, `segments` with a segment in each. Over whole
+    passes of a fixed corpus the data's part is the same fixed sum whatever the masks and drops out: there scope epoch
+    against independent masks, over K passes, is `Estimates.variance_ratio`, V / (sigma^2 / K).
     """
 
-    name: str
-    steps: int
-    rows: int
-    sequences: float
-    masks: int
-    data: float
-    masks_part: float
-    relative: Interval
-
-    @property
-    def variance(self) -> float:
-        """Of the mean gradient of all rows."""
-        return self.data + self.masks_part
+    random_masks: Interval  # K (delta^2 + sigma^2 / K) / (delta^2 + sigma^2)
+    segments: Interval  # K (delta^2 + V) / (delta^2 + sigma^2)
 
 
 @dataclass(frozen=True)
@@ -120,7 +122,7 @@ class Summary:
     correlations: tuple[Correlation, ...]
     components: Components
     repeated_ratio: Interval
-    steps: tuple[StepVariance, ...]
+    equal_compute: EqualCompute
 
 
 class Estimates:
@@ -155,8 +157,8 @@ class Estimates:
         place = self.records.plan.distances.index(1.0)
         return 1 + (self._k - 1) * _correlation(means, place)
 
-    def summary(self, rows: int) -> Summary:
-        """Everything, for steps of `rows` rows."""
+    def summary(self) -> Summary:
+        """Everything."""
         return Summary(
             len(self.records.sequences),
             self.records.plan.gradients,
@@ -166,7 +168,7 @@ class Estimates:
             self.correlations(),
             self.components(),
             self.repeated_ratio(),
-            self.step_variances(rows),
+            self.equal_compute(),
         )
 
     def variance_ratio(self) -> Interval:
@@ -191,7 +193,8 @@ class Estimates:
         """c(h) / sigma^2 at every distance of the plan, both from the pairs at h alone.
 
         c = (MSB - MSW) / 2 and sigma^2 = (MSB + MSW) / 2, the intraclass correlation of pairs (Fisher 1925): between -1
-        and 1, and exactly 1 for pairs of equal gradients.
+        and 1, and exactly 1, its interval too, for pairs of equal gradients. Those are what distance 0 has with [MASK] alone,
+        a control of the measurement: identical masks and corruption have the variance for covariance.
         """
         return tuple(
             Correlation(h, self._bootstrap.interval(functools.partial(_correlation, place=place)))
@@ -211,8 +214,8 @@ class Estimates:
     def repeated_ratio(self) -> Interval:
         """Full against random wherever the K masks of a sequence are averaged: (delta^2 + V) / (delta^2 + sigma^2 / K).
 
-        The data's variance, which no mask changes, is in both. It is the ratio of the mean gradients of B/K sequences
-        with K masks in one step, and of those of a window of K steps over the same B sequences.
+        The data's variance, which no mask changes, is in both. It is the ratio of the two numbers of `equal_compute`: of
+        the mean gradients of B/K sequences with K masks in one step, and of K steps over the same B sequences.
         """
 
         def figure(means: Means) -> Floats:
@@ -221,62 +224,22 @@ class Estimates:
 
         return self._bootstrap.interval(figure)
 
-    def step_variances(self, rows: int) -> tuple[StepVariance, ...]:
-        """The variance of what steps of B = `rows` forwarded rows have for a gradient, weights held fixed.
+    def equal_compute(self) -> EqualCompute:
+        """What masking the same sequences K times costs, against K times as many sequences, weights held fixed.
 
-        The mean over N independent sequences, of m masks each, varies by (delta^2 + M) / N, where M is the masks' part for
-        one sequence: sigma^2 / m for m random masks, V for the K segments. At equal compute, B rows:
-
-        - B sequences, 1 random mask:     (delta^2 + sigma^2) / B           the yardstick, relative 1
-        - B/K sequences, K random masks:  (delta^2 + sigma^2 / K) K / B
-        - B/K sequences, their segments:  (delta^2 + V) K / B
-        - B sequences, 1 segment (scope epoch): a segment alone is a random mask, so the yardstick again
-
-        and over a window of K steps, K B rows, relative to K B different sequences with (delta^2 + sigma^2) / (K B):
-
-        - the same B sequences in every step, independent masks:  (delta^2 + sigma^2 / K) / B
-        - the same B sequences, one segment a step (scope epoch): (delta^2 + V) / B
-
-        A window of the same sequences stands for K passes over a corpus. Where the whole corpus is passed, its part of the
-        data is a fixed sum, common to both, and the masks' part alone is left to compare: `variance_ratio`.
+        The mean over N independent sequences varies by (delta^2 + M) / N, where M is the masks' part for one sequence:
+        sigma^2 for one mask, sigma^2 / K for K random ones, V for the K segments. N is B for one mask and B/K for K.
         """
-        if rows < self._k:
-            raise ValueError(f"a step of {rows} rows does not hold {self._k} masks of one sequence")
-        k, sigma2, full = self._k, self._sigma2, self._full
-        schemes: tuple[tuple[str, int, float, int, Figure], ...] = (
-            ("distinct sequences, one random mask each", 1, rows, 1, sigma2),
-            ("K random masks of each sequence", 1, rows / k, k, lambda m: sigma2(m) / k),
-            ("K segments of each sequence (scope batch)", 1, rows / k, k, full),
-            ("one segment of each sequence (scope epoch)", 1, rows, 1, sigma2),
-            ("K steps: distinct sequences, one random mask each", k, rows * k, 1, sigma2),
-            ("K steps: the same sequences, independent masks", k, rows, k, lambda m: sigma2(m) / k),
-            ("K steps: the same sequences, one segment a step (scope epoch)", k, rows, k, full),
-        )
-        return tuple(
-            self._step(name, steps, rows, sequences, masks, part)
-            for name, steps, sequences, masks, part in schemes
-        )
+        k, sigma2 = self._k, self._sigma2
 
-    def _step(
-        self, name: str, steps: int, rows: int, sequences: float, masks: int, part: Figure
-    ) -> StepVariance:
-        forwarded = steps * rows
+        def relative(masks: Figure) -> Interval:
+            def figure(means: Means) -> Floats:
+                delta2 = self._delta2(means)
+                return k * (delta2 + masks(means)) / (delta2 + sigma2(means))
 
-        def relative(means: Means) -> Floats:
-            delta2 = self._delta2(means)
-            return (delta2 + part(means)) / sequences * forwarded / (delta2 + self._sigma2(means))
+            return self._bootstrap.interval(figure)
 
-        means = self._bootstrap.means
-        return StepVariance(
-            name,
-            steps,
-            rows,
-            sequences,
-            masks,
-            data=float(self._delta2(means)) / sequences,
-            masks_part=float(part(means)) / sequences,
-            relative=self._bootstrap.interval(relative),
-        )
+        return EqualCompute(random_masks=relative(lambda m: sigma2(m) / k), segments=relative(self._full))
 
 
 def _columns(records: Records) -> Means:

@@ -1,5 +1,6 @@
-"""Figures, drawn without a display."""
+"""The figures of a run and of fine-tuning, in the style of the comparison's."""
 
+import functools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -7,10 +8,12 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
+from fmlm_cli.analysis.report_drawing import SERIES, SOFT, Drawing, colour, panels, write_figure
+from fmlm_cli.analysis.statistics import moving_average
 from fmlm_cli.engine.metrics import evaluations_of
 
-_TRAIN, _UNIGRAM = "#9db8d2", "#57534e"
-_EVAL = ("#c2410c", "#0f766e", "#7e22ce", "#a16207")
+_BASELINE, _BLUE, _ORANGE = SERIES[:3]
+_SMOOTHED = 0.02  # share of the training curve that is averaged
 
 
 def draw_loss_curve(records: Sequence[Mapping[str, Any]], folder: Path) -> Path:
@@ -18,21 +21,38 @@ def draw_loss_curve(records: Sequence[Mapping[str, Any]], folder: Path) -> Path:
 
     `records`: as in metrics.jsonl.
     """
+    return _write(functools.partial(_loss_curve, records), "loss", folder)
+
+
+def draw_scores(scores: Mapping[str, Mapping[int, float | None]], folder: Path) -> Path:
+    """Draw every task's development score by seed, with the median, as `scores.png` and `scores.svg`; the PNG's path.
+
+    `scores`: by task and seed, in [0, 1] as a rule; None where training diverged.
+    """
+    return _write(functools.partial(_scores, scores), "scores", folder)
+
+
+def _write(draw: Drawing, name: str, folder: Path) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
-    figure = Figure(figsize=(7, 4.2), layout="constrained")
-    axes = figure.add_subplot()
+    (_, png), _ = write_figure(draw, name, folder)
+    return png
+
+
+def _loss_curve(records: Sequence[Mapping[str, Any]], width: float) -> Figure:
+    figure, [[axes]] = panels(width, 4.2, 1, 1)
     training = [(record["step"], record["loss"]) for record in records if "loss" in record]
     held_out = evaluations_of(records)
     if training:
         steps, losses = np.array(training).T
-        axes.plot(steps, losses, color=_TRAIN, linewidth=0.6, alpha=0.6)
-        axes.plot(steps, smooth(losses), color="#1d4e89", linewidth=1.4, label="training (smoothed)")
-    for number, (name, own) in enumerate(held_out.items()):
-        colour = _EVAL[number % len(_EVAL)]
+        window = 2 * max(1, round(len(losses) * _SMOOTHED / 2)) + 1
+        axes.plot(steps, losses, color=_BLUE, linewidth=0.6, alpha=0.3)
+        smooth = moving_average(losses, window)
+        axes.plot(steps, smooth, color=_BLUE, linewidth=1.4, label="training (smoothed)")
+    for place, (name, own) in enumerate(held_out.items(), start=2):
         axes.plot(
             [record["step"] for record in own],
             [record["eval_loss"] for record in own],
-            color=colour,
+            color=colour(place),
             marker="o",
             markersize=4,
             linewidth=1.4,
@@ -41,54 +61,33 @@ def draw_loss_curve(records: Sequence[Mapping[str, Any]], folder: Path) -> Path:
         unigram = own[-1]["unigram_loss"]
         axes.axhline(
             unigram,
-            color=colour if len(held_out) > 1 else _UNIGRAM,
+            color=colour(place) if len(held_out) > 1 else _BASELINE,
             linestyle="--",
             linewidth=1,
             label=f"word frequencies alone: {unigram:.3f}",
         )
     axes.set_xlabel("optimizer step")
     axes.set_ylabel("masked-LM loss (nats)")
-    axes.grid(alpha=0.25)
-    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid()
     if training or held_out:
-        axes.legend(frameon=False)
-    for suffix in ("png", "svg"):
-        figure.savefig(folder / f"loss.{suffix}", dpi=160)
-    return folder / "loss.png"
+        axes.legend()
+    return figure
 
 
-def smooth(values: np.ndarray, share: float = 0.02) -> np.ndarray:
-    """Centred moving average over `share` of the curve, narrower at its ends. values: float[n]."""
-    half = max(1, round(len(values) * share / 2))
-    total = np.concatenate([[0.0], np.cumsum(values)])
-    place = np.arange(len(values))
-    begin, end = np.maximum(place - half, 0), np.minimum(place + half + 1, len(values))
-    return np.asarray((total[end] - total[begin]) / (end - begin))
-
-
-def draw_scores(scores: Mapping[str, Mapping[int, float | None]], folder: Path) -> Path:
-    """Draw every task's development score by seed, with the median, as `scores.png` and `scores.svg`; the PNG's path.
-
-    `scores`: by task and seed, in [0, 1] as a rule; None where training diverged.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    figure = Figure(figsize=(7, 0.9 + 0.5 * len(scores)), layout="constrained")
-    axes = figure.add_subplot()
+def _scores(scores: Mapping[str, Mapping[int, float | None]], width: float) -> Figure:
+    figure, [[axes]] = panels(width, 0.9 + 0.5 * len(scores), 1, 1)
     for place, own in enumerate(scores.values()):
         values = [(seed, 100 * value) for seed, value in own.items() if value is not None]
         if not values:
             continue
         seeds, points = zip(*values, strict=True)
         spread = np.linspace(-0.22, 0.22, len(seeds)) if len(seeds) > 1 else np.zeros(1)
-        axes.scatter(points, place + spread, s=22, color="#1d4e89", zorder=3)
+        axes.scatter(points, place + spread, s=22, color=_BLUE, zorder=3)
         for seed, x, y in zip(seeds, points, place + spread, strict=True):
-            axes.annotate(str(seed), (x, y), (4, -3), textcoords="offset points", fontsize=6, color=_UNIGRAM)
-        axes.plot([np.median(points)] * 2, [place - 0.36, place + 0.36], color=_EVAL[0], linewidth=1.6)
+            axes.annotate(str(seed), (x, y), (4, -3), textcoords="offset points", fontsize=6, color=SOFT)
+        axes.plot([np.median(points)] * 2, [place - 0.36, place + 0.36], color=_ORANGE, linewidth=1.6)
     axes.set_yticks(range(len(scores)), list(scores))
-    axes.invert_yaxis()
+    axes.set_ylim(len(scores) - 0.5, -0.5)  # the first task on top, one that has no score too
     axes.set_xlabel("development score (%), a dot for each seed; the line is the median")
-    axes.grid(axis="x", alpha=0.25)
-    axes.spines[["top", "right"]].set_visible(False)
-    for suffix in ("png", "svg"):
-        figure.savefig(folder / f"scores.{suffix}", dpi=160)
-    return folder / "scores.png"
+    axes.grid(axis="x")
+    return figure

@@ -9,13 +9,7 @@ from fmlm_cli.analysis.report_html import page
 from fmlm_cli.analysis.report_markdown import document
 from fmlm_cli.analysis.report_parts import Part, coverage_part, variance_part
 from fmlm_cli.analysis.report_race import race_part
-from fmlm_cli.analysis.report_summary import (
-    arms_table,
-    command_text,
-    settings_text,
-    setup_table,
-    summary_of,
-)
+from fmlm_cli.analysis.report_summary import arms_table, settings_text, setup_table, summary_of
 from fmlm_cli.analysis.report_tasks import downstream_part, sweep_part
 from fmlm_cli.analysis.report_values import Arms, Json, cleaned
 
@@ -25,26 +19,24 @@ FIGURES = "figures"
 def parts_of(results: Json) -> list[Part]:
     """All parts in the report's order, from `cleaned` results; what was not measured says so."""
     arms = Arms.of(results)
-    seeds = [str(seed) for seed in results.get("seeds") or []]
     return [
+        race_part(results, arms),
+        downstream_part(results, arms),
         variance_part(results),
         coverage_part(results, arms),
-        race_part(results, arms),
-        downstream_part(results, arms, seeds),
-        sweep_part(results),
+        sweep_part(results, arms),
     ]
 
 
 def write_report(root: Path, results: Json) -> list[Path]:
     """Write report.html, report.md and figures/NAME.svg and .png below `root`; their paths.
 
-    Any part of `results` may be absent or None. The same results give the same bytes.
+    `results`: as in results.json, where a part that was not measured is None. The same results give the same bytes.
     """
     results = cleaned(results)
     parts, arms = parts_of(results), Arms.of(results)
-    summary = summary_of(results, arms)
-    setup = [setup_table(results), *([arms_table(arms)] if arms.own else [])]
-    repeat = command_text(results), settings_text(results)
+    summary, setup = summary_of(results, arms), [setup_table(results), arms_table(arms)]
+    repeat = results["command"], settings_text(results)
     paths, drawn = _draw(parts, root / FIGURES)
     html, markdown = root / "report.html", root / "report.md"
     storage.write_text(html, page(summary, parts, drawn, setup, *repeat))

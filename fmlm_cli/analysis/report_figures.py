@@ -9,11 +9,12 @@ from matplotlib.figure import Figure
 
 from fmlm_cli.analysis.comparison_figures import TWO_COLUMNS, draw_estimate, name_rows
 from fmlm_cli.analysis.report_drawing import INK, MARKERS, PAPER, SOFT, colour, dash, panels
-from fmlm_cli.analysis.report_values import Arms, Estimate, Json, compact, number, numbers, part
+from fmlm_cli.analysis.report_values import Arms, Estimate, Json, Ratio, compact
 from fmlm_cli.analysis.statistics import Floats
 
 Dots = Mapping[str, Mapping[str, float | None]]  # by arm and seed
-Estimates = Mapping[str, Estimate | None]  # by arm
+Estimates = Mapping[str, Estimate]  # by arm, where there is one
+_WIDE = 8  # ends of an interval of ratios that are so many times apart want a logarithmic axis
 _LEGEND = 32  # letters of a label, where three stand beside each other
 Curve = tuple[Floats, Floats, Floats, Floats]  # tokens, mean, and the interval's ends
 
@@ -34,9 +35,11 @@ def draw_curves(curves: Mapping[str, Curve], gaps: Mapping[str, Curve], arms: Ar
     axes[0].set_title("Held-out loss (nats)")
     for name, curve in gaps.items():
         _curve(axes[1], curve, arms, name)
+        _band(axes[1], curve, arms.place(name))
     if gaps:
         axes[1].axhline(0, color=colour(0), linewidth=1.4)
-        axes[1].set_title(textwrap.fill(f"Above {arms.base}, by seed", 34))
+        axes[1].set_title(textwrap.fill(f"Minus {arms.base}, by seed", 34))
+        _look_at_means(axes[1], list(gaps.values()))
     for own in axes:
         own.set_xlabel("tokens forwarded")
         own.xaxis.set_major_formatter(lambda value, _: compact(value))
@@ -51,12 +54,23 @@ def draw_curves(curves: Mapping[str, Curve], gaps: Mapping[str, Curve], arms: Ar
 
 
 def _curve(axes: Axes, curve: Curve, arms: Arms, name: str) -> None:
-    tokens, mean, low, high = curve
     place = arms.place(name)
-    if np.isfinite(low).all() and np.isfinite(high).all():
-        axes.fill_between(tokens, low, high, color=colour(place), alpha=0.14, linewidth=0)
     label = textwrap.shorten(arms.label(name), 2 * _LEGEND, placeholder=" ...")
-    axes.plot(tokens, mean, color=colour(place), linestyle=dash(place), linewidth=1.4, label=label)
+    axes.plot(curve[0], curve[1], color=colour(place), linestyle=dash(place), linewidth=1.4, label=label)
+
+
+def _band(axes: Axes, curve: Curve, place: int) -> None:
+    tokens, _, low, high = curve
+    if np.isfinite(low).all():
+        axes.fill_between(tokens, low, high, color=colour(place), alpha=0.14, linewidth=0)
+
+
+def _look_at_means(axes: Axes, curves: Sequence[Curve]) -> None:
+    """Intervals of two or three seeds are so wide that the lines between them would be one: they may leave the figure."""
+    means = np.concatenate([mean for _, mean, _, _ in curves])
+    low, high = min(means.min(), 0.0), max(means.max(), 0.0)
+    room = max(high - low, 1e-6)
+    axes.set_ylim(max(low - room, axes.get_ylim()[0]), min(high + room, axes.get_ylim()[1]))
 
 
 def draw_pairs(
@@ -82,7 +96,15 @@ def draw_pairs(
     left, right = (own for row in grid for own in row)
     _seeds(left, values, arms)
     for place, name in enumerate(names):
-        draw_estimate(right, compared.get(name), place, colour(arms.place(name)), "o")
+        if name in compared:
+            draw_estimate(right, compared[name], place, colour(arms.place(name)), "o")
+    ratios = [own for own in compared.values() if isinstance(own, Ratio)]
+    if ratios:
+        left.xaxis.set_major_formatter(lambda value, _: compact(value))
+        left.locator_params(axis="x", nbins=4)
+    if any(own.bounded and own.high > _WIDE * own.low for own in ratios):
+        right.set_xscale("log", base=2)
+        right.xaxis.set_major_formatter(lambda value, _: f"{value:.3g}")
     right.axvline(reference, color=INK, linewidth=0.8)
     for axes, title in ((left, measured), (right, against)):
         axes.set_title(textwrap.fill(title, 30))
@@ -119,44 +141,34 @@ def _seeds(axes: Axes, values: Dots, arms: Arms) -> None:
 # ---------------------------------------------------------------- downstream, sweep
 
 
-def draw_downstream(tasks: Mapping[str, tuple[Dots, Estimates]], arms: Arms, width: float) -> Figure:
-    """For every task each seed's score (%) by arm, and the paired differences in percentage points."""
-    beside = width >= TWO_COLUMNS
-    most = max(len(values) for values, _ in tasks.values())
-    rows, columns = (len(tasks), 2) if beside else (2 * len(tasks), 1)
-    figure, grid = panels(width, (0.85 + 0.36 * most) * rows, rows, columns)
-    every = [own for row in grid for own in row]
-    for (task, (values, compared)), left, right in zip(tasks.items(), every[::2], every[1::2], strict=True):
-        percents = {
-            arm: {seed: None if v is None else 100 * v for seed, v in own.items()}
-            for arm, own in values.items()
-        }
-        _seeds(left, percents, arms)
-        for place, name in enumerate(values):
-            draw_estimate(right, compared.get(name), place, colour(arms.place(name)), "o", 100)
-        right.axvline(0, color=INK, linewidth=0.8)
-        left.set_title(textwrap.fill(f"{task}: score (%)", 30))
-        right.set_title("minus the baseline (points)")
-        for axes in (left, right):
-            shown = axes is left or not beside
-            name_rows(axes, [arms.label(name) if shown else "" for name in values], width)
-            axes.grid(axis="x")
-    return figure
+def draw_downstream(values: Dots, compared: Estimates, arms: Arms, measure: str, width: float) -> Figure:
+    """Each seed's score (%) by arm, and the paired differences in percentage points."""
+    percents = {
+        arm: {seed: None if v is None else 100 * v for seed, v in own.items()} for arm, own in values.items()
+    }
+    points = {name: own.times(100) for name, own in compared.items()}
+    return draw_pairs(
+        percents,
+        points,
+        arms,
+        width,
+        measured=f"{measure} (%) by seed",
+        against=f"Minus {arms.base} (points), 95 % interval",
+        reference=0.0,
+    )
 
 
 def draw_sweep(axis_names: Sequence[str], points: Sequence[Json], width: float) -> Figure:
     """A heat map over the first two axes, one panel for each combination of the others; dots if there is one axis."""
     if len(axis_names) < 2:
-        return _sweep_line(axis_names[0] if axis_names else "setting", points, width)
+        return _sweep_line(axis_names[0], points, width)
     across, down, *others = axis_names
-    kept = [own for own in points if number(own.get("mean")) is not None]
+    kept = [own for own in points if own["mean"] is not None]
     groups: dict[str, list[Json]] = {}
     for own in kept:
-        groups.setdefault(", ".join(f"{key} {part(own, 'settings').get(key)}" for key in others), []).append(
-            own
-        )
+        groups.setdefault(", ".join(f"{key} {own['settings'][key]}" for key in others), []).append(own)
     xs, ys = (_distinct(points, name) for name in (across, down))
-    means = [float(own["mean"]) for own in kept]
+    means = [float(own["mean"]) for own in kept] or [0.0]
     figure, grid = panels(
         width, (0.9 + 0.4 * len(ys)) * max(1, len(groups)), max(1, len(groups)), 1, sharex=True
     )
@@ -179,8 +191,8 @@ def _heat(
     (x_name, xs), (y_name, ys) = across, down
     table = np.full((len(ys), len(xs)), np.nan)
     for own in points:
-        settings = part(own, "settings")
-        table[ys.index(str(settings.get(y_name))), xs.index(str(settings.get(x_name)))] = own["mean"]
+        settings = own["settings"]
+        table[ys.index(str(settings[y_name])), xs.index(str(settings[x_name]))] = own["mean"]
     low, high = ends
     axes.pcolormesh(np.ma.masked_invalid(table), cmap="Blues_r", vmin=low, vmax=high + 1e-12, edgecolors=PAPER, linewidth=1)  # fmt: skip
     for (row, column), value in np.ndenumerate(table):
@@ -197,10 +209,10 @@ def _heat(
 def _sweep_line(name: str, points: Sequence[Json], width: float) -> Figure:
     """The values of each point, in order, joined at their means."""
     figure, ((axes,),) = panels(width, 3.0, 1, 1)
-    labels = [str(part(own, "settings").get(name, place)) for place, own in enumerate(points)]
-    means = [number(own.get("mean")) for own in points]
+    labels = [str(own["settings"][name]) for own in points]
+    means = [own["mean"] for own in points]
     for place, own in enumerate(points):
-        dots = numbers(own.get("values"))
+        dots = [value for value in own["values"].values() if value is not None]
         axes.plot([place] * len(dots), dots, "o", color=colour(1), markersize=4)
     known = [(place, mean) for place, mean in enumerate(means) if mean is not None]
     if known:
@@ -213,4 +225,4 @@ def _sweep_line(name: str, points: Sequence[Json], width: float) -> Figure:
 
 
 def _distinct(points: Sequence[Json], name: str) -> list[str]:
-    return list(dict.fromkeys(str(part(own, "settings").get(name)) for own in points))
+    return list(dict.fromkeys(str(own["settings"][name]) for own in points))

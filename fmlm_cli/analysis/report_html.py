@@ -53,7 +53,6 @@ def page(
 
 def _first_screen(summary: Summary, parts: Sequence[Part]) -> str:
     sure = "".join(f"<li>{_prose(text)}</li>" for text in summary.sure)
-    cost = "".join(f"<p>{_prose(text)}</p>" for text in summary.cost)
     tiles = "".join(
         f'<div><dd class="big">{escape(own.number)}</dd><dt>{escape(own.label)}</dt><dd class="ends">{escape(own.ends)}</dd></div>'
         for own in summary.tiles
@@ -64,9 +63,12 @@ def _first_screen(summary: Summary, parts: Sequence[Part]) -> str:
         for text in (
             f"<header><h1>{escape(summary.subject)}</h1>",
             f'<p class="question">Which masking?</p><p class="headline">{escape(summary.headline)}</p>',
+            f'{_table(summary.glance)}<p class="how">{_prose(summary.key)}</p>' if summary.glance else "",
             f'<dl class="tiles">{tiles}</dl>' if tiles else "",
             f'<p class="question">How sure?</p><div class="answer"><ul>{sure}</ul></div>' if sure else "",
-            f'<p class="question">What does it cost?</p><div class="answer">{cost}</div>' if cost else "",
+            f'<p class="question">What does it cost?</p><div class="answer"><p>{_prose(summary.cost)}</p></div>'
+            if summary.cost
+            else "",
             f'<nav aria-label="Parts"><ul>{links}<li><a href="#repeat">Repeat it</a></li></ul></nav></header>',
         )
         if text
@@ -87,17 +89,12 @@ def _part(own: Part, drawn: Mapping[str, tuple[str, str]]) -> str:
 
 
 def _exhibit(own: Exhibit, figures: tuple[str, str]) -> str:
-    table = "" if own.table is None else _table(own.table)
-    if own.folded and table:
-        table = f"<details><summary>The numbers</summary>{table}</details>"
-    words = "".join(f"<li>{_prose(text)}</li>" for text in own.words)
     return "\n".join(
         text
         for text in (
             f'<section id="{own.name}-figure"><h3>{escape(own.title)}</h3><p class="says">{_prose(own.says)}</p>',
             f'<figure role="img" aria-label="{escape(own.says)}">{"".join(figures)}</figure>',
-            table,
-            f'<ul class="words">{words}</ul>' if words else "",
+            "" if own.table is None else _table(own.table),
             f'<p class="how"><b>How it was computed.</b> {_prose(own.how)}</p>',
             f'<p class="data">Data: {_link(own.name, "csv", as_csv(own.data))}, {_link(own.name, "json", as_json(own.data))}</p>',
             "</section>",

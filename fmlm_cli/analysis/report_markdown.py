@@ -12,16 +12,15 @@ def document(
 ) -> str:
     """The whole text; figures are linked to."""
     lines = [f"# {_plain(summary.subject)}", "", f"**{_plain(summary.headline)}**", ""]
+    lines += [*table_lines(summary.glance), "", _plain(summary.key), ""] if summary.glance else []
+    lines += [f"- {_plain(f'{own.label}: {own.number} ({own.ends})')}" for own in summary.tiles]
     lines += [f"- {_plain(text)}" for text in summary.sure]
-    lines += ["", *(_plain(text) for text in summary.cost), ""]
-    if summary.tiles:
-        numbers = [(own.label, own.number, own.ends) for own in summary.tiles]
-        lines += [*_table(Table(("", "", ""), numbers)), ""]
+    lines += ["", _plain(summary.cost), ""]
     for own in parts:
         lines += _part(own)
     lines += ["## What was compared, and how to repeat it", ""]
     for table in setup:
-        lines += [*_table(table), ""]
+        lines += [*table_lines(table), ""]
     lines += [*_fenced(command, "sh"), ""]
     lines += [*_fenced(settings, "yaml"), ""] if settings else []
     return re.sub(r"\n{3,}", "\n\n", "\n".join(lines))
@@ -37,8 +36,7 @@ def _part(own: Part) -> Iterator[str]:
         yield from (f"### {_plain(exhibit.title)}", "", _plain(exhibit.says), "")
         yield from (f"![{_plain(exhibit.title)}](figures/{exhibit.name}.png)", "")
         if exhibit.table is not None:
-            yield from (*_table(exhibit.table), "")
-        yield from (*(f"- {_plain(text)}" for text in exhibit.words), "")
+            yield from (*table_lines(exhibit.table), "")
         yield from (f"How it was computed: {_plain(exhibit.how)}", "")
 
 
@@ -53,7 +51,8 @@ def _escaped(text: str) -> str:
     return re.sub(r"([\\`*_\[\]|])", r"\\\1", text)
 
 
-def _table(table: Table) -> Iterator[str]:
+def table_lines(table: Table) -> Iterator[str]:
+    """A table, row by row; cells are texts, whatever they hold."""
     yield _row(table.header)
     yield "| --- " * len(table.header) + "|"
     yield from (_row(row) for row in table.rows)

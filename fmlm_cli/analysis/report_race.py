@@ -1,245 +1,240 @@
 """The report's part about the race: loss curves, final losses, tokens to reach a loss."""
 
 import functools
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 from scipy import stats
 
+from fmlm_cli.analysis import findings
 from fmlm_cli.analysis.report_figures import Curve, draw_curves, draw_pairs
-from fmlm_cli.analysis.report_pairs import (
-    DETECTABLE,
-    paired_data,
-    paired_table,
-    seed_count,
-    told_apart,
-    values_by_seed,
-)
-from fmlm_cli.analysis.report_parts import Exhibit, Part, Table, absent
+from fmlm_cli.analysis.report_parts import Exhibit, Part, Row, Table, absent
 from fmlm_cli.analysis.report_values import (
     DASH,
     Arms,
     Estimate,
     Json,
+    Ratio,
     compact,
-    listed,
-    number,
-    part,
+    decimals,
     probability,
-    ratio_text,
+    rounded_up,
+    spell,
 )
 from fmlm_cli.analysis.statistics import Floats, moving_average
 
 _WINDOW = 3  # evaluations that are averaged, as for tokens to reach a loss
-_POINTS = 300  # of a curve, in the figure; the data has all
-Pairs = list[tuple[Floats, Floats]]
-
-# ---------------------------------------------------------------- race
+PAIRED = (
+    "Differences are paired by seed, with the 95 % Student-t interval of each comparison alone; p of the two-sided paired t-test, after "
+    "Holm’s correction over the masking strategies (a control is a test of its own). “Smallest visible” is the true difference that would be told "
+    "with a probability of 80 %, were the spread seen the true one."
+)
 
 
 def race_part(results: Json, arms: Arms) -> Part:
-    """Curves, final losses, tokens to reach the baseline's loss."""
-    race = part(results, "race")
-    title = "Race"
+    """Curves, final losses, tokens to reach a loss."""
+    race, title = results["race"], "Race"
     if not race:
         return Part("race", title, missing=absent("No models were trained.", "race"))
-    seeds = [str(seed) for seed in results.get("seeds") or []]
-    exhibits = [
-        made
-        for made in (_curves(race, arms), _final(race, arms, seeds), _tokens(race, arms, seeds))
-        if made is not None
-    ]
-    controls = [arms.label(name) for name in arms.own if arms.is_control(name)]
-    notes = [f"For scale only, not to be chosen: {listed(controls)}."] if controls else []
-    if not exhibits:
-        return Part("race", title, missing=absent("The race has no results yet.", "race"))
+    controls = [name for name in arms.own if arms.is_control(name)]
+    notes = [f"For scale only, not to be chosen: {arms.listed(controls)}."] if controls else []
+    exhibits = [*_curves(race, arms), _final(race, arms), *_tokens(race, arms)]
     return Part("race", title, exhibits, notes=notes)
 
 
-def _points(curve: Any) -> tuple[Floats, Floats]:
-    """Tokens and smoothed losses of one seed, what is not a number left out."""
-    own = part(curve)
-    pairs = [
-        (at, loss)
-        for at, loss in zip(
-            map(number, own.get("tokens") or []), map(number, own.get("losses") or []), strict=False
-        )
-        if at is not None and loss is not None
-    ]
-    tokens, losses = np.array(pairs, np.float64).reshape(-1, 2).T
-    return tokens, moving_average(losses, _WINDOW)
+def _smoothed(race: Json, arm: str) -> Mapping[str, Floats]:
+    """Losses by seed, float64[evaluations], smoothed."""
+    return {seed: moving_average(own["losses"], _WINDOW) for seed, own in race["curves"][arm].items()}
 
 
-def _averaged(pairs: Pairs) -> Curve:
-    """Mean and t interval over seeds where all have values, at the first one's counts of tokens."""
-    begin, end = max(own[0][0] for own in pairs), min(own[0][-1] for own in pairs)
-    grid = pairs[0][0][(pairs[0][0] >= begin) & (pairs[0][0] <= end)]
-    grid = grid[np.unique(np.linspace(0, len(grid) - 1, min(len(grid), _POINTS)).astype(int))]
-    table = np.stack([np.interp(grid, tokens, losses) for tokens, losses in pairs])
+def _mean_curve(tokens: Floats, by_seed: Sequence[Floats]) -> Curve:
+    """Mean and t interval over seeds, at each evaluation."""
+    table = np.stack(by_seed)
     mean, n = table.mean(axis=0), len(table)
-    half = (
-        stats.t.isf(0.025, n - 1) * table.std(axis=0, ddof=1) / np.sqrt(n)
-        if n > 1
-        else np.full_like(mean, np.nan)
-    )
-    return grid, mean, mean - half, mean + half
+    half = np.full_like(mean, np.nan)
+    if n > 1:
+        half = stats.t.isf(0.025, n - 1) * table.std(axis=0, ddof=1) / np.sqrt(n)
+    return tokens, mean, mean - half, mean + half
 
 
-def _gap(own: Mapping[str, tuple[Floats, Floats]], base: Mapping[str, tuple[Floats, Floats]]) -> Curve | None:
-    """An arm's loss above the baseline's, seed by seed."""
-    pairs: Pairs = []
-    for seed, (tokens, losses) in own.items():
-        if seed in base:
-            inside = (base[seed][0] >= tokens[0]) & (base[seed][0] <= tokens[-1])
-            at = base[seed][0][inside]
-            pairs.append((at, np.interp(at, tokens, losses) - base[seed][1][inside]))
-    pairs = [pair for pair in pairs if len(pair[0])]
-    return _averaged(pairs) if pairs else None
-
-
-def _curves(race: Json, arms: Arms) -> Exhibit | None:
-    raw = part(race, "curves")
-    seeds = {
-        name: {seed: points for seed, own in raw[name].items() if len((points := _points(own))[0])}
-        for name in arms.of_part(raw)
+def _curves(race: Json, arms: Arms) -> Iterator[Exhibit]:
+    losses = {name: own for name in arms.own if (own := _smoothed(race, name))}
+    if not losses:
+        return
+    tokens = {
+        name: np.mean([own["tokens"] for own in race["curves"][name].values()], axis=0) for name in losses
     }
-    seeds = {name: own for name, own in seeds.items() if own}
-    if not seeds:
-        return None
-    curves = {name: _averaged(list(own.values())) for name, own in seeds.items()}
-    curves = {name: own for name, own in curves.items() if len(own[0])}
-    base = seeds.get(arms.baseline, {})
-    gaps = {name: gap for name in curves if name != arms.baseline and (gap := _gap(seeds[name], base))}
-    rivals = [name for name in curves if not arms.is_control(name)] or list(curves)
-    lowest = min(rivals, key=lambda name: curves[name][1][-1])
-    first, end = curves[lowest][1][0], curves[lowest][1][-1]
-    n = sorted({len(own) for own in seeds.values()})
-    return Exhibit(
+    curves = {name: _mean_curve(tokens[name], list(own.values())) for name, own in losses.items()}
+    base = losses.get(arms.baseline, {})
+    gaps = {}
+    for name, own in losses.items():
+        differences = [own[seed] - base[seed] for seed in own if seed in base]
+        if name != arms.baseline and differences:
+            gaps[name] = _mean_curve(tokens[name], differences)
+    lowest = min((n for n in curves if not arms.is_control(n)), key=lambda name: curves[name][1][-1])
+    yield Exhibit(
         "loss-curves",
         "How does the held-out loss fall?",
-        f"The lowest curve, {arms.label(lowest)}, falls from {first:.3g} to {end:.3g} nats in {compact(curves[lowest][0][-1])} tokens.",
-        f"Masked-LM loss on held-out rows under masks that are the same for all arms; smoothed over {_WINDOW} evaluations. Lines: mean of "
-        f"n = {' or '.join(map(str, n))} seeds; bands: 95 % Student-t interval over seeds, pointwise (none with one seed). "
-        "Seeds share initial weights and data order between arms, so the differences, taken seed by seed, are told more "
-        "finely than the curves.",
+        f"The lowest of the masking strategies, {arms.label(lowest)}, falls from {curves[lowest][1][0]:.3f} to {curves[lowest][1][-1]:.3f} nats in "
+        f"{compact(tokens[lowest][-1])} tokens.",
+        f"Masked-LM loss on held-out rows under masks that are the same for all arms, smoothed over {_WINDOW} evaluations. Left: the mean over seeds. "
+        "Right: the difference from the baseline seed by seed, which share initial weights and data order, with its 95 % Student-t interval, pointwise.",
         functools.partial(draw_curves, curves, gaps, arms),
         [
-            {"arm": name, "seed": seed, "tokens": at, "loss": loss}
-            for name in seeds
-            for seed, own in raw[name].items()
-            for at, loss in zip(part(own).get("tokens") or [], part(own).get("losses") or [], strict=False)
+            {"arm": name, "seed": seed, "step": step, "tokens": at, "loss": loss}
+            for name in losses
+            for seed, own in race["curves"][name].items()
+            for step, at, loss in zip(own["steps"], own["tokens"], own["losses"], strict=True)
         ],
-    )
+    )  # fmt: skip
 
 
-def _final(race: Json, arms: Arms, seeds: Sequence[str]) -> Exhibit | None:
-    final, paired = part(race, "final"), part(race, "paired")
-    values = {name: values_by_seed(part(final[name]).get("values"), seeds) for name in arms.of_part(final)}
-    values = {name: own for name, own in values.items() if own}
-    if not values:
-        return None
-    compared = {name: Estimate.of(paired.get(name), "mean") for name in values}
-    test = str(race.get("test") or "paired t-test, two-sided")
+def _final(race: Json, arms: Arms) -> Exhibit:
+    final, paired = race["final"], race["paired"]
+    values = {name: final[name]["values"] for name in arms.own}
     return Exhibit(
         "final-loss",
         "Which arm ends lowest?",
-        told_apart(paired, arms, "held-out loss", "nats"),
-        f"Left: held-out loss (nats) at the end, a dot for each seed, seeds joined by lines; the bar is the mean. Right: arm minus "
-        f"{arms.base}, paired by seed, with 95 % Student-t interval. Test: {test}; p after Holm’s correction over the "
-        f"arms. {DETECTABLE} {seed_count(values)}. A cross marks a seed without a value.",
+        findings.told(paired, arms, "held-out loss", "nats"),
+        f"Left: held-out loss (nats) at the end, a dot for each seed, seeds joined by lines; the bar is the mean. Right: arm minus {arms.base}. "
+        f"{PAIRED} A cross marks a seed that diverged.",
         functools.partial(
             draw_pairs,
             values,
-            compared,
+            {name: Estimate.of(own, "mean") for name, own in paired.items() if own["n"]},
             arms,
             measured="Held-out loss (nats) by seed",
             against=f"Minus {arms.base}, 95 % interval",
             reference=0.0,
         ),
         [
-            {
-                "arm": name,
-                "passes": part(arms.own.get(name)).get("passes"),
-                "seed": seed,
-                "loss": loss,
-                **paired_data(paired.get(name)),
-            }
+            {"arm": name, "passes": arms.own[name]["passes"], "seed": seed, "loss": loss, **paired_data(paired.get(name))}
             for name, own in values.items()
             for seed, loss in own.items()
         ],
-        paired_table(values, {name: part(final[name]) for name in values}, paired, arms),
-        words=[text for name in values if (text := str(part(paired.get(name)).get("text") or ""))],
-    )
+        paired_table(final, paired, arms),
+    )  # fmt: skip
 
 
-def _tokens(race: Json, arms: Arms, seeds: Sequence[str]) -> Exhibit | None:
-    reached = part(race, "tokens_to_reach")
-    values = {
-        name: values_by_seed(part(reached[name]).get("values"), seeds) for name in arms.of_part(reached)
-    }
-    values = {name: own for name, own in values.items() if own}
-    if not values:
-        return None
-    ratios = {name: part(reached[name]).get("ratio") for name in values}
-    compared = {name: Estimate.of(own) for name, own in ratios.items()}
-    target = number(race.get("target_loss"))
-    loss = f"a loss of {target:.4g} nats" if target is not None else "the target loss"
-    return Exhibit(
+def paired_data(own: Json | None) -> Row:
+    """A paired comparison as columns of the data."""
+    return {f"paired.{key}": value for key, value in own.items()} if own else {}
+
+
+def paired_table(
+    found: Mapping[str, Json], paired: Mapping[str, Json], arms: Arms, scale: float = 1
+) -> Table:
+    """A row for each arm: every seed's own value, mean, spread, and the difference from the baseline with its test."""
+    seeds = list(dict.fromkeys(seed for own in found.values() for seed in own["values"]))
+    spreads = [scale * own["sd"] for own in found.values() if own["sd"]]
+    places = min(4, decimals(min(spreads))) if spreads else 3
+
+    def shown(value: float | None) -> str:
+        return spell(None if value is None else scale * value, places)
+
+    rows = []
+    for name, own in found.items():
+        texts = [shown(own["values"].get(seed)) for seed in seeds]
+        pair = paired.get(name)
+        rows.append(
+            (
+                arms.label(name),
+                arms.passes(name),
+                *texts,
+                shown(own["mean"]),
+                shown(own["sd"]),
+                *_compared(pair, scale),
+            )
+        )
+    header = ["arm", "passes", *(f"seed {seed}" for seed in seeds), "mean", "sd"]
+    return Table([*header, f"minus {arms.base}", "p", "p (Holm)", "smallest visible"], rows)  # fmt: skip
+
+
+def _compared(pair: Json | None, scale: float) -> tuple[str, str, str, str]:
+    if pair is None:
+        return ("baseline", DASH, DASH, DASH)
+    if pair["p_value"] is None:
+        return (pair["note"], DASH, DASH, DASH)
+    seen = rounded_up(scale * pair["detectable"])
+    difference = Estimate.of(pair, "mean").times(scale).text(sign=True)
+    return (difference, probability(pair["p_value"]), probability(pair["p_adjusted"]), seen)
+
+
+def _tokens(race: Json, arms: Arms) -> Iterator[Exhibit]:
+    reached = race["tokens_to_reach"]
+    if not reached:
+        return
+    ratios = {name: own["ratio"] for name, own in reached.items()}
+    yield Exhibit(
         "tokens-to-reach",
         "How many tokens does it save?",
-        _tokens_in_words(values, compared, arms, loss),
-        f"Tokens forwarded until the held-out loss, smoothed over {_WINDOW} evaluations, is first at {loss}, between two evaluations by "
-        f"linear interpolation. Ratio to {arms.base}: geometric mean of the ratios by seed, with the 95 % Student-t interval of their "
-        f"logarithms; p of the paired t-test on them, after Holm’s correction. {seed_count(values)}. A cross marks a "
-        "seed that did not get there: its arm has no ratio.",
+        _tokens_in_words(ratios, arms),
+        f"Tokens forwarded until the held-out loss, smoothed over {_WINDOW} evaluations, is first at the target, between two evaluations by linear "
+        f"interpolation. Each arm’s target is the lowest loss that all runs of it and of {arms.base} reach, or the one that was asked for; it is the "
+        "worst of these runs that sets it. Ratios: geometric mean over seeds, with the 95 % Student-t interval of the logarithms.",
         functools.partial(
             draw_pairs,
-            {name: {seed: None if v is None else v / 1e6 for seed, v in own.items()} for name, own in values.items()},
-            compared,
+            {name: own["values"] for name, own in reached.items()},
+            {name: Ratio.of(own) for name, own in ratios.items() if own["value"] is not None},
             arms,
-            measured="Million tokens by seed",
+            measured="Tokens by seed",
             against=f"Ratio to {arms.base}, 95 % interval",
             reference=1.0,
         ),
         [
-            {"arm": name, "passes": part(arms.own.get(name)).get("passes"), "seed": seed, "tokens": at,
-             **{f"ratio.{key}": part(ratios[name]).get(key) for key in ("value", "low", "high", "p_value", "p_adjusted")}}
-            for name, own in values.items()
-            for seed, at in own.items()
+            {"arm": name, "passes": arms.own[name]["passes"], "target": own["target"], "seed": seed, "tokens": at,
+             "baseline": own["baseline"][seed], **{f"ratio.{key}": value for key, value in own["ratio"].items()}}
+            for name, own in reached.items()
+            for seed, at in own["values"].items()
         ],
-        _tokens_table(values, ratios, arms),
+        _tokens_table(reached, arms),
     )  # fmt: skip
 
 
-def _tokens_table(values: Mapping[str, Mapping[str, float | None]], ratios: Json, arms: Arms) -> Table:
-    seeds = list(dict.fromkeys(seed for own in values.values() for seed in own))
+def _tokens_table(reached: Mapping[str, Json], arms: Arms) -> Table:
+    seeds = list(dict.fromkeys(seed for own in reached.values() for seed in own["values"]))
     rows = []
-    for name, own in values.items():
-        tree = part(ratios[name])
+    for name, own in reached.items():
         cells = [
-            DASH if seed not in own else "not reached" if own[seed] is None else compact(own[seed])
-            for seed in seeds
+            " / ".join(
+                "not reached" if at is None else compact(at) for at in (own["values"][s], own["baseline"][s])
+            )
+            for s in seeds
         ]
-        p = probability(number(tree.get("p_adjusted", tree.get("p_value"))))
-        rows.append((arms.label(name), arms.passes(name), *cells, ratio_text(Estimate.of(tree)), p))
-    return Table(["arm", "passes", *(f"seed {seed}" for seed in seeds), "ratio", "p (Holm)"], rows)
-
-
-def _tokens_in_words(
-    values: Mapping[str, Json], compared: Mapping[str, Estimate | None], arms: Arms, loss: str
-) -> str:
-    found = {
-        name: own
-        for name, own in compared.items()
-        if own is not None and name != arms.baseline and not arms.is_control(name)
-    }
-    short = [arms.label(name) for name, own in values.items() if any(at is None for at in own.values())]
-    text = f"No arm can be compared by the tokens it takes to {loss}"
-    if found:
-        best = min(found, key=lambda name: found[name].value)
-        text = (
-            f"To {loss} {arms.label(best)} takes {found[best].text(most=3)} times the tokens of {arms.base}"
+        ratio = own["ratio"]
+        text = ratio["note"] if ratio["p_value"] is None else Ratio.of(ratio).text()
+        rows.append(
+            (
+                arms.label(name),
+                arms.passes(name),
+                f"{own['target']:.3f}",
+                *cells,
+                text,
+                probability(ratio["p_adjusted"]),
+            )
         )
-        text += ", not told from as many" if found[best].against(1) == "undecided" else ""
-    return text + (f"; not every seed gets there with {listed(short)}." if short else ".")
+    header = [
+        "arm",
+        "passes",
+        "target",
+        *(f"seed {seed}, arm / {arms.base}" for seed in seeds),
+        "ratio",
+        "p (Holm)",
+    ]
+    return Table(header, rows)  # fmt: skip
+
+
+def _tokens_in_words(ratios: Mapping[str, Json], arms: Arms) -> str:
+    found = {
+        name: Ratio.of(ratios[name])
+        for name in arms.candidates
+        if name in ratios and ratios[name]["p_value"] is not None
+    }
+    if not found:
+        return f"No arm can be compared with {arms.base} by the tokens that it takes to a loss."
+    best = min(found, key=lambda name: found[name].value)
+    told = ratios[best]["better"] is not None
+    return (
+        f"To the loss that both reach, {arms.label(best)} takes {found[best].text()} times the tokens of {arms.base}"
+        f"{'' if told else ', not told from as many after Holm’s correction'}."
+    )  # fmt: skip

@@ -1,23 +1,26 @@
-"""The report's first screen and last page: the verdict, its numbers, what was compared, how to repeat it."""
+"""The report's first screen and last page: the verdict, the arms at a glance, what was compared, how to repeat it."""
 
-import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import yaml
 
-from fmlm_cli.analysis.report_parts import Table, absent, segments_step
+from fmlm_cli.analysis import findings
+from fmlm_cli.analysis.report_parts import Table, absent
 from fmlm_cli.analysis.report_values import (
+    DASH,
     Arms,
     Estimate,
     Json,
+    Ratio,
     compact,
-    count,
-    measurement,
-    number,
-    part,
+    probability,
     spell,
+)
+
+_KEY = (
+    "In brackets 95 % intervals, each of its comparison alone, paired by seed; p after Holm’s correction over the masking strategies. (epoch): one segment a "
+    "pass; (batch): all segments in one step; xK: K random masks in one step. A control is no masking to choose."
 )
 
 
@@ -36,161 +39,154 @@ class Summary:
 
     subject: str
     headline: str
-    sure: Sequence[str]
-    cost: Sequence[str]
+    glance: Table | None
+    key: str
     tiles: Sequence[Tile]
+    sure: Sequence[str]
+    cost: str
 
 
 def summary_of(results: Json, arms: Arms) -> Summary:
     """The first screen: from the verdict, or, where there is none, what is missing for one."""
-    verdict = part(results, "verdict")
-    model, data = part(results, "model"), part(results, "data")
-    subject = " on ".join(
-        text for text in (str(model.get("name") or ""), str(data.get("store") or "")) if text
-    )
-    headline = str(verdict.get("headline") or absent("No verdict: it needs a race.", "race").replace("`", ""))
+    verdict = results["verdict"]
     return Summary(
-        f"Masking strategies compared{f': {subject}' if subject else ''}",
-        headline,
-        _words(verdict.get("sentences")),
-        _words(verdict.get("cost")),
-        [tile for tile in (*_race_tiles(results, arms), *_variance_tiles(results)) if tile is not None],
+        f"Masking strategies compared: {results['model']['name']} on {results['data']['store']}",
+        verdict["headline"] if results["race"] else absent("No verdict: it needs a race.", "race").replace("`", ""),
+        glance(results, arms),
+        _KEY if results["race"] else "",
+        _tiles(results),
+        verdict["sentences"] if results["race"] else [verdict["headline"], *verdict["sentences"]],
+        verdict["cost"],
+    )  # fmt: skip
+
+
+def glance(results: Json, arms: Arms) -> Table | None:
+    """The arms from the lowest loss to the highest, controls last: how much better, how sure, at what cost."""
+    race = results["race"]
+    if race is None:
+        return None
+    tasks, final = results["downstream"] or {}, race["final"]
+
+    def rank(name: str) -> tuple[bool, float]:
+        mean = final[name]["mean"]
+        return arms.is_control(name), float("inf") if mean is None else float(mean)
+
+    header = (
+        "masking",
+        "held-out loss",
+        f"minus {arms.base}",
+        "p (Holm)",
+        "tokens to same loss",
+        *tasks,
+        "passes",
+        "tokens/s",
     )
-
-
-def _words(value: Any) -> list[str]:
-    """A text, a list of them, or names and values, as sentences."""
-    if isinstance(value, Mapping):
-        return [f"{key.replace('_', ' ')}: {own}" for key, own in value.items() if own is not None]
-    if isinstance(value, list):
-        return [str(own) for own in value if own]
-    return [str(value)] if value else []
-
-
-def _race_tiles(results: Json, arms: Arms) -> list[Tile | None]:
-    """Of the arm with the lowest mean loss, controls aside: its loss and its tokens against the baseline's."""
-    final, paired = part(results, "race", "final"), part(results, "race", "paired")
-    means = {name: mean for name in arms.of_part(final) if (mean := number(part(final[name]).get("mean"))) is not None}  # fmt: skip
-    rivals = {
-        name: mean for name, mean in means.items() if name != arms.baseline and not arms.is_control(name)
-    }
-    if not rivals:
-        return []
-    best = min(rivals, key=lambda name: rivals[name])
-    difference = Estimate.of(paired.get(best), "mean")
-    tokens = Estimate.of(part(results, "race", "tokens_to_reach", best).get("ratio"))
-    seeds = count(int(number(part(paired.get(best)).get("n")) or len(results.get("seeds") or [])), "seed")
-    rivalry = f" (chosen as the lowest of {len(rivals)})" if len(rivals) > 1 else ""
-    return [
-        None
-        if difference is None
-        else Tile(
-            f"{difference.point(sign=True)} nats",
-            f"held-out loss, {arms.label(best)} minus {arms.base}{rivalry}",
-            f"95 % interval {difference.ends(sign=True)}; {seeds}",
-        ),
-        None
-        if tokens is None
-        else Tile(
-            f"× {tokens.point(most=3)}",
-            f"tokens to the same loss, {arms.label(best)} / {arms.base}",
-            f"95 % interval {tokens.ends(most=3)}; {seeds}",
-        ),
-    ]
-
-
-def _variance_tiles(results: Json) -> list[Tile | None]:
-    """The ratio for one sequence, and never without it that of a step at equal compute; of the last checkpoint."""
-    entries = [
-        own
-        for own in results.get("variance") or []
-        if own and Estimate.of(part(own).get("ratio")) is not None
-    ]
-    if not entries:
-        return []
-    entry = entries[-1]
-    ratio, step = Estimate.of(entry["ratio"]), Estimate.of(segments_step(entry).get("relative"))
-    n = number(entry.get("sequences"))
-    behind = measurement(entry) + (f"; {count(int(n), 'sequence')}" if n is not None else "")
-    return [
-        None
-        if own is None
-        else Tile(
-            f"× {own.point(most=3)}", label, f"95 % interval {own.ends(most=3)}; {behind}"
+    rows = []
+    for name in sorted(arms.own, key=rank):
+        scores = (_score(own["arms"][name]) for own in tasks.values())
+        speed = arms.own[name]["tokens_per_second"]
+        rows.append(
+            (
+                _role(name, arms),
+                *_loss(race, name),
+                *scores,
+                arms.passes(name),
+                compact(speed and speed["mean"]),
+            )
         )
-        for own, label in (
-            (ratio, "gradient variance from the masks of one sequence, full / random"),
-            (step, "variance of a training step at equal compute, all segments of fewer sequences / distinct sequences"),
-        )
-    ]  # fmt: skip
+    return Table(header, rows)  # fmt: skip
+
+
+def _role(name: str, arms: Arms) -> str:
+    role = "baseline" if name == arms.baseline else "control" if arms.is_control(name) else ""
+    return f"{arms.label(name)}, {role}" if role else arms.label(name)
+
+
+def _loss(race: Json, name: str) -> tuple[str, str, str, str]:
+    """Loss, difference, p, and tokens to the same loss."""
+    own, pair, reached = race["final"][name], race["paired"].get(name), race["tokens_to_reach"].get(name)
+    mean = "diverged" if own["mean"] is None else f"{own['mean']:.3f}"
+    if pair is None:
+        return (mean, DASH, DASH, DASH)
+    if pair["p_value"] is None:
+        return (mean, pair["note"], DASH, DASH)
+    there = reached is not None and reached["ratio"]["p_value"] is not None
+    tokens = f"× {Ratio.of(reached['ratio']).text()}" if reached is not None and there else DASH
+    return (mean, Estimate.of(pair, "mean").text(sign=True), probability(pair["p_adjusted"]), tokens)
+
+
+def _score(own: Json) -> str:
+    """A task's mean score, and the difference from the baseline."""
+    mean = "diverged" if own["mean"] is None else f"{100 * own['mean']:.1f}"
+    pair = own["paired"]
+    if pair is None or pair["p_value"] is None:
+        return mean
+    return f"{mean}, {Estimate.of(pair, 'mean').times(100).text(sign=True)}"
+
+
+def _tiles(results: Json) -> list[Tile]:
+    """The ratio for one row, and never without it that of a step at equal compute."""
+    if not results["variance"]:
+        return []
+    entry = findings.latest(results["variance"])
+    figures = (
+        (entry["ratio"], "gradient noise of a row’s masks, full exploration / random"),
+        (
+            entry["equal_compute"]["segments"],
+            "variance of a step at equal compute, all segments of fewer rows / different rows",
+        ),
+    )
+    return [
+        Tile(f"× {own.point()}", label, f"95 % interval {own.ends()}; {findings.measured(entry)}")
+        for own, label in ((Estimate.of(tree), label) for tree, label in figures)
+    ]
 
 
 def setup_table(results: Json) -> Table:
-    """What was compared: model, data, seeds."""
-    model, data = part(results, "model"), part(results, "data")
-    seeds = results.get("seeds") or []
-    parameters = number(model.get("parameters"))
+    """What was compared: model, data, runs."""
+    model, data, evaluation = results["model"], results["data"], results["evaluation"]
     rows = [
-        ("model", str(model.get("name") or "unknown")),
-        ("parameters", f"{parameters:,.0f}" if parameters is not None else ""),
-        ("data", str(data.get("store") or "unknown")),
-        ("rows", _whole(data.get("rows"))),
-        ("tokens in a row", _whole(data.get("sequence_length"))),
-        ("tokens in all", _whole(data.get("tokens"))),
-        ("seeds", ", ".join(map(str, seeds)) if seeds else ""),
-        ("fmlm", str(results.get("fmlm") or "")),
-    ]
-    return Table(("", ""), [row for row in rows if row[1]])
-
-
-def _whole(value: Any) -> str:
-    own = number(value)
-    return spell(own, 0) if own is not None else ""
+        ("model", f"{model['name']}, {model['parameters']:,} parameters"),
+        ("data", f"{data['store']}: {data['rows']:,} rows of {data['sequence_length']:,}, {spell(data['tokens'], 0)} tokens"),
+    ]  # fmt: skip
+    if results["steps"]:
+        batch = f"{results['steps']:,} steps of {results['batch_size']:,} rows"
+        rows += [
+            ("each run", f"{batch}, peak learning rate {results['learning_rate']:g}, on {results['device']}"),
+            ("seeds", ", ".join(map(str, results["seeds"]))),
+        ]
+    if evaluation:
+        where = f"{evaluation['rows']:,} rows of {evaluation['store']}"
+        rows.append(("held-out loss", f"{where}: {evaluation['masks']}"))
+    return Table(("", ""), [*rows, ("fmlm", results["fmlm"])])
 
 
 def arms_table(arms: Arms) -> Table:
-    """Every arm, with what it costs."""
-    rows = []
-    for name, own in arms.own.items():
-        kind = ("baseline", name == arms.baseline), ("control, for scale", arms.is_control(name))
-        rows.append(
+    """Every arm, with what it forwards."""
+    header = (
+        "arm",
+        "masking",
+        "masks of a row in a step",
+        "different rows in a step",
+        "passes",
+        "tokens of a run",
+    )
+    return Table(
+        header,
+        [
             (
-                arms.label(name),
-                str(own.get("description") or masking_text(own.get("masking"))),
-                _whole(own.get("masks_per_sequence")),
-                _whole(own.get("sequences_per_step")),
+                _role(name, arms),
+                own["description"],
+                f"{own['masks_per_sequence']:,}",
+                f"{own['sequences_per_step']:,}",
                 arms.passes(name),
-                compact(number(own.get("tokens"))),
-                ", ".join(text for text, holds in kind if holds),
+                compact(own["tokens"]),
             )
-        )
-    header = ("arm", "masking", "masks of a sequence", "sequences in a step", "passes", "tokens", "role")
-    return Table(header, rows)
-
-
-def masking_text(masking: Any) -> str:
-    """Settings of a masking in one line; a text stays what it is."""
-    if not isinstance(masking, Mapping):
-        return str(masking or "")
-    flat = [
-        f"{key} {', '.join(f'{k} {v}' for k, v in own.items()) if isinstance(own, Mapping) else own}"
-        for key, own in masking.items()
-        if own is not None
-    ]
-    return "; ".join(flat)
-
-
-def command_text(results: Json) -> str:
-    """The command to repeat it all."""
-    command = results.get("command") or "fmlm compare-masks settings.yaml"
-    return shlex.join(map(str, command)) if isinstance(command, list) else str(command)
+            for name, own in arms.own.items()
+        ],
+    )  # fmt: skip
 
 
 def settings_text(results: Json) -> str:
-    """The settings as YAML; empty if there are none."""
-    settings = results.get("settings")
-    if not settings:
-        return ""
-    if isinstance(settings, str):
-        return settings
-    return str(yaml.safe_dump(settings, sort_keys=False, allow_unicode=True, width=100))
+    """The settings as YAML."""
+    return str(yaml.safe_dump(results["settings"], sort_keys=False, allow_unicode=True, width=100))

@@ -1,135 +1,99 @@
 """The report's parts about downstream tasks and the sweep."""
 
 import functools
-from collections.abc import Mapping, Sequence
-from typing import Any
+import re
 
+from fmlm_cli.analysis import findings
 from fmlm_cli.analysis.report_figures import draw_downstream, draw_sweep
-from fmlm_cli.analysis.report_pairs import (
-    DETECTABLE,
-    paired_data,
-    paired_table,
-    seed_count,
-    told_apart,
-    values_by_seed,
-)
 from fmlm_cli.analysis.report_parts import Exhibit, Part, Table, absent
-from fmlm_cli.analysis.report_values import DASH, Arms, Estimate, Json, number, numbers, part, spell
+from fmlm_cli.analysis.report_race import PAIRED, paired_data, paired_table
+from fmlm_cli.analysis.report_values import Arms, Estimate, Json, compact, probability, spell
 
 
-def downstream_part(results: Json, arms: Arms, seeds: Sequence[str]) -> Part:
+def downstream_part(results: Json, arms: Arms) -> Part:
     """The raced models, fine-tuned."""
-    tasks = {task: own for task, own in part(results, "downstream").items() if arms.of_part(part(own))}
-    title = "Downstream"
+    tasks, title = results["downstream"], "Downstream"
     if not tasks:
         return Part(
             "downstream", title, missing=absent("No model was fine-tuned.", "downstream --tasks TASK")
         )
-    values: dict[str, dict[str, dict[str, float | None]]] = {
-        task: {name: values_by_seed(part(own[name]).get("values"), seeds) for name in arms.of_part(own)} for task, own in tasks.items()
-    }  # fmt: skip
-    paired = {task: {name: part(own[name], "paired") for name in values[task]} for task, own in tasks.items()}
-    drawn = {
-        task: (own, {name: Estimate.of(paired[task][name], "mean") for name in own})
-        for task, own in values.items()
-    }
-    tables = [
-        paired_table(
-            values[task],
-            {name: part(own[name]) for name in values[task]},
-            paired[task],
+    return Part("downstream", title, [_task(name, own, arms) for name, own in tasks.items()])
+
+
+def _task(task: str, found: Json, arms: Arms) -> Exhibit:
+    own, measure = found["arms"], f"{found['split']} {found['measure']}"
+    paired = {name: arm["paired"] for name, arm in own.items() if arm["paired"]}
+    values = {name: arm["values"] for name, arm in own.items()}
+    best = (
+        ""
+        if found["split"] == "test"
+        else " The epoch may have been chosen on the same data (downstream.select), which flatters all arms alike."
+    )
+    return Exhibit(
+        "downstream-" + re.sub(r"[^\w.-]+", "-", task),
+        f"Does it carry over to {task}?",
+        findings.told(paired, arms, measure, "points", 100),
+        f"Models of the race fine-tuned with the same settings, {measure} in %; a dot for each seed of the race. Differences in points. {PAIRED} All tasks "
+        f"are corrected together.{best}",
+        functools.partial(
+            draw_downstream,
+            values,
+            {name: Estimate.of(own, "mean") for name, own in paired.items() if own["n"]},
             arms,
-            100,
-        )
-        for task, own in tasks.items()
-    ]
-    exhibit = Exhibit(
-        "downstream",
-        "Does it carry over to tasks?",
-        " ".join(
-            f"{task}: {told_apart(own, arms, 'score', 'points', lower=False)}" for task, own in _scaled(paired).items()
+            measure,
         ),
-        f"Scores on development data (%), models of the race fine-tuned with the same settings; a dot for each seed. Differences in "
-        f"points, paired by seed, with 95 % Student-t interval and two-sided paired t-test; p after Holm’s correction. {DETECTABLE} "
-        f"{seed_count({f'{t}/{n}': own for t, by_arm in values.items() for n, own in by_arm.items()})}.",
-        functools.partial(draw_downstream, drawn, arms),
         [
-            {"task": task, "arm": name, "passes": part(arms.own.get(name)).get("passes"), "seed": seed, "score": score,
-             **paired_data(paired[task][name])}
-            for task, by_arm in values.items()
-            for name, own in by_arm.items()
-            for seed, score in own.items()
+            {"task": task, "arm": name, "passes": arms.own[name]["passes"], "seed": seed, "score": score, **paired_data(paired.get(name))}
+            for name, by_seed in values.items()
+            for seed, score in by_seed.items()
         ],
-        _joined(list(tasks), tables),
+        paired_table(own, paired, arms, 100),
     )  # fmt: skip
-    return Part("downstream", title, [exhibit])
 
 
-def _scaled(paired: Mapping[str, dict[str, dict[str, Any]]]) -> dict[str, dict[str, dict[str, Any]]]:
-    """With the smallest visible difference in points."""
-    return {
-        task: {
-            name: own
-            | {
-                "detectable": None
-                if (seen := number(own.get("detectable"))) is None
-                else float(f"{100 * seen:.2g}")
-            }
-            for name, own in by_arm.items()
-        }
-        for task, by_arm in paired.items()
-    }
-
-
-def _joined(tasks: Sequence[str], tables: Sequence[Table]) -> Table:
-    """One table of several with a column for the task; columns that one of them lacks stay empty there."""
-    header = list(dict.fromkeys(name for table in tables for name in table.header))
-    for name in ("mean", "sd", "minus the baseline", "p (Holm)", "detectable"):  # after all seeds
-        header.remove(name)
-        header.append(name)
-    rows = []
-    for task, table in zip(tasks, tables, strict=True):
-        for row in table.rows:
-            cells = dict(zip(table.header, row, strict=True))
-            rows.append((task, *(cells.get(name, DASH) for name in header)))
-    return Table(["task", *header], rows)
-
-
-def sweep_part(results: Json) -> Part:
+def sweep_part(results: Json, arms: Arms) -> Part:
     """An ablation over settings."""
-    sweep = part(results, "sweep")
-    points = [part(own) for own in sweep.get("points") or [] if own]
-    title = "Sweep"
-    if not points:
+    sweep, title = results["sweep"], "Sweep"
+    if not sweep:
         return Part(
             "sweep",
             title,
-            missing="No settings were varied. Give lists of values, such as `--set sweep.segments=[3,5,7]`, and run the same command with `--only race` to add it.",
+            missing="No settings were varied. Give lists of values, such as `--set sweep.segments=[3,5,7]`, and run the same command "
+            "with `--resume --only race` to add it.",
         )
-    axes = [str(part(own).get("name") or own) for own in sweep.get("axes") or part(points[0], "settings")]
-    known = [own for own in points if number(own.get("mean")) is not None]
-    best = min(known, key=lambda own: float(own["mean"]), default=None)
-    at = "" if best is None else ", ".join(f"{key} {value}" for key, value in part(best, "settings").items())
-    says = f"Held-out loss is lowest, {best['mean']:.4g} nats, at {at}; the lowest of many is lower than it would be again." if best else "No point is finished."  # fmt: skip
-    n = sorted({len(numbers(own.get("values"))) for own in points})
+    axes, points = list(sweep["axes"]), sweep["points"]
+    known = [own for own in points if own["mean"] is not None]
+    says = "No point is finished without diverging."
+    if known:
+        best = min(known, key=lambda own: float(own["mean"]))
+        at = ", ".join(f"{key} {value}" for key, value in best["settings"].items())
+        says = f"Held-out loss is lowest, {best['mean']:.3f} nats, at {at}; the lowest of many is lower than it would be again."
     exhibit = Exhibit(
         "sweep",
         "What does each setting change?",
         says,
-        f"Final held-out loss (nats), mean over n = {' or '.join(map(str, n))} seeds at each point; no intervals. Darker is lower.",
+        f"Final held-out loss (nats), mean over seeds at each point, darker is lower; measured on the same masks of the same rate at every point, "
+        f"to which some are nearer than others. {PAIRED} Points are corrected together.",
         functools.partial(draw_sweep, axes, points),
-        [{**part(own, "settings"), "mean": own.get("mean"), "values": " ".join(map(str, numbers(own.get("values"))))} for own in points],
+        [
+            {**own["settings"], "passes": own["passes"], "seed": seed, "loss": loss, **paired_data(own["paired"])}
+            for own in points
+            for seed, loss in own["values"].items()
+        ],
         Table(
-            [*axes, "mean", "by seed"],
-            [
-                (
-                    *(str(part(own, "settings").get(axis, DASH)) for axis in axes),
-                    spell(number(own.get("mean")), 3),
-                    ", ".join(spell(value, 3) for value in numbers(own.get("values"))),
-                )
-                for own in points
-            ],
+            [*axes, "passes", "mean", "by seed", f"minus {arms.base}", "p (Holm)"],
+            [_point(own, axes) for own in points],
         ),
-        folded=len(points) > 12,
     )  # fmt: skip
     return Part("sweep", title, [exhibit])
+
+
+def _point(own: Json, axes: list[str]) -> tuple[str, ...]:
+    values = ", ".join("diverged" if value is None else spell(value, 3) for value in own["values"].values())
+    paired, compared = own["paired"], ("–", "–")
+    if paired:
+        there = paired["p_value"] is not None
+        text = Estimate.of(paired, "mean").text(sign=True) if there else paired["note"]
+        compared = (text, probability(paired["p_adjusted"]))
+    settings = (str(own["settings"][axis]) for axis in axes)
+    return (*settings, compact(own["passes"]), spell(own["mean"], 3), values, *compared)

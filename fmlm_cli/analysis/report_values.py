@@ -1,4 +1,4 @@
-"""What results.json holds, read with tolerance for what is missing, and its numbers in words.
+"""The numbers of results.json in words, and its arms.
 
 No more digits are shown than an interval warrants: up to the first digit of its half-width, or the second where the first
 is a 1 or a 2.
@@ -6,12 +6,11 @@ is a 1 or a 2.
 
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-from scipy import stats
+from fmlm_cli.analysis.statistics import Interval
 
 Json = Mapping[str, Any]
 
@@ -31,32 +30,12 @@ def cleaned(value: Any) -> Any:
     return value
 
 
-def number(value: Any) -> float | None:
-    """A finite number, or None for anything else."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        return None
-    return float(value)
-
-
-def numbers(values: Any) -> list[float]:
-    """The finite numbers among a list's items, or a dictionary's values."""
-    items: Iterable[Any] = values.values() if isinstance(values, Mapping) else values or ()
-    return [own for own in map(number, items) if own is not None]
-
-
-def part(tree: Any, *path: str) -> dict[str, Any]:
-    """The dictionary at `path` in a tree of them; empty where there is none."""
-    for key in path:
-        tree = tree.get(key) if isinstance(tree, Mapping) else None
-    return dict(tree) if isinstance(tree, Mapping) else {}
-
-
 # ---------------------------------------------------------------- numbers in words
 
 
-def decimals(spread: float | None) -> int:
+def decimals(spread: float) -> int:
     """How many decimals a number deserves whose uncertainty is `spread`; below zero for tens, hundreds, ..."""
-    if spread is None or not math.isfinite(spread) or spread <= 0:
+    if not math.isfinite(spread) or spread <= 0:
         return 3
     place = math.floor(math.log10(spread))
     return min(_DECIMALS, -place + (spread / 10**place < 2.95))
@@ -95,81 +74,70 @@ def probability(p: float | None) -> str:
     return "< 0.001" if p < 0.001 else f"{p:.2g}"
 
 
+def rounded_up(value: float | None, digits: int = 2) -> str:
+    """The smallest number of so many digits that is not below `value`: nothing less is promised."""
+    if value is None:
+        return DASH
+    if value <= 0:
+        return f"{value:g}"
+    unit = 10.0 ** (math.floor(math.log10(value)) - digits + 1)
+    return f"{math.ceil(value / unit - 1e-9) * unit:.{digits}g}"
+
+
 def count(n: int, thing: str, plural: str = "") -> str:
     """`1 seed`, `3 seeds`."""
     return f"{n:,} {thing if n == 1 else plural or thing + 's'}"
 
 
-def listed(names: Sequence[str]) -> str:
-    """Names one after another, parted by what none of them holds; only their number if they are many."""
-    if len(names) > 5:
-        return f"{len(names)} arms"
-    return ("; " if any("," in name for name in names) else ", ").join(names)
-
-
 @dataclass(frozen=True)
-class Estimate:
-    """A value with its interval; `low` and `high` are None where there is none, or where it has no bound."""
-
-    value: float
-    low: float | None
-    high: float | None
-    level: float = 0.95
+class Estimate(Interval):
+    """An interval of results.json, whose ends are NaN where it has none, in words."""
 
     @classmethod
-    def of(cls, tree: Any, value: str = "value") -> "Estimate | None":
-        """From {value, low, high}; None if there is no value."""
-        own = part(tree)
-        found = number(own.get(value))
-        if found is None:
-            return None
-        return cls(found, number(own.get("low")), number(own.get("high")), number(own.get("level")) or 0.95)
+    def of(cls, tree: Json, value: str = "value") -> "Estimate":
+        """From {value, low, high}."""
+        low, high = (math.nan if tree[end] is None else float(tree[end]) for end in ("low", "high"))
+        return cls(float(tree[value]), low, high)
 
     @property
-    def spread(self) -> float | None:
-        """Half the interval's width."""
-        return None if self.low is None or self.high is None else (self.high - self.low) / 2
+    def bounded(self) -> bool:
+        """Whether there is an interval at all."""
+        return math.isfinite(self.low) and math.isfinite(self.high)
+
+    @property
+    def places(self) -> int:
+        """Decimals that the interval warrants."""
+        return decimals((self.high - self.low) / 2)
 
     def times(self, scale: float) -> "Estimate":
         """In another unit."""
-        low, high = (None if end is None else scale * end for end in (self.low, self.high))
-        return Estimate(scale * self.value, low, high, self.level)
+        return Estimate(scale * self.value, scale * self.low, scale * self.high)
 
-    def against(self, reference: float) -> str:
-        """`below`, `above` or `undecided`, by the whole interval."""
-        if self.low is None or self.high is None:
-            return "undecided"
-        return "below" if self.high < reference else "above" if self.low > reference else "undecided"
+    def point(self, *, sign: bool = False) -> str:
+        """The value alone."""
+        return spell(self.value, self.places, sign=sign)
 
-    def point(self, *, sign: bool = False, most: int = _DECIMALS) -> str:
-        """The value alone, with as many digits as its interval warrants."""
-        return spell(self.value, min(most, decimals(self.spread)), sign=sign)
-
-    def ends(self, *, sign: bool = False, most: int = _DECIMALS) -> str:
+    def ends(self, *, sign: bool = False) -> str:
         """`0.45 to 0.47`."""
-        if self.low is None or self.high is None:
+        if not self.bounded:
             return "no interval"
-        places = min(most, decimals(self.spread))
-        return f"{spell(self.low, places, sign=sign)} to {spell(self.high, places, sign=sign)}"
+        return f"{spell(self.low, self.places, sign=sign)} to {spell(self.high, self.places, sign=sign)}"
 
-    def text(self, *, sign: bool = False, most: int = _DECIMALS) -> str:
+    def text(self, *, sign: bool = False) -> str:
         """`0.46 (0.45 to 0.47)`."""
-        return f"{self.point(sign=sign, most=most)} ({self.ends(sign=sign, most=most)})"
+        return f"{self.point(sign=sign)} ({self.ends(sign=sign)})"
 
 
-def ratio_text(estimate: Estimate | None) -> str:
-    """A ratio with its interval, to three decimals at most; a dash for None."""
-    return DASH if estimate is None else estimate.text(most=3)
+@dataclass(frozen=True)
+class Ratio(Estimate):
+    """A ratio of positive quantities: its lower end is never shown as nought."""
 
-
-def mean_interval(values: Sequence[float], level: float = 0.95) -> tuple[float, float, float]:
-    """Mean and Student-t interval of values that are one for each seed; NaN ends for fewer than two."""
-    own = np.asarray(values, np.float64)
-    mean = float(own.mean()) if len(own) else math.nan
-    if len(own) < 2:
-        return mean, math.nan, math.nan
-    half = float(stats.t.isf((1 - level) / 2, len(own) - 1) * own.std(ddof=1) / math.sqrt(len(own)))
-    return mean, mean - half, mean + half
+    @property
+    def places(self) -> int:
+        """Two digits at least of the lower end, three decimals at most."""
+        if not self.bounded or self.low <= 0:
+            return min(3, super().places)
+        return min(3, max(super().places, 1 - math.floor(math.log10(self.low))))
 
 
 # ---------------------------------------------------------------- arms and measurements
@@ -177,66 +145,48 @@ def mean_interval(values: Sequence[float], level: float = 0.95) -> tuple[float, 
 
 @dataclass(frozen=True)
 class Arms:
-    """The arms by name, in the order of the report: as results.json lists them, then any it speaks of elsewhere."""
+    """The arms by name, in the order of results.json."""
 
     own: Mapping[str, Json]
     baseline: str
 
     @classmethod
     def of(cls, results: Json) -> "Arms":
-        """All arms that any part of the results names."""
-        own = {str(arm.get("name")): dict(arm) for arm in results.get("arms") or [] if arm}
-        named = [
-            results.get("coverage"),
-            *(part(results, "race", key) for key in ("curves", "final", "paired")),
-            part(results, "race", "tokens_to_reach"),
-            *part(results, "downstream").values(),
-        ]
-        for tree in named:
-            for name in part(tree):
-                own.setdefault(name, {})
-        return cls(own, str(results.get("baseline") or next(iter(own), "")))
+        """Those of a comparison."""
+        return cls({arm["name"]: arm for arm in results["arms"]}, results["baseline"])
 
     def label(self, name: str) -> str:
         """How the report calls an arm."""
-        return str(part(self.own.get(name)).get("label") or name)
+        return str(self.own[name]["label"])
 
     @property
     def base(self) -> str:
         """How the report calls the baseline."""
         return self.label(self.baseline)
 
+    @property
+    def candidates(self) -> list[str]:
+        """The arms to choose from beside the baseline."""
+        return [name for name in self.own if name != self.baseline and not self.is_control(name)]
+
     def passes(self, name: str) -> str:
         """Passes made over the data, in words."""
-        return compact(number(part(self.own.get(name)).get("passes")))
+        return compact(self.own[name]["passes"])
 
     def is_control(self, name: str) -> bool:
         """Whether an arm is there for scale only."""
-        return bool(part(self.own.get(name)).get("control"))
-
-    def of_part(self, tree: Json) -> list[str]:
-        """The arms that `tree` has something of, in order."""
-        return [name for name in self.own if tree.get(name)]
+        return bool(self.own[name]["control"])
 
     def place(self, name: str) -> int:
         """0 for the baseline, 1, 2, ... for the others: chooses colour, dash and marker."""
         others = [arm for arm in self.own if arm != self.baseline]
         return 0 if name == self.baseline else 1 + others.index(name)
 
+    def listed(self, names: list[str]) -> str:
+        """Some of them, one after another."""
+        return ", ".join(self.label(name) for name in names)
+
 
 def measurement(entry: Json) -> str:
     """Which checkpoint and corruption an item of results["variance"] is of."""
-    step = number(entry.get("step"))
-    begun = str(entry.get("name") or "checkpoint")
-    named = f"{begun}, step {step:,.0f}" if step is not None else begun
-    return f"{named}, {corruption}" if (corruption := corruption_text(entry.get("corruption"))) else named
-
-
-def corruption_text(corruption: Any) -> str:
-    """The corruption's shares: `80/10/10`; a text stays what it is."""
-    if isinstance(corruption, Mapping):
-        shares = [number(corruption.get(key)) for key in ("mask", "random", "keep")]
-        if None not in shares:
-            return "/".join(f"{100 * share:.3g}" for share in shares if share is not None)
-        return ", ".join(f"{key} {value}" for key, value in corruption.items())
-    return str(corruption) if corruption else ""
+    return f"{entry['name']}, step {entry['step']:,}, {entry['corruption']}"

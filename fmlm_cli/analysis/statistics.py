@@ -4,7 +4,7 @@ import functools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -81,13 +81,10 @@ class Bootstrap:
 
 @dataclass(frozen=True)
 class PairedDifference:
-    """First minus second, paired by seed: mean, Student-t interval and the paired t-test's two-sided p-value.
+    """First minus second, paired by seed: mean, standard deviation, Student-t interval, the paired t-test's two-sided p.
 
-    `sd`: standard deviation of the n differences. `half_width`: of the interval; a mean smaller than that is not
-    told from zero. `detectable`: the true difference that the test at 1 - level would find with a probability of
-    `power`, were the true standard deviation `sd`: the smallest difference that so few seeds can be expected to
-    show. Differences without any spread say that the pairs are no independent repeats: then the interval is
-    infinite and p is 1, whatever the mean.
+    The interval is of this comparison alone, whatever others are made beside it. Differences without any spread say that
+    the pairs are no independent repeats: then nothing can be tested, the interval is infinite and p is 1.
     """
 
     n: int
@@ -96,14 +93,15 @@ class PairedDifference:
     low: float
     high: float
     p_value: float
-    half_width: float
-    detectable: float
-    level: float
-    power: float
+
+    @property
+    def testable(self) -> bool:
+        """Whether the differences vary at all."""
+        return self.sd > 0
 
 
 def paired_difference(
-    first: Sequence[float], second: Sequence[float], *, level: float = 0.95, power: float = 0.8
+    first: Sequence[float], second: Sequence[float], *, level: float = 0.95
 ) -> PairedDifference:
     """Compare two arms seed by seed (Student 1908): t = mean / (sd / sqrt(n)), n - 1 degrees of freedom.
 
@@ -125,12 +123,11 @@ def paired_difference(
     mean, sd = float(differences.mean()), float(differences.std(ddof=1))
     scale = float(np.abs([first, second]).max())
     if sd <= 1e-14 * scale:  # no more than rounding
-        return PairedDifference(n, mean, 0.0, -math.inf, math.inf, 1.0, math.inf, math.inf, level, power)
+        return PairedDifference(n, mean, 0.0, -math.inf, math.inf, 1.0)
     error = sd / math.sqrt(n)
     p_value = 2 * float(stats.t.sf(abs(mean) / error, n - 1))
     half = float(stats.t.isf((1 - level) / 2, n - 1)) * error
-    found = detectable_effect(n, 1 - level, power) * sd
-    return PairedDifference(n, mean, sd, mean - half, mean + half, p_value, half, found, level, power)
+    return PairedDifference(n, mean, sd, mean - half, mean + half, p_value)
 
 
 @functools.lru_cache(maxsize=256)
@@ -172,63 +169,34 @@ def holm(p_values: Sequence[float]) -> Floats:
 
 
 @dataclass(frozen=True)
-class Verdict:
-    """What a comparison comes to. `better`: the better arm's name, None where they cannot be told apart.
+class Judged:
+    """A paired difference among others that were tested together.
 
-    `p_adjusted`: Holm's, over all comparisons that were made together. `text`: one sentence that says it, with
-    the interval, the test, the number of seeds and the smallest difference that so many can be expected to show.
+    `p_adjusted`: Holm's. `told`: whether it is at most alpha, and so the two are told apart. `detectable`: the true
+    difference that would be told with a probability of `power` at least, were the true standard deviation the one seen:
+    the smallest that so few seeds can be expected to show.
     """
 
-    arm: str
-    baseline: str
-    better: str | None
-    p_adjusted: float
     difference: PairedDifference
-    text: str
+    p_adjusted: float
+    told: bool
+    detectable: float
 
 
-def verdicts(
-    differences: Mapping[str, PairedDifference],
-    baseline: str,
-    *,
-    alpha: float = 0.05,
-    lower_is_better: bool = True,
-) -> list[Verdict]:
-    """Judge every arm against `baseline` from `differences` (arm minus baseline), all of them together.
+def judged(
+    differences: Mapping[Any, PairedDifference], *, alpha: float = 0.05, power: float = 0.8
+) -> dict[Any, Judged]:
+    """Judge all of these together, but for those without spread, which are no tests; by their keys.
 
-    An arm is better or worse only where its p-value after Holm's correction is at most `alpha`. The intervals
-    are those of single comparisons, so that with several one may leave out zero and still not be told apart.
+    What is told goes by Holm's correction; `detectable` by its first step, alpha / m for m tests, which no later one is
+    stricter than.
     """
-    adjusted = holm([difference.p_value for difference in differences.values()])
-    found = []
-    for (arm, difference), p in zip(differences.items(), adjusted.tolist(), strict=True):
-        gains = (difference.mean < 0) == lower_is_better
-        better = (arm if gains else baseline) if p <= alpha else None
-        text = _in_words(arm, baseline, difference, better, p, len(differences))
-        found.append(Verdict(arm, baseline, better, p, difference, text))
-    return found
-
-
-def _in_words(
-    arm: str, baseline: str, difference: PairedDifference, better: str | None, p: float, tests: int
-) -> str:
-    n, after = difference.n, f" after Holm's correction for {tests} comparisons" if tests > 1 else ""
-    if difference.sd == 0:
-        return (
-            f"{arm} and {baseline} differ by {difference.mean:.3g} with each of {n} seeds: "
-            f"without any spread nothing can be tested"
-        )
-    measured = (
-        f"{difference.mean:+.3g}, {difference.level:.0%} interval {difference.low:+.3g} to {difference.high:+.3g}, "
-        f"paired t-test p = {p:.2g}{after}, n = {n} seeds"
-    )
-    if better is not None:
-        worse = baseline if better == arm else arm
-        return f"{better} is better than {worse} ({arm} minus {baseline}: {measured})"
-    return (
-        f"{arm} cannot be told from {baseline} ({measured}); with {n} seeds a true difference has to be about "
-        f"{difference.detectable:.2g} to be seen with a probability of {difference.power:.0%}"
-    )
+    tested = {name: own for name, own in differences.items() if own.testable}
+    adjusted = holm([own.p_value for own in tested.values()]).tolist()
+    return {
+        name: Judged(own, p, p <= alpha, detectable_effect(own.n, alpha / len(tested), power) * own.sd)
+        for (name, own), p in zip(tested.items(), adjusted, strict=True)
+    }
 
 
 def moving_average(values: npt.ArrayLike, window: int) -> Floats:

@@ -166,9 +166,8 @@ def measure(
 
     `gradients` is asked, in turn, for the R random masks of a sequence, each of its sets of segments, and each pair.
     Every call spends its first sequence on having something to compare means with: give it a dozen or more. What
-    several sequences are weighted by is the caller's: for the exact loss, each gradient is that of the *summed* loss
-    over a fixed number, the expected count of masked tokens, so that the average over rows is the step's gradient.
-    `on_sequence(n)` is called when a sequence is done.
+    several sequences are weighted by is the caller's: for the exact loss, what is handed over for a gradient is its
+    `RatioResiduals`. `on_sequence(n)` is called when a sequence is done.
 
     ValueError for gradients that are not finite, in less than float32, or not as many as were asked for.
     """
@@ -223,6 +222,31 @@ def _take_up(group: Iterable[Tensor], across: "_Running") -> tuple[float, int]:
     inside = _Running.of(group)
     across.add(inside.mean)
     return inside.squares, inside.count
+
+
+@dataclass(frozen=True, eq=False)
+class RatioResiduals:
+    """What the gradient of one masked row adds to the deviation of a step's gradient from its mean.
+
+    The exact loss makes a step's gradient a ratio, R = sum G_i / sum c_i, with G_i the gradient of row i's *summed* loss and
+    c_i its number of masked tokens. To first order, R less gbar = E G / E c is the mean over rows of (G_i - c_i gbar) / tau,
+    with one tau = E c (Taylor linearisation of a ratio: Woodruff 1971; Cochran 1977, "Sampling Techniques", chapter 6).
+
+    G_i / tau alone has a variance that no step has, about |gbar|^2 Var(c) / tau^2, and G_i over a tau of its own row makes
+    short rows count too much. Where all counts are equal, residuals are G_i / tau less a constant.
+    """
+
+    mean: Tensor  # gbar, float[parameters]: the mean gradient of a masked token
+    tau: float  # masked tokens of a row, on average
+
+    @classmethod
+    def of(cls, gradients: Tensor, count: int, tau: float) -> "RatioResiduals":
+        """From the sum of some rows' gradients G_i, which is copied, and of their counts."""
+        return cls(gradients / max(count, 1), tau)  # no token, no gradient
+
+    def __call__(self, gradient: Tensor, count: int) -> Tensor:
+        """The residual of a gradient G_i of `count` tokens, in its memory."""
+        return gradient.sub_(self.mean, alpha=count).div_(self.tau)
 
 
 class _Running:

@@ -82,6 +82,7 @@ def compare_masks(
     jobs: Jobs = 1,
     cell: Share = None,
     report_only: ReportOnly = False,
+    report: Annotated[bool, typer.Option("--report/--no-report", hidden=True)] = True,
     revision: Revision = None,
     trust_remote_code: TrustRemoteCode = False,
     assignments: SetOption = None,
@@ -127,6 +128,7 @@ def compare_masks(
             cell=cell,
             jobs=jobs,
             report_only=report_only,
+            report=report,
             emit=emit,
         )
 

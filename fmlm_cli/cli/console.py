@@ -41,6 +41,7 @@ class Console:
             events.Note: lambda event: self._out.print(escape(event.text)),
             events.Caution: lambda event: self._out.print(f"[yellow]note:[/yellow] {escape(event.text)}"),
             events.Table: self._table,
+            events.Grid: self._grid,
             events.Prediction: self._prediction,
             events.MaskedRow: self._masked_row,
             events.Progress: self._progress,
@@ -80,6 +81,14 @@ class Console:
         for name, value in event.rows.items():
             table.add_row(escape(name), escape(value))
         # Not as the table's title, which would be folded to the table's width.
+        self._out.print(f"\n[bold]{escape(event.title)}[/bold]")
+        self._out.print(table, soft_wrap=False)
+
+    def _grid(self, event: events.Grid) -> None:
+        self._stop_live()
+        table = Table(*map(escape, event.header), box=None, pad_edge=False, header_style="dim")
+        for row in event.rows:
+            table.add_row(*map(escape, row))
         self._out.print(f"\n[bold]{escape(event.title)}[/bold]")
         self._out.print(table, soft_wrap=False)
 

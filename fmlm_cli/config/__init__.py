@@ -1,6 +1,12 @@
 """Every setting: typed, documented, validated. YAML in, resolved YAML out."""
 
-from fmlm_cli.config.compare import CompareSettings, DownstreamSettings, VarianceSettings
+from fmlm_cli.config.compare import (
+    LEAST_SEQUENCES,
+    CompareSettings,
+    DownstreamSettings,
+    Part,
+    VarianceSettings,
+)
 from fmlm_cli.config.finetune import (
     ALL,
     FinetuneSettings,
@@ -30,6 +36,7 @@ from fmlm_cli.config.schema import (
 
 __all__ = [
     "ALL",
+    "LEAST_SEQUENCES",
     "CompareSettings",
     "DownstreamSettings",
     "EvaluateSettings",
@@ -37,6 +44,7 @@ __all__ = [
     "Hyperparameters",
     "MaskingSettings",
     "MasksSettings",
+    "Part",
     "PredictSettings",
     "PretrainSettings",
     "Section",

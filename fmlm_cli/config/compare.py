@@ -9,6 +9,7 @@ from fmlm_cli.config.schema import Count, Positive, PretrainSettings, Section, S
 
 Part = Literal["coverage", "variance", "race", "downstream"]
 AtLeastTwo = Annotated[int, Field(ge=2)]
+LEAST_SEQUENCES = 10  # of fewer, resampled, the 2.5th and 97.5th percentile are no interval
 
 
 class VarianceSettings(Section):
@@ -22,7 +23,9 @@ class VarianceSettings(Section):
         ("mask-only", "race"), description="every masked token [MASK] | as in the race"
     )
     unit: Literal["token", "word", "span"] = Field("token", description="what is masked as a whole")
-    sequences: AtLeastTwo = Field(48, description="rows that are measured, drawn at random")
+    sequences: Annotated[int, Field(ge=LEAST_SEQUENCES)] = Field(
+        48, description="rows that are measured, drawn at random"
+    )
     first: Annotated[int, Field(ge=0)] = Field(0, description="where among the drawn rows to begin")
     random: AtLeastTwo = Field(8, description="independent random masks of each row")
     sets: AtLeastTwo = Field(2, description="sets of K segments of each row")
@@ -62,7 +65,10 @@ class CompareSettings(Section):
     )
     seeds: Count = Field(3, description="runs of each strategy: weights, order and masks differ")
     first_seed: Seed = Field(0, description="the seeds are this and the numbers after it")
-    only: tuple[Part, ...] = Field((), description="parts to do; default: all, downstream if there are tasks")
+    only: tuple[Part, ...] = Field(
+        (),
+        description="parts to do, with --resume beside earlier ones; default: all, downstream if there are tasks",
+    )
     budget: str | None = Field(
         None, description="of each run: 2000-steps, 5M-tokens, 7-epochs (forward passes), 20m or 2h"
     )

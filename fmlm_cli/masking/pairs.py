@@ -10,6 +10,10 @@ exploration. Shifts are quarters of a window: the circle is cut into 4 K fine wi
 With units of one token, whatever d is: either mask by itself has exactly the law of a random mask of rate 1/K, and each
 has d n / K tokens that the other has not, rounded down or up. So the Hamming distance is 2 d n / K, give or take less
 than 2, and 2 d n / K on average. Longer units are never split, and distances go as near as they allow.
+
+Corruption is drawn for each mask by itself at every distance, so d = 0 is the limit of small ones: covariances there differ by
+the masks alone. With [MASK] for every masked token the two inputs of d = 0 are equal, a control of whatever is computed
+from them; otherwise corruption's own noise keeps their gradients apart, as it does any two.
 """
 
 from dataclasses import dataclass, replace
@@ -41,9 +45,8 @@ def shift_of(distance: float) -> int:
 class MaskPairs(Strategy):
     """Two masks of rate 1/K in one step, `shift` quarters of a mask apart.
 
-    Pairs of different passes (`epoch`), rows, seeds and shifts are independent. Within a pair corruption is drawn for
-    each mask by itself, except at shift 0: there both are the same mask and show the same tokens too, so that two equal
-    inputs are a control of whatever is computed from them.
+    Pairs of different passes (`epoch`), rows, seeds and shifts are independent. At shift 0 both are the same mask; what
+    masked tokens show is drawn for each of the two by itself, there as at any other.
     """
 
     unit: Unit
@@ -77,21 +80,3 @@ class MaskPairs(Strategy):
         circle = Circle.of(maskable, starts, keys.derive(seed, _PAIR, *place))
         fine = circle.windows(Fraction(1, STEPS * self.segments), STEPS + self.shift)
         return np.stack([fine[:, :STEPS].any(axis=1), fine[:, self.shift :].any(axis=1)], axis=1)
-
-    def corrupt(
-        self,
-        input_ids: Int64s,
-        masks: Bools,
-        row_ids: Int64s,
-        epoch: int | Int64s = 0,
-        seed: int = 0,
-        *,
-        mask_id: int,
-        ordinary_ids: Int64s,
-    ) -> tuple[Int64s, Int64s]:
-        """See `Strategy.corrupt`."""
-        drawn = masks if self.shift else masks[:, :1]
-        seen, labels = super().corrupt(
-            input_ids, drawn, row_ids, epoch, seed, mask_id=mask_id, ordinary_ids=ordinary_ids
-        )
-        return (seen, labels) if self.shift else (seen.repeat(2, axis=1), labels.repeat(2, axis=1))

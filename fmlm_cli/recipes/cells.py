@@ -1,6 +1,7 @@
 """One cell of a grid: a model fine-tuned for a task at a point of the grid with a seed."""
 
 import shutil
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -75,7 +76,8 @@ class CellResult:
     """What a finished cell found, as kept in its result.json.
 
     `score`: the task's score on the development split that decides, at the epoch that counts; None where training
-    diverged, for the reason in `failed`. `dev`, `test`: measures by split; unlabelled splits are left out.
+    diverged, for the reason in `failed`. `dev`, `test`: measures by split; unlabelled splits are left out. `seconds`:
+    what the call that finished it took, evaluation and all.
     """
 
     task: str
@@ -94,6 +96,7 @@ class CellResult:
     training: Mapping[str, Any]
     identity: str
     failed: str | None = None
+    seconds: float = 0.0
 
 
 def read_result(folder: Path) -> CellResult | None:
@@ -222,7 +225,7 @@ class CellRun:
         `decided`: all that decides the result. `keep` is told of it while the model has the weights that count, before
         it is written.
         """
-        identity = storage.sha256_of_json(decided)
+        identity, begun = storage.sha256_of_json(decided), time.monotonic()
         with storage.sole_owner(self.folder), storage.clear_disk_errors(self.folder):
             storage.write_json(self.folder / CELL, decided)
             try:
@@ -232,6 +235,7 @@ class CellRun:
             else:
                 result = self._finish(state, log, identity)
                 keep(result)
+            result = replace(result, seconds=round(time.monotonic() - begun, 2))
             storage.write_json(self.folder / RESULT, vars(result))
             shutil.rmtree(self.folder / "checkpoints", ignore_errors=True)
         return result

@@ -2,20 +2,23 @@
 
 import contextlib
 import shutil
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
 from fmlm_cli import storage
-from fmlm_cli.config import CompareSettings, PretrainSettings, build, nested, to_yaml
+from fmlm_cli.analysis.report import write_report
+from fmlm_cli.analysis.report_summary import glance
+from fmlm_cli.analysis.report_values import Arms
+from fmlm_cli.config import CompareSettings, Part, PretrainSettings, build, nested, to_yaml
 from fmlm_cli.engine.device import resolve_device, resolve_precision
 from fmlm_cli.errors import UserError
-from fmlm_cli.events import Caution, Emit, Event, Note, Progress, Table, Trained, ignore
+from fmlm_cli.events import Caution, Emit, Event, Grid, Note, Progress, Table, Trained, ignore
 from fmlm_cli.recipes.compare_board import Board
-from fmlm_cli.recipes.compare_draft import Budget, Draft, draft
+from fmlm_cli.recipes.compare_cautions import cautions
+from fmlm_cli.recipes.compare_draft import PARTS, Budget, Draft, draft
 from fmlm_cli.recipes.compare_plan import Plan, saved_settings, with_budget
-from fmlm_cli.recipes.compare_report import write_compare_report
 from fmlm_cli.recipes.compare_results import results_of
 from fmlm_cli.recipes.compare_work import Worker
 from fmlm_cli.recipes.describe import where_line
@@ -45,12 +48,14 @@ def compare_masks(
     cell: str | None = None,
     jobs: int = 1,
     report_only: bool = False,
+    report: bool = True,
     emit: Emit = ignore,
 ) -> Comparison | None:
     """Compare masking strategies: coverage, gradient variance, a race and downstream tasks, and report on them.
 
-    `cell`: "i/n", only this share of the work; there is a report once all is done. `jobs`: processes that share the
-    work. With `resume` (as with `cell` and `report_only`), what `settings` leave open is as in the earlier call.
+    `cell`: "i/n", only this share of the work; there is a report once all is done, unless `report` is off. `jobs`:
+    processes that share the work. With `resume` (as with `cell` and `report_only`), what `settings` leave open is as in
+    the earlier calls, and `only` names what to do beside what they did.
     Raises `UserError` for anything wrong with settings, data or checkpoint before anything is written; `Interrupted`
     on Ctrl-C or SIGTERM.
     """
@@ -69,7 +74,7 @@ def compare_masks(
     if not report_only:
         with storage.clear_disk_errors(root):
             _work(plan, cell, jobs, emit)
-    return _report(plan, emit)
+    return _report(plan, emit) if report else None
 
 
 def _claim(root: Path, *, overwrite: bool, resume: bool) -> None:
@@ -95,14 +100,22 @@ def _one_plan_at_a_time(root: Path, *, together: bool) -> Iterator[None]:
 def _plan(settings: CompareSettings, root: Path, *, overwrite: bool, resume: bool, emit: Emit) -> Plan:
     """The comparison with every choice made and written down, nothing in the folder contradicting it."""
     config = root / storage.RUN_CONFIG
+    asked = settings.only
     if resume and config.is_file():
-        explicit = settings.model_dump(exclude_unset=True)
-        settings = build(CompareSettings, saved_settings(root).model_dump(), explicit)
+        saved, explicit = saved_settings(root), settings.model_dump(exclude_unset=True)
+        settings = build(CompareSettings, saved.model_dump(), explicit)
+        asked = _either(saved.only, settings.only)
     if settings.budget is not None:
         Budget.parse(settings.budget)
     made = draft(settings, root, emit)
+    made = replace(made, settings=made.settings.model_copy(update={"only": asked}))
     before = storage.read_json(root / PLAN) if resume and (root / PLAN).is_file() else {}
     plan = with_budget(made, _steps(made, root, before, emit))
+    if not plan.items:
+        raise UserError(
+            f"--only {','.join(plan.parts)} leaves nothing to do: coverage is of strategies without masking.schedule, "
+            f"gradient variance of the models in variance.checkpoints"
+        )
     if overwrite:
         storage.check_outside(plan.root, _needed(plan))
     else:
@@ -116,6 +129,11 @@ def _plan(settings: CompareSettings, root: Path, *, overwrite: bool, resume: boo
         before = {"budget": settings.budget, "steps": plan.total_steps}
     storage.write_json(root / PLAN, before)  # the budget as it was first written, such as 20m, stays known
     return plan
+
+
+def _either(before: Sequence[Part], now: Sequence[Part]) -> tuple[Part, ...]:
+    """The parts that either call asked for, which config.yaml is to repeat; none named is all."""
+    return tuple(part for part in PARTS if part in (*before, *now)) if before and now else ()
 
 
 def _steps(made: Draft, root: Path, before: Mapping[str, Any], emit: Emit) -> int:
@@ -174,8 +192,9 @@ def _needed(plan: Plan) -> dict[Path, str]:
 def _work(plan: Plan, cell: str | None, jobs: int, emit: Emit) -> None:
     board = Board(plan, emit, jobs)
     if jobs > 1:
-        config = str(plan.root / storage.RUN_CONFIG)
-        spread(["compare-masks", config], min(jobs, len(plan.units)), plan.root / "logs", board.look)
+        only = ",".join(plan.parts)  # config.yaml names those of earlier calls too
+        words = ["compare-masks", str(plan.root / storage.RUN_CONFIG), "--only", only, "--no-report"]
+        spread(words, min(jobs, len(plan.units)), plan.root / "logs", board.look)
         board.look()
         return
     worker = Worker(plan, board)
@@ -196,7 +215,7 @@ def _report(plan: Plan, emit: Emit) -> Comparison | None:
     results = results_of(plan)
     with storage.one_at_a_time(plan.root / _LOCK):
         storage.write_json(plan.root / RESULTS, results)
-        files = [plan.root / RESULTS, *write_compare_report(plan.root, results)]
+        files = [plan.root / RESULTS, *write_report(plan.root, results)]
     _tell(results, files, emit)
     return Comparison(plan.root, results)
 
@@ -224,14 +243,8 @@ def _describe(plan: Plan, emit: Emit) -> None:
         rows["sweep"] = f"{len(plan.sweep.points)} points of {', '.join(plan.sweep.axes)}"
     rows["device"] = where_line(device, resolve_precision(settings.run.precision, device))
     emit(Table("comparing masks", rows))
-    for arm in plan.arms:
-        if plan.total_steps and arm.strategy.cycle > 1 and plan.passes(arm) < 2:
-            emit(
-                Caution(
-                    f"{arm.label} makes {plan.passes(arm):.2f} passes over the data: below 2 it masks almost as random "
-                    f"masking does (fewer rows, with --set run.data.max_rows=N, or a larger budget would change that)"
-                )
-            )
+    for text in cautions(plan):
+        emit(Caution(text))
 
 
 def _model_line(plan: Plan) -> str:
@@ -241,23 +254,13 @@ def _model_line(plan: Plan) -> str:
 
 
 def _tell(results: Mapping[str, Any], files: list[Path], emit: Emit) -> None:
-    found = results["verdict"]
-    emit(Note(f"\n{found['headline'][0].upper()}{found['headline'][1:]}."))
+    found, shown = results["verdict"], glance(results, Arms.of(results))
+    if shown is not None:
+        emit(Grid(f"held-out loss, {len(results['seeds'])} seeds", shown.header, shown.rows))
+    emit(Note(f"\n{found['headline']}."))
     for sentence in found["sentences"]:
         emit(Note(f"- {sentence}"))
-    if results["race"]:
-        emit(Table(f"held-out loss, {len(results['seeds'])} seeds", dict(_losses(results))))
     if found["cost"]:
         emit(Note(found["cost"]))
-    shown = [str(path) for path in files if path.suffix in (".json", ".html", ".md")]
-    emit(Table("done", {"report": ", ".join([*shown, "figures/"]), "repeat": results["command"]}))
-
-
-def _losses(results: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    for arm in results["arms"]:
-        own, paired = results["race"]["final"][arm["name"]], results["race"]["paired"].get(arm["name"])
-        mean = "diverged" if own["mean"] is None else f"{own['mean']:.4f} ± {own['sd'] or 0:.4f}"
-        text = f"{mean}, {arm['passes']:.2f} passes"
-        if paired and paired["n"] and paired["low"] is not None:
-            text += f", {paired['mean']:+.4f} ({paired['low']:+.4f} to {paired['high']:+.4f}), p = {paired['p_adjusted']:.2g}"
-        yield arm["label"], text
+    reports = [str(path) for path in files if path.suffix in (".json", ".html", ".md")]
+    emit(Table("done", {"report": ", ".join([*reports, "figures/"]), "repeat": results["command"]}))

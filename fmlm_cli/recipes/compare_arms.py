@@ -40,7 +40,7 @@ class Arm:
 
     `name`: NAME[:setting=value...], as results call it. `overrides`: settings of the run in which it differs beside its
     masking, by dotted name. `fresh`: its rows are not limited to data.max_rows. `control`: no candidate, but something
-    to compare with, added by itself.
+    to compare with: more text, which is no way of masking.
     """
 
     name: str
@@ -52,15 +52,24 @@ class Arm:
 
     @property
     def label(self) -> str:
-        """In words, short."""
-        strategy, parts = self.strategy, [self.masking.strategy]
+        """In words, short and without commas: random, random x7, fully-explored (batch)."""
+        strategy, name = self.strategy, self.masking.strategy
+        notes: list[str] = []
         if isinstance(strategy.inside, FullExploration):
-            parts.append(f"scope {strategy.inside.scope}")
+            notes.append(strategy.inside.scope)
         elif strategy.masks_per_sequence > 1:
-            parts.append(f"{strategy.masks_per_sequence} masks a step")
+            name += f" x{strategy.masks_per_sequence}"
         shown = ("scope", "masks_per_sequence", "rows")
-        parts += [part for part in _parts(self.name)[1:] if part.partition("=")[0] not in shown]
-        return ", ".join([*parts, *(["fresh rows"] if self.fresh else [])])
+        notes += [part for part in _parts(self.name)[1:] if part.partition("=")[0] not in shown]
+        notes += ["fresh rows"] if self.fresh else []
+        return f"{name} ({' '.join(notes)})" if notes else name
+
+    @property
+    def essence(self) -> str:
+        """The same for two arms that are the same, however they were written."""
+        strategy, own = self.strategy, self.strategy.settings
+        what = own.name, strategy.rate, getattr(strategy.inside, "scope", None), strategy.masks_per_sequence
+        return repr((what, own.count, own.corruption, own.options, self.masking.schedule, self.fresh))
 
     @property
     def folder(self) -> str:
@@ -110,7 +119,7 @@ def parse_arm(
         raise UserError(
             f"strategy {text}: rows that never come twice leave scope epoch nothing to do; make it random"
         )
-    return Arm(":".join([name, *assigned]), masking, strategy, fresh)
+    return Arm(":".join([name, *assigned]), masking, strategy, fresh, control=fresh)
 
 
 def _own_settings(text: str, assigned: Sequence[str]) -> Iterator[tuple[str, Any]]:
@@ -142,20 +151,21 @@ def base_segments(settings: CompareSettings) -> int:
 
 
 def find_arms(settings: CompareSettings, store: TokenStore | None) -> list[Arm]:
-    """The arms that the settings name, in their order. `UserError` for fewer than two, or the same one twice."""
+    """The arms that the settings name, in their order. `UserError` for too few candidates, or the same arm twice."""
     check_base(settings)
     arms = [parse_arm(text, settings, store) for text in settings.strategies]
-    if len(arms) < 2:
-        given = f"only {arms[0].name} is given" if arms else "none is given"
+    candidates = [arm.name for arm in arms if not arm.control]
+    if len(candidates) < 2:
+        given = f"only {candidates[0]} is given" if candidates else "none is given"
+        beside = " (rows=fresh is a control, not one of them)" if len(arms) > len(candidates) else ""
         raise UserError(
-            f"a comparison needs at least two strategies, {given}: --strategies random,fully-explored"
+            f"a comparison needs at least two strategies, {given}{beside}: --strategies random,fully-explored"
         )
     seen: dict[str, str] = {}
     for arm in arms:
-        same = repr((_essence(arm.strategy), arm.fresh))
-        if same in seen:
-            raise UserError(f"strategies {seen[same]} and {arm.name} are the same: leave one out")
-        seen[same] = arm.name
+        if arm.essence in seen:
+            raise UserError(f"strategies {seen[arm.essence]} and {arm.name} are the same: leave one out")
+        seen[arm.essence] = arm.name
     return arms
 
 
@@ -180,23 +190,17 @@ def check_base(settings: CompareSettings) -> None:
         raise UserError("a comparison takes a store: make it with `fmlm tokenize`, and give it as --data")
 
 
-def _essence(strategy: Strategy) -> tuple[Any, ...]:
-    """What makes two strategies the same, however they were written."""
-    own, scope = strategy.settings, getattr(strategy.inside, "scope", None)
-    return own.name, strategy.rate, scope, strategy.masks_per_sequence, own.count, own.corruption, own.options
-
-
 def baseline_of(arms: Sequence[Arm]) -> Arm:
-    """Plain random masking, one mask a step; without it the first arm."""
-    plain = (a for a in arms if a.masking.strategy == BASELINE and not a.fresh)
-    return next((a for a in plain if a.strategy.masks_per_sequence == 1), arms[0])
+    """Plain random masking, one mask a step; without it the first arm that is no control."""
+    candidates = [arm for arm in arms if not arm.control]
+    plain = (arm for arm in candidates if arm.masking.strategy == BASELINE)
+    return next((arm for arm in plain if arm.strategy.masks_per_sequence == 1), candidates[0])
 
 
 def fresh_control(settings: CompareSettings, baseline: Arm, store: TokenStore) -> Arm:
     """The baseline's masking on rows that come only once: what more text would do."""
     name = BASELINE if baseline.strategy.cycle > 1 else baseline.name
-    arm = parse_arm(f"{name}:{FRESH}", settings, store)
-    return replace(arm, control=True)
+    return parse_arm(f"{name}:{FRESH}", settings, store)
 
 
 def common_batch(asked: int | None, default: int, arms: Sequence[Arm]) -> int:
@@ -232,7 +236,7 @@ def find_sweep(settings: CompareSettings, store: TokenStore | None, arms: Sequen
     if not axes:
         return None
     full = (arm for arm in arms if isinstance(arm.strategy.inside, FullExploration))
-    default = next(full, arms[-1]).name
+    default = next(full, [arm for arm in arms if not arm.control][-1]).name
     points = []
     for values in itertools.product(*axes.values()):
         chosen = dict(zip(axes, values, strict=True))
@@ -274,7 +278,7 @@ def _point(
     arm = parse_arm(text, settings, store, masking)
     name = ",".join(f"{key}={_short(value)}" for key, value in chosen.items())
     runs = {k.removeprefix("run."): v for k, v in chosen.items() if k.startswith("run.")}
-    return Arm(name, arm.masking, arm.strategy, fresh=arm.fresh, overrides=runs)
+    return replace(arm, name=name, overrides=runs)
 
 
 def _short(value: Any) -> str:

@@ -8,8 +8,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
-from fmlm_cli.config import CompareSettings, PretrainSettings, build, nested
+from fmlm_cli.config import LEAST_SEQUENCES, CompareSettings, Part, PretrainSettings, build, nested
 from fmlm_cli.corpus.rows import RowReader
+from fmlm_cli.corpus.store import TokenStore
 from fmlm_cli.errors import UserError
 from fmlm_cli.events import Emit
 from fmlm_cli.masking.schedule import Timetable
@@ -17,11 +18,12 @@ from fmlm_cli.recipes import compare_arms as arming
 from fmlm_cli.recipes import resolve as runs
 from fmlm_cli.recipes.compare_arms import Arm, Sweep
 from fmlm_cli.recipes.compare_tasks import Labelled, find_tasks
+from fmlm_cli.recipes.data import Source, with_number
 from fmlm_cli.recipes.evaluation import HeldOut
 from fmlm_cli.recipes.gradient_variance import VarianceRequest, choose_rows
 from fmlm_cli.recipes.strategy import rate_schedule, try_strategy
 
-PARTS = ("coverage", "variance", "race", "downstream")
+PARTS: tuple[Part, ...] = ("coverage", "variance", "race", "downstream")
 LEAST_STEPS = 10
 EVALUATIONS = 20  # of a run
 
@@ -86,6 +88,21 @@ class Draft:
         assert self.settings.run.batch.size is not None
         return self.settings.run.batch.size
 
+    @property
+    def measured_store(self) -> TokenStore:
+        """The store whose training rows gradient variance and coverage are measured on: the first of the data."""
+        return self.base.stream.sources[0].store
+
+    @property
+    def comparable(self) -> list[TokenStore]:
+        """The stores with validation rows, without replayed and named ones: these are no text to compare masking on."""
+        return [s.store for s in self.base.stream.sources if not s.replay and s.store.has("validation")]
+
+    @property
+    def evaluated_store(self) -> TokenStore:
+        """The store on whose validation rows losses are compared: the first of the data that has some."""
+        return self.comparable[0]
+
     def steps(self, budget: Budget) -> int:
         """Steps of a budget that is no time. The same for all arms: all forward as many rows in a step."""
         stream = self.base.stream
@@ -105,11 +122,18 @@ class Draft:
 
     def rows(self, arm: Arm) -> int:
         """Different rows that an arm draws from."""
-        sources = [source for source in self.base.stream.sources if not source.replay]
+        return sum(self.rows_of(source, arm) for source in self.base.stream.sources if not source.replay)
+
+    def rows_of(self, source: Source, arm: Arm) -> int:
+        """Different rows that an arm draws from a source."""
+        every = len(source.reader.plan)
         limit = arm.overrides.get("data.max_rows", self.settings.run.data.max_rows)
-        if arm.fresh or limit is None:
-            return sum(len(source.reader.plan) for source in sources)
-        return sum(min(limit, len(source.reader.plan)) for source in sources)
+        return every if arm.fresh or source.replay or limit is None else min(limit, every)
+
+    def draws(self, arm: Arm, steps: int) -> int:
+        """Rows that an arm draws in so many steps, replayed ones too."""
+        size: int = arm.overrides.get("batch.size", self.size)
+        return steps * (size // arm.strategy.masks_per_sequence)
 
     def run_settings(self, arm: Arm, seed: int, out: Path, steps: int) -> PretrainSettings:
         """An arm's run. Arms of a seed share weights and order, which are a function of the seed."""
@@ -124,8 +148,17 @@ class Draft:
         }
         tree = base.model_dump() | {"masking": arm.masking.model_dump()}
         if arm.fresh:
-            tree["data"] = {**tree["data"], "max_rows": None}
+            tree["data"] = {**tree["data"], "max_rows": None, "stores": self._weighted_stores}
         return build(PretrainSettings, tree, nested(chosen))
+
+    @property
+    def _weighted_stores(self) -> tuple[str, ...]:
+        """The stores with the weights that they have under max_rows: without it their own sizes would mix them."""
+        named = self.settings.run.data.stores
+        if len(named) == 1 or with_number(named[0])[1] is not None:
+            return named
+        sources = self.base.stream.sources  # in the order of the names, replayed ones last
+        return tuple(f"{name}:{len(source.reader)}" for name, source in zip(named, sources, strict=False))
 
 
 def draft(settings: CompareSettings, root: Path, emit: Emit) -> Draft:
@@ -135,6 +168,7 @@ def draft(settings: CompareSettings, root: Path, emit: Emit) -> Draft:
     _check_seeds(settings, parts)
     if "variance" in parts:
         request_of(settings)
+        _check_trained(settings)
     tasks = find_tasks(settings.downstream, emit)
     if not any(
         "pmi" in text for text in settings.strategies
@@ -207,33 +241,45 @@ def _check_seeds(settings: CompareSettings, parts: Sequence[str]) -> None:
         )
 
 
+def _check_trained(settings: CompareSettings) -> None:
+    """Refuse gradients over other weights at one checkpoint than at the next: saved models come back whole."""
+    model, later = settings.run.model, {"early", "late"} & set(settings.variance.checkpoints)
+    part = "lora" if model.lora.rank else "freeze" if model.freeze else None
+    if part and later:
+        raise UserError(
+            f"run.model.{part}: gradient variance is over what is trained at start, and over all weights at early and late: "
+            f"give --set variance.checkpoints=[start], or leave variance out with --only"
+        )
+
+
 def _check_evaluation(made: Draft) -> None:
     """Refuse data without anything to compare losses on."""
-    store = made.base.store
-    evaluated = next(iter(made.base.evaluated.values()), None)
-    if evaluated is None:
+    if not made.comparable:
+        named = [str(s.store.root) for s in made.base.stream.sources if not s.replay]
         raise UserError(
-            f"{store.root} has no validation split, on which losses are compared: make one with "
+            f"{', '.join(named)} {'has' if len(named) == 1 else 'have'} no validation split, on which losses are compared: make one with "
             "`fmlm tokenize --valid` or `--valid-fraction`"
         )
     if not held_out(made, 32).has_targets:
-        raise UserError(f"the validation split of {store.root} is too small to mask a token of it")
+        raise UserError(
+            f"the validation split of {made.evaluated_store.root} is too small to mask a token of it"
+        )
 
 
 def _check_rows(made: Draft) -> None:
     """Refuse to measure gradients of so few rows that there is no interval."""
     segments, reader = arming.base_segments(made.settings), made.base.stream.sources[0].reader
     chosen = choose_rows(reader, segments, request_of(made.settings), seed=made.settings.first_seed)
-    if len(chosen) < 2:
+    if len(chosen) < LEAST_SEQUENCES:
         raise UserError(
-            f"gradient variance takes at least 2 rows of at least {2 * segments} maskable tokens, and there are "
+            f"gradient variance takes at least {LEAST_SEQUENCES} rows of at least {2 * segments} maskable tokens, and there are "
             f"{len(chosen)}: ask for longer rows or fewer segments, or leave it out with --only"
         )
 
 
 def held_out(made: Draft, batch_size: int) -> HeldOut:
     """The fixed evaluation of the race's runs."""
-    store = next(iter(made.base.evaluated.values()))
+    store = made.evaluated_store
     layout = made.base.stream.sources[0].reader.plan
     reader = RowReader(
         store,

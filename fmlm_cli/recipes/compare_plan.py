@@ -1,6 +1,7 @@
 """A comparison's items of work: what each is made with, where it lies, and in what order they are done."""
 
 import json
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -55,8 +56,13 @@ class Plan(Draft):
 
     def passes(self, arm: Arm) -> float:
         """How often an arm sees each row."""
-        masks, size = arm.strategy.masks_per_sequence, arm.overrides.get("batch.size", self.size)
-        return self.total_steps * (size // masks) * self.base.stream.data_share / self.rows(arm)
+        return self.draws(arm, self.total_steps) * self.base.stream.data_share / self.rows(arm)
+
+    def most_passes(self, arm: Arm) -> float:
+        """How far an arm comes in the source whose rows come most often, replayed or not; 1 or less: no row comes twice."""
+        stream = self.base.stream
+        drawn = stream.first + self.draws(arm, self.total_steps)
+        return max(drawn * source.share / self.rows_of(source, arm) for source in stream.sources)
 
     def covered_passes(self, arm: Arm) -> int:
         """Passes that an arm's coverage is looked at over: those that it makes, at most 4 K masks of a row."""
@@ -87,13 +93,16 @@ class Plan(Draft):
         return found if there["made_with"] == self.decided(item) else None
 
     def check(self, item: Item) -> None:
-        """Refuse what another comparison has left in an item's place."""
+        """Refuse what another comparison has left in an item's place.
+
+        Coverage over other passes is no other comparison's: they follow from the budget, which may be given later.
+        """
         path = self.record(item)
         if not path.is_file():
             return
         before, now = storage.read_json(path)["made_with"], self.decided(item)
         for name in {**before, **now}:
-            if before.get(name) != now.get(name):
+            if before.get(name) != now.get(name) and (item.kind, name) != ("coverage", "passes"):
                 raise UserError(
                     f"{self.root / item.name} was made with {name} {before.get(name)}, not {now.get(name)}: "
                     "go back to that, or choose another --out"
@@ -197,8 +206,11 @@ class Plan(Draft):
 
     @property
     def _repeating(self) -> list[Arm]:
-        """The arms whose coverage says something: of rows that come once, one pass does."""
-        return [arm for arm in self.arms if not arm.control]
+        """The arms whose coverage says something. Of rows that come once, one pass does.
+
+        Coverage is that of a strategy as the run begins, so an arm whose rate changes later (masking.schedule) is left out.
+        """
+        return [a for a in self.arms if not a.control and a.masking.schedule.final_rate is None]
 
     def _race(self, arm: Arm, seed: int) -> Item:
         return Item("race", f"race/{arm.folder}/seed-{seed}", arm, seed)
@@ -224,7 +236,10 @@ def saved_settings(root: Path) -> CompareSettings:
 
 
 def with_budget(made: Draft, steps: int) -> Plan:
-    """The plan for runs of so many steps, with the control of fresh rows where there are enough of them."""
+    """The plan for runs of so many steps, with the control of fresh rows where there are enough of them.
+
+    `UserError` for too few steps, and for fresh rows that were asked for and that the stores do not have.
+    """
     if made.needs_runs and steps < LEAST_STEPS:
         raise UserError(
             f"--budget {made.settings.budget} makes {steps} {'step' if steps == 1 else 'steps'} of {made.size} rows: "
@@ -233,13 +248,35 @@ def with_budget(made: Draft, steps: int) -> Plan:
     head = made.settings.run.optimizer.head_warmup_steps
     if made.needs_runs and head >= steps:
         raise UserError(f"optimizer.head_warmup_steps {head} leaves nothing of the runs' {steps} steps")
-    settings, arms = made.settings, list(made.arms)
+    for arm in made.every_arm:
+        lacking = _lacking(made, arm, steps) if arm.fresh else None
+        if lacking:
+            raise UserError(
+                f"strategy {arm.name}: {lacking}, so some would come twice: give a smaller --budget, or leave it out"
+            )
+    settings, arms = made.settings, made.arms
     if steps:
         settings = settings.model_copy(update={"budget": f"{steps}-steps"})
-    if settings.fresh_control and settings.run.data.max_rows is not None and not any(a.fresh for a in arms):
-        control = fresh_control(settings, made.baseline, made.base.store)
-        drawn = steps * made.size * made.base.stream.data_share
-        if steps and made.rows(control) >= drawn > made.rows(made.baseline):
-            arms.append(control)
-    own = vars(made) | {"settings": settings, "arms": tuple(arms)}
+        arms += tuple(_control(made, steps))
+    own = vars(made) | {"settings": settings, "arms": arms}
     return Plan(**{name: own[name] for name in Draft.__dataclass_fields__}, total_steps=steps)
+
+
+def _control(made: Draft, steps: int) -> Iterator[Arm]:
+    """The control of fresh rows, if it is wanted, there are enough of them, and the baseline's come twice."""
+    if not made.settings.fresh_control or made.settings.run.data.max_rows is None:
+        return
+    control = fresh_control(made.settings, made.baseline, made.base.store)
+    repeats = made.draws(made.baseline, steps) * made.base.stream.data_share > made.rows(made.baseline)
+    named = control.essence in {arm.essence for arm in made.arms}
+    if repeats and not named and not _lacking(made, control, steps):
+        yield control
+
+
+def _lacking(made: Draft, arm: Arm, steps: int) -> str | None:
+    """Which store, if any, has fewer rows than the arm draws from it."""
+    for source in made.base.stream.sources:
+        drawn, there = math.ceil(made.draws(arm, steps) * source.share - 1e-9), made.rows_of(source, arm)
+        if not source.replay and drawn > there:
+            return f"{source.store.root} has {there:,} rows, and {steps:,} steps draw {drawn:,}"
+    return None

@@ -10,23 +10,28 @@ import numpy as np
 
 from fmlm_cli import __version__
 from fmlm_cli.analysis.estimators import Estimates
+from fmlm_cli.analysis.findings import verdict
 from fmlm_cli.analysis.statistics import (
     Interval,
     PairedDifference,
-    holm,
+    judged,
     paired_difference,
     reachable_loss,
     tokens_to_reach,
-    verdicts,
 )
 from fmlm_cli.analysis.variance import Records
+from fmlm_cli.engine.device import resolve_device
 from fmlm_cli.model.build import parameter_counts
 from fmlm_cli.recipes.compare_arms import Arm, base_segments
+from fmlm_cli.recipes.compare_draft import held_out
 from fmlm_cli.recipes.compare_plan import Item, Kind, Plan
-from fmlm_cli.recipes.compare_verdict import verdict
+from fmlm_cli.recipes.evaluation import EVALUATION_RATE
 
 Found = dict[str, Any]
 BySeed = Mapping[int, float | None]
+
+_PAIRED = ("n", "mean", "sd", "low", "high", "p_value", "p_adjusted", "tests", "better", "detectable")
+_EVALUATED_ON = f"single tokens, {100 * EVALUATION_RATE:.0f} %, 80/10/10"
 
 
 def results_of(plan: Plan) -> Found:
@@ -43,20 +48,24 @@ def results_of(plan: Plan) -> Found:
             "parameters": parameter_counts(plan.base.model)["total"],
         },
         "data": _data(plan),
+        "evaluation": _evaluation(plan),
         "steps": plan.total_steps,
         "segments": base_segments(plan.settings),
         "batch_size": plan.size,
+        "learning_rate": plan.base.settings.optimizer.learning_rate,
+        "device": str(resolve_device(plan.settings.run.device)),
         "baseline": plan.baseline.name,
         "arms": [_arm(plan, arm) for arm in plan.arms],
         "seeds": plan.seeds,
         "coverage": _coverage(plan),
         "variance": _variance(plan),
         "race": _race(plan),
-        "sweep": _sweep(plan),
         "downstream": _downstream(plan),
     }
+    found["sweep"] = _sweep(plan, found["race"])
+    found = plain(found)
     found["verdict"] = verdict(found)
-    return dict(plain(found))
+    return found
 
 
 def plain(value: Any) -> Any:
@@ -91,13 +100,22 @@ def _data(plan: Plan) -> Found:
     }
 
 
+def _evaluation(plan: Plan) -> Found | None:
+    """What held-out losses are measured on, the same for every run."""
+    if not plan.needs_runs:
+        return None
+    evaluated = held_out(plan, 1)
+    return {"store": str(plan.evaluated_store.root), "rows": len(evaluated.reader), "masks": _EVALUATED_ON}
+
+
 def _arm(plan: Plan, arm: Arm) -> Found:
     runs = [plan.result(item) for item in plan.possible("race") if item.arm.name == arm.name]
     done = [run for run in runs if run is not None and run["loss"] is not None]
-    masks = arm.strategy.masks_per_sequence
+    masks, speeds = arm.strategy.masks_per_sequence, [run["tokens_per_second"] for run in done]
+    alike = [other for other in plan.arms if other.label == arm.label]
     return {
         "name": arm.name,
-        "label": arm.label,
+        "label": arm.label if len(alike) == 1 else arm.name,
         "masking": arm.masking.model_dump(mode="json"),
         "description": arm.strategy.description,
         "rate": arm.strategy.rate,
@@ -105,9 +123,12 @@ def _arm(plan: Plan, arm: Arm) -> Found:
         "masks_per_sequence": masks,
         "sequences_per_step": plan.size // masks,
         "rows": plan.rows(arm),
-        "passes": plan.passes(arm),
+        "passes": plan.passes(arm) if plan.total_steps else None,
         "tokens": _mean([run["tokens"][-1] for run in done]),
-        "tokens_per_second": _mean([run["tokens_per_second"] for run in done]),
+        "seconds": _mean([run["seconds"] for run in done]),
+        "tokens_per_second": {"mean": _mean(speeds), "low": min(speeds), "high": max(speeds)}
+        if speeds
+        else None,
         "control": arm.control,
     }
 
@@ -138,20 +159,22 @@ def _variance(plan: Plan) -> list[Found] | None:
 
 
 def _summary(plan: Plan, item: Item, result: Mapping[str, Any], records: Records) -> Found:
-    """The figures of one measurement; steps are those of the race, or of K rows where it has fewer."""
+    """The figures of one measurement."""
     corruption = plan.settings.run.masking.corruption
     shares = f"{100 * corruption.mask:g}/{100 * corruption.random:g}/{100 * corruption.keep:g}"
     shown = "[MASK] only" if item.corruption == "mask-only" else shares
-    segments = records.plan.segments
-    summary = Estimates(records).summary(rows=max(plan.size, segments))
+    summary = Estimates(records).summary()
     return {
         "name": item.what,
         "step": result["step"],
         "loss": result["loss"],
         "corruption": shown,
         "unit": plan.settings.variance.unit,
+        "store": str(plan.measured_store.root),
         "sequences": summary.sequences,
-        "segments": segments,
+        "left_out": result["left_out"],
+        "looked_at": result["looked_at"],
+        "segments": records.plan.segments,
         "gradients": summary.gradients,
         "parameters": records.parameters,
         "relative_error": summary.relative_error,
@@ -162,10 +185,7 @@ def _summary(plan: Plan, item: Item, result: Mapping[str, Any], records: Records
         "correlations": [{"distance": c.distance, **_interval(c.value)} for c in summary.correlations],
         "components": {name: _interval(value) for name, value in vars(summary.components).items()},
         "repeated_ratio": _interval(summary.repeated_ratio),
-        "steps": [
-            {**asdict(step), "variance": step.variance, "relative": _interval(step.relative)}
-            for step in summary.steps
-        ],
+        "equal_compute": {name: _interval(value) for name, value in vars(summary.equal_compute).items()},
     }
 
 
@@ -192,14 +212,11 @@ def _race(plan: Plan) -> Found | None:
         }
         for arm, own in runs.items()
     }
-    target, reached = _reached(plan, curves)
     return {
         "curves": curves,
         "final": {arm: spread_of(own) for arm, own in losses.items()},
-        "paired": compare(plan, losses, lower_is_better=True),
-        "target_loss": target,
-        "tokens_to_reach": reached,
-        "test": "paired t-test, Holm",
+        "paired": against_baseline(plan, _pairs(plan, losses)),
+        "tokens_to_reach": _tokens_to_reach(plan, curves),
     }
 
 
@@ -213,138 +230,153 @@ def spread_of(values: BySeed) -> Found:
     }
 
 
-def compare(plan: Plan, values: Mapping[str, BySeed], *, lower_is_better: bool) -> Found:
-    """Every arm against the baseline, paired by seed. Controls are no candidates: each is a test of its own."""
+def against_baseline(
+    plan: Plan, pairs: Mapping[Any, PairedDifference | str], *, lower_is_better: bool = True
+) -> dict[Any, Found]:
+    """What comparisons with the baseline came to, by arm or by task and arm; of a pair that is none, why.
+
+    The candidates are judged together. Controls are no candidates: each is a test of its own.
+    """
     controls = {arm.name for arm in plan.arms if arm.control}
-    others = [name for name in values if name != plan.baseline.name]
-    families = [
-        [name for name in others if name not in controls],
-        *([name] for name in others if name in controls),
-    ]
-    found: Found = {}
-    for family in families:
-        found |= _family(plan, family, values, lower_is_better)
-    return found
+    together = {key: pair for key, pair in pairs.items() if _arm_of(key) not in controls}
+    alone = [{key: pair} for key, pair in pairs.items() if key not in together]
+    found = {}
+    for family in (together, *alone):
+        tested = judged({key: pair for key, pair in family.items() if not isinstance(pair, str)})
+        for key, pair in family.items():
+            own = found[key] = dict.fromkeys((*_PAIRED, "note"))
+            if isinstance(pair, str):
+                own["note"] = pair
+            elif key not in tested:
+                note = (
+                    "the baseline's own result with every seed" if pair.mean == 0 else "no spread to test by"
+                )
+                own |= {"n": pair.n, "mean": pair.mean, "sd": 0.0, "note": note}
+            else:
+                one, gains = tested[key], (pair.mean < 0) == lower_is_better
+                own |= asdict(pair) | {
+                    "p_adjusted": one.p_adjusted,
+                    "tests": len(tested),
+                    "detectable": one.detectable,
+                }
+                own["better"] = (_arm_of(key) if gains else plan.baseline.name) if one.told else None
+    return {key: found[key] for key in pairs}
 
 
-def _family(plan: Plan, names: Sequence[str], values: Mapping[str, BySeed], lower_is_better: bool) -> Found:
-    labels = {arm.name: _unique_label(plan, arm) for arm in plan.arms}
-    differences, found = {}, {}
-    for name in names:
-        pair = _paired(values[name], values[plan.baseline.name])
-        if isinstance(pair, str):
-            found[name] = {**_NOTHING, "text": f"{labels[name]}: {pair}"}
-        else:
-            differences[labels[name]] = pair
-    by_label = {label: name for name, label in labels.items()}
-    judged = verdicts(differences, labels[plan.baseline.name], lower_is_better=lower_is_better)
-    for one in judged:
-        own = asdict(one.difference)
-        own |= {"p_adjusted": one.p_adjusted, "better": by_label.get(one.better or ""), "text": one.text}
-        found[by_label[one.arm]] = own
-    return found
+def _arm_of(key: Any) -> str:
+    """The arm that a comparison is of; those of tasks are named by task and arm."""
+    return str(key[-1] if isinstance(key, tuple) else key)
 
 
-def _unique_label(plan: Plan, arm: Arm) -> str:
-    same = [other for other in plan.arms if other.label == arm.label]
-    return arm.label if len(same) == 1 else arm.name
-
-
-_NOTHING = dict.fromkeys(
-    ("n", "mean", "sd", "low", "high", "p_value", "p_adjusted", "half_width", "detectable", "better")
-)
+def _pairs(plan: Plan, values: Mapping[str, BySeed]) -> dict[str, PairedDifference | str]:
+    """Every arm but the baseline against it."""
+    base = plan.baseline.name
+    return {name: _paired(own, values[base]) for name, own in values.items() if name != base}
 
 
 def _paired(arm: BySeed, baseline: BySeed) -> PairedDifference | str:
     """The paired difference, or why there is none."""
-    seeds = list(arm)
-    lacking = [seed for seed in seeds if arm[seed] is None or baseline[seed] is None]
+    lacking = [seed for seed in arm if arm[seed] is None or baseline[seed] is None]
     if lacking:
-        return f"no comparison, for seed {lacking[0]} diverged (with it or with the baseline)"
-    if len(seeds) < 2:
-        return "no interval, for there is one seed"
-    first, second = ([float(own[seed] or 0.0) for seed in seeds] for own in (arm, baseline))
+        return f"seed {lacking[0]} diverged, with it or with the baseline"
+    first, second = ([float(own[seed] or 0.0) for seed in arm] for own in (arm, baseline))
     return paired_difference(first, second)
 
 
-def _reached(plan: Plan, curves: Mapping[str, Mapping[int, Found]]) -> tuple[float | None, Found | None]:
-    """The target loss, and how many tokens each run took to it, as a ratio to the baseline's.
+def _tokens_to_reach(plan: Plan, curves: Mapping[str, Mapping[int, Found]]) -> Found:
+    """How many tokens each arm and the baseline took to a loss that all runs of both reach; ratios by seed.
 
-    By default every run reaches it, but for controls: they may see less or more than the candidates.
+    A target that all arms share would be set by the worst of them, and so early in the others' curves.
     """
-    candidates = [arm.name for arm in plan.arms if not arm.control]
-    every = [curve["losses"] for name in candidates for curve in curves[name].values()]
-    if not every:
-        return None, None
-    target = plan.settings.target_loss or reachable_loss(every)
+    base = curves[plan.baseline.name]
+    pairs: dict[str, PairedDifference | str] = {}
     found: Found = {}
-    for arm, own in curves.items():
-        values: dict[int, float | None] = dict.fromkeys(plan.seeds)
-        for seed, curve in own.items():
-            values[seed] = tokens_to_reach(curve["tokens"], curve["losses"], target)
-        found[arm] = {"values": values, "ratio": None}
-    _add_ratios(plan, found)
-    return target, found
+    for arm in plan.arms:
+        own = curves[arm.name]
+        if arm.name == plan.baseline.name or not own or not base:
+            continue
+        target = plan.settings.target_loss or reachable_loss(
+            [c["losses"] for c in (*own.values(), *base.values())]
+        )
+        values, against_it = (_tokens(plan, these, target) for these in (own, base))
+        found[arm.name] = {"target": target, "values": values, "baseline": against_it}
+        pairs[arm.name] = _log_ratio(values, against_it)
+    for name, compared in against_baseline(plan, pairs).items():
+        found[name]["ratio"] = _exponential(compared)
+    return found
 
 
-def _add_ratios(plan: Plan, found: Found) -> None:
-    """Ratios to the baseline, geometric means over seeds: differences of logarithms, tested together."""
-    baseline = found[plan.baseline.name]["values"]
-    pairs: dict[str, PairedDifference] = {}
-    for name, own in found.items():
-        every = [*own["values"].values(), *baseline.values()]
-        if name != plan.baseline.name and len(plan.seeds) > 1 and all(every):  # neither None nor nought
-            logs = [[math.log(values[seed]) for seed in plan.seeds] for values in (own["values"], baseline)]
-            pairs[name] = paired_difference(*logs)
-    controls = {arm.name for arm in plan.arms if arm.control}
-    tested = [name for name in pairs if name not in controls]
-    adjusted = dict(zip(tested, holm([pairs[name].p_value for name in tested]).tolist(), strict=True))
-    for name, pair in pairs.items():
-        ends = (math.exp(end) if math.isfinite(end) else math.nan for end in (pair.mean, pair.low, pair.high))
-        ratio = dict(zip(("value", "low", "high"), ends, strict=True))
-        found[name]["ratio"] = ratio | {
-            "n": pair.n,
-            "p_value": pair.p_value,
-            "p_adjusted": adjusted.get(name, pair.p_value),
-        }
+def _tokens(plan: Plan, curves: Mapping[int, Found], target: float) -> dict[int, float | None]:
+    return {
+        seed: tokens_to_reach(curves[seed]["tokens"], curves[seed]["losses"], target)
+        if seed in curves
+        else None
+        for seed in plan.seeds
+    }
+
+
+def _log_ratio(values: BySeed, baseline: BySeed) -> PairedDifference | str:
+    """Of positive tokens, as differences of logarithms."""
+    every = [*values.values(), *baseline.values()]
+    if any(value is None for value in every):
+        return "not every seed got there"
+    if not all(every):
+        return "a run ended no lower than it began"
+    return paired_difference(*([math.log(v) for v in own.values() if v] for own in (values, baseline)))
+
+
+def _exponential(paired: Found) -> Found:
+    """A comparison of logarithms as one of ratios, whose value is the geometric mean over seeds."""
+    ends = {name: paired[key] for name, key in (("value", "mean"), ("low", "low"), ("high", "high"))}
+    ratios = {name: None if end is None else math.exp(end) for name, end in ends.items()}
+    return ratios | {key: paired[key] for key in ("n", "p_value", "p_adjusted", "tests", "better", "note")}
 
 
 # ---------------------------------------------------------------- sweep and downstream
 
 
-def _sweep(plan: Plan) -> Found | None:
+def _sweep(plan: Plan, race: Found | None) -> Found | None:
+    """The points, each against the race's baseline, all of them judged together."""
     done = _complete(plan, "sweep") if plan.sweep else None
     if done is None or plan.sweep is None:
         return None
-    points = []
+    points, pairs = [], {}
+    baseline = race["final"][plan.baseline.name]["values"] if race else None
     for chosen, arm in plan.sweep.points:
         values = {item.seed: result["loss"] for item, result in done if item.arm.name == arm.name}
-        own = spread_of(values)
-        points.append({"name": arm.name, "settings": dict(chosen), "passes": plan.passes(arm), **own})
+        points.append(
+            {"name": arm.name, "settings": dict(chosen), "passes": plan.passes(arm), **spread_of(values)}
+        )
+        if baseline is not None:
+            pairs[arm.name] = _paired(values, baseline)
+    found = against_baseline(plan, pairs)
+    for point in points:
+        point["paired"] = found.get(point["name"])
     return {"axes": {name: list(values) for name, values in plan.sweep.axes.items()}, "points": points}
 
 
 def _downstream(plan: Plan) -> Found | None:
+    """Scores by task and arm. The comparisons of all tasks are judged together, but for the controls'."""
     done = _complete(plan, "downstream") if plan.tasks else None
     if done is None:
         return None
     found: Found = {}
+    pairs: dict[tuple[str, str], PairedDifference | str] = {}
     for task in plan.tasks:
         results: dict[str, dict[int, Found]] = {}
         for item, result in done:
             if item.what == task.name:
                 results.setdefault(item.arm.name, {})[item.seed] = result
         scores = {arm: {seed: r["score"] for seed, r in own.items()} for arm, own in results.items()}
-        paired = compare(plan, scores, lower_is_better=False)
         first = next((r for own in results.values() for r in own.values() if "measures" in r), {})
         found[task.name] = {
-            arm: {
-                **spread_of(own),
-                "paired": paired.get(arm),
-                "dev": {seed: result.get("dev") for seed, result in results[arm].items()},
-                "split": first.get("split"),
-                "measure": " and ".join(first.get("measures", ())),
-            }
-            for arm, own in scores.items()
+            "measure": " and ".join(first.get("measures", ())),
+            "split": first.get("split"),
+            "arms": {arm: spread_of(own) for arm, own in scores.items()},
         }
+        pairs |= {(task.name, arm): pair for arm, pair in _pairs(plan, scores).items()}
+    compared = against_baseline(plan, pairs, lower_is_better=False)
+    for name, task_found in found.items():
+        for arm, own in task_found["arms"].items():
+            own["paired"] = compared.get((name, arm))
     return found

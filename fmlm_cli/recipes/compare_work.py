@@ -17,7 +17,7 @@ from fmlm_cli.engine.device import resolve_device
 from fmlm_cli.engine.metrics import evaluations_of
 from fmlm_cli.engine.step import DivergedError
 from fmlm_cli.errors import UserError
-from fmlm_cli.events import Event, Progress, Trained
+from fmlm_cli.events import Caution, Event, Progress, Trained
 from fmlm_cli.masking import Corruption
 from fmlm_cli.model.masked_lm import MaskedLM
 from fmlm_cli.model.pretrained import load_pretrained
@@ -27,10 +27,12 @@ from fmlm_cli.recipes.compare_coverage import covered
 from fmlm_cli.recipes.compare_draft import held_out, request_of
 from fmlm_cli.recipes.compare_plan import COVERED_ROWS, Item, Plan
 from fmlm_cli.recipes.finetune import finetune
-from fmlm_cli.recipes.gradient_variance import measure_gradient_variance
+from fmlm_cli.recipes.gradient_variance import ChosenRows, choose_rows, measure_gradient_variance
 from fmlm_cli.recipes.pretrain import pretrain
 
 Result = dict[str, Any]
+
+MANY_LEFT_OUT = 0.1  # of the rows looked at: the others are another kind of text
 
 
 class Worker:
@@ -39,6 +41,7 @@ class Worker:
     def __init__(self, plan: Plan, board: Board) -> None:
         self.plan, self.board = plan, board
         self.device = resolve_device(plan.settings.run.device)
+        self._cautioned = False
 
     def do(self, item: Item) -> None:
         """Work at an item, unless it is finished already."""
@@ -48,7 +51,7 @@ class Worker:
         record, decided = self.plan.record(item), self.plan.decided(item)
         record.parent.mkdir(parents=True, exist_ok=True)
         storage.write_json(record, {"made_with": decided})
-        self.board.begin(item)
+        self.board.begin(item.name)
         begun = time.monotonic()
         work = {
             "coverage": self._coverage,
@@ -60,24 +63,28 @@ class Worker:
         result = work[item.kind](item)
         result.setdefault("seconds", time.monotonic() - begun)
         storage.write_json(record, {"made_with": decided, "result": result})
-        self.board.end(item, result)
+        self.board.end(item.name)
 
     def _coverage(self, item: Item) -> Result:
-        reader = self.plan.base.stream.sources[0].reader
+        reader = self.plan.base.stream.sources[0].reader  # of `measured_store`
         passes = self.plan.covered_passes(item.arm)
         return covered(item.arm.strategy, reader, passes, COVERED_ROWS, self.plan.settings.first_seed)
 
     # ---------------------------------------------------------------- gradient variance
 
     def _variance(self, item: Item) -> Result:
+        """On rows of `measured_store`: several stores' gradients are not mixed, as a step of the race mixes them."""
         plan, model = self.plan, self._model(item.what)
-        request = request_of(plan.settings)
+        request, segments = request_of(plan.settings), base_segments(plan.settings)
+        reader = plan.base.stream.sources[0].reader
+        chosen = choose_rows(reader, segments, request, seed=plan.settings.first_seed)
+        self._caution_about(chosen, request.sequences, 2 * segments)
         records = measure_gradient_variance(
             model,
-            plan.base.stream.sources[0].reader,
-            plan.base.store,
+            reader,
+            plan.measured_store,
             unit=plan.settings.variance.unit,
-            segments=base_segments(plan.settings),
+            segments=segments,
             corruption=self._corruption(item.corruption),
             request=request,
             seed=plan.settings.first_seed,
@@ -91,7 +98,26 @@ class Worker:
             np.savez(packed, **records.to_arrays())  # type: ignore[arg-type]  # its stub takes the names for options
             file.write_bytes(packed.getvalue())
         step = {"start": 0, "early": plan.early_step, "late": plan.total_steps}[item.what]
-        return {"step": step, "loss": self._loss(model), "sequences": len(records.sequences)}
+        return {
+            "step": step,
+            "loss": self._loss(model),
+            "sequences": len(records.sequences),
+            "left_out": chosen.left_out,
+            "looked_at": chosen.looked_at,
+        }
+
+    def _caution_about(self, chosen: ChosenRows, wanted: int, least: int) -> None:
+        """Say once, for all measurements are on the same rows, that these are not the ones asked for."""
+        few = len(chosen) < wanted
+        if self._cautioned or (not few and chosen.left_out <= MANY_LEFT_OUT * chosen.looked_at):
+            return
+        self._cautioned = True
+        self.board.emit(
+            Caution(
+                f"gradient variance: {chosen.left_out} of {chosen.looked_at} rows have fewer than {least} maskable tokens and "
+                f"are left out{f', so that {len(chosen)} are measured, not {wanted}' if few else ''}"
+            )
+        )
 
     def _corruption(self, name: str) -> Corruption:
         if name == "mask-only":
@@ -115,7 +141,7 @@ class Worker:
 
     def _loss(self, model: MaskedLM) -> float | None:
         """On the same held-out tokens as in the race."""
-        if not self.plan.base.evaluated:
+        if not self.plan.comparable:
             return None
         evaluation = held_out(self.plan, 32)
         if not evaluation.has_targets:
@@ -198,7 +224,7 @@ class Worker:
 
 def _course(records: Any) -> Result:
     """A finished run's held-out losses by tokens forwarded, and what it took."""
-    curve = next(iter(evaluations_of(records).values()))
+    curve = next(iter(evaluations_of(records).values()))  # of `evaluated_store`: the data's come first
     logged = [record for record in records if "learning_rate" in record]
     at = [0, *(record["step"] for record in logged)]
     tokens = [0, *(record["tokens"] for record in logged)]

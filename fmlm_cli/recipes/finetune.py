@@ -11,13 +11,14 @@ from fmlm_cli.corpus import tokenizers
 from fmlm_cli.errors import UserError
 from fmlm_cli.events import Caution, Emit, Note, Table, ignore
 from fmlm_cli.model.build import save_model
+from fmlm_cli.recipes.board import WorkBoard
 from fmlm_cli.recipes.cells import CellResult, CellRun, read_result
 from fmlm_cli.recipes.checkpoints import FINETUNED
 from fmlm_cli.recipes.describe import counted, where_line
+from fmlm_cli.recipes.finetune_board import board_of
 from fmlm_cli.recipes.finetune_plan import Plan, resolve, saved_settings
 from fmlm_cli.recipes.finetune_report import Report, write_report
 from fmlm_cli.recipes.grid import GRIDS, Cell, share_of
-from fmlm_cli.recipes.scoreboard import Board
 from fmlm_cli.recipes.spread import check_sharing, spread
 
 
@@ -53,10 +54,10 @@ def finetune(
         if overwrite:
             storage.clear_folder(root, last=config)
         storage.write_text(config, to_yaml(plan.settings))
-        board = Board(plan, emit)
+        board = board_of(plan, emit, jobs)
         if jobs > 1 and board.unfinished:
             words = ["finetune", str(config), "--no-report"]
-            spread(words, min(jobs, board.unfinished), root / "logs", board.look)
+            spread(words, min(jobs, len(board.unfinished)), root / "logs", board.look)
         elif jobs == 1:
             for each in mine:
                 _do(plan, each, board)
@@ -100,17 +101,17 @@ def _needed(plan: Plan) -> dict[Path, str]:
     return {plan.origin.folder: "checkpoint", **{Path(file): kind for file, kind in files.items() if file}}
 
 
-def _do(plan: Plan, cell: Cell, board: Board) -> None:
+def _do(plan: Plan, cell: Cell, board: WorkBoard) -> None:
     """Work at a cell, unless it is finished already; keep its model if that is the task's best so far."""
     plan.check(cell)
     folder = plan.folder(cell)
     if read_result(folder) is not None:
         return
-    board.begin(cell)
+    board.begin(cell.folder)
     decided = plan.decided(cell)
-    run = CellRun(cell, plan.prepared(cell.task), plan.settings, plan.where, folder, board.step)
-    result = run.run(decided, lambda found: _keep_if_best(plan, run, found))
-    board.end(cell, result)
+    run = CellRun(cell, plan.prepared(cell.task), plan.settings, plan.where, folder, board.hear)
+    run.run(decided, lambda found: _keep_if_best(plan, run, found))
+    board.end(cell.folder)
 
 
 def _keep_if_best(plan: Plan, run: CellRun, result: CellResult) -> None:

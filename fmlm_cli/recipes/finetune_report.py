@@ -10,7 +10,9 @@ from typing import Any
 import numpy as np
 
 from fmlm_cli import __version__, storage
+from fmlm_cli.analysis import report_parts
 from fmlm_cli.analysis.figures import draw_scores
+from fmlm_cli.analysis.report_markdown import table_lines
 from fmlm_cli.config import to_yaml
 from fmlm_cli.events import Caution, Emit, Table
 from fmlm_cli.model.classifier import Encoder
@@ -30,6 +32,7 @@ from fmlm_cli.tasks import (
 )
 
 _SCORE = "score"
+_SPREAD = ("median", "mean", "sd", "best", "least")  # over seeds, in the order of the tables
 _LATEX = re.compile(r"[&%$#_{}]")  # characters with a meaning of their own
 
 
@@ -198,10 +201,6 @@ def _submit(plan: Plan, emit: Emit) -> tuple[str | None, list[str]]:
 # ---------------------------------------------------------------- words
 
 
-def _for_markdown(text: str) -> str:
-    return text.replace("|", r"\|")
-
-
 def _percent(value: float | None) -> str:
     return "-" if value is None else f"{100 * value:.1f}"
 
@@ -264,41 +263,38 @@ def _notes(plan: Plan, tasks: Mapping[str, Any], average: float | None) -> list[
 
 
 def _markdown(plan: Plan, tasks: Mapping[str, Any], notes: Sequence[str]) -> str:
+    counts = (
+        "the epoch with the best development score" if plan.settings.select == "best" else "the last epoch"
+    )
+    measures = [
+        [name + " (from MNLI)" * tasks[name]["begun_from_mnli"], split, measure, *_figures(found)]
+        for name, split, measure, found in _rows(tasks)
+    ]
+    points = [
+        [name, point + " (chosen)" * (point == own["point"]), *_figures(found)]
+        for name, own in tasks.items()
+        for point, found in own["points"].items()
+    ]
     lines = [
         f"# Fine-tuning of {plan.origin.name}",
         "",
-        f"In percent, over {counted(plan.settings.seeds, 'seed')}. "
-        + (
-            "Of each run the epoch with the best development score counts"
-            if plan.settings.select == "best"
-            else "Of each run the last epoch counts"
-        )
-        + "; sd is the standard deviation of the sample.",
+        f"In percent, over {counted(plan.settings.seeds, 'seed')}. Of each run {counts} counts; sd is the standard "
+        "deviation of the sample.",
         "",
-        "| task | split | measure | seeds | median | mean | sd | best | least |",
-        "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
+        *table_lines(report_parts.Table(["task", "split", "measure", "seeds", *_SPREAD], measures)),
+        "",
     ]
-    for name, split, measure, found in _rows(tasks):
-        begun = " (from MNLI)" if tasks[name]["begun_from_mnli"] else ""
-        values = " | ".join(_percent(found[key]) for key in ("median", "mean", "sd", "best", "least"))
-        lines.append(f"| {_for_markdown(name)}{begun} | {split} | {measure} | {found['n']} | {values} |")
-    if any(len(own["points"]) > 1 for own in tasks.values()):
-        lines += [
-            "",
-            "## Grid",
-            "",
-            "| task | point | seeds | median score | mean | sd | best |",
-            "| --- " * 7 + "|",
-        ]
-        for name, own in tasks.items():
-            for point, found in own["points"].items():
-                values = " | ".join(_percent(found[key]) for key in ("median", "mean", "sd", "best"))
-                mark = " (chosen)" if point == own["point"] else ""
-                lines.append(f"| {_for_markdown(name)} | {point}{mark} | {found['n']} | {values} |")
-    lines += ["", "## Notes", "", *(f"- {_for_markdown(note)}" for note in notes)] if notes else []
-    lines += ["", "![development score by seed](plots/scores.png)", "", "## All settings", ""]
+    if len(points) > len(tasks):
+        lines += ["## Grid", "", "Scores that decide between points:", ""]
+        lines += [*table_lines(report_parts.Table(["task", "point", "seeds", *_SPREAD], points)), ""]
+    lines += ["## Notes", "", *(f"- {note}" for note in notes), ""] if notes else []
+    lines += ["![development score by seed](plots/scores.png)", "", "## All settings", ""]
     lines += ["```yaml", to_yaml(plan.settings).rstrip(), "```", ""]
     return "\n".join(lines)
+
+
+def _figures(found: Mapping[str, Any]) -> list[str]:
+    return [str(found["n"]), *(_percent(found[key]) for key in _SPREAD)]
 
 
 def _latex(plan: Plan, tasks: Mapping[str, Any]) -> str:

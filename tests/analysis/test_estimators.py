@@ -1,6 +1,6 @@
 """Estimates of gradient variance, against all masks of a world, known controls, steps taken, and a real model."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +11,9 @@ from torch import Tensor
 from fmlm_cli.analysis.estimators import Estimates, per_sequence
 from fmlm_cli.analysis.statistics import Interval
 from fmlm_cli.analysis.variance import Draw, Plan, measure
-from tests.analysis.worlds import DISTANCES, LENGTH, MASKS, PARTITIONS, PLAN, K, World, many, near
+from tests.analysis.worlds import DISTANCES, LENGTH, MASKS, PARTITIONS, PLAN, K, SpanWorld, World, many, near
+
+PLAN_OF_SPANS = Plan(random=4, segments=K, sets=2)
 
 
 @pytest.mark.parametrize(("noise", "independent"), [(0.0, False), (0.8, False), (0.0, True)])
@@ -84,19 +86,20 @@ def test_a_gradient_that_adds_up_over_tokens_leaves_full_exploration_no_variance
 
 
 def test_identical_masks_and_corruption_have_the_variance_for_covariance() -> None:
+    """Distance 0 without corruption's noise, which is what [MASK] alone makes of it."""
     _, records = many(0.0)
     same = Estimates(records, resamples=500).correlations()[0]
     assert (same.distance, same.value.value, same.value.low, same.value.high) == (0.0, 1.0, 1.0, 1.0)
     assert np.array_equal(records.distances[:, 0, 1], np.zeros(len(records.sequences)))
-    # Corruption of its own for each is noise that the pair does not share.
+    # With it, it is the limit of small distances: corruption of its own for each is noise that the pair does not share.
     world, records = many(0.8)
     other = Estimates(records, resamples=500).correlations()[0].value
     assert other.high < 1
     assert other.value == pytest.approx(1 - LENGTH * 0.8**2 / world.sigma2.mean(), abs=0.05)
 
 
-def test_step_variances_against_steps_taken() -> None:
-    """The formulas against the spread of 20,000 steps of each kind."""
+def test_equal_compute_against_steps_taken() -> None:
+    """The two numbers against the spread of 20,000 steps of each kind, and the rest of the schemes against 1."""
     world, records = many(0.0)
     rows, trials, rng = 6, 20_000, np.random.default_rng(0)
 
@@ -109,21 +112,60 @@ def test_step_variances_against_steps_taken() -> None:
             chosen = rng.integers(0, len(MASKS), (trials, sequences, masks))
         return float(world.table[kinds, chosen].mean((1, 2)).var(axis=0).sum())
 
-    found = Estimates(records, resamples=200).step_variances(rows)
-    wanted = [
-        spread(rows, 1, False), spread(rows // K, K, False), spread(rows // K, K, True), spread(rows, 1, True),
-        spread(K * rows, 1, False), spread(rows, K, False), spread(rows, K, True),
-    ]  # fmt: skip
-    for scheme, variance_of_steps in zip(found, wanted, strict=True):
-        assert scheme.variance == pytest.approx(variance_of_steps, rel=0.1)
-        assert scheme.sequences * scheme.masks == scheme.steps * scheme.rows
-        baseline = found[0 if scheme.steps == 1 else 4]
-        assert scheme.relative.value == pytest.approx(scheme.variance / baseline.variance)
-    assert [scheme.relative.value for scheme in (found[0], found[3], found[4])] == pytest.approx([1, 1, 1])
-    assert found[2].relative.value < found[1].relative.value
-    assert found[6].relative.value == pytest.approx(found[2].relative.value)
-    with pytest.raises(ValueError, match="2 rows does not hold 3 masks"):
-        Estimates(records, resamples=10).step_variances(2)
+    estimates = Estimates(records, level=0.999, resamples=1000)
+    found = estimates.equal_compute()
+    yardstick = spread(rows, 1, False)
+    assert spread(rows, 1, True) == pytest.approx(yardstick, rel=0.05)  # one segment: a random mask
+    for number, segments in ((found.random_masks, False), (found.segments, True)):
+        in_one_step = spread(rows // K, K, segments) / yardstick
+        over_a_window = spread(rows, K, segments) / spread(K * rows, 1, False)
+        assert number.value == pytest.approx(in_one_step, rel=0.1)
+        assert number.value == pytest.approx(over_a_window, rel=0.1)
+        assert number.low < in_one_step < number.high
+    assert 1 < found.segments.high < found.random_masks.low
+    ratio = found.segments.value / found.random_masks.value
+    assert ratio == pytest.approx(estimates.repeated_ratio().value)
+
+
+def test_residuals_have_the_variance_of_steps() -> None:
+    """Rows of unequal length and masks of varying size: against 20,000 gradients of steps, sum G / sum c."""
+    world, rows = SpanWorld.of(noise=0.7), 60
+
+    def estimates(scale: Callable[[Tensor, int], Tensor]) -> Estimates:
+        def gradients(sequence: int, draws: Sequence[Draw]) -> list[Tensor]:
+            return [scale(*each) for each in world.gradients(sequence, draws)]
+
+        return Estimates(measure(gradients, range(1500), PLAN_OF_SPANS), resamples=10)
+
+    def variance(found: Estimates) -> float:
+        parts = found.components()
+        return (parts.masks.value + parts.data.value) / rows
+
+    def spread(*kind: int) -> float:
+        return float(world.steps(20_000, *kind, segments=False).var(axis=0).sum())
+
+    residuals = world.residuals
+    found = estimates(residuals)
+    yardstick = spread(rows, 1)
+    assert variance(found) == pytest.approx(yardstick, rel=0.06)
+    of_segments = float(world.steps(20_000, rows // K, K, segments=True).var(axis=0).sum())
+    assert found.equal_compute().segments.value == pytest.approx(of_segments / yardstick, rel=0.1)
+    assert found.equal_compute().random_masks.value == pytest.approx(
+        spread(rows // K, K) / yardstick, rel=0.1
+    )
+    # Without the counts' part, the mean gradient's length counts as noise.
+    assert variance(estimates(lambda gradient, count: gradient / residuals.tau)) > 3 * yardstick
+
+
+def test_residuals_that_add_up_over_tokens_leave_full_exploration_no_variance() -> None:
+    world = SpanWorld.of(noise=0.0)
+    residuals = world.residuals
+
+    def gradients(sequence: int, draws: Sequence[Draw]) -> list[Tensor]:
+        return [residuals(*each) for each in world.gradients(sequence, draws)]
+
+    ratio = Estimates(measure(gradients, range(40), PLAN_OF_SPANS), resamples=500).variance_ratio()
+    assert 0 <= ratio.value <= ratio.high < 1e-20
 
 
 def test_intervals_cover_as_often_as_they_say() -> None:
@@ -180,11 +222,10 @@ def test_a_model_at_initialisation_has_hardly_any_variance_left(tiny_store: Path
 
     records = measure(gradients, range(8), Plan(random=8, segments=segments, sets=2))
     assert records.parameters == sum(part.numel() for part in weights)
-    found = Estimates(records, resamples=1000).summary(rows=8)
+    found = Estimates(records, resamples=1000).summary()
     assert 0 <= found.variance_ratio.value <= found.variance_ratio.high < 0.01
     assert found.identity.difference.against(0) == "undecided"
     assert (found.sequences, found.gradients, found.correlations) == (8, 16, ())
     assert found.identity.right_of_pairs is None
     # In one step, at equal compute, even no mask noise at all does not make up for fewer sequences.
-    relative = [scheme.relative.value for scheme in found.steps]
-    assert 1 < relative[2] < relative[1]
+    assert 1 < found.equal_compute.segments.value < found.equal_compute.random_masks.value

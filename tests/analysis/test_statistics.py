@@ -15,11 +15,11 @@ from fmlm_cli.analysis.statistics import (
     detectable_effect,
     falling_curve,
     holm,
+    judged,
     moving_average,
     paired_difference,
     reachable_loss,
     tokens_to_reach,
-    verdicts,
 )
 
 # Held-out losses of METHOD's race: the usual practice, scope batch and scope epoch, three seeds.
@@ -39,7 +39,6 @@ def test_paired_difference_is_scipys(pairs: list[tuple[float, float]], level: fl
     assert found.p_value == pytest.approx(wanted.pvalue, rel=1e-7)
     interval = wanted.confidence_interval(level)
     assert (found.low, found.high) == pytest.approx((interval.low, interval.high), rel=1e-7, abs=1e-9)
-    assert found.half_width == pytest.approx((found.high - found.low) / 2)
     assert found.mean == pytest.approx(sum(differences) / len(differences), abs=1e-9)
     # The test and the interval agree on zero.
     assert (found.p_value > 1 - level) == (found.low < 0 < found.high)
@@ -52,7 +51,7 @@ def test_paired_difference_by_hand() -> None:
     assert found.p_value == pytest.approx(
         1 - t / math.sqrt(2 + t * t)
     )  # closed form for two degrees of freedom
-    assert found.half_width == pytest.approx(4.302652729911275 / math.sqrt(3))
+    assert found.high - found.mean == pytest.approx(4.302652729911275 / math.sqrt(3))
     usual = paired_difference(EPOCH, USUAL)
     assert usual.mean == pytest.approx(-0.0753, abs=1e-4)
     assert usual.high < 0
@@ -77,9 +76,7 @@ def test_no_spread_claims_nothing() -> None:
     for shift in (0.0, 0.1):
         found = paired_difference([1.0 + shift, 2.0 + shift, 3.3 + shift], [1.0, 2.0, 3.3])
         assert (found.p_value, found.low, found.high) == (1.0, -math.inf, math.inf)
-        (verdict,) = verdicts({"full": found}, "random")
-        assert verdict.better is None
-        assert "nothing can be tested" in verdict.text
+        assert not found.testable and judged({"full": found}) == {}
 
 
 @pytest.mark.parametrize("n", [2, 3, 5, 30])
@@ -123,26 +120,37 @@ def test_holm_rejects_what_its_step_down_rejects(p_values: list[float], alpha: f
     assert (adjusted >= p_values).all()
 
 
-def test_verdicts_go_by_holms_correction() -> None:
+def test_what_is_told_goes_by_holms_correction() -> None:
     differences = {"batch": paired_difference(BATCH, USUAL), "epoch": paired_difference(EPOCH, USUAL)}
-    found = {verdict.arm: verdict for verdict in verdicts(differences, "random")}
-    assert found["epoch"].better == "epoch"
-    assert "after Holm's correction for 2 comparisons, n = 3 seeds" in found["epoch"].text
+    found = judged(differences)
+    assert found["epoch"].told
     assert found["epoch"].p_adjusted == pytest.approx(
         max(2 * min(d.p_value for d in differences.values()), differences["epoch"].p_value)
     )
-    turned = verdicts(differences, "random", lower_is_better=False)
-    assert [verdict.better for verdict in turned] == ["random", "random"]
 
 
-def test_a_verdict_alone_significant_may_not_survive_company() -> None:
+def test_what_is_told_alone_may_not_be_in_company() -> None:
     noise = paired_difference([1.0, 2.0, 2.9], [1.1, 1.9, 3.0])
-    near = PairedDifference(3, 1.0, 0.3, 0.1, 1.9, 0.03, 0.9, 1.2, 0.95, 0.8)
-    assert verdicts({"a": near}, "b")[0].better == "b"
-    together = verdicts({"a": near, "c": noise}, "b")
-    assert together[0].better is None
-    assert "cannot be told from b" in together[0].text
-    assert "to be about 1.2 to be seen with a probability of 80%" in together[0].text
+    near = PairedDifference(3, 1.0, 0.3, 0.1, 1.9, 0.03)
+    assert judged({"a": near})["a"].told
+    assert not judged({"a": near, "c": noise})["a"].told
+    # What has no spread is no test, and costs the others nothing.
+    same = paired_difference([1.0, 2.0], [1.0, 2.0])
+    assert judged({"a": near, "c": same})["a"].told
+
+
+@pytest.mark.parametrize(("n", "tests"), [(3, 1), (3, 4), (6, 4)])
+def test_what_is_called_detectable_is_told_as_often_as_promised(n: int, tests: int) -> None:
+    """Simulated comparisons, of which one has the difference that is said to be detectable."""
+    rng, runs, effect = np.random.default_rng(n), 2_000, detectable_effect(n, 0.05 / tests)
+    told = 0
+    for _ in range(runs):
+        values = rng.standard_normal((tests, n))
+        values[0] += effect
+        found = judged({place: paired_difference(own, np.zeros(n)) for place, own in enumerate(values)})
+        told += found[0].told
+        assert found[0].detectable == pytest.approx(effect * found[0].difference.sd)
+    assert told / runs > 0.8 - 4 * math.sqrt(0.8 * 0.2 / runs)
 
 
 curves = st.lists(st.floats(0.1, 10), min_size=1, max_size=20)

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fmlm_cli.analysis.variance import Draw, Plan, Records, measure
+from fmlm_cli.analysis.variance import Draw, Plan, RatioResiduals, Records, measure
 
 TOKENS, K, SIZE, LENGTH = (
     6,
@@ -88,6 +88,68 @@ class World:
     def covariance(self, h: float) -> np.ndarray:
         away = self.table - self.table.mean(1, keepdims=True)
         return np.mean([(away[:, a] * away[:, b]).sum(-1) for a, b in PAIRS[h]], axis=0)
+
+
+@dataclass
+class SpanWorld:
+    """Rows of unequal length in blocks of some tokens, masked as wholes, each with probability 1/K.
+
+    A block's gradient is a sum over its tokens, whose mean is long; `noise` for each token is what does not add up.
+    """
+
+    blocks: list[np.ndarray]  # for each kind of row float64[blocks, LENGTH]
+    sizes: list[np.ndarray]  # int64[blocks]
+    noise: float
+
+    @classmethod
+    def of(cls, *, noise: float, kinds: int = 40) -> "SpanWorld":
+        rng = np.random.default_rng(5)
+        sizes = [rng.integers(1, 6, number) for number in rng.integers(4, 30, kinds)]
+        blocks = [
+            (3 + rng.normal(0, 0.3, LENGTH)) * size[:, None]
+            + rng.normal(0, 1, (len(size), LENGTH)) * np.sqrt(size)[:, None]
+            for size in sizes
+        ]
+        return cls(blocks, sizes, noise)
+
+    def masked(self, kind: int, rng: np.random.Generator, segments: bool) -> tuple[np.ndarray, np.ndarray]:
+        """Gradients float64[K, LENGTH] of summed losses, and counts int64[K], of K masks or the K segments."""
+        number = len(self.sizes[kind])
+        masks = rng.random((K, number)) < 1 / K
+        if segments:
+            masks = rng.integers(0, K, number) == np.arange(K)[:, None]
+        counts = masks @ self.sizes[kind]
+        away = rng.normal(0, self.noise, (K, LENGTH)) * np.sqrt(counts)[:, None]
+        return masks @ self.blocks[kind] + away, counts
+
+    @property
+    def residuals(self) -> RatioResiduals:
+        """About the true mean gradient."""
+        total = torch.from_numpy(sum(block.sum(0) for block in self.blocks))
+        tokens = sum(int(size.sum()) for size in self.sizes)
+        return RatioResiduals.of(total, tokens, tau=tokens / K / len(self.sizes))
+
+    def gradients(self, sequence: int, draws: Sequence[Draw]) -> list[tuple[Tensor, int]]:
+        """G and c of draws; random ones are the first of K each."""
+        kind = int(np.random.default_rng(sequence).integers(len(self.sizes)))
+        found = []
+        for draw in draws:
+            rng = np.random.default_rng([sequence, *map(ord, draw.family), draw.group])
+            gradients, counts = self.masked(kind, rng, draw.family == "segments")
+            found.append((torch.from_numpy(gradients[draw.member]), int(counts[draw.member])))
+        return found
+
+    def steps(self, number: int, rows: int, masks: int, segments: bool) -> np.ndarray:
+        """Gradients of steps, sum G / sum c: float64[number, LENGTH]; of `rows` rows, `masks` masks each."""
+        rng, several = np.random.default_rng(6), 200
+        pool = [[self.masked(kind, rng, segments) for _ in range(several)] for kind in range(len(self.sizes))]
+        gradients, counts = (np.array([[one[part] for one in of] for of in pool]) for part in (0, 1))
+        chosen = (
+            rng.integers(0, len(pool), (number, rows)),
+            rng.integers(0, several, (number, rows)),
+            slice(0, masks),
+        )
+        return gradients[chosen].sum((1, 2)) / counts[chosen].sum((1, 2))[:, None]
 
 
 @functools.cache

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from click.testing import Result
 from typer.testing import CliRunner
 
@@ -27,7 +28,7 @@ def call(tiny_store: Path, tmp_path: Path) -> Call:
     """`call(*words)`: compare with these words; data, model, strategies and --out where they are not given."""
     (tmp_path / "config.json").write_text(json.dumps(TINY))
     small = ["run.sequence_length=32", "run.masking.segments=4", "run.batch.size=8", "run.data.max_rows=24"]
-    small += ["run.evaluation.max_rows=4", "variance.sequences=3", "variance.distances=[0, 1]"]
+    small += ["run.evaluation.max_rows=4", "variance.sequences=10", "variance.distances=[0, 1]"]
 
     def invoke(*words: Any, **options: Any) -> Result:
         given = {
@@ -54,9 +55,9 @@ def test_from_a_store_to_a_verdict(call: Call, tmp_path: Path, monkeypatch: pyte
         "passes",
         "coverage of random",
         "held-out loss",
-        "with 2 seeds a true difference",
+        "2 seeds can be expected to show",
         "report.html",
-        "random, fresh rows",
+        "random (fresh rows)",
     ):
         assert said in result.stdout, said
     assert "step 2/10" not in result.stdout  # of the runs only what they come to
@@ -64,7 +65,7 @@ def test_from_a_store_to_a_verdict(call: Call, tmp_path: Path, monkeypatch: pyte
     assert results["verdict"]["headline"]
     assert results["command"] == f"fmlm compare-masks {out / 'config.yaml'} --out DIR"
     assert (out / "report.html").is_file()
-    monkeypatch.setattr("fmlm_cli.recipes.compare.write_compare_report", lambda root, results: [])
+    monkeypatch.setattr("fmlm_cli.recipes.compare.write_report", lambda root, results: [])
     again = CliRunner().invoke(app, ["compare-masks", "--out", str(out), "--report-only"])
     assert again.exit_code == 0, again.output
     assert json.loads((out / "results.json").read_text()) == results
@@ -109,3 +110,22 @@ def test_mistakes_are_one_line(
 ) -> None:
     assert_refused(call(*words, **options), *parts)
     assert not (tmp_path / "out").exists()
+
+
+def test_a_part_is_added_to_a_comparison(call: Call, tmp_path: Path) -> None:
+    first = call("--only", "coverage")
+    assert first.exit_code == 0, first.output
+    variance = ["--only", "variance", "--set", "variance.checkpoints=[start]"]
+    assert_refused(call(*variance), "is not empty", "--resume")
+    out = tmp_path / "out"
+    words = ["compare-masks", "--out", str(out), "--resume", *variance]
+    second = CliRunner().invoke(app, words)
+    assert second.exit_code == 0, second.output
+    assert "gradient variance, start" in second.stdout and "coverage of" not in second.stdout
+    assert yaml.safe_load((out / "config.yaml").read_text())["only"] == ["coverage", "variance"]
+    results = json.loads((out / "results.json").read_text())
+    assert results["coverage"] and len(results["variance"]) == 2
+    before = (out / "results.json").stat().st_mtime_ns
+    silent = CliRunner().invoke(app, ["compare-masks", "--out", str(out), "--resume", "--no-report"])
+    assert silent.exit_code == 0, silent.output
+    assert (out / "results.json").stat().st_mtime_ns == before

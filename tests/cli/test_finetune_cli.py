@@ -83,7 +83,7 @@ def test_what_is_said_and_left(finetune: Finetune, tmp_path: Path) -> None:
 def test_names_are_escaped(finetune: Finetune, tmp_path: Path) -> None:
     lines_of(finetune("--out", tmp_path / "tuned", "--set", "tasks.name=a|b_c%", "--seeds", 1))
     assert r"a|b\_c\% & dev" in (tmp_path / "tuned/results.tex").read_text()
-    assert r"| a\|b_c% | dev" in (tmp_path / "tuned/results.md").read_text()
+    assert r"| a\|b\_c% | dev" in (tmp_path / "tuned/results.md").read_text()
 
 
 def test_a_file_of_some_settings(finetune: Finetune, tmp_path: Path) -> None:

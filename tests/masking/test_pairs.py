@@ -131,7 +131,8 @@ def test_pairs_of_passes_rows_seeds_and_distances_are_independent() -> None:
 
 
 @each_distance
-def test_only_the_same_mask_shows_the_same_tokens(distance: float) -> None:
+def test_corruption_is_drawn_for_each_mask(distance: float) -> None:
+    """At distance 0 too."""
     rows = alike([2] * 28, 300)
     strategy = pairs_of(distance, 2, corruption=Corruption(0.4, 0.4, 0.2))
     masks = rows.masks(strategy)
@@ -142,11 +143,16 @@ def test_only_the_same_mask_shows_the_same_tokens(distance: float) -> None:
     assert np.array_equal(shown[~masks], unchanged[~masks])
     both = masks[:, 0] & masks[:, 1]
     same = (shown[:, 0] == shown[:, 1])[both]
-    if distance == 0:
-        assert same.all()
-    elif distance < 1:
+    if distance < 1:
         assert abs(same.mean() - (0.4**2 + 0.2**2)) < 0.05  # both [MASK], or both as they were
     assert not np.array_equal(seen(strategy, rows, masks, epoch=1), shown)
+
+
+def test_the_same_masks_show_the_same_where_all_is_mask() -> None:
+    rows = alike([2] * 28, 300)
+    strategy = pairs_of(0.0, corruption=Corruption(1.0, 0.0, 0.0))
+    first, second = seen(strategy, rows, rows.masks(strategy)).swapaxes(0, 1)
+    assert np.array_equal(first, second)
 
 
 def test_distances_that_cannot_be_made_are_refused() -> None:

@@ -1,7 +1,7 @@
 """Gradient variance of models on rows of a store: right gradients, known controls, and a model left as it was."""
 
 import itertools
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,15 +12,23 @@ import torch
 from torch import Tensor, nn
 
 from fmlm_cli.analysis.estimators import Estimates, per_sequence
-from fmlm_cli.analysis.variance import Draw, Gradients, Plan, Records
-from fmlm_cli.corpus.rows import RowReader
+from fmlm_cli.analysis.variance import Draw, Gradients, Plan, RatioResiduals, Records
+from fmlm_cli.corpus.rows import RowReader, Rows
 from fmlm_cli.corpus.store import TokenStore
+from fmlm_cli.engine.batch import Batch
 from fmlm_cli.errors import UserError
-from fmlm_cli.masking import Corruption, RandomExploration
+from fmlm_cli.masking import Corruption, RandomExploration, StrategySettings
 from fmlm_cli.model.build import VocabularyFacts, build_model
 from fmlm_cli.model.masked_lm import MaskedLM
+from fmlm_cli.objectives.masked_lm import MaskedLanguageModelling
 from fmlm_cli.recipes import gradient_variance
-from fmlm_cli.recipes.gradient_variance import VarianceRequest, choose_rows, measure_gradient_variance
+from fmlm_cli.recipes.evaluation import make_objective
+from fmlm_cli.recipes.gradient_variance import (
+    UNITS,
+    VarianceRequest,
+    choose_rows,
+    measure_gradient_variance,
+)
 
 K, LENGTH = 4, 32
 MASK_ONLY, BERT = Corruption(1.0, 0.0, 0.0), Corruption()
@@ -93,60 +101,146 @@ def gradients_of(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Mapping[tuple
     return run
 
 
+def stock_gradients(
+    model: MaskedLM, rows: Iterable[Rows], shown: Iterable[dict[str, Any] | None]
+) -> Iterator[tuple[Tensor, int]]:
+    """For each row and what was shown of it, if anything was masked: the gradient of transformers' loss, times its count."""
+    weights = list(model.parameters())
+    for row, inputs in zip(rows, shown, strict=True):
+        if inputs is None:
+            yield torch.zeros(sum(weight.numel() for weight in weights), dtype=torch.float64), 0
+            continue
+        ids, present = torch.from_numpy(row.input_ids), torch.from_numpy(row.segments > 0).long()
+        labels, masked = torch.full_like(ids, -100), inputs["masked_index"]
+        labels[0, masked] = ids[0, masked]
+        loss = model.pretrained(input_ids=inputs["input_ids"], attention_mask=present, labels=labels).loss
+        parts = torch.autograd.grad(loss * len(masked), weights, allow_unused=True)
+        flat = [torch.zeros_like(w) if g is None else g for w, g in zip(weights, parts, strict=True)]
+        yield torch.cat([part.ravel() for part in flat]).double(), len(masked)
+
+
 @pytest.mark.parametrize("unit", ["token", "word", "span"])
 def test_gradients_are_those_of_the_stock_forward(
-    unit: str, store: TokenStore, model: MaskedLM, gradients_of: Any
+    unit: str, store: TokenStore, model: MaskedLM, gradients_of: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each against transformers' own loss, a mean over the labels, of what the model was shown."""
-    length = 2 * LENGTH  # longer than some documents
-    reader = RowReader(store, "train", packing="none", sequence_length=length)
-    shown: list[dict[str, Any]] = []
-    hook = model.register_forward_pre_hook(lambda _, args, inputs: shown.append(inputs), with_kwargs=True)
+    """Each against transformers' own loss of what the model was shown: (G - c gbar) / tau, gbar from 64 rows ahead."""
+    reader = RowReader(
+        store, "train", packing="none", sequence_length=2 * LENGTH
+    )  # longer than some documents
+    shown: list[dict[str, Any] | None] = []
+    add_gradient = gradient_variance._add_gradient
+
+    def keep(model: MaskedLM, objective: Any, batch: Batch, device: torch.device) -> int:
+        shown.append(dict(batch.inputs) if batch.count else None)
+        return add_gradient(model, objective, batch, device)
+
+    monkeypatch.setattr(gradient_variance, "_add_gradient", keep)
     found = gradients_of(model, reader, store, SMALL, unit=unit)
-    hook.remove()
     model.eval()
     assert len(found) == 3 * SMALL.plan(K).gradients
-    weights, seen = list(model.parameters()), iter(shown)
-    padded = 0
-    for (sequence, draw), gradient in found.items():
-        if not gradient.any():  # an empty mask, which was not forwarded
-            assert unit == "span"
-            continue
-        rows, inputs = reader.read(np.array([sequence])), next(seen)
-        assert rows.numbers.tolist() == [sequence]
-        labels = torch.full((length,), -100)
-        labels[inputs["masked_index"]] = torch.from_numpy(rows.input_ids)[0, inputs["masked_index"]]
-        present = torch.from_numpy(rows.segments > 0).long()
-        loss = model.pretrained(
-            input_ids=inputs["input_ids"], attention_mask=present, labels=labels[None]
-        ).loss
-        tau = rows.maskable.sum() / K
-        wanted = torch.autograd.grad(loss * len(inputs["masked_index"]) / tau, weights, allow_unused=True)
-        flat = torch.cat(
-            [(torch.zeros_like(w) if g is None else g).ravel() for w, g in zip(weights, wanted, strict=True)]
-        )
-        torch.testing.assert_close(gradient, flat, rtol=1e-5, atol=1e-6, msg=f"{draw} of row {sequence}")
-        padded += int((present == 0).any())
-    assert next(seen, None) is None
-    assert padded
+    typical = choose_rows(reader, K, replace(SMALL, sequences=64), seed=5).rows
+    assert not (typical.segments > 0).all()
+    rows = [typical.take(np.array([n])) for n in range(64)] * 2
+    rows += [reader.read(np.array([sequence])) for sequence, _ in found]
+    each = stock_gradients(model, rows, shown)
+    mean, tokens = (sum(parts) for parts in zip(*itertools.islice(each, 2 * 64), strict=True))
+    tau = typical.maskable.sum() / 64 / K
+    for ((sequence, draw), gradient), (whole, count) in zip(found.items(), each, strict=True):
+        assert count or unit == "span"
+        wanted = ((whole - count * mean / tokens) / tau).float()
+        torch.testing.assert_close(gradient, wanted, rtol=1e-5, atol=2e-6, msg=f"{draw} of row {sequence}")
+
+
+def masked_gradients(
+    model: MaskedLM, rows: Rows, objective: MaskedLanguageModelling, masks: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Plain loops in float64: gradients of summed losses [rows * masks, weights], and counts [rows * masks]."""
+    weights = [weight for weight in model.double().eval().parameters() if weight.requires_grad]
+    gradients, counts = [], []
+    for row, epoch in itertools.product(range(len(rows.numbers)), range(masks)):
+        (batch,) = objective.prepare(rows.take(np.array([row])), epoch, 1)
+        inputs = dict(batch.inputs)
+        targets = inputs.pop("targets")
+        loss = nn.functional.cross_entropy(model(**inputs), targets, reduction="sum")
+        parts = torch.autograd.grad(loss, weights) if len(targets) else map(torch.zeros_like, weights)
+        gradients.append(torch.cat([part.ravel() for part in parts]).numpy())
+        counts.append(len(targets))
+    return np.stack(gradients), np.array(counts)
+
+
+@pytest.mark.parametrize("unit", ["token", "span"])
+def test_residuals_have_the_variance_of_steps(unit: str, store: TokenStore, model: MaskedLM) -> None:
+    """Rows of unequal length: against the gradients of 4000 steps of 64 rows, sum G / sum c."""
+    reader = RowReader(store, "train", packing="none", sequence_length=2 * LENGTH)
+    for weight in model.parameters():
+        weight.requires_grad_(weight.dim() == 1)  # few, as all gradients are kept
+    number, masks, request = 64, 12, VarianceRequest(sequences=64, random=6, distances=())
+    parts = Estimates(measured(model, reader, store, request, unit=unit), resamples=10).components()
+    measured_variance = (
+        parts.masks.value + parts.data.value * (number - 1) / number
+    )  # rows drawn with replacement
+
+    rows = choose_rows(reader, K, request, seed=5).rows
+    strategy = RandomExploration(StrategySettings("random", 1 / K), UNITS[unit])
+    objective = make_objective(store, strategy, 1, static_shapes=False)
+    gradients, counts = masked_gradients(model, rows, objective, masks)
+    drawn = np.random.default_rng(0).multinomial(number, np.full(len(counts), 1 / len(counts)), 4000)
+    own_tau = np.repeat(rows.maskable.sum(1) / K, masks)
+
+    def spread(of_steps: np.ndarray) -> float:
+        return float(number * of_steps.var(axis=0).sum())
+
+    truth = spread(drawn @ gradients / (drawn @ counts)[:, None])
+    without = spread(drawn @ gradients / number / own_tau.mean())  # the mean gradient's length is noise there
+    by_row = spread(drawn @ (gradients / own_tau[:, None]) / number)  # short rows count too much
+    assert measured_variance == pytest.approx(truth, rel=0.06)  # 1.03 and 0.96 times
+    assert without > 1.06 * truth  # 1.09 and 1.12
+    assert by_row > 1.3 * truth  # 1.45 and 1.47
+
+
+def test_rows_and_masks_of_one_size_have_the_variances_of_plain_gradients(
+    reader: RowReader, store: TokenStore, model: MaskedLM, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    request = replace(SMALL, sequences=12, random=4)
+    found = Estimates(measured(model, reader, store, request, segments=5), resamples=10).summary()
+    monkeypatch.setattr(
+        RatioResiduals, "__call__", lambda residuals, gradient, count: gradient.div_(residuals.tau)
+    )
+    plain = Estimates(measured(model, reader, store, request, segments=5), resamples=10).summary()
+    for one, other in (
+        (found.components.masks, plain.components.masks),
+        (found.components.data, plain.components.data),
+        *((a.value, b.value) for a, b in zip(found.correlations, plain.correlations, strict=True)),
+        (found.equal_compute.segments, plain.equal_compute.segments),
+    ):
+        assert one.value == pytest.approx(other.value, rel=1e-2)
 
 
 def test_masks_and_corruption_are_drawn_for_each_gradient(
     reader: RowReader, store: TokenStore, model: MaskedLM, gradients_of: Any
 ) -> None:
-    """Nothing is the same but the two of a pair at distance 0."""
-    found = gradients_of(model, reader, store, SMALL)
-    for one, other in itertools.combinations(found, 2):
-        pair = one[1].family == "distance" and one[1].distance == 0
-        pair = pair and one[0] == other[0] and replace(one[1], member=1) == other[1]
-        assert torch.equal(found[one], found[other]) == pair, (one, other)
+    """Nothing is the same, but with [MASK] alone the two of a pair at distance 0."""
+    for corruption in (MASK_ONLY, BERT):
+        found = gradients_of(model, reader, store, SMALL, corruption=corruption)
+        for one, other in itertools.combinations(found, 2):
+            same = one[1].family == "distance" and one[1].distance == 0 and corruption is MASK_ONLY
+            same = same and one[0] == other[0] and replace(one[1], member=1) == other[1]
+            assert torch.equal(found[one], found[other]) == same, (one, other)
 
 
-def test_the_same_masks_have_correlation_one(reader: RowReader, store: TokenStore, model: MaskedLM) -> None:
-    records = measured(model, reader, store, replace(SMALL, sequences=4))
-    first, half, apart = (each.value for each in Estimates(records, resamples=200).correlations())
-    assert (first.low, first.value, first.high) == (1.0, 1.0, 1.0)
-    assert apart.value < half.value < 1
+def test_the_same_masks_and_corruption_have_correlation_one(
+    reader: RowReader, store: TokenStore, model: MaskedLM
+) -> None:
+    request = replace(SMALL, sequences=6, pairs=4, distances=(0.0, 0.25, 0.5, 1.0))
+    for corruption in (MASK_ONLY, BERT):
+        records = measured(model, reader, store, request, corruption=corruption)
+        values = [each.value for each in Estimates(records, resamples=200).correlations()]
+        assert values[3].value < values[2].value < values[1].value < values[0].value
+        first = values[0]
+        if corruption is MASK_ONLY:
+            assert (first.low, first.value, first.high) == (1.0, 1.0, 1.0)
+        else:
+            assert first.high < 1
 
 
 def test_full_exploration_leaves_a_bag_of_tokens_no_variance(
