@@ -76,16 +76,16 @@ def told(paired: Mapping[str, Json], arms: Arms, what: str, unit: str, scale: fl
     better = [name for name, pair in tested.items() if pair["better"] == name]
     worse = [name for name, pair in tested.items() if pair["better"] == arms.baseline]
     sides = (("better", better), ("worse", worse))
-    said = [f"{word} than {arms.base} {arms.listed(names)}" for word, names in sides if names]
+    said = [f"{word} than {arms.base}: {arms.listed(names)}" for word, names in sides if names]
     rest = [name for name in tested if name not in (*better, *worse)]
     if rest:
-        said.append(f"not told from it {arms.listed(rest)}" if said else f"none told from {arms.base}")
+        said.append(f"not told from it: {arms.listed(rest)}" if said else f"none told from {arms.base}")
     ends = [
         rounded_up(scale * end(float(pair["detectable"]) for pair in tested.values())) for end in (min, max)
     ]
     seeds = next(iter(tested.values()))["n"]
     visible = f"{ends[0]} {unit}" if ends[0] == ends[1] else f"{ends[0]} to {ends[1]} {unit}, by arm"
-    return f"By {what}: {'; '.join(said)}. The smallest difference that {seeds} seeds can be expected to show is {visible}."
+    return f"By {what} {'; '.join(said)}. The smallest difference that {seeds} seeds can be expected to show is {visible}."
 
 
 def _seen(results: Json, arms: Arms) -> Iterator[str]:

@@ -14,7 +14,8 @@ from fmlm_cli.analysis.statistics import Floats
 
 Dots = Mapping[str, Mapping[str, float | None]]  # by arm and seed
 Estimates = Mapping[str, Estimate]  # by arm, where there is one
-_WIDE = 8  # ends of an interval of ratios that are so many times apart want a logarithmic axis
+_WIDE = 4  # times that ratios are apart, from where on their axis is logarithmic
+_OUT_OF_SIGHT = 5  # times as far from the baseline as the median arm
 _LEGEND = 32  # letters of a label, where three stand beside each other
 Curve = tuple[Floats, Floats, Floats, Floats]  # tokens, mean, and the interval's ends
 
@@ -66,8 +67,10 @@ def _band(axes: Axes, curve: Curve, place: int) -> None:
 
 
 def _look_at_means(axes: Axes, curves: Sequence[Curve]) -> None:
-    """Intervals of two or three seeds are so wide that the lines between them would be one: they may leave the figure."""
-    means = np.concatenate([mean for _, mean, _, _ in curves])
+    """What would leave the lines of most arms one line may leave the figure: wide intervals, and an arm far off."""
+    last = [abs(mean[-1]) for _, mean, _, _ in curves]
+    near = [own for own, away in zip(curves, last, strict=True) if away <= _OUT_OF_SIGHT * np.median(last)]
+    means = np.concatenate([mean for _, mean, _, _ in near or curves])
     low, high = min(means.min(), 0.0), max(means.max(), 0.0)
     room = max(high - low, 1e-6)
     axes.set_ylim(max(low - room, axes.get_ylim()[0]), min(high + room, axes.get_ylim()[1]))
@@ -94,18 +97,25 @@ def draw_pairs(
         width, height * (1 if beside else 2), *((1, 2) if beside else (2, 1)), sharey=beside
     )
     left, right = (own for row in grid for own in row)
-    _seeds(left, values, arms)
+    ratios = [own for own in compared.values() if isinstance(own, Ratio)]
+    _seeds(left, values, arms, joined=not ratios)  # each ratio's tokens are down to a loss of its own
     for place, name in enumerate(names):
         if name in compared:
             draw_estimate(right, compared[name], place, colour(arms.place(name)), "o")
-    ratios = [own for own in compared.values() if isinstance(own, Ratio)]
     if ratios:
         left.xaxis.set_major_formatter(lambda value, _: compact(value))
         left.locator_params(axis="x", nbins=4)
-    if any(own.bounded and own.high > _WIDE * own.low for own in ratios):
-        right.set_xscale("log", base=2)
-        right.xaxis.set_major_formatter(lambda value, _: f"{value:.3g}")
+        _as_ratios(right)
     right.axvline(reference, color=INK, linewidth=0.8)
+    far = _far(compared)
+    if far and not ratios:
+        near = [name for name in names if name not in far]
+        seen = [value for name in near for value in values[name].values() if value is not None]
+        means = {name: float(np.mean([v for v in values[name].values() if v is not None])) for name in far}
+        _look_at(left, seen, {names.index(name): (mean, f"{mean:.4g}") for name, mean in means.items()})
+        ends = [end for name in near if name in compared for end in (compared[name].low, compared[name].high)]
+        texts = {names.index(n): (compared[n].value, compared[n].point(sign=True)) for n in far}
+        _look_at(right, [*ends, reference], texts)
     for axes, title in ((left, measured), (right, against)):
         axes.set_title(textwrap.fill(title, 30))
         if axes is left or not beside:
@@ -115,8 +125,44 @@ def draw_pairs(
     return figure
 
 
-def _seeds(axes: Axes, values: Dots, arms: Arms) -> None:
-    """A dot for every seed, a bar for the mean, a cross at the edge for what has no value."""
+def _as_ratios(axes: Axes) -> None:
+    """A logarithmic axis where ratios are far apart."""
+    low, high = axes.get_xlim()
+    if low <= 0 or high > _WIDE * low:
+        axes.set_xscale("log", base=2)
+        low, high = axes.get_xlim()
+        axes.set_xticks(
+            [at for at in (0.01, 0.03, 0.1, 0.25, 0.5, 1, 2, 4, 8, 16, 32, 64) if low <= at <= high]
+        )
+        axes.xaxis.set_major_formatter(lambda value, _: f"{value:.3g}")
+        axes.minorticks_off()
+
+
+def _far(compared: Estimates) -> list[str]:
+    """Arms beside which the others could not be told apart in a figure: several times as far off as the median arm."""
+    away = {name: abs(own.value) for name, own in compared.items()}
+    limit = _OUT_OF_SIGHT * float(np.median(list(away.values()))) if away else 0.0
+    return [name for name, own in away.items() if own > limit > 0]
+
+
+def _look_at(axes: Axes, seen: Sequence[float], others: Mapping[int, tuple[float, str]]) -> None:
+    """Show what is `seen`; of the others, by place, only which way they lie and how far."""
+    finite = [value for value in seen if np.isfinite(value)]
+    room = 0.06 * (max(finite) - min(finite))
+    axes.set_xlim(min(finite) - room, max(finite) + room)
+    for place, (value, text) in others.items():
+        right = value > min(finite)
+        axes.annotate(
+            f"{text} →" if right else f"← {text}",
+            (0.98 if right else 0.02, place),
+            xycoords=("axes fraction", "data"),
+            ha="right" if right else "left",
+            va="center",
+        )
+
+
+def _seeds(axes: Axes, values: Dots, arms: Arms, *, joined: bool) -> None:
+    """A dot for every seed, a bar for the mean, a cross at the edge for what has no value; `joined`: seeds by lines."""
     seeds = list(dict.fromkeys(seed for own in values.values() for seed in own))
     spread = np.linspace(-0.16, 0.16, len(seeds)) if len(seeds) > 1 else np.zeros(1)
     for seed, offset in zip(seeds, spread, strict=True):
@@ -125,7 +171,7 @@ def _seeds(axes: Axes, values: Dots, arms: Arms) -> None:
             for place, own in enumerate(values.values())
             if own.get(seed) is not None
         ]
-        if path:
+        if path and joined:
             axes.plot(*zip(*path, strict=True), color=SOFT, linewidth=0.6, alpha=0.5)
     for place, (name, own) in enumerate(values.items()):
         found = [value for value in own.values() if value is not None]

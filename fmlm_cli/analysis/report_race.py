@@ -78,7 +78,7 @@ def _curves(race: Json, arms: Arms) -> Iterator[Exhibit]:
         f"The lowest of the masking strategies, {arms.label(lowest)}, falls from {curves[lowest][1][0]:.3f} to {curves[lowest][1][-1]:.3f} nats in "
         f"{compact(tokens[lowest][-1])} tokens.",
         f"Masked-LM loss on held-out rows under masks that are the same for all arms, smoothed over {_WINDOW} evaluations. Left: the mean over seeds. "
-        "Right: the difference from the baseline seed by seed, which share initial weights and data order, with its 95 % Student-t interval, pointwise.",
+        "Right: the difference from the baseline seed by seed, which share initial weights and data order, with its 95 % Student-t interval, pointwise; an arm that is far off leaves the panel.",
         functools.partial(draw_curves, curves, gaps, arms),
         [
             {"arm": name, "seed": seed, "step": step, "tokens": at, "loss": loss}
@@ -177,7 +177,7 @@ def _tokens(race: Json, arms: Arms) -> Iterator[Exhibit]:
             {name: own["values"] for name, own in reached.items()},
             {name: Ratio.of(own) for name, own in ratios.items() if own["value"] is not None},
             arms,
-            measured="Tokens by seed",
+            measured="Tokens to the target, by seed",
             against=f"Ratio to {arms.base}, 95 % interval",
             reference=1.0,
         ),

@@ -106,8 +106,13 @@ class Estimate(Interval):
 
     @property
     def places(self) -> int:
-        """Decimals that the interval warrants."""
-        return decimals((self.high - self.low) / 2)
+        """Decimals that the interval warrants, and as many as it takes to see on which side of nought it ends."""
+        places = decimals((self.high - self.low) / 2)
+        while places < _DECIMALS and any(
+            end and not round(end, places) for end in (self.low, self.high) if self.bounded
+        ):
+            places += 1
+        return places
 
     def times(self, scale: float) -> "Estimate":
         """In another unit."""

@@ -83,10 +83,14 @@ class Plan(Draft):
         """The file that says what an item was made with and, once it is finished, what it found."""
         return self.root / "cells" / f"{item.name}.json"
 
+    def measured(self, item: Item) -> Path:
+        """The file of a gradient variance item's `Records`."""
+        return self.root / f"{item.name}.npz"
+
     def result(self, item: Item) -> dict[str, Any] | None:
         """What a finished item found; None for one that is not finished, or was made with other settings."""
         path = self.record(item)
-        if not path.is_file():
+        if not path.is_file() or (item.kind == "variance" and not self.measured(item).is_file()):
             return None
         there = storage.read_json(path)
         found: dict[str, Any] | None = there.get("result")

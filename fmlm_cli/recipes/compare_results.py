@@ -2,8 +2,10 @@
 
 import math
 import shlex
+import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,6 +23,7 @@ from fmlm_cli.analysis.statistics import (
 )
 from fmlm_cli.analysis.variance import Records
 from fmlm_cli.engine.device import resolve_device
+from fmlm_cli.errors import UserError
 from fmlm_cli.model.build import parameter_counts
 from fmlm_cli.recipes.compare_arms import Arm, base_segments
 from fmlm_cli.recipes.compare_draft import held_out
@@ -152,10 +155,18 @@ def _variance(plan: Plan) -> list[Found] | None:
     for item in plan.possible("variance"):
         result = plan.result(item)
         if result is not None:
-            with np.load(plan.root / f"{item.name}.npz") as arrays:
-                records = Records.from_arrays(dict(arrays))
-            found.append(_summary(plan, item, result, records))
+            found.append(_summary(plan, item, result, _read(plan.measured(item))))
     return found or None
+
+
+def _read(path: Path) -> Records:
+    try:
+        with path.open("rb") as file, np.load(file) as arrays:
+            return Records.from_arrays(dict(arrays))
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        raise UserError(
+            f"{path} is damaged: remove it, and the same command with --resume measures it again"
+        ) from None
 
 
 def _summary(plan: Plan, item: Item, result: Mapping[str, Any], records: Records) -> Found:

@@ -91,7 +91,7 @@ class Worker:
             device=self.device,
             progress=lambda n: self.board.hear(Progress("variance", n, request.sequences, "rows")),
         )
-        target = plan.root / f"{item.name}.npz"
+        target = plan.measured(item)
         target.parent.mkdir(parents=True, exist_ok=True)
         with storage.complete_file(target) as file:
             packed = io.BytesIO()

@@ -330,6 +330,20 @@ def test_an_interrupted_comparison_ends_as_if_it_never_was(
     assert timeless(results) == timeless(small[1])
 
 
+def test_a_measurement_that_is_damaged_or_gone(compare: Compare, small: tuple[dict[str, Any], Any]) -> None:
+    settings = compare("measured", **small[0])
+    said(settings)
+    (path,) = (Path(settings.out or "") / "variance").glob("*.npz")
+    whole = path.read_bytes()
+    path.write_bytes(whole[:100])
+    with pytest.raises(UserError, match="is damaged: remove it"):
+        said(settings, report_only=True)
+    path.unlink()
+    assert "pieces of work are done" in said(settings, report_only=True)[1]
+    said(settings, resume=True)
+    assert path.stat().st_size == len(whole)
+
+
 def test_cells_in_any_order_make_the_same(
     compare: Compare, small: tuple[dict[str, Any], dict[str, Any]]
 ) -> None:
