@@ -60,7 +60,7 @@ def _headline(results: Json, arms: Arms) -> Iterator[str]:
         yield f"{arms.label(best)}{of} is better than {arms.base}: held-out loss lower by {gain.text()} nats"
     elif worse:
         verb = "is" if len(worse) == 1 else "are"
-        yield f"{arms.listed(worse)} {verb} worse than {arms.base}, and no masking could be told to be better"
+        yield f"No masking could be told to be better than {arms.base}; {arms.listed(worse)} {verb} worse"
     elif any(own["n"] for own in paired.values()):
         yield f"No masking could be told from {arms.base}"
     else:

@@ -39,7 +39,7 @@ def test_the_lowest_of_all_says_that_it_was_chosen() -> None:
 def test_the_headline_where_nothing_is_better() -> None:
     assert found(race=paired())["headline"] == "No masking could be told from random"
     text = found(race=paired(full_batch="random"))["headline"]
-    assert text == "fully-explored (batch) is worse than random, and no masking could be told to be better"
+    assert text == "No masking could be told to be better than random; fully-explored (batch) is worse"
 
 
 def test_a_fresh_control_does_not_win() -> None:
