@@ -37,7 +37,7 @@ def verdict(results: Json) -> dict[str, Any]:
         *_coverage(results, arms),
         *_passes(results, arms),
     ] or ["Nothing was measured yet"]
-    return {"headline": headline, "sentences": sentences, "cost": _cost(results, arms)}
+    return {"headline": headline.rstrip("."), "sentences": sentences, "cost": _cost(results, arms)}
 
 
 # ---------------------------------------------------------------- race
@@ -140,7 +140,11 @@ def _difference(final: Json, first: str, second: str) -> PairedDifference:
 def _in_words(pair: PairedDifference) -> str:
     """A difference of losses that belongs to no family of tests."""
     own = Estimate(pair.mean, pair.low, pair.high)
-    return f"{own.text(sign=True)} nats, p = {probability(pair.p_value)}, not corrected"
+    return f"{own.text(sign=True)} nats, p {_equals(probability(pair.p_value))}, not corrected"
+
+
+def _equals(text: str) -> str:
+    return text if text.startswith("<") else f"= {text}"
 
 
 def _downstream(results: Json, arms: Arms) -> Iterator[str]:
@@ -162,7 +166,9 @@ def latest(entries: Sequence[Json]) -> Json:
 def noise_of_masks(entry: Json) -> str:
     """The ratio for the masks of one sequence."""
     ratio = Estimate.of(entry["ratio"])
-    side = {"below": "less", "above": "more", "undecided": "not told from as much"}[ratio.against(1)]
+    side = {"below": "less", "above": "more", "undecided": "not told from as much"}[
+        _against_one(ratio, entry)
+    ]
     return (
         f"Over whole passes the {entry['segments']} segments of each row make {ratio.text()} times the gradient noise of as many "
         f"random masks: {side} ({measured(entry)})."
@@ -176,11 +182,16 @@ def equal_compute(entry: Json) -> str:
         "above": "more, so within a step it does not pay",
         "below": "less, so within a step it pays too",
         "undecided": "not told from as much",
-    }[own.against(1)]
+    }[_against_one(own, entry)]
     return (
         f"Within one step, for the same rows forwarded, all {k} segments of fewer rows (scope batch) vary {own.text()} times as much as one random "
         f"mask each of {k} times as many different rows: {side}."
     )
+
+
+def _against_one(own: Estimate, entry: Json) -> str:
+    """On which side of 1, where there are rows enough to say so."""
+    return own.against(1) if entry["sequences"] > FEW else "undecided"
 
 
 def measured(entry: Json) -> str:

@@ -73,9 +73,9 @@ def glance(results: Json, arms: Arms) -> Table | None:
 
     header = (
         "masking",
-        "held-out loss",
         f"minus {arms.base}",
         "p (Holm)",
+        "held-out loss",
         "tokens to same loss",
         *tasks,
         "passes",
@@ -103,16 +103,16 @@ def _role(name: str, arms: Arms) -> str:
 
 
 def _loss(race: Json, name: str) -> tuple[str, str, str, str]:
-    """Loss, difference, p, and tokens to the same loss."""
+    """Difference, p, loss, and tokens to the same loss."""
     own, pair, reached = race["final"][name], race["paired"].get(name), race["tokens_to_reach"].get(name)
     mean = "diverged" if own["mean"] is None else f"{own['mean']:.3f}"
     if pair is None:
-        return (mean, DASH, DASH, DASH)
+        return (DASH, DASH, mean, DASH)
     if pair["p_value"] is None:
-        return (mean, pair["note"], DASH, DASH)
+        return (pair["note"], DASH, mean, DASH)
     there = reached is not None and reached["ratio"]["p_value"] is not None
     tokens = f"× {Ratio.of(reached['ratio']).text()}" if reached is not None and there else DASH
-    return (mean, Estimate.of(pair, "mean").text(sign=True), probability(pair["p_adjusted"]), tokens)
+    return (Estimate.of(pair, "mean").text(sign=True), probability(pair["p_adjusted"]), mean, tokens)
 
 
 def _score(own: Json) -> str:

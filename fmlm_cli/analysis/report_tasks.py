@@ -7,7 +7,7 @@ from fmlm_cli.analysis import findings
 from fmlm_cli.analysis.report_figures import draw_downstream, draw_sweep
 from fmlm_cli.analysis.report_parts import Exhibit, Part, Table, absent
 from fmlm_cli.analysis.report_race import PAIRED, paired_data, paired_table
-from fmlm_cli.analysis.report_values import Arms, Estimate, Json, compact, probability, spell
+from fmlm_cli.analysis.report_values import Arms, Estimate, Json, compact, probability, rounded_up, spell
 
 
 def downstream_part(results: Json, arms: Arms) -> Part:
@@ -81,7 +81,7 @@ def sweep_part(results: Json, arms: Arms) -> Part:
             for seed, loss in own["values"].items()
         ],
         Table(
-            [*axes, "passes", "mean", "by seed", f"minus {arms.base}", "p (Holm)"],
+            [*axes, "passes", "mean", "by seed", f"minus {arms.base}", "p (Holm)", "smallest visible"],
             [_point(own, axes) for own in points],
         ),
     )  # fmt: skip
@@ -90,10 +90,10 @@ def sweep_part(results: Json, arms: Arms) -> Part:
 
 def _point(own: Json, axes: list[str]) -> tuple[str, ...]:
     values = ", ".join("diverged" if value is None else spell(value, 3) for value in own["values"].values())
-    paired, compared = own["paired"], ("–", "–")
+    paired, compared = own["paired"], ("–", "–", "–")
     if paired:
         there = paired["p_value"] is not None
         text = Estimate.of(paired, "mean").text(sign=True) if there else paired["note"]
-        compared = (text, probability(paired["p_adjusted"]))
+        compared = (text, probability(paired["p_adjusted"]), rounded_up(paired["detectable"]))
     settings = (str(own["settings"][axis]) for axis in axes)
     return (*settings, compact(own["passes"]), spell(own["mean"], 3), values, *compared)

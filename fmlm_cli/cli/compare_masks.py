@@ -21,6 +21,7 @@ from fmlm_cli.cli.running import (
     read_settings,
 )
 from fmlm_cli.config import CompareSettings
+from fmlm_cli.errors import UserError
 
 
 def compare_masks(
@@ -118,6 +119,10 @@ def compare_masks(
             "only": _listed(only),
             "out": out,
         }
+        if model is not None and checkpoint is not None:
+            raise UserError(
+                "--model is trained from scratch and --from goes on from a checkpoint: give one of them"
+            )
         settings = read_settings(CompareSettings, flags, assignments, config)
         from fmlm_cli import recipes
 

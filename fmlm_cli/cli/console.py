@@ -86,7 +86,9 @@ class Console:
 
     def _grid(self, event: events.Grid) -> None:
         self._stop_live()
-        table = Table(*map(escape, event.header), box=None, pad_edge=False, header_style="dim")
+        table = Table(box=None, pad_edge=False, header_style="dim")
+        for name in event.header:
+            table.add_column(escape(name), overflow="fold")  # no name or number is cut short
         for row in event.rows:
             table.add_row(*map(escape, row))
         self._out.print(f"\n[bold]{escape(event.title)}[/bold]")

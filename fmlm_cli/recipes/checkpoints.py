@@ -52,6 +52,9 @@ def find_checkpoint(name: str, *, revision: str | None = None, code: bool = Fals
     if at and step.isdigit():
         return _of_run(storage.RunDirectory(Path(path)), name, int(step))
     root = Path(name)
+    if (root / "race").is_dir() and (root / "cells").is_dir():
+        run = next((root / "race").glob("*/seed-*"), root / "race")
+        raise UserError(f"{name} is what `fmlm compare-masks` left: give one of its runs, such as {run}")
     if (models := finetuned_models(root)) is not None:
         which = (
             f"one of its models, such as {next(iter(models.values()))}" if models else "another checkpoint"

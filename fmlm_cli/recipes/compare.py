@@ -66,14 +66,15 @@ def compare_masks(
     root = Path(settings.out)
     going_on = resume or cell is not None or report_only
     _claim(root, overwrite=overwrite, resume=going_on)
-    if report_only and not (root / storage.RUN_CONFIG).is_file():
-        raise UserError(f"{root} holds no comparison to report on (it has no {storage.RUN_CONFIG})")
+    if report_only and not (root / PLAN).is_file():
+        raise UserError(f"{root} holds no comparison to report on (it has no {PLAN})")
     with storage.clear_disk_errors(root), _one_plan_at_a_time(root, together=cell is not None):
         plan = _plan(settings, root, overwrite=overwrite, resume=going_on, emit=emit)
     _describe(plan, emit)
     if not report_only:
         with storage.clear_disk_errors(root):
             _work(plan, cell, jobs, emit)
+    _check_finished(plan, report_only=report_only, emit=emit)
     return _report(plan, emit) if report else None
 
 
@@ -81,7 +82,7 @@ def _claim(root: Path, *, overwrite: bool, resume: bool) -> None:
     """Check that the folder may be written to; one in which other processes are just beginning may be."""
     beginning = root.is_dir() and all(path.name.startswith(".") for path in root.iterdir())
     if not beginning:
-        storage.claim_output(root, marker=storage.RUN_CONFIG, overwrite=overwrite, resume=resume)
+        storage.claim_output(root, marker=PLAN, overwrite=overwrite, resume=resume)
     if (root / storage.RUN_CONFIG).is_file():
         saved_settings(root)  # a config.yaml of something else is not ours to write over
 
@@ -109,7 +110,7 @@ def _plan(settings: CompareSettings, root: Path, *, overwrite: bool, resume: boo
         Budget.parse(settings.budget)
     made = draft(settings, root, emit)
     made = replace(made, settings=made.settings.model_copy(update={"only": asked}))
-    before = storage.read_json(root / PLAN) if resume and (root / PLAN).is_file() else {}
+    before = _planned(root) if resume else {}
     plan = with_budget(made, _steps(made, root, before, emit))
     if not plan.items:
         raise UserError(
@@ -123,11 +124,11 @@ def _plan(settings: CompareSettings, root: Path, *, overwrite: bool, resume: boo
             plan.check(item)
     root.mkdir(parents=True, exist_ok=True)
     if overwrite:
-        storage.clear_folder(root, last=config)
-    storage.write_text(config, to_yaml(plan.settings))
+        storage.clear_folder(root, last=root / PLAN)
     if before.get("steps") != plan.total_steps:
         before = {"budget": settings.budget, "steps": plan.total_steps}
     storage.write_json(root / PLAN, before)  # the budget as it was first written, such as 20m, stays known
+    storage.write_text(config, to_yaml(plan.settings))
     return plan
 
 
@@ -181,9 +182,21 @@ def _tokens_per_second(made: Draft, root: Path, emit: Emit) -> float:
     return float(next(r["tokens_per_second"] for r in reversed(records) if "tokens_per_second" in r))
 
 
+def _planned(root: Path) -> Mapping[str, Any]:
+    """The budget that earlier calls turned into steps; empty where there was none."""
+    path = root / PLAN
+    there = storage.read_json(path) if path.is_file() else {}
+    if not isinstance(there, dict):
+        raise UserError(f"{path} is damaged: remove it and give --budget again")
+    return there
+
+
 def _needed(plan: Plan) -> dict[Path, str]:
     """What the comparison is made from, and what each is."""
     needed = {source.store.root: "store" for source in plan.base.stream.sources}
+    needed |= {store.root: "store" for store in plan.base.evaluated.values()}
+    files = (value for task in plan.tasks for value in task.tasks.values() if isinstance(value, str))
+    needed |= {Path(file): "task's data" for file in files if Path(file).exists()}
     if plan.base.origin is not None:
         needed[plan.base.origin.folder] = "checkpoint"
     return needed
@@ -204,11 +217,21 @@ def _work(plan: Plan, cell: str | None, jobs: int, emit: Emit) -> None:
             worker.do(item)
 
 
+def _check_finished(plan: Plan, *, report_only: bool, emit: Emit) -> None:
+    """Say, or refuse to report on, what other shares of the work have still to do."""
+    missing = [item.name for item in plan.items if plan.result(item) is None]
+    if not missing:
+        return
+    done = f"{len(plan.items) - len(missing)} of {len(plan.items)} pieces of work are done"
+    if report_only:
+        named = ", ".join(missing[:3]) + (", ..." if len(missing) > 3 else "")
+        raise UserError(f"{done}, and {named} not: do them with --resume, or the other shares with --cell")
+    emit(Note(f"{done}: there is a report once all are"))
+
+
 def _report(plan: Plan, emit: Emit) -> Comparison | None:
     """All files of the report, if all that was asked for is done."""
-    done = sum(plan.result(item) is not None for item in plan.items)
-    if done < len(plan.items):
-        emit(Note(f"{done} of {len(plan.items)} pieces of work are done: there is a report once all are"))
+    if any(plan.result(item) is None for item in plan.items):
         return None
     for item in plan.items:
         plan.check(item)

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from fmlm_cli.analysis.report_values import count
 from fmlm_cli.events import Caution, Emit, Event, Progress, Scoreboard
 from fmlm_cli.recipes.board import Outcome, Piece, WorkBoard
 from fmlm_cli.recipes.compare_plan import Item, Plan
@@ -59,7 +60,7 @@ def _title(item: Item) -> str:
 def _outcome(item: Item, result: Mapping[str, Any]) -> Outcome:
     text = ""
     if item.kind == "coverage":
-        words = f"{result['never_masked']:.1%} of the tokens never masked in {result['epochs']} passes"
+        words = f"{result['never_masked']:.1%} of the tokens never masked in {count(result['epochs'], 'pass', 'passes')}"
     elif item.kind == "variance":
         words = f"{result['sequences']} rows measured"
     elif item.kind == "downstream":

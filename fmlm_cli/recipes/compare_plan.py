@@ -92,7 +92,7 @@ class Plan(Draft):
         path = self.record(item)
         if not path.is_file() or (item.kind == "variance" and not self.measured(item).is_file()):
             return None
-        there = storage.read_json(path)
+        there = _read(path)
         found: dict[str, Any] | None = there.get("result")
         return found if there["made_with"] == self.decided(item) else None
 
@@ -104,7 +104,7 @@ class Plan(Draft):
         path = self.record(item)
         if not path.is_file():
             return
-        before, now = storage.read_json(path)["made_with"], self.decided(item)
+        before, now = _read(path)["made_with"], self.decided(item)
         for name in {**before, **now}:
             if before.get(name) != now.get(name) and (item.kind, name) != ("coverage", "passes"):
                 raise UserError(
@@ -232,6 +232,17 @@ class Plan(Draft):
             for task in self.tasks:
                 name = f"downstream/{arm.folder}/seed-{seed}/{folder_of(task.name)}"
                 yield Item("downstream", name, arm, seed, task.name)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """An item's record; `UserError` with what to do for one that is damaged."""
+    try:
+        there = storage.read_json(path)
+    except UserError as error:
+        raise UserError(f"{error}: remove it, and --resume does this piece of work again") from None
+    if isinstance(there, dict) and isinstance(there.get("made_with"), dict):
+        return there
+    raise UserError(f"{path} is damaged: remove it, and --resume does this piece of work again")
 
 
 def saved_settings(root: Path) -> CompareSettings:

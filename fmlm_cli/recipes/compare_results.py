@@ -347,11 +347,12 @@ def _exponential(paired: Found) -> Found:
 
 
 def _sweep(plan: Plan, race: Found | None) -> Found | None:
-    """The points, each against the race's baseline, all of them judged together."""
+    """The points, all judged together, each against the race's baseline where that masks as much and is trained alike."""
     done = _complete(plan, "sweep") if plan.sweep else None
     if done is None or plan.sweep is None:
         return None
-    points, pairs = [], {}
+    points: list[Found] = []
+    pairs: dict[str, PairedDifference | str] = {}
     baseline = race["final"][plan.baseline.name]["values"] if race else None
     for chosen, arm in plan.sweep.points:
         values = {item.seed: result["loss"] for item, result in done if item.arm.name == arm.name}
@@ -359,7 +360,10 @@ def _sweep(plan: Plan, race: Found | None) -> Found | None:
             {"name": arm.name, "settings": dict(chosen), "passes": plan.passes(arm), **spread_of(values)}
         )
         if baseline is not None:
-            pairs[arm.name] = _paired(values, baseline)
+            alike = math.isclose(arm.strategy.rate, plan.baseline.strategy.rate) and not arm.overrides
+            pairs[arm.name] = (
+                _paired(values, baseline) if alike else "no random run of this mask rate and these settings"
+            )
     found = against_baseline(plan, pairs)
     for point in points:
         point["paired"] = found.get(point["name"])

@@ -195,6 +195,11 @@ class Worker:
     def _downstream(self, item: Item) -> Result:
         run = self.plan.run_folder(item)
         if not storage.RunDirectory(run).is_finished:
+            raced = next(i for i in self.plan.possible("race") if self.plan.run_folder(i) == run)
+            if (self.plan.result(raced) or {}).get("loss") is not None:
+                raise UserError(
+                    f"{run / 'final'} is no longer there to be fine-tuned: remove {self.plan.record(raced)}, and --resume trains it again"
+                )
             return {"score": None, "failed": "the run that it begins from diverged"}
         folder = self.plan.root / item.name
         report = finetune(self._finetune_settings(item, run, folder), resume=True, emit=self.board.hear)

@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from fmlm_cli.config import CompareSettings, build, nested
 from fmlm_cli.errors import UserError
 from fmlm_cli.events import Caution, Event, Note, Scoreboard, Table
 from fmlm_cli.masking import get_strategy
+from fmlm_cli.recipes.checkpoints import find_checkpoint
 from fmlm_cli.recipes.compare_coverage import expected_times, hamming
 from fmlm_cli.recipes.compare_draft import Budget, draft
 from fmlm_cli.recipes.compare_plan import with_budget
@@ -339,7 +341,8 @@ def test_a_measurement_that_is_damaged_or_gone(compare: Compare, small: tuple[di
     with pytest.raises(UserError, match="is damaged: remove it"):
         said(settings, report_only=True)
     path.unlink()
-    assert "pieces of work are done" in said(settings, report_only=True)[1]
+    with pytest.raises(UserError, match=r"10 of 11 pieces of work are done, and variance/early.race not"):
+        said(settings, report_only=True)
     said(settings, resume=True)
     assert path.stat().st_size == len(whole)
 
@@ -351,7 +354,8 @@ def test_cells_in_any_order_make_the_same(
     for i in (3, 1):
         results, text = said(settings, cell=f"{i}/3")
         assert results is None and "pieces of work are done" in text
-    assert said(settings, report_only=True)[0] is None
+    with pytest.raises(UserError, match=r"pieces of work are done, and race/random/seed-0, .* not: do them"):
+        said(settings, report_only=True)
     results, _ = said(settings, cell="2/3")
     assert timeless(results) == timeless(small[1])
     again, _ = said(CompareSettings(out=settings.out), report_only=True)
@@ -562,5 +566,35 @@ def test_a_folder_of_something_else(compare: Compare, whole: tuple[Path, Any]) -
     with pytest.raises(UserError, match="no comparison to report on"):
         recipes.compare_masks(compare("empty"), report_only=True)
     run = compare("whole/race/random/seed-0")
-    with pytest.raises(UserError, match="unknown setting"):
+    with pytest.raises(UserError, match="holds nothing to resume"):
         recipes.compare_masks(run, resume=True)
+    with pytest.raises(UserError, match="what `fmlm compare-masks` left: give one of its runs, such as"):
+        find_checkpoint(str(whole[0]))
+
+
+def test_what_a_comparison_is_made_from_is_not_replaced(
+    compare: Compare, tasks: dict[str, Any], tmp_path: Path
+) -> None:
+    inside = tmp_path / "mine"
+    shutil.copytree(Path(tasks["downstream.folder"]) / "rivers", inside / "tasks/rivers")
+    (inside / "config.yaml").write_text("")
+    settings = compare("x", **{**tasks, "downstream.folder": str(inside / "tasks")})
+    settings = settings.model_copy(update={"out": str(inside)})
+    with pytest.raises(UserError, match="was not made by this command"):  # whatever config.yaml it has
+        recipes.compare_masks(settings, overwrite=True)
+    (inside / "plan.json").write_text("{}")
+    with pytest.raises(UserError, match=r"task's data .* lies inside"):
+        recipes.compare_masks(settings, overwrite=True)
+    assert len(list(inside.rglob("*.jsonl"))) == 3
+
+
+def test_weights_that_are_gone_are_no_divergence(compare: Compare, tasks: dict[str, Any]) -> None:
+    changed = {"strategies": ARMS[:2], "fresh_control": False}
+    settings = compare("gone", **changed, only=["race"])
+    said(settings)
+    root = Path(settings.out or "")
+    shutil.rmtree(root / "race/random/seed-0/final")
+    with pytest.raises(
+        UserError, match=r"is no longer there to be fine-tuned: remove .*race/random/seed-0.json"
+    ):
+        said(compare("gone", **changed, **tasks, only=["downstream"]), resume=True)
