@@ -85,7 +85,7 @@ def told(paired: Mapping[str, Json], arms: Arms, what: str, unit: str, scale: fl
     ]
     seeds = next(iter(tested.values()))["n"]
     visible = f"{ends[0]} {unit}" if ends[0] == ends[1] else f"{ends[0]} to {ends[1]} {unit}, by arm"
-    return f"By {what} {'; '.join(said)}. The smallest difference that {seeds} seeds can be expected to show is {visible}."
+    return f"By {what}, {'; '.join(said)}. The smallest difference that {seeds} seeds can be expected to show is {visible}."
 
 
 def _seen(results: Json, arms: Arms) -> Iterator[str]:
