@@ -1,6 +1,5 @@
 """Fixtures of the tests that run recipes."""
 
-import importlib
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,7 +8,7 @@ from typing import Any
 import pytest
 
 from fmlm_cli.config import PretrainSettings, build, nested
-from tests.recipes.runs import RHYTHM, TINY, Settings
+from tests.recipes.runs import RHYTHM, TINY, Settings, without_pictures
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -24,11 +23,10 @@ def one_thread() -> Iterator[None]:
 
 
 @pytest.fixture
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+def quick() -> Iterator[None]:
     """Neither the device's peak nor the picture is looked at here."""
-    monkeypatch.setattr("fmlm_cli.engine.loop.measure_peak", lambda *_: 1e9)
-    module = importlib.import_module("fmlm_cli.recipes.pretrain")
-    monkeypatch.setattr(module, "draw_loss_curve", lambda records, folder: folder / "loss.png")
+    with without_pictures():
+        yield
 
 
 @pytest.fixture

@@ -1,7 +1,9 @@
 """Tiny runs, what differs between them, and what it means for two of them to be the same."""
 
+import importlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -15,6 +17,19 @@ from fmlm_cli.events import Event, Trained
 from fmlm_cli.recipes.pretrain import PretrainResult
 
 Settings = Callable[..., PretrainSettings]
+
+
+@contextmanager
+def without_pictures() -> Iterator[pytest.MonkeyPatch]:
+    """Neither the device's peak is measured nor any loss curve drawn."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("fmlm_cli.engine.loop.measure_peak", lambda *_: 1e9)
+        module = importlib.import_module(
+            "fmlm_cli.recipes.pretrain"
+        )  # the package has a function of its name
+        patch.setattr(module, "draw_loss_curve", lambda records, folder: folder / "loss.png")
+        yield patch
+
 
 TINY = {
     "model_type": "bert",

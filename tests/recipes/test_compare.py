@@ -1,6 +1,5 @@
 """Comparing masks: what the arms share, what is found however the work is cut, and words that follow from the numbers."""
 
-import importlib
 import json
 import shutil
 from collections.abc import Callable, Iterator
@@ -22,7 +21,7 @@ from fmlm_cli.recipes.compare_coverage import expected_times, hamming
 from fmlm_cli.recipes.compare_draft import Budget, draft
 from fmlm_cli.recipes.compare_plan import with_budget
 from tests.analysis.comparison import made_results
-from tests.recipes.runs import TINY
+from tests.recipes.runs import TINY, without_pictures
 from tests.recipes.test_finetune import sentences, write_jsonl
 
 Compare = Callable[..., CompareSettings]
@@ -34,12 +33,7 @@ PARTS = ("coverage", "variance", "race", "downstream")
 @pytest.fixture(scope="module", autouse=True)
 def quick_runs() -> Iterator[None]:
     """Neither the device's peak nor any picture is looked at here."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("fmlm_cli.engine.loop.measure_peak", lambda *_: 1e9)
-        module = importlib.import_module(
-            "fmlm_cli.recipes.pretrain"
-        )  # the package has a function of its name
-        patch.setattr(module, "draw_loss_curve", lambda records, folder: folder / "x.png")
+    with without_pictures() as patch:
         patch.setattr("fmlm_cli.recipes.finetune_report.draw_scores", lambda scores, folder: folder / "x.png")
         patch.setattr("fmlm_cli.recipes.compare.write_report", lambda root, results: [])
         yield

@@ -1,6 +1,5 @@
 """At equal terms: what arms share and what stands beside them, and what is said or refused where they do not."""
 
-import importlib
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,7 +15,7 @@ from fmlm_cli.recipes.compare_cautions import cautions
 from fmlm_cli.recipes.compare_draft import Budget, draft
 from fmlm_cli.recipes.compare_plan import Plan, with_budget
 from fmlm_cli.recipes.resolve import resolve
-from tests.recipes.runs import TINY
+from tests.recipes.runs import TINY, without_pictures
 
 Compare = Callable[..., CompareSettings]
 FRESH = "random:rows=fresh"
@@ -25,12 +24,7 @@ FRESH = "random:rows=fresh"
 @pytest.fixture(scope="module", autouse=True)
 def quick_runs() -> Iterator[None]:
     """Neither the device's peak nor any picture or report is looked at here."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("fmlm_cli.engine.loop.measure_peak", lambda *_: 1e9)
-        module = importlib.import_module(
-            "fmlm_cli.recipes.pretrain"
-        )  # the package has a function of its name
-        patch.setattr(module, "draw_loss_curve", lambda records, folder: folder / "x.png")
+    with without_pictures() as patch:
         patch.setattr("fmlm_cli.recipes.compare._report", lambda plan, emit: None)
         yield
 
