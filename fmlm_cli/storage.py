@@ -79,6 +79,11 @@ def sha256_of_json(value: Any) -> str:
     return hashlib.sha256(text.encode("utf-8", errors="surrogatepass")).hexdigest()
 
 
+def content_hash(text: str) -> int:
+    """64-bit hash of a document's text (BLAKE2b): equal texts fall on the same side of a split."""
+    return int.from_bytes(hashlib.blake2b(text.encode("utf-8"), digest_size=8).digest(), "big")
+
+
 @contextlib.contextmanager
 def clear_disk_errors(where: Path) -> Iterator[None]:
     """Turn "no space left", "permission denied" and "read-only", from any library, into one clear line."""

@@ -66,7 +66,7 @@ def documents() -> list[str]:
 @pytest.fixture(scope="session")
 def wordpiece_tokenizer(documents: list[str]) -> "PreTrainedTokenizerFast":
     """BERT's kind, lower-casing, some hundred tokens, small enough that words fall into several."""
-    from fmlm_cli.corpus.tokenizer_training import train_tokenizer
+    from fmlm_cli.corpus.tokenizer.learning import train_tokenizer
 
     return train_tokenizer("wordpiece", documents, vocab_size=160, lowercase=True)
 
@@ -74,7 +74,7 @@ def wordpiece_tokenizer(documents: list[str]) -> "PreTrainedTokenizerFast":
 @pytest.fixture(scope="session")
 def bpe_tokenizer(documents: list[str]) -> "PreTrainedTokenizerFast":
     """RoBERTa's kind, 400 tokens."""
-    from fmlm_cli.corpus.tokenizer_training import train_tokenizer
+    from fmlm_cli.corpus.tokenizer.learning import train_tokenizer
 
     return train_tokenizer("bpe", documents, vocab_size=400, lowercase=False)
 
@@ -84,7 +84,7 @@ def wordpiece_folder(
     wordpiece_tokenizer: "PreTrainedTokenizerFast", tmp_path_factory: pytest.TempPathFactory
 ) -> Path:
     """The WordPiece tokenizer, saved."""
-    from fmlm_cli.corpus.tokenizers import save_tokenizer
+    from fmlm_cli.corpus.tokenizer.loading import save_tokenizer
 
     folder = tmp_path_factory.mktemp("wordpiece") / "tokenizer"
     save_tokenizer(wordpiece_tokenizer, folder)
@@ -99,7 +99,7 @@ def small_encoder(
     import torch
     from transformers import BertConfig, BertForMaskedLM
 
-    from fmlm_cli.corpus.tokenizers import save_tokenizer
+    from fmlm_cli.corpus.tokenizer.loading import save_tokenizer
     from fmlm_cli.hub import quiet
 
     folder = tmp_path_factory.mktemp("checkpoints") / "encoder"
@@ -121,8 +121,8 @@ def small_encoder(
 @pytest.fixture(scope="session")
 def make_store(wordpiece_tokenizer: "PreTrainedTokenizerFast") -> MakeStore:
     """`make_store(folder, train, validation=(), tokenizer=wordpiece)`: write these texts as a store."""
-    from fmlm_cli.corpus.encoding import Encoder
-    from fmlm_cli.corpus.writing import StoreWriter, encode_documents
+    from fmlm_cli.corpus.store.writing import StoreWriter, encode_documents
+    from fmlm_cli.corpus.tokenizer.encoding import Encoder
 
     def make(
         folder: Path, train: Iterable[str], validation: Iterable[str] = (), tokenizer: Any = None

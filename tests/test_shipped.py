@@ -19,7 +19,8 @@ from fmlm_cli.config import (
     setting_names,
 )
 from fmlm_cli.masking import plugins
-from fmlm_cli.recipes import compare_masks, pretrain
+from fmlm_cli.recipes.comparison import compare_masks
+from fmlm_cli.recipes.pretraining import pretrain
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")

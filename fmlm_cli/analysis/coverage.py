@@ -29,7 +29,7 @@ class Coverage:
     stretch: float
 
 
-def coverage(maskable: Bools, passes: Iterable[Bools]) -> Coverage:
+def measure_coverage(maskable: Bools, passes: Iterable[Bools]) -> Coverage:
     """The coverage of rows `maskable` bool[rows, length] by `passes`, each bool[rows, masks, length]."""
     total = max(1, int(maskable.sum()))
     times = np.zeros(maskable.shape, np.int64)

@@ -5,14 +5,14 @@ from typing import Annotated
 import typer
 
 from fmlm_cli import __version__
-from fmlm_cli.cli.compare_masks import compare_masks
-from fmlm_cli.cli.continue_ import continue_
-from fmlm_cli.cli.evaluate import evaluate
-from fmlm_cli.cli.finetune import finetune
-from fmlm_cli.cli.masks import masks
-from fmlm_cli.cli.predict import predict
-from fmlm_cli.cli.pretrain import pretrain
-from fmlm_cli.cli.tokenize import tokenize
+from fmlm_cli.cli.commands.compare_masks import compare_masks
+from fmlm_cli.cli.commands.continue_ import continue_
+from fmlm_cli.cli.commands.evaluate import evaluate
+from fmlm_cli.cli.commands.finetune import finetune
+from fmlm_cli.cli.commands.masks import masks
+from fmlm_cli.cli.commands.predict import predict
+from fmlm_cli.cli.commands.pretrain import pretrain
+from fmlm_cli.cli.commands.tokenize import tokenize
 
 app = typer.Typer(
     name="fmlm",

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from fmlm_cli.engine.batch import Batch, PredictingObjective, ScoringObjective
-from fmlm_cli.engine.device import autocast
+from fmlm_cli.engine.runtime import autocast
 
 
 @torch.no_grad()

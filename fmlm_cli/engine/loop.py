@@ -11,9 +11,9 @@ from torch import nn
 
 from fmlm_cli.engine.batch import Batch, Objective
 from fmlm_cli.engine.checkpoint import Checkpoints, TrainState
-from fmlm_cli.engine.device import count_flops, measure_peak, synchronize
-from fmlm_cli.engine.metrics import MetricsLog
 from fmlm_cli.engine.optimizer import Schedule
+from fmlm_cli.engine.records import MetricsLog
+from fmlm_cli.engine.runtime import count_flops, measure_peak, synchronize
 from fmlm_cli.engine.signals import StopRequest
 from fmlm_cli.engine.step import StepResult, train_step
 from fmlm_cli.errors import Interrupted

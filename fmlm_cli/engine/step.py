@@ -8,7 +8,7 @@ from torch import nn
 
 from fmlm_cli import keys
 from fmlm_cli.engine.batch import Batch, Objective
-from fmlm_cli.engine.device import autocast
+from fmlm_cli.engine.runtime import autocast
 from fmlm_cli.errors import UserError
 
 _DROPOUT = 0xD209

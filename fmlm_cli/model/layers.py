@@ -86,3 +86,12 @@ def _depths_of(part: str, model: PreTrainedModel) -> range:
     if last >= number:
         raise UserError(f"model.freeze {part}: the model has layers 0 to {number - 1}")
     return range(first + 1, last + 2)
+
+
+def rate_scales(model: PreTrainedModel, decay: float) -> dict[str, float]:
+    """Factors of the learning rate by parameter: `decay` to the power of how far it lies below the head."""
+    if decay == 1:
+        return {}
+    depth = depths(model)
+    top = max(depth.values())
+    return {name: decay ** (top - at) for name, at in depth.items()}

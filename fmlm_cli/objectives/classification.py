@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fmlm_cli.corpus.sequences import Int64s, Sequences
+from fmlm_cli.corpus.rows.sequences import Int64s, Sequences
 from fmlm_cli.engine.batch import Batch
 
 

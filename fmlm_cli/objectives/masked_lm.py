@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fmlm_cli.corpus.rows import Rows
+from fmlm_cli.corpus.rows.reading import Rows
 from fmlm_cli.engine.batch import Batch
 from fmlm_cli.masking import Strategy
 from fmlm_cli.masking.corruption import IGNORED

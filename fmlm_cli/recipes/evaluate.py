@@ -1,20 +1,20 @@
 """`fmlm evaluate`: the evaluation of pre-training, for any masked LM."""
 
 from fmlm_cli.config import EvaluateSettings
-from fmlm_cli.corpus.rows import RowReader
-from fmlm_cli.corpus.store import TokenStore
-from fmlm_cli.engine.device import resolve_device, resolve_precision
+from fmlm_cli.corpus.rows.reading import RowReader
+from fmlm_cli.corpus.store.reading import TokenStore
+from fmlm_cli.engine.runtime import resolve_device, resolve_precision
 from fmlm_cli.errors import UserError
 from fmlm_cli.events import Caution, Emit, Table, ignore
 from fmlm_cli.model.build import longest_sequence
 from fmlm_cli.model.masked_lm import MaskedLM
 from fmlm_cli.model.pretrained import load_model
-from fmlm_cli.recipes.checkpoints import check_tokenizer, find_checkpoint
-from fmlm_cli.recipes.evaluation import HeldOut
-from fmlm_cli.recipes.resolve import resolve_length, resolve_packing
+from fmlm_cli.recipes.shared.checkpoints import check_tokenizer, find_checkpoint
+from fmlm_cli.recipes.shared.held_out import HeldOut
+from fmlm_cli.recipes.shared.limits import resolve_length, resolve_packing
 
 
-def evaluate(settings: EvaluateSettings, *, emit: Emit = ignore) -> dict[str, float]:
+def evaluate_checkpoint(settings: EvaluateSettings, *, emit: Emit = ignore) -> dict[str, float]:
     """Held-out loss, perplexity, accuracy and unigram loss of a checkpoint on a store's validation split.
 
     A run is evaluated as it evaluated itself: with its own row length, packing and number of rows.

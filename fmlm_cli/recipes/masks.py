@@ -7,17 +7,17 @@ import numpy as np
 import numpy.typing as npt
 
 from fmlm_cli import keys
-from fmlm_cli.analysis.coverage import Coverage, coverage
+from fmlm_cli.analysis.coverage import Coverage, measure_coverage
 from fmlm_cli.config import MasksSettings
-from fmlm_cli.corpus.rows import RowReader, Rows
-from fmlm_cli.corpus.store import TokenStore
-from fmlm_cli.corpus.words import token_texts
+from fmlm_cli.corpus.rows.reading import RowReader, Rows
+from fmlm_cli.corpus.store.reading import TokenStore
+from fmlm_cli.corpus.tokenizer.words import token_texts
 from fmlm_cli.errors import UserError
 from fmlm_cli.events import Caution, Emit, MaskedRow, Table, ignore
 from fmlm_cli.masking import Exploration, FullExploration, Strategy
 from fmlm_cli.masking.schedule import Timetable
-from fmlm_cli.recipes.evaluation import make_objective
-from fmlm_cli.recipes.strategy import rate_schedule, resolve_strategy, try_strategy
+from fmlm_cli.recipes.shared.held_out import make_objective
+from fmlm_cli.recipes.shared.strategy import rate_schedule, resolve_strategy, try_strategy
 
 RANDOM_PASSES = 7  # looked at where the strategy itself knows no number
 
@@ -37,7 +37,7 @@ class MasksResult:
     coverage: Coverage
 
 
-def masks(settings: MasksSettings, *, emit: Emit = ignore) -> MasksResult:
+def show_masks(settings: MasksSettings, *, emit: Emit = ignore) -> MasksResult:
     """Show some rows of a store under all masks of some passes, and what they cover in a larger sample.
 
     Raises `UserError` for settings that do not fit together or the store.
@@ -60,7 +60,9 @@ def masks(settings: MasksSettings, *, emit: Emit = ignore) -> MasksResult:
     )
     for row in shown:
         emit(row)
-    found = coverage(sample.maskable, (_masks(strategy, sample, e, settings.seed) for e in range(passes)))
+    found = measure_coverage(
+        sample.maskable, (_masks(strategy, sample, e, settings.seed) for e in range(passes))
+    )
     emit(Table(f"coverage of {number:,} rows by {_of(passes, strategy)}", _figures(found, strategy)))
     for text in _cautions(found, strategy, passes):
         emit(Caution(text))

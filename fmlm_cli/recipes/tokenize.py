@@ -11,23 +11,23 @@ from transformers import PreTrainedTokenizerFast
 
 from fmlm_cli import storage
 from fmlm_cli.config import TokenizeSettings
-from fmlm_cli.corpus import tokenizers
-from fmlm_cli.corpus.collocations import MIN_COUNT, Mined, mine
-from fmlm_cli.corpus.encoding import Encoder
-from fmlm_cli.corpus.python_docs import INTERPRETER, PythonDocs
-from fmlm_cli.corpus.sources import ReadOptions, ReadStats
-from fmlm_cli.corpus.store import TOKEN_COUNTS, TokenStore
-from fmlm_cli.corpus.text import TextCorpus
-from fmlm_cli.corpus.tokenizer_training import train_tokenizer
-from fmlm_cli.corpus.vocabulary import MIN_COUNT as MIN_WORD_COUNT
-from fmlm_cli.corpus.vocabulary import NewToken, extended, frequent_splits, read_words
-from fmlm_cli.corpus.writing import (
+from fmlm_cli.corpus.store.collocations import MIN_COUNT, Mined, mine
+from fmlm_cli.corpus.store.reading import TOKEN_COUNTS, TokenStore
+from fmlm_cli.corpus.store.writing import (
     StoreWriter,
     TokenDocument,
     add_collocations,
-    assign_splits,
     encode_documents,
 )
+from fmlm_cli.corpus.text.corpus import TextCorpus
+from fmlm_cli.corpus.text.files import ReadOptions, ReadStats
+from fmlm_cli.corpus.text.python_docs import INTERPRETER, PythonDocs
+from fmlm_cli.corpus.text.splits import assign_splits
+from fmlm_cli.corpus.tokenizer import loading as tokenizers
+from fmlm_cli.corpus.tokenizer.encoding import Encoder
+from fmlm_cli.corpus.tokenizer.extending import MIN_COUNT as MIN_WORD_COUNT
+from fmlm_cli.corpus.tokenizer.extending import NewToken, extended, frequent_splits, read_words
+from fmlm_cli.corpus.tokenizer.learning import train_tokenizer
 from fmlm_cli.errors import UserError
 from fmlm_cli.events import Caution, Emit, Note, Progress, Table, ignore
 
@@ -48,7 +48,7 @@ class Corpora:
     validation: TextCorpus | None
 
 
-def tokenize(
+def make_store(
     settings: TokenizeSettings,
     *,
     overwrite: bool = False,

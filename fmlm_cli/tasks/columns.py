@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fmlm_cli.errors import UserError
-from fmlm_cli.tasks.tables import Table, kind
+from fmlm_cli.readers.tables import Table, kind
 
 _INDEX = ("index", "idx", "id")
 _SURROGATE = re.compile("[\ud800-\udfff]")  # in a Python string each of them is unpaired

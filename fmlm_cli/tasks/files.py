@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fmlm_cli.errors import UserError, nearest, unknown_name
+from fmlm_cli.readers.tables import Table, read_table
 from fmlm_cli.tasks.columns import (
     are_scores,
     empty_rows,
@@ -19,7 +20,6 @@ from fmlm_cli.tasks.columns import (
     texts_of,
 )
 from fmlm_cli.tasks.metrics import METRICS, REGRESSION_METRICS
-from fmlm_cli.tasks.tables import Table, read_table
 from fmlm_cli.tasks.task import Examples, Task, TaskData, assemble, check_train
 
 TEXT, PAIR, LABEL = "--text-field", "--text-pair-field", "--label-field"

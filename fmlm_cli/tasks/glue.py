@@ -11,9 +11,9 @@ import numpy as np
 import numpy.typing as npt
 
 from fmlm_cli.errors import UserError, unknown_name
+from fmlm_cli.readers.tables import Table, read_parquet, read_table, read_tsv, readable
 from fmlm_cli.tasks.columns import empty_rows, ids_of, is_unlabelled, scores_of, texts_of
 from fmlm_cli.tasks.glue_hub import REPOSITORY, load_tables
-from fmlm_cli.tasks.tables import Table, read_parquet, read_table, read_tsv, readable
 from fmlm_cli.tasks.task import Examples, Task, TaskData, assemble, check_train
 
 _FILE = re.compile(

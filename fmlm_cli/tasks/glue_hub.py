@@ -7,7 +7,7 @@ import datasets
 
 from fmlm_cli import hub
 from fmlm_cli.errors import OutOfSpaceError, UserError, is_out_of_space
-from fmlm_cli.tasks.tables import Table
+from fmlm_cli.readers.tables import Table
 
 REPOSITORY = "nyu-mll/glue"
 

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from fmlm_cli.analysis.coverage import coverage
+from fmlm_cli.analysis.coverage import measure_coverage
 
 quick = settings(derandomize=True, deadline=None, max_examples=60)
 
@@ -26,7 +26,7 @@ def masked(draw: st.DrawFn) -> tuple[np.ndarray, np.ndarray]:
 @given(masked())
 def test_against_counting_one_by_one(given: tuple[np.ndarray, np.ndarray]) -> None:
     maskable, passes = given
-    found = coverage(maskable, passes)
+    found = measure_coverage(maskable, passes)
     tokens = [(r, c) for r, row in enumerate(maskable.tolist()) for c, m in enumerate(row) if m]
     seen: Counter[tuple[int, int]] = Counter()
     for number, masks in enumerate(passes):

@@ -19,10 +19,10 @@ from rich.table import Table
 from transformers import DataCollatorForLanguageModeling
 
 from fmlm_cli import keys
-from fmlm_cli.corpus.rows import RowReader
-from fmlm_cli.corpus.store import TokenStore
-from fmlm_cli.corpus.tokenizer_training import train_tokenizer
-from fmlm_cli.corpus.writing import StoreWriter, TokenDocument
+from fmlm_cli.corpus.rows.reading import RowReader
+from fmlm_cli.corpus.store.reading import TokenStore
+from fmlm_cli.corpus.store.writing import StoreWriter, TokenDocument
+from fmlm_cli.corpus.tokenizer.learning import train_tokenizer
 from fmlm_cli.engine.batch import Batch
 from fmlm_cli.engine.optimizer import make_adamw
 from fmlm_cli.engine.step import train_step
@@ -31,7 +31,7 @@ from fmlm_cli.masking.registry import BUILT_IN
 from fmlm_cli.model.build import VocabularyFacts, build_model
 from fmlm_cli.model.masked_lm import MaskedLM
 from fmlm_cli.objectives.masked_lm import MaskedLanguageModelling
-from fmlm_cli.recipes.evaluation import make_objective
+from fmlm_cli.recipes.shared.held_out import make_objective
 from tests.benchmarks import finetune
 from tests.benchmarks.interleaved import Comparison, compare
 

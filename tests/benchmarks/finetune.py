@@ -25,14 +25,14 @@ from transformers import (
 )
 
 from fmlm_cli.config import FinetuneSettings, build, nested
-from fmlm_cli.corpus.tokenizer_training import train_tokenizer
-from fmlm_cli.corpus.tokenizers import save_tokenizer
+from fmlm_cli.corpus.tokenizer.learning import train_tokenizer
+from fmlm_cli.corpus.tokenizer.loading import save_tokenizer
 from fmlm_cli.engine.optimizer import make_adamw
 from fmlm_cli.engine.step import train_step
 from fmlm_cli.events import ignore
 from fmlm_cli.hub import quiet
-from fmlm_cli.recipes.cells import CellRun
-from fmlm_cli.recipes.finetune_plan import Plan, resolve
+from fmlm_cli.recipes.finetuning.cells import CellRun
+from fmlm_cli.recipes.finetuning.plan import Plan, resolve
 from tests.conftest import SHARED
 
 TASKS = ("sst2", "mrpc")

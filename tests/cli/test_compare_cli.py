@@ -65,7 +65,7 @@ def test_from_a_store_to_a_verdict(call: Call, tmp_path: Path, monkeypatch: pyte
     assert results["verdict"]["headline"]
     assert results["command"] == f"fmlm compare-masks {out / 'config.yaml'} --out DIR"
     assert (out / "report.html").is_file()
-    monkeypatch.setattr("fmlm_cli.recipes.compare.write_report", lambda root, results: [])
+    monkeypatch.setattr("fmlm_cli.recipes.comparison.run.write_report", lambda root, results: [])
     again = CliRunner().invoke(app, ["compare-masks", "--out", str(out), "--report-only"])
     assert again.exit_code == 0, again.output
     assert json.loads((out / "results.json").read_text()) == results

@@ -12,7 +12,7 @@ from transformers import BertConfig, BertModel
 from typer.testing import CliRunner
 
 from fmlm_cli.cli.app import app
-from fmlm_cli.corpus.store import TokenStore
+from fmlm_cli.corpus.store.reading import TokenStore
 from tests.cli.refusals import assert_refused
 
 SMALL = ["--set", "batch.size=4", "--set", "evaluation.max_rows=6", "--set", "sequence_length=32"]

@@ -14,8 +14,8 @@ from click.testing import Result
 from typer.testing import CliRunner
 
 from fmlm_cli.cli.app import app
-from fmlm_cli.corpus.rows import RowReader
-from fmlm_cli.corpus.store import TokenStore
+from fmlm_cli.corpus.rows.reading import RowReader
+from fmlm_cli.corpus.store.reading import TokenStore
 from fmlm_cli.masking import get_strategy, plugins, strategy_names
 from fmlm_cli.masking.registry import BUILT_IN
 from tests.cli.refusals import assert_refused

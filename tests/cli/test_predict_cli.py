@@ -24,7 +24,7 @@ from transformers import (
 from typer.testing import CliRunner
 
 from fmlm_cli.cli.app import app
-from fmlm_cli.corpus.tokenizers import save_tokenizer
+from fmlm_cli.corpus.tokenizer.loading import save_tokenizer
 from tests.cli.refusals import assert_refused
 
 SMALL: dict[str, Any] = {

@@ -16,10 +16,10 @@ import pytest
 from typer.testing import CliRunner
 
 from fmlm_cli.cli.app import app
-from fmlm_cli.corpus import text as corpus_text
-from fmlm_cli.corpus.python_docs import PythonDocs
-from fmlm_cli.corpus.store import TokenStore
-from fmlm_cli.corpus.writing import StoreWriter, TokenDocument
+from fmlm_cli.corpus.store.reading import TokenStore
+from fmlm_cli.corpus.store.writing import StoreWriter, TokenDocument
+from fmlm_cli.corpus.text import corpus as corpus_text
+from fmlm_cli.corpus.text.python_docs import PythonDocs
 
 Call = Callable[..., Any]
 

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import BertConfig, BertForSequenceClassification
 
-from fmlm_cli.corpus.sequences import Sequences
+from fmlm_cli.corpus.rows.sequences import Sequences
 from fmlm_cli.engine.evaluation import predict
 from fmlm_cli.engine.step import compute_gradient
 from fmlm_cli.objectives.classification import SequenceClassification

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from transformers import AutoModelForMaskedLM, BertConfig
 
-from fmlm_cli.corpus.rows import Rows
+from fmlm_cli.corpus.rows.reading import Rows
 from fmlm_cli.engine.batch import Batch
 from fmlm_cli.masking import get_strategy
 from fmlm_cli.masking.registry import BUILT_IN

@@ -79,8 +79,8 @@ def write_inputs() -> None:
 
     texts = [" ".join(sentence(8) for _ in range(draw.randint(1, 12))) for _ in range(240)]
     Path("text.txt").write_text("\n\n".join(texts[:160]))
-    with gzip.open("more.jsonl.gz", "wt") as file:
-        file.writelines(json.dumps({"text": text}) + "\n" for text in texts[160:])
+    lines = "".join(json.dumps({"text": text}) + "\n" for text in texts[160:])
+    Path("more.jsonl.gz").write_bytes(gzip.compress(lines.encode(), mtime=0))
     Path("labelled").mkdir()
     for name, number in (("train", 60), ("dev", 30)):
         rows = [

@@ -14,7 +14,7 @@ from fmlm_cli import storage
 from fmlm_cli.config import PretrainSettings
 from fmlm_cli.engine.loop import TIMING_FIELDS
 from fmlm_cli.events import Event, Trained
-from fmlm_cli.recipes.pretrain import PretrainResult
+from fmlm_cli.recipes.pretraining.run import PretrainResult
 
 Settings = Callable[..., PretrainSettings]
 
@@ -25,7 +25,7 @@ def without_pictures() -> Iterator[pytest.MonkeyPatch]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("fmlm_cli.engine.loop.measure_peak", lambda *_: 1e9)
         module = importlib.import_module(
-            "fmlm_cli.recipes.pretrain"
+            "fmlm_cli.recipes.pretraining.run"
         )  # the package has a function of its name
         patch.setattr(module, "draw_loss_curve", lambda records, folder: folder / "loss.png")
         yield patch

@@ -11,12 +11,15 @@ import pytest
 from tokenizers import Tokenizer, processors
 from transformers import PreTrainedTokenizerFast
 
-from fmlm_cli import recipes, storage
+from fmlm_cli import storage
 from fmlm_cli.config import MasksSettings, TokenizeSettings, build, nested
-from fmlm_cli.corpus.collocations import read_collocations
-from fmlm_cli.corpus.store import TokenStore, seal
+from fmlm_cli.corpus.store.collocations import read_collocations
+from fmlm_cli.corpus.store.reading import TokenStore, seal
 from fmlm_cli.errors import UserError
 from fmlm_cli.events import Event, Note, Table, ignore
+from fmlm_cli.recipes import pretraining
+from fmlm_cli.recipes.masks import show_masks
+from fmlm_cli.recipes.tokenize import make_store
 from tests.recipes.runs import Settings, assert_same
 
 Tokenize = Callable[..., TokenStore]
@@ -41,7 +44,7 @@ def tokenize(corpus: Path, tmp_path: Path, wordpiece_folder: Path) -> Tokenize:
             if text
             else {}
         )
-        path = recipes.tokenize(build(TokenizeSettings, {"out": str(tmp_path / out), **whole, **given}), emit=emit, resume=resume)  # fmt: skip
+        path = make_store(build(TokenizeSettings, {"out": str(tmp_path / out), **whole, **given}), emit=emit, resume=resume)  # fmt: skip
         return TokenStore.open(path)
 
     return go
@@ -118,17 +121,17 @@ def test_a_damaged_file_is_found(tokenize: Tokenize, settings: Settings) -> None
     given = {"data.stores": [str(store.root)], "budget.steps": 1}
     for _ in range(2):
         with pytest.raises(UserError, match=f"{path.name} is missing or damaged.*--overwrite"):
-            recipes.pretrain(settings("pmi", **given, **{"masking.strategy": "pmi"}))
+            pretraining.pretrain(settings("pmi", **given, **{"masking.strategy": "pmi"}))
         path.unlink(missing_ok=True)
-    assert recipes.pretrain(settings("random", **given)).run.is_finished  # nothing else depends on them
-    recipes.tokenize(build(TokenizeSettings, {"out": str(store.root), "pmi": True}), overwrite=True)
+    assert pretraining.pretrain(settings("random", **given)).run.is_finished  # nothing else depends on them
+    make_store(build(TokenizeSettings, {"out": str(store.root), "pmi": True}), overwrite=True)
     assert len(hashes(TokenStore.open(store.root))) > 20
 
 
 def test_collocations_are_masked_as_units(tokenize: Tokenize) -> None:
     store = tokenize(pmi=True)
     chosen = {"store": str(store.root), "rows": 5, "masking.strategy": "fully-explored-pmi"}
-    found = recipes.masks(build(MasksSettings, nested(chosen)))
+    found = show_masks(build(MasksSettings, nested(chosen)))
     known = {
         row["text"] for row in pa.ipc.open_file(str(store.verified_collocations())).read_all().to_pylist()
     }
@@ -148,20 +151,20 @@ def test_a_run_with_them(tokenize: Tokenize, settings: Settings) -> None:
     """It goes on as if never stopped; with other collocations it would be another run, and is refused."""
     store = tokenize(pmi=True)
     chosen = {"data.stores": [str(store.root)], "masking.strategy": "fully-explored-pmi", "budget.steps": 6}
-    whole = recipes.pretrain(settings("whole", **chosen))
-    assert_same(recipes.pretrain(settings("again", **chosen)), whole)
+    whole = pretraining.pretrain(settings("whole", **chosen))
+    assert_same(pretraining.pretrain(settings("again", **chosen)), whole)
 
     def stop(event: Event) -> None:
         if getattr(event, "record", {}).get("step") == 4:
             raise RuntimeError
 
     with pytest.raises(RuntimeError):
-        recipes.pretrain(settings("parts", **chosen), emit=stop)
+        pretraining.pretrain(settings("parts", **chosen), emit=stop)
     tokenize(text=False, pmi=True, pmi_size=9)
     with pytest.raises(UserError, match="belongs to another run"):
-        recipes.pretrain(settings("parts", **chosen), resume=True)
+        pretraining.pretrain(settings("parts", **chosen), resume=True)
     tokenize(text=False, pmi=True)
-    assert_same(recipes.pretrain(settings("parts", **chosen), resume=True), whole)
+    assert_same(pretraining.pretrain(settings("parts", **chosen), resume=True), whole)
 
 
 @pytest.mark.parametrize("packing", ["documents", "concat"])
@@ -176,7 +179,7 @@ def test_units_of_several_words_where_nothing_stands_between_documents(
     store = make_store(tmp_path / "bare", documents[:40], tokenizer=bare)
 
     def show(name: str, packing: str) -> Any:
-        return recipes.masks(build(MasksSettings, nested({"store": str(store), "masking.strategy": name, "packing": packing})))  # fmt: skip
+        return show_masks(build(MasksSettings, nested({"store": str(store), "masking.strategy": name, "packing": packing})))  # fmt: skip
 
     with pytest.raises(UserError, match=r"from one document into the next: set data\.packing to none"):
         show("fully-explored-span", packing)
@@ -210,10 +213,10 @@ def test_a_store_without_word_starts(tokenize: Tokenize, settings: Settings, tmp
             np.array_equal(a[0], b[0]) for a, b in zip(whole.documents(), part.documents(), strict=True)
         )
     given = {"data.stores": [str(stripped.root)], "budget.steps": 2}
-    assert recipes.pretrain(settings("random", **given, **{"masking.strategy": "random"})).run.is_finished
+    assert pretraining.pretrain(settings("random", **given, **{"masking.strategy": "random"})).run.is_finished
     for name in ("whole-word", "fully-explored-span"):
         with pytest.raises(UserError, match=r"word starts.*tokenize the text"):
-            recipes.pretrain(settings("words", **given, **{"masking.strategy": name}))
+            pretraining.pretrain(settings("words", **given, **{"masking.strategy": name}))
     assert not (tmp_path / "words").exists()
     with pytest.raises(UserError, match="does not say where words begin"):
         tokenize(text=False, out="stripped", pmi=True)

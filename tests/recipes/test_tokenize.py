@@ -10,13 +10,13 @@ from typing import Any
 import pytest
 
 from fmlm_cli.config import TokenizeSettings
-from fmlm_cli.corpus import text as corpus_text
-from fmlm_cli.corpus.python_docs import PythonDocs
-from fmlm_cli.corpus.store import TokenStore, seal
-from fmlm_cli.corpus.tokenizers import extends, fingerprint, load_tokenizer
+from fmlm_cli.corpus.store.reading import TokenStore, seal
+from fmlm_cli.corpus.text import corpus as corpus_text
+from fmlm_cli.corpus.text.python_docs import PythonDocs
+from fmlm_cli.corpus.tokenizer.loading import extends, fingerprint, load_tokenizer
 from fmlm_cli.errors import UserError
 from fmlm_cli.events import Caution, Event, Note, Progress, Table, ignore
-from fmlm_cli.recipes import tokenize
+from fmlm_cli.recipes.tokenize import make_store
 
 
 @pytest.fixture
@@ -45,7 +45,7 @@ def run(tmp_path: Path, wordpiece_folder: Path) -> Run:
         if "train_tokenizer" not in options:
             options.setdefault("tokenizer", str(wordpiece_folder))
         asked = TokenizeSettings(sources=tuple(map(str, sources)), out=str(tmp_path / out), **options)
-        path = tokenize(asked, emit=emit, **calls)
+        path = make_store(asked, emit=emit, **calls)
         assert path == tmp_path / out
         return TokenStore.open(path)
 
@@ -262,7 +262,7 @@ def test_resuming_a_damaged_store_does_not_call_it_complete(
     file.write_bytes(file.read_bytes()[:-100])
     asked = TokenizeSettings(sources=(str(corpus),), out=str(store.root), tokenizer=str(wordpiece_folder))
     with pytest.raises(UserError, match="damaged store"):
-        tokenize(asked, resume=True)
+        make_store(asked, resume=True)
 
 
 def test_overwriting_replaces_the_old_store(run: Run, corpus: Path, tmp_path: Path) -> None:

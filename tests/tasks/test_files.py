@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fmlm_cli.readers.tables import Table
 from fmlm_cli.tasks import TaskData, load_files
 from fmlm_cli.tasks.columns import are_scores, in_order, is_unlabelled
 from fmlm_cli.tasks.files import LABELS, PAIRS, SINGLES, find_fields
-from fmlm_cli.tasks.tables import Table
 from tests.tasks import writing
 from tests.tasks.writing import write, write_rows
 

@@ -1,0 +1,1 @@
+"""The noise of gradients: measured, and estimated from what was measured."""

@@ -1,0 +1,1 @@
+"""Reports: words, pages and figures, from results alone."""

@@ -1,0 +1,142 @@
+"""The report as one HTML file that needs nothing else: pictures, styles and data are in it, and no script.
+
+Every text passes `html.escape`; a content security policy keeps a browser from loading or running anything at all.
+"""
+
+import base64
+import csv
+import io
+import json
+import re
+from collections.abc import Mapping, Sequence
+from html import escape
+from importlib import resources
+
+from fmlm_cli.analysis.report.parts import Exhibit, Part, Row, Table
+from fmlm_cli.analysis.report.summary import Summary
+
+_POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
+_NUMBER = re.compile(r"^[+−<]? ?[\d.,]+")
+
+
+def page(
+    summary: Summary,
+    parts: Sequence[Part],
+    drawn: Mapping[str, tuple[str, str]],
+    setup: Sequence[Table],
+    command: str,
+    settings: str,
+) -> str:
+    """The whole document. `drawn`: for each exhibit its wide and its narrow figure as SVG."""
+    style = resources.files("fmlm_cli.analysis.report").joinpath("report.css").read_text(encoding="utf-8")
+    body = [
+        _first_screen(summary, parts),
+        "<main>",
+        *(_part(own, drawn) for own in parts),
+        '<section id="repeat"><h2>What was compared, and how to repeat it</h2>',
+        *(_table(table) for table in setup),
+        f'<h3>Command</h3><pre class="command">{escape(command)}</pre>',
+        f'<h3>Settings</h3><pre tabindex="0">{escape(settings)}</pre>' if settings else "",
+        "</section></main>",
+        "<footer>All numbers, unrounded: <code>results.json</code>. Figures as SVG and PNG: <code>figures/</code>.</footer>",
+    ]
+    return (
+        '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
+        f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        '<link rel="icon" href="data:,">'
+        f"<title>{escape(summary.subject)}</title><style>\n{style}</style></head><body>\n"
+        + "\n".join(own for own in body if own)
+        + "\n</body></html>\n"
+    )
+
+
+def _first_screen(summary: Summary, parts: Sequence[Part]) -> str:
+    sure = "".join(f"<li>{_prose(text)}</li>" for text in summary.sure)
+    tiles = "".join(
+        f'<div><dd class="big">{escape(own.number)}</dd><dt>{escape(own.label)}</dt><dd class="ends">{escape(own.ends)}</dd></div>'
+        for own in summary.tiles
+    )
+    links = "".join(f'<li><a href="#{own.name}">{escape(own.title)}</a></li>' for own in parts)
+    return "\n".join(
+        text
+        for text in (
+            f"<header><h1>{escape(summary.subject)}</h1>",
+            f'<p class="question">Which masking?</p><p class="headline">{escape(summary.headline)}</p>',
+            f'{_table(summary.glance)}<p class="how">{_prose(summary.key)}</p>' if summary.glance else "",
+            f'<dl class="tiles">{tiles}</dl>' if tiles else "",
+            f'<p class="question">How sure?</p><div class="answer"><ul>{sure}</ul></div>' if sure else "",
+            f'<p class="question">What does it cost?</p><div class="answer"><p>{_prose(summary.cost)}</p></div>'
+            if summary.cost
+            else "",
+            f'<nav aria-label="Parts"><ul>{links}<li><a href="#repeat">Repeat it</a></li></ul></nav></header>',
+        )
+        if text
+    )
+
+
+def _prose(text: str) -> str:
+    """Escaped; what stands between backticks as code."""
+    return re.sub(r"`([^`]+)`", r"<code>\1</code>", escape(text))
+
+
+def _part(own: Part, drawn: Mapping[str, tuple[str, str]]) -> str:
+    lines = [f'<section id="{own.name}"><h2>{escape(own.title)}</h2>']
+    lines += [f'<p class="missing">{_prose(own.missing)}</p>'] if own.missing else []
+    lines += [f'<p class="note">{_prose(note)}</p>' for note in own.notes]
+    lines += [_exhibit(exhibit, drawn[exhibit.name]) for exhibit in own.exhibits]
+    return "\n".join([*lines, "</section>"])
+
+
+def _exhibit(own: Exhibit, figures: tuple[str, str]) -> str:
+    return "\n".join(
+        text
+        for text in (
+            f'<section id="{own.name}-figure"><h3>{escape(own.title)}</h3><p class="says">{_prose(own.says)}</p>',
+            f'<figure role="img" aria-label="{escape(own.says)}">{"".join(figures)}</figure>',
+            "" if own.table is None else _table(own.table),
+            f'<p class="how"><b>How it was computed.</b> {_prose(own.how)}</p>',
+            f'<p class="data">Data: {_link(own.name, "csv", as_csv(own.data))}, {_link(own.name, "json", as_json(own.data))}</p>',
+            "</section>",
+        )
+        if text
+    )
+
+
+def _link(name: str, kind: str, text: str) -> str:
+    media = {"csv": "text/csv", "json": "application/json"}[kind]
+    held = base64.b64encode(text.encode()).decode("ascii")
+    return f'<a download="{name}.{kind}" href="data:{media};charset=utf-8;base64,{held}">{kind.upper()}</a>'
+
+
+def as_csv(rows: Sequence[Row]) -> str:
+    """Rows under a header of all their keys; what a row lacks, and None, is an empty cell."""
+    file = io.StringIO()
+    header = list(dict.fromkeys(key for row in rows for key in row))
+    writer = csv.DictWriter(file, header, restval="", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return file.getvalue()
+
+
+def as_json(rows: Sequence[Row]) -> str:
+    """Rows as a list of objects, one a line."""
+    return "[\n" + ",\n".join(json.dumps(row, ensure_ascii=False) for row in rows) + "\n]\n"
+
+
+def _table(table: Table) -> str:
+    """In a frame of its own that scrolls, so that a wide table does not make the page wide."""
+    numeric = [
+        all(_NUMBER.match(row[place]) or row[place] in ("–", "") for row in table.rows)
+        for place in range(len(table.header))
+    ]
+
+    def cells(row: Sequence[str], tag: str) -> str:
+        return "".join(
+            f"<{tag}{' class=' + chr(34) + 'n' + chr(34) if right else ''}>{escape(text)}</{tag}>"
+            for text, right in zip(row, numeric, strict=True)
+        )
+
+    head = f"<thead><tr>{cells(table.header, 'th')}</tr></thead>" if any(table.header) else ""
+    body = "".join(f"<tr>{cells(row, 'td')}</tr>" for row in table.rows)
+    return f'<div class="scroll" tabindex="0"><table>{head}<tbody>{body}</tbody></table></div>'

@@ -1,0 +1,69 @@
+"""The report as Markdown."""
+
+import re
+from collections.abc import Iterator, Sequence
+
+from fmlm_cli.analysis.report.parts import Part, Table
+from fmlm_cli.analysis.report.summary import Summary
+
+
+def document(
+    summary: Summary, parts: Sequence[Part], setup: Sequence[Table], command: str, settings: str
+) -> str:
+    """The whole text; figures are linked to."""
+    lines = [f"# {_plain(summary.subject)}", "", f"**{_plain(summary.headline)}**", ""]
+    lines += [*table_lines(summary.glance), "", _plain(summary.key), ""] if summary.glance else []
+    lines += [f"- {_plain(f'{own.label}: {own.number} ({own.ends})')}" for own in summary.tiles]
+    lines += [f"- {_plain(text)}" for text in summary.sure]
+    lines += ["", _plain(summary.cost), ""]
+    for own in parts:
+        lines += _part(own)
+    lines += ["## What was compared, and how to repeat it", ""]
+    for table in setup:
+        lines += [*table_lines(table), ""]
+    lines += [*_fenced(command, "sh"), ""]
+    lines += [*_fenced(settings, "yaml"), ""] if settings else []
+    return re.sub(r"\n{3,}", "\n\n", "\n".join(lines))
+
+
+def _part(own: Part) -> Iterator[str]:
+    yield from (f"## {_plain(own.title)}", "")
+    if own.missing:
+        yield from (_plain(own.missing), "")
+    for note in own.notes:
+        yield from (_plain(note), "")
+    for exhibit in own.exhibits:
+        yield from (f"### {_plain(exhibit.title)}", "", _plain(exhibit.says), "")
+        yield from (f"![{_plain(exhibit.title)}](figures/{exhibit.name}.png)", "")
+        if exhibit.table is not None:
+            yield from (*table_lines(exhibit.table), "")
+        yield from (f"How it was computed: {_plain(exhibit.how)}", "")
+
+
+def _plain(text: str) -> str:
+    """One line that Markdown takes as it stands, but for code in backticks; neither HTML nor a link can begin in it."""
+    pieces = re.split(r"(`[^`\n]+`)", " ".join(text.split()))
+    return "".join(own if place % 2 else _escaped(own) for place, own in enumerate(pieces))
+
+
+def _escaped(text: str) -> str:
+    text = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return re.sub(r"([\\`*_\[\]|])", r"\\\1", text)
+
+
+def table_lines(table: Table) -> Iterator[str]:
+    """A table, row by row; cells are texts, whatever they hold."""
+    yield _row(table.header)
+    yield "| --- " * len(table.header) + "|"
+    yield from (_row(row) for row in table.rows)
+
+
+def _row(cells: Sequence[str]) -> str:
+    return "| " + " | ".join(_escaped(" ".join(cell.split())) for cell in cells) + " |"
+
+
+def _fenced(text: str, kind: str) -> list[str]:
+    """A block of code, fenced by more backticks than are in it."""
+    longest = max((len(run) for run in re.findall("`+", text)), default=0)
+    fence = "`" * max(3, longest + 1)
+    return [f"{fence}{kind}", text.rstrip("\n"), fence]

@@ -1,0 +1,1 @@
+"""Rows of tokens: packed, planned, ordered, mixed."""

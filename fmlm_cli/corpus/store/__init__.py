@@ -1,0 +1,1 @@
+"""The token store: written once, read zero-copy."""

@@ -1,0 +1,47 @@
+"""Which documents become the validation split, by their contents alone."""
+
+from collections.abc import Iterable, Iterator
+from typing import Protocol, TypeVar
+
+
+class Hashed(Protocol):
+    """A document, in whatever form, that knows the hash of its text (`storage.content_hash`)."""
+
+    @property
+    def content(self) -> int:
+        """The 64-bit hash."""
+        ...
+
+
+D = TypeVar("D", bound=Hashed)
+
+
+def in_validation(content: int, fraction: float) -> bool:
+    """Whether a document of this content hash belongs to a validation split of this size."""
+    return content < fraction * 2.0**64
+
+
+def assign_splits(documents: Iterable[D], fraction: float) -> Iterator[tuple[str, D]]:
+    """Send a share of the documents, chosen by content hash, to validation: at least one if fraction > 0.
+
+    As long as none has been chosen, the document with the smallest hash so far is held back (with its
+    duplicates): it becomes the validation split if no other document does. One document is held at a time,
+    so this works on a stream of any length.
+    """
+    held: list[D] = []
+    found = fraction == 0
+    for document in documents:
+        if in_validation(document.content, fraction):
+            found = True
+            yield "validation", document
+        elif found or (held and document.content > held[0].content):
+            yield "train", document
+        elif held and document.content == held[0].content:
+            held.append(document)
+        else:
+            yield from (("train", old) for old in held)
+            held = [document]
+        if found:
+            yield from (("train", old) for old in held)
+            held = []
+    yield from (("validation", old) for old in held)

@@ -1,0 +1,1 @@
+"""Tokenizers: loaded, learnt, extended, and made to encode many texts fast."""

@@ -1,0 +1,144 @@
+"""Learning a tokenizer from text: BERT's WordPiece or RoBERTa's byte-level BPE, the same on every run."""
+
+import itertools
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from typing import Literal
+
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+from transformers import PreTrainedTokenizerFast
+
+from fmlm_cli.corpus.tokenizer.encoding import PIECE, pieces_of, well_formed
+from fmlm_cli.corpus.tokenizer.pipelines import (
+    BERT,
+    LONGEST_WORD,
+    ROBERTA,
+    added_token,
+    wordpiece_tokenizer,
+    wrap,
+)
+from fmlm_cli.errors import UserError
+
+_MIN_FREQUENCY = 2  # a pair seen once is no evidence; BERT's and RoBERTa's trainers ask for two as well
+_ALPHABET = 1000  # the commonest characters; the rest would fill a vocabulary with what is met once
+# BERT's words before its normalizer; other punctuation is split off later, in Rust.
+_WORD = re.compile(r"[^\s!-/:-@\[-`{-~]+|[!-/:-@\[-`{-~]")
+
+
+def train_tokenizer(
+    kind: Literal["wordpiece", "bpe"],
+    texts: Iterable[str],
+    *,
+    vocab_size: int,
+    lowercase: bool,
+) -> PreTrainedTokenizerFast:
+    """Train BERT's WordPiece or RoBERTa's byte-level BPE; the same texts always give the same tokenizer.
+
+    `texts` is read once. Fewer than `vocab_size` tokens come out of few texts. Raises `UserError` if there
+    is no text, or if `vocab_size` cannot hold the alphabet.
+    """
+    train = {"wordpiece": _train_wordpiece, "bpe": _train_bpe}[kind]
+    cleaned = (well_formed(text) for text in texts)
+    return train((text for text in cleaned if text.strip()), vocab_size, lowercase)
+
+
+def _no_texts() -> UserError:
+    return UserError("there is no text to train a tokenizer on: check the input files and filters")
+
+
+def _check_size(vocab_size: int, smallest: int) -> None:
+    """Raise where the alphabet and the special tokens alone do not fit."""
+    if vocab_size < smallest:
+        raise UserError(
+            f"a vocabulary of {vocab_size} tokens cannot hold the texts' alphabet: ask for {smallest} or more"
+        )
+
+
+def _train_wordpiece(texts: Iterable[str], size: int, lowercase: bool) -> PreTrainedTokenizerFast:
+    """WordPiece, made repeatable.
+
+    The library numbers the '##' characters in the order of a hash map, which differs from run to run, and
+    settles ties by number (huggingface/tokenizers issue 1794). So words are counted here, and the trainer is
+    given all characters as its first "special" tokens, in a fixed order.
+    """
+    counts = _count_words(texts, lowercase)
+    if not counts:
+        raise _no_texts()
+    known = [*BERT.values(), *_alphabet(counts)]
+    _check_size(size, len(known))
+    scratch = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+    scratch.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    letters = [token for token in known if len(token) == 1]
+    trainer = trainers.WordPieceTrainer(
+        vocab_size=size,
+        min_frequency=_MIN_FREQUENCY,
+        show_progress=False,
+        special_tokens=known,
+        limit_alphabet=len(letters),
+        initial_alphabet=letters,
+    )
+    scratch.train_from_iterator(_repeated(counts), trainer)
+    return wordpiece_tokenizer(scratch.get_vocab(), lowercase=lowercase)
+
+
+def _count_words(texts: Iterable[str], lowercase: bool) -> Counter[str]:
+    """How often each word occurs, as BERT's normalizer and pre-tokenizer make words."""
+    raw: Counter[str] = Counter()
+    for text in texts:
+        raw.update(_WORD.findall(text))
+    normalizer, splitter = normalizers.BertNormalizer(lowercase=lowercase), pre_tokenizers.BertPreTokenizer()
+    counts: Counter[str] = Counter()
+    for word, count in raw.items():
+        for part, _ in splitter.pre_tokenize_str(normalizer.normalize_str(word)):
+            if len(part) <= LONGEST_WORD:
+                counts[part] += count
+    return counts
+
+
+def _alphabet(counts: Counter[str]) -> list[str]:
+    """The commonest characters in order of code point, then those that continue words, with their '##'."""
+    characters: Counter[str] = Counter()
+    continuing: set[str] = set()
+    for word, count in counts.items():
+        for character in word:
+            characters[character] += count
+        continuing.update(word[1:])
+    kept = sorted(sorted(characters, key=lambda c: (-characters[c], c))[:_ALPHABET])
+    return [*kept, *(f"##{character}" for character in kept if character in continuing)]
+
+
+def _repeated(counts: Counter[str]) -> Iterator[str]:
+    """Every word as often as it was counted, blanks between, in strings of about a piece's length."""
+    words = (itertools.repeat(f"{word} ", count) for word, count in sorted(counts.items()))
+    stream = itertools.chain.from_iterable(words)
+    while batch := "".join(itertools.islice(stream, PIECE // 8)):
+        yield batch
+
+
+def _train_bpe(texts: Iterable[str], size: int, lowercase: bool) -> PreTrainedTokenizerFast:
+    """Byte-level BPE; the library's trainer is repeatable here, as the alphabet is the 256 bytes in order."""
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    _check_size(size, len(ROBERTA) + len(alphabet))
+    backend = Tokenizer(models.BPE())
+    if lowercase:
+        backend.normalizer = normalizers.Lowercase()
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    backend.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=size,
+        min_frequency=_MIN_FREQUENCY,
+        show_progress=False,
+        special_tokens=[added_token(token) for token in ROBERTA.values()],
+        initial_alphabet=alphabet,
+    )
+    pieces = (piece for text in texts for piece in pieces_of(text, PIECE))
+    first = next(pieces, None)
+    if first is None:
+        raise _no_texts()
+    backend.train_from_iterator(itertools.chain([first], pieces), trainer)
+    backend.post_processor = processors.RobertaProcessing(
+        ("</s>", 2), ("<s>", 0), trim_offsets=True, add_prefix_space=False
+    )
+    names = ROBERTA | {"bos": "<s>", "eos": "</s>"}
+    return wrap(backend, names, add_prefix_space=False, model_input_names=["input_ids", "attention_mask"])

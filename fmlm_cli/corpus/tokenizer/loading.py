@@ -1,0 +1,234 @@
+"""Tokenizers: found, trained, saved, named by their content, and made to encode many texts fast.
+
+The object that travels is transformers' `PreTrainedTokenizerFast`. What is made or saved here wraps a Rust
+pipeline taken as it stands: classes such as `BertTokenizer` rebuild theirs from a vocabulary and a few flags,
+and (transformers 5.23) fall back to five tokens without a word when given the wrong argument.
+"""
+
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tokenizers import Tokenizer
+from transformers import AutoTokenizer, PreTrainedTokenizerFast
+
+from fmlm_cli import hub
+from fmlm_cli.corpus.tokenizer.encoding import plain_pipeline
+from fmlm_cli.corpus.tokenizer.pipelines import BERT, ROBERTA, wordpiece_tokenizer
+from fmlm_cli.errors import UserError
+from fmlm_cli.storage import clear_disk_errors, read_json, sha256_of_json, write_json
+
+_ROLES = ("bos", "eos", "unk", "sep", "pad", "cls", "mask")
+
+
+def load_tokenizer(name: str) -> PreTrainedTokenizerFast:
+    """Find a tokenizer: a folder, a WordPiece `vocab.txt`, a `tokenizer.json`, or a name on the Hub.
+
+    Only a Hub name may reach for the network, and code from there is never run. Raises `UserError` for
+    anything missing, damaged, without a mask or padding token, or not Rust-backed (word ids are needed).
+    """
+    if not name.strip():
+        raise UserError(
+            "the tokenizer's name is empty: give a folder, a vocab.txt, a tokenizer.json or a Hub name"
+        )
+    path = Path(name).expanduser()
+    if path.is_dir():
+        return _checked(_from_folder(path), name)
+    if path.is_file():
+        return _checked(
+            _from_tokenizer_json(path) if path.suffix == ".json" else _from_vocab_file(path), name
+        )
+    if name.startswith((".", "/", "~")) or name.count("/") > 1 or name.endswith((".txt", ".json")):
+        raise UserError(
+            f"tokenizer '{name}' does not exist: give a folder, a vocab.txt, a tokenizer.json or a Hub name"
+        )
+    return _checked(_from_folder(hub.locate(name, weights=False).folder), name)
+
+
+def _from_folder(folder: Path) -> PreTrainedTokenizerFast:
+    """A tokenizer from a Hugging Face folder; one with a bare vocab.txt or tokenizer.json will do."""
+    has = {name: (folder / name).is_file() for name in ("tokenizer.json", "vocab.txt", "vocab.json")}
+    # Without one of these AutoTokenizer makes a tokenizer of five tokens from the model's config.json alone.
+    if not any(has.values()) and not any(folder.glob("*.model")):
+        raise UserError(
+            f"{folder} holds no tokenizer (no tokenizer.json, vocab.txt or *.model): give another folder"
+        )
+    if has["tokenizer.json"]:
+        _read_backend(folder / "tokenizer.json")  # so that damage is reported with its file
+    if not (folder / "tokenizer_config.json").is_file():
+        if has["tokenizer.json"]:
+            return _from_tokenizer_json(folder / "tokenizer.json")
+        if has["vocab.txt"]:
+            return _from_vocab_file(folder / "vocab.txt")
+    else:
+        read_json(folder / "tokenizer_config.json")
+    try:
+        # As an absolute path, which nothing in the libraries can take for a Hub name and go asking for.
+        with hub.quiet():
+            return AutoTokenizer.from_pretrained(
+                str(folder.resolve()), local_files_only=True, trust_remote_code=False
+            )
+    except Exception as error:  # any library may be behind a tokenizer, and each has its own errors
+        raise UserError(
+            f"{folder}: no tokenizer could be made of its files ({hub.one_line(error)}): one with a tokenizer.json is surest"
+        ) from error
+
+
+def _read_backend(path: Path) -> Tokenizer:
+    """A Rust pipeline from a tokenizer.json."""
+    read_json(path)
+    try:
+        return Tokenizer.from_file(str(path))
+    except Exception as error:  # the Rust library raises plain Exceptions
+        raise UserError(f"{path}: not a tokenizer.json, or a damaged one ({hub.one_line(error)})") from error
+
+
+def _from_tokenizer_json(path: Path) -> PreTrainedTokenizerFast:
+    """A tokenizer from a tokenizer.json; it does not say what its special tokens are for, so go by names."""
+    if path.name == "tokenizer.json" and (path.parent / "tokenizer_config.json").is_file():
+        return _from_folder(path.parent)
+    backend = _read_backend(path)
+    special = {token.content for token in backend.get_added_tokens_decoder().values() if token.special}
+    roles = {f"{role}_token": t for names in (BERT, ROBERTA) for role, t in names.items() if t in special}
+    return PreTrainedTokenizerFast(tokenizer_object=backend, **roles)
+
+
+def _read_vocabulary(path: Path) -> dict[str, int]:
+    """Token to id from a vocab.txt; only newlines end a line, as odd characters may be tokens."""
+    try:
+        lines = path.read_bytes().decode("utf-8-sig").replace("\r\n", "\n").removesuffix("\n").split("\n")
+    except UnicodeDecodeError:
+        raise UserError(f"{path}: not a UTF-8 text file, so not a WordPiece vocabulary") from None
+    if lines == [""]:
+        raise UserError(f"{path} is empty: a WordPiece vocabulary has one token a line")
+    vocabulary: dict[str, int] = {}
+    for index, token in enumerate(lines):
+        first = vocabulary.setdefault(token, index)
+        if first != index:
+            raise UserError(
+                f"{path}:{index + 1}: '{token}' stands in line {first + 1} already; remove one of the two"
+            )
+    missing = [token for token in BERT.values() if token not in vocabulary]
+    if missing:
+        raise UserError(f"{path}: not a BERT vocabulary, it lacks {', '.join(missing)}: add a line for each")
+    return vocabulary
+
+
+def _from_vocab_file(path: Path) -> PreTrainedTokenizerFast:
+    """A BERT tokenizer from a vocab.txt; it lower-cases if no ordinary entry would change by lower-casing."""
+    vocabulary = _read_vocabulary(path)
+    ordinary = (token for token in vocabulary if not re.fullmatch(r"\[.+\]", token))
+    return wordpiece_tokenizer(vocabulary, lowercase=all(token == token.lower() for token in ordinary))
+
+
+def _checked(tokenizer: PreTrainedTokenizerFast, name: str) -> PreTrainedTokenizerFast:
+    """The same tokenizer, once it is sure that it can serve masked language modelling."""
+    if not getattr(tokenizer, "is_fast", False):
+        raise UserError(
+            f"tokenizer '{name}' is not Rust-backed ('fast') and has no word ids: choose one with a tokenizer.json"
+        )
+    for role in ("mask", "pad"):
+        if getattr(tokenizer, f"{role}_token_id") is None:
+            raise UserError(
+                f"tokenizer '{name}' has no {role} token: choose one made for masked language models"
+            )
+    if len(tokenizer) <= len(_special_ids(tokenizer)):
+        raise UserError(
+            f"tokenizer '{name}' holds nothing but special tokens: its vocabulary was not found or is damaged"
+        )
+    return tokenizer
+
+
+def extends(tokenizer: PreTrainedTokenizerFast, fingerprint_of_other: str, vocabulary_of_other: int) -> bool:
+    """Whether a tokenizer is another one, or that one and more tokens with ids from its vocabulary's end on."""
+    return fingerprint_of_other == fingerprint(tokenizer) or fingerprint_of_other == fingerprint(
+        tokenizer, below=vocabulary_of_other
+    )
+
+
+def fingerprint(tokenizer: PreTrainedTokenizerFast, *, below: int | None = None) -> str:
+    """Hex SHA-256 of what decides the ids; limits, padding, names and paths do not count.
+
+    `below`: as if there were no added tokens, but for special ones, with ids from this on.
+    """
+    backend = json.loads(tokenizer.backend_tokenizer.to_str())
+    content = {
+        part: _lean(backend[part]) for part in ("normalizer", "pre_tokenizer", "model", "post_processor")
+    }
+    # An Encoder never matches special tokens in texts, so of those only the names and ids matter.
+    flags = ("id", "content", "special", "single_word", "lstrip", "rstrip", "normalized")
+    content["added_tokens"] = [
+        {flag: token[flag] for flag in (flags[:3] if token["special"] else flags)}
+        for token in sorted(backend["added_tokens"], key=lambda token: token["id"])
+        if below is None or token["id"] < below or token["special"]
+    ]
+    roles = {role: getattr(tokenizer, f"{role}_token") for role in _ROLES}
+    content["special_tokens"] = {role: str(token) for role, token in roles.items() if token is not None}
+    return sha256_of_json(content)
+
+
+def _lean(value: Any) -> Any:
+    """Without settings that are null or empty: library versions differ in which of these they write."""
+    if isinstance(value, dict):
+        return {key: _lean(item) for key, item in value.items() if item is not None and item != ""}
+    return [_lean(item) for item in value] if isinstance(value, list) else value
+
+
+def save_tokenizer(tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
+    """Write a Hugging Face tokenizer folder that `AutoTokenizer` reads back as it was, beside any model.
+
+    Raises `UserError` if the folder cannot be written.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"cannot save a tokenizer in {folder}: it is a file, not a folder")
+    with hub.quiet(), clear_disk_errors(folder):
+        tokenizer.save_pretrained(folder)
+        path = folder / "tokenizer_config.json"
+        settings = read_json(path)
+        for private in ("is_local", "local_files_only", "backend"):
+            settings.pop(private, None)
+        # By this name, which old and new transformers know, the pipeline is read just as it stands.
+        settings["tokenizer_class"] = "PreTrainedTokenizerFast"
+        settings["model_input_names"] = list(tokenizer.model_input_names)
+        write_json(path, settings)
+
+
+@dataclass(frozen=True)
+class SpecialTokens:
+    """Ids of special tokens: around a sequence, between two, for padding and masking; and all of them."""
+
+    prefix: tuple[int, ...]
+    suffix: tuple[int, ...]
+    separator: int | None
+    pad: int
+    mask: int
+    never_masked: frozenset[int]
+
+
+def _special_ids(tokenizer: PreTrainedTokenizerFast) -> frozenset[int]:
+    """Every id that stands for no text of its own, the unknown token's with them."""
+    added = tokenizer.backend_tokenizer.get_added_tokens_decoder()
+    return frozenset(tokenizer.all_special_ids) | {number for number, token in added.items() if token.special}
+
+
+def special_tokens(tokenizer: PreTrainedTokenizerFast) -> SpecialTokens:
+    """The special tokens by use; the ends are what the tokenizer's own template puts around one sequence.
+
+    Raises `UserError` without a mask or padding token.
+    """
+    _checked(tokenizer, str(tokenizer.name_or_path or "given"))
+    encoding = plain_pipeline(tokenizer).encode("a", add_special_tokens=True)
+    marks = encoding.special_tokens_mask
+    inside = [place for place, mark in enumerate(marks) if not mark]
+    assert inside, "the letter a is no text to this tokenizer"
+    separator = tokenizer.sep_token_id if tokenizer.sep_token_id is not None else tokenizer.eos_token_id
+    return SpecialTokens(
+        prefix=tuple(encoding.ids[: inside[0]]),
+        suffix=tuple(encoding.ids[inside[-1] + 1 :]),
+        separator=separator,
+        pad=tokenizer.pad_token_id,
+        mask=tokenizer.mask_token_id,
+        never_masked=_special_ids(tokenizer),
+    )

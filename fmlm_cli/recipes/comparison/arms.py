@@ -1,0 +1,287 @@
+"""The arms of a comparison: masking strategies as short texts, all at equal terms; and the points of a sweep."""
+
+import itertools
+import math
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import yaml
+
+from fmlm_cli.config import (
+    CompareSettings,
+    MaskingSettings,
+    PretrainSettings,
+    build,
+    nested,
+    setting_names,
+)
+from fmlm_cli.corpus.store.reading import TokenStore
+from fmlm_cli.errors import UserError, unknown_name
+from fmlm_cli.masking import FullExploration, Strategy, strategy_names
+from fmlm_cli.masking.registry import BUILT_IN, DEFAULT_SEGMENTS
+from fmlm_cli.recipes.shared.strategy import resolve_strategy
+
+BASELINE = "random"
+FRESH = "rows=fresh"  # random masking of rows of which none comes twice
+_OPTIONS = ("p", "longest")  # of the strategies that mask spans
+_IN_TEXTS = (
+    "scope",
+    "masks_per_sequence",
+    "count",
+    "options",
+)  # of the base: nothing that all arms could share
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One way of masking in the comparison.
+
+    `name`: NAME[:setting=value...], as results call it. `overrides`: settings of the run in which it differs beside its
+    masking, by dotted name. `fresh`: its rows are not limited to data.max_rows. `control`: no candidate, but something
+    to compare with: more text, which is no way of masking.
+    """
+
+    name: str
+    masking: MaskingSettings
+    strategy: Strategy
+    fresh: bool = False
+    control: bool = False
+    overrides: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def label(self) -> str:
+        """In words, short and without commas: random, random x7, fully-explored (batch)."""
+        strategy, name = self.strategy, self.masking.strategy
+        notes: list[str] = []
+        if isinstance(strategy.inside, FullExploration):
+            notes.append(strategy.inside.scope)
+        elif strategy.masks_per_sequence > 1:
+            name += f" x{strategy.masks_per_sequence}"
+        shown = ("scope", "masks_per_sequence", "rows")
+        notes += [part for part in _parts(self.name)[1:] if part.partition("=")[0] not in shown]
+        notes += ["fresh rows"] if self.fresh else []
+        return f"{name} ({' '.join(notes)})" if notes else name
+
+    @property
+    def essence(self) -> str:
+        """The same for two arms that are the same, however they were written."""
+        strategy, own = self.strategy, self.strategy.settings
+        what = own.name, strategy.rate, getattr(strategy.inside, "scope", None), strategy.masks_per_sequence
+        return repr((what, own.count, own.corruption, own.options, self.masking.schedule, self.fresh))
+
+    @property
+    def folder(self) -> str:
+        """The name, fit for a folder."""
+        return folder_of(self.name)
+
+
+def folder_of(name: str) -> str:
+    """A name as that of a folder."""
+    return re.sub(r"[^\w.=+,-]+", "_", name.replace(":", ","))
+
+
+def _parts(text: str) -> list[str]:
+    """Name and settings; a colon that no setting follows belongs to the name, as in package.module:object."""
+    parts: list[str] = []
+    for part in text.strip().split(":"):
+        if parts and "=" not in part:
+            if len(parts) > 1:
+                raise UserError(f"--strategies {text}: write it as NAME:SETTING=VALUE; '{part}' is neither")
+            parts[0] += f":{part}"
+        else:
+            parts.append(part.strip())
+    return parts
+
+
+def parse_arm(
+    text: str, settings: CompareSettings, store: TokenStore | None, more: Mapping[str, Any] | None = None
+) -> Arm:
+    """The arm that a text stands for, with the base's corruption, schedule and K; `more`: masking settings over its own.
+
+    Raises `UserError` for unknown names (with the nearest one) and for settings that do not go together.
+    """
+    name, *assigned = _parts(text)
+    if name not in BUILT_IN and ":" not in name and name not in strategy_names():
+        raise unknown_name("strategy", name, strategy_names())
+    fresh = FRESH in assigned
+    own = dict(_own_settings(text, [part for part in assigned if part != FRESH])) | dict(more or {})
+    base, chosen = settings.run.masking, {"strategy": name, **own}
+    if not {"segments", "rate"} & own.keys():
+        chosen |= {"segments": base_segments(settings), "rate": None}
+    masking = build(MaskingSettings, base.model_dump(), {"segments": None, "rate": None}, nested(chosen))
+    try:
+        strategy = resolve_strategy(masking, store)
+    except UserError as error:
+        raise UserError(f"strategy {text}: {error}") from None
+    if fresh and strategy.cycle > 1:
+        raise UserError(
+            f"strategy {text}: rows that never come twice leave scope epoch nothing to do; make it random"
+        )
+    return Arm(":".join([name, *assigned]), masking, strategy, fresh, control=fresh)
+
+
+def _own_settings(text: str, assigned: Sequence[str]) -> Iterator[tuple[str, Any]]:
+    known = [name for name in setting_names(MaskingSettings) if name not in ("strategy", "options")]
+    for part in assigned:
+        name, _, value = part.partition("=")
+        if name == "rows":
+            raise UserError(f"--strategies {text}: rows can only be fresh")
+        if name in _OPTIONS:
+            name = f"options.{name}"
+        elif name not in known and not name.startswith("options."):
+            raise unknown_name(f"setting in --strategies {text}:", name, [*known, *_OPTIONS, "rows"])
+        yield name, _value(value, f"--strategies {text}")
+
+
+def _value(text: str, where: str) -> Any:
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError:
+        raise UserError(f"{where}: '{text}' is not a YAML value") from None
+
+
+def base_segments(settings: CompareSettings) -> int:
+    """The K that all arms share which have no own."""
+    masking = settings.run.masking
+    if masking.rate is not None and masking.segments is None:
+        return max(2, round(1 / masking.rate))
+    return masking.segments or DEFAULT_SEGMENTS
+
+
+def find_arms(settings: CompareSettings, store: TokenStore | None) -> list[Arm]:
+    """The arms that the settings name, in their order. `UserError` for too few candidates, or the same arm twice."""
+    check_base(settings)
+    arms = [parse_arm(text, settings, store) for text in settings.strategies]
+    candidates = [arm.name for arm in arms if not arm.control]
+    if len(candidates) < 2:
+        given = f"only {candidates[0]} is given" if candidates else "none is given"
+        beside = " (rows=fresh is a control, not one of them)" if len(arms) > len(candidates) else ""
+        raise UserError(
+            f"a comparison needs at least two strategies, {given}{beside}: --strategies random,fully-explored"
+        )
+    seen: dict[str, str] = {}
+    for arm in arms:
+        if arm.essence in seen:
+            raise UserError(f"strategies {seen[arm.essence]} and {arm.name} are the same: leave one out")
+        seen[arm.essence] = arm.name
+    return arms
+
+
+def check_base(settings: CompareSettings) -> None:
+    """Refuse what stands in the base of all runs and is another's to say."""
+    base, default = settings.run.masking, MaskingSettings()
+    if base.strategy != default.strategy:
+        raise UserError(f"run.masking.strategy {base.strategy}: name the strategies with --strategies")
+    for name in _IN_TEXTS:
+        value = getattr(base, name)
+        if value != getattr(default, name):
+            raise UserError(
+                f"run.masking.{name} is not common to all strategies: write it behind one, as "
+                f"--strategies random,fully-explored:scope=batch"
+            )
+    for name, instead in (("out", "--out"), ("seed", "first_seed")):
+        if getattr(settings.run, name) != getattr(type(settings.run)(), name):
+            raise UserError(f"run.{name} is different in each run: give {instead}")
+    if any(value is not None for value in settings.run.budget.model_dump().values()):
+        raise UserError("run.budget is one for all runs: give --budget")
+    if settings.run.text.sources:
+        raise UserError("a comparison takes a store: make it with `fmlm tokenize`, and give it as --data")
+
+
+def baseline_of(arms: Sequence[Arm]) -> Arm:
+    """Plain random masking, one mask a step; without it the first arm that is no control."""
+    candidates = [arm for arm in arms if not arm.control]
+    plain = (arm for arm in candidates if arm.masking.strategy == BASELINE)
+    return next((arm for arm in plain if arm.strategy.masks_per_sequence == 1), candidates[0])
+
+
+def fresh_control(settings: CompareSettings, baseline: Arm, store: TokenStore) -> Arm:
+    """The baseline's masking on rows that come only once: what more text would do."""
+    name = BASELINE if baseline.strategy.cycle > 1 else baseline.name
+    return parse_arm(f"{name}:{FRESH}", settings, store)
+
+
+def common_batch(asked: int | None, default: int, arms: Sequence[Arm]) -> int:
+    """Rows of a step, the same for all arms: a multiple of every arm's masks of a sequence."""
+    multiple = math.lcm(*(arm.strategy.masks_per_sequence for arm in arms))
+    if asked is None:
+        return max(1, round(default / multiple)) * multiple
+    if asked % multiple:
+        below, above = asked // multiple * multiple, (asked // multiple + 1) * multiple
+        nearest = f"{below} or {above}" if below else f"{above}"
+        raise UserError(
+            f"batch.size {asked} does not suit all strategies, which have "
+            f"{', '.join(sorted({str(a.strategy.masks_per_sequence) for a in arms}, key=int))} masks of a sequence in a "
+            f"step: with --set run.batch.size={nearest} all of them forward the same"
+        )
+    return asked
+
+
+# ---------------------------------------------------------------- sweeps
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """Axes, by setting, and an arm for every combination of their values with these settings."""
+
+    axes: Mapping[str, Sequence[Any]]
+    points: Sequence[tuple[Mapping[str, Any], Arm]]
+
+
+def find_sweep(settings: CompareSettings, store: TokenStore | None, arms: Sequence[Arm]) -> Sweep | None:
+    """The sweep that the settings ask for. Where it has no axis `strategy`, of the first arm that explores fully."""
+    axes = {_axis(name): values for name, values in _lists(settings.sweep)}
+    if not axes:
+        return None
+    full = (arm for arm in arms if isinstance(arm.strategy.inside, FullExploration))
+    default = next(full, [arm for arm in arms if not arm.control][-1]).name
+    points = []
+    for values in itertools.product(*axes.values()):
+        chosen = dict(zip(axes, values, strict=True))
+        points.append((chosen, _point(chosen, default, settings, store)))
+    return Sweep(axes, points)
+
+
+def _lists(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, list[Any]]]:
+    for name, value in tree.items():
+        if isinstance(value, Mapping):
+            yield from _lists(value, f"{prefix}{name}.")
+        elif not isinstance(value, list) or not value:
+            raise UserError(f"sweep.{prefix}{name} has to be a list of values, such as [{value}]")
+        elif len({repr(each) for each in value}) < len(value):
+            raise UserError(f"sweep.{prefix}{name} has a value twice")
+        else:
+            yield prefix + name, value
+
+
+def _axis(name: str) -> str:
+    """The name of an axis, without what need not be said: strategy, segments, scope, run.optimizer.learning_rate."""
+    name = name.removeprefix("run.masking.").removeprefix("masking.")
+    if name.startswith("run."):
+        known = [f"run.{setting}" for setting in setting_names(PretrainSettings)]
+    else:
+        known = [*setting_names(MaskingSettings), "corruption"]
+    if name not in known and not name.startswith("options."):
+        raise unknown_name("axis in sweep:", name, known)
+    return name
+
+
+def _point(
+    chosen: Mapping[str, Any], default: str, settings: CompareSettings, store: TokenStore | None
+) -> Arm:
+    text = str(chosen.get("strategy", default))
+    masking = {k: v for k, v in chosen.items() if k != "strategy" and not k.startswith("run.")}
+    if any(part.partition("=")[0] in masking for part in _parts(text)[1:]):
+        raise UserError(f"sweep: strategy {text} already says what another axis is to vary")
+    arm = parse_arm(text, settings, store, masking)
+    name = ",".join(f"{key}={_short(value)}" for key, value in chosen.items())
+    runs = {k.removeprefix("run."): v for k, v in chosen.items() if k.startswith("run.")}
+    return replace(arm, name=name, overrides=runs)
+
+
+def _short(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return "+".join(f"{name}{_short(part)}" for name, part in value.items())
+    return f"{value:g}" if isinstance(value, float) else str(value)

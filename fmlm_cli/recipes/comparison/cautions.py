@@ -1,0 +1,67 @@
+"""What of a comparison may not be what its user wants, said before the work begins."""
+
+from collections import Counter
+from collections.abc import Iterator
+
+from fmlm_cli.masking import FullExploration, RandomExploration
+from fmlm_cli.recipes.comparison.arms import Arm, Sweep
+from fmlm_cli.recipes.comparison.plan import Plan
+
+# Random masking of the same units: in the first pass over the data its masks are those of scope epoch.
+_AT_RANDOM = {
+    "fully-explored": "random",
+    "fully-explored-word": "whole-word",
+    "fully-explored-span": "span",
+    "fully-explored-pmi": "pmi",
+}
+_REMEDY = "fewer rows, with --set run.data.max_rows=N, or a larger budget would change that"
+
+
+def cautions(plan: Plan) -> Iterator[str]:
+    """Sentences about arms that the budget leaves little to differ in, and sweeps that cannot tell causes apart."""
+    if plan.total_steps:
+        yield from _few_passes(plan)
+    if plan.sweep:
+        yield from _confounded(plan, plan.sweep)
+
+
+def _few_passes(plan: Plan) -> Iterator[str]:
+    for arm in plan.arms:
+        meaning = _of_few_passes(plan, arm)
+        if meaning:
+            yield f"{arm.label} makes {plan.passes(arm):.2f} passes over the data: {meaning} ({_REMEDY})"
+    points = [arm for _, arm in plan.sweep.points] if plan.sweep else []
+    told = Counter(meaning for arm in points if (meaning := _of_few_passes(plan, arm)))
+    for meaning, number in told.items():
+        yield f"{number} of {len(points)} points of the sweep make too few passes: {meaning} ({_REMEDY})"
+
+
+def _of_few_passes(plan: Plan, arm: Arm) -> str | None:
+    """What it means for an arm with scope epoch that it makes less than two passes; None where it does not."""
+    if not isinstance(arm.strategy.inside, FullExploration) or arm.strategy.cycle == 1:
+        return None
+    random = _AT_RANDOM.get(arm.strategy.inside.name, "random masking of its units")
+    if plan.most_passes(arm) <= 1:
+        # A schedule changes K between cycles, and the rate of random masks at every step.
+        same = "" if arm.masking.schedule.final_rate else f"the same run as {random}: "
+        return f"{same}scope epoch differs from the second pass on"
+    if plan.passes(arm) < 2:
+        return f"only the part of the rows that come twice is masked differently than by {random}"
+    return None
+
+
+def _confounded(plan: Plan, sweep: Sweep) -> Iterator[str]:
+    """Whether a loss by K is one by the mask rate as well."""
+    varied = [name for name in ("segments", "rate") if name in sweep.axes]
+    full = {_rate(arm) for _, arm in sweep.points if isinstance(arm.strategy.inside, FullExploration)}
+    random = {_rate(arm) for arm in plan.every_arm if isinstance(arm.strategy.inside, RandomExploration)}
+    alone = sorted(full - random)
+    if varied and alone:
+        yield (
+            f"in the sweep of {' and '.join(varied)}, K and the mask rate vary together: no random masking runs at rate "
+            f"{', '.join(f'{rate:.3g}' for rate in alone)} (--set 'sweep.strategy=[random, fully-explored]' would add it)"
+        )
+
+
+def _rate(arm: Arm) -> float:
+    return round(arm.strategy.rate, 6)

@@ -1,0 +1,87 @@
+"""What an arm's masks reach of real rows: how often each token is masked, and how far masks lie apart."""
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from scipy import stats
+
+from fmlm_cli import keys
+from fmlm_cli.analysis.coverage import measure_coverage
+from fmlm_cli.corpus.rows.reading import RowReader
+from fmlm_cli.masking import FullExploration, RandomExploration, Strategy
+
+Bools = npt.NDArray[np.bool_]
+
+_SAMPLE = 0xC0FE  # stream of the hash: which rows are looked at
+_BINS = 20
+
+
+def covered(strategy: Strategy, reader: RowReader, passes: int, rows: int, seed: int) -> dict[str, Any]:
+    """Coverage of some rows by the masks of so many passes, and the Hamming distances of a row's K masks in a row."""
+    number = min(rows, len(reader))
+    sample = reader.read(keys.permute(np.arange(number), len(reader), keys.derive(seed, _SAMPLE)))
+    each = [
+        strategy.masks(sample.maskable, sample.word_starts, sample.row_ids, epoch, seed, sample.input_ids)
+        for epoch in range(passes)
+    ]
+    found = measure_coverage(sample.maskable, each)
+    together = max(2, round(1 / strategy.rate))
+    return {
+        "rows": number,
+        "epochs": passes,
+        "rate": found.rate,
+        "never_masked": found.times[0],
+        "times_masked": list(found.times),
+        "expected": expected_times(strategy, passes),
+        "covered": list(found.covered),
+        "tokens_in_a_mask": {"least": found.smallest, "mean": found.mean, "most": found.largest},
+        "hamming": hamming(np.concatenate(each, axis=1)[:, :together]),
+    }
+
+
+def expected_times(strategy: Strategy, passes: int) -> list[float] | None:
+    """Probabilities that a token is masked 0, 1, 2, ... times, as the strategy promises; None where it is unknown.
+
+    Random: a binomial, for masks are independent. Full: once in every cycle of K masks, and in the r masks of one that
+    was begun with probability r / K.
+    """
+    number, own = passes * strategy.masks_per_sequence, strategy.inside
+    if isinstance(own, RandomExploration):
+        found: list[float] = stats.binom.pmf(np.arange(number + 1), number, strategy.rate).tolist()
+        return found
+    if not isinstance(own, FullExploration):
+        return None
+    whole, rest = divmod(number, own.segments)
+    share = rest / own.segments
+    return [0.0] * whole + [1 - share] + ([share] if rest else [])
+
+
+def hamming(masks: Bools) -> dict[str, Any] | None:
+    """Hamming distances between the masks bool[rows, masks, length] of each row, as shares of the largest possible.
+
+    That is |a| + |b|, of two masks without a token in common. None where there is but one mask.
+    """
+    number = masks.shape[1]
+    if number < 2:
+        return None
+    as_float = masks.astype(np.float32)
+    common = as_float @ as_float.transpose(0, 2, 1)
+    sizes = as_float.sum(axis=2)
+    first, second = np.triu_indices(number, 1)
+    largest = (sizes[:, first] + sizes[:, second]).ravel()
+    both = common[:, first, second].ravel()
+    shares = 1 - 2 * both[largest > 0] / largest[largest > 0]
+    if not len(shares):
+        return None
+    counts, edges = np.histogram(shares, bins=_BINS, range=(0.0, 1.0))
+    return {
+        "masks": number,
+        "pairs": len(shares),
+        "mean": float(shares.mean()),
+        "sd": float(shares.std()),
+        "least": float(shares.min()),
+        "disjoint": float((shares == 1).mean()),
+        "edges": edges.tolist(),
+        "shares": (counts / len(shares)).tolist(),
+    }

@@ -1,0 +1,300 @@
+"""A comparison before its budget: its arms at equal terms, its data and weights, and what each run's settings are."""
+
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+from fmlm_cli.config import LEAST_SEQUENCES, CompareSettings, Part, PretrainSettings, build, nested
+from fmlm_cli.corpus.rows.reading import RowReader
+from fmlm_cli.corpus.store.reading import TokenStore
+from fmlm_cli.errors import UserError
+from fmlm_cli.events import Emit
+from fmlm_cli.masking.schedule import Timetable
+from fmlm_cli.recipes.comparison import arms as arming
+from fmlm_cli.recipes.comparison.arms import Arm, Sweep
+from fmlm_cli.recipes.comparison.gradients import VarianceRequest, choose_rows
+from fmlm_cli.recipes.comparison.tasks import Labelled, find_tasks
+from fmlm_cli.recipes.pretraining import plan as runs
+from fmlm_cli.recipes.pretraining.data import Source, with_number
+from fmlm_cli.recipes.shared.held_out import HeldOut
+from fmlm_cli.recipes.shared.strategy import rate_schedule, try_strategy
+
+PARTS: tuple[Part, ...] = ("coverage", "variance", "race", "downstream")
+LEAST_STEPS = 10
+EVALUATIONS = 20  # of a run
+
+
+@dataclass(frozen=True)
+class Budget:
+    """How long each run is."""
+
+    amount: float
+    unit: Literal["steps", "tokens", "epochs", "minutes"]
+
+    @classmethod
+    def parse(cls, text: str) -> "Budget":
+        """Read 2000-steps, 5M-tokens, 7-epochs, 20m or 2h."""
+        found = re.fullmatch(
+            r"(\d+(?:\.\d+)?(?:e\d+)?)([kMG]?)[- ]?(steps?|tokens?|epochs?|m|min|h)", text.strip()
+        )
+        if found is None:
+            raise UserError(
+                f"--budget {text}: write it as 2000-steps, 5M-tokens, 7-epochs, or in time: 20m or 2h"
+            )
+        amount = float(found[1]) * {"": 1, "k": 1e3, "M": 1e6, "G": 1e9}[found[2]]
+        if found[3] in ("m", "min", "h"):
+            if found[2]:
+                raise UserError(f"--budget {text}: write a time as 20m or 2h")
+            return cls(amount * (60 if found[3] == "h" else 1), "minutes")
+        unit: Any = found[3].removesuffix("s") + "s"
+        return cls(amount, unit)
+
+
+@dataclass(frozen=True)
+class Draft:
+    """A comparison without a budget yet. `base`: a random run with the first seed, for its data and its model."""
+
+    settings: CompareSettings
+    root: Path
+    arms: tuple[Arm, ...]
+    baseline: Arm
+    sweep: Sweep | None
+    tasks: tuple[Labelled, ...]
+    base: runs.Plan
+    parts: tuple[str, ...]
+
+    @property
+    def every_arm(self) -> list[Arm]:
+        """Those of the sweep too."""
+        return [*self.arms, *(arm for _, arm in self.sweep.points)] if self.sweep else list(self.arms)
+
+    @property
+    def needs_runs(self) -> bool:
+        """Whether any run has to be made."""
+        return bool({"race", "downstream"} & set(self.parts)) or self.needs_baseline_run
+
+    @property
+    def needs_baseline_run(self) -> bool:
+        """Whether variance is measured on models that the baseline's first run gives."""
+        return "variance" in self.parts and bool({"early", "late"} & set(self.settings.variance.checkpoints))
+
+    @property
+    def size(self) -> int:
+        """Rows of a step."""
+        assert self.settings.run.batch.size is not None
+        return self.settings.run.batch.size
+
+    @property
+    def measured_store(self) -> TokenStore:
+        """The store whose training rows gradient variance and coverage are measured on: the first of the data."""
+        return self.base.stream.sources[0].store
+
+    @property
+    def comparable(self) -> list[TokenStore]:
+        """The stores with validation rows, without replayed and named ones: these are no text to compare masking on."""
+        return [s.store for s in self.base.stream.sources if not s.replay and s.store.has("validation")]
+
+    @property
+    def evaluated_store(self) -> TokenStore:
+        """The store on whose validation rows losses are compared: the first of the data that has some."""
+        return self.comparable[0]
+
+    def steps(self, budget: Budget) -> int:
+        """Steps of a budget that is no time. The same for all arms: all forward as many rows in a step."""
+        stream = self.base.stream
+        if budget.unit == "steps":
+            return math.ceil(budget.amount)
+        if budget.unit == "epochs":
+            return math.ceil(budget.amount * stream.rows / stream.data_share / self.size - 1e-9)
+        return max(1, math.ceil(budget.amount / (self.size * self.tokens_per_row)))
+
+    @cached_property
+    def tokens_per_row(self) -> float:
+        """Tokens of a row, padding not counted, on average over the sources."""
+        return sum(
+            source.share * source.reader.plan.used(source.reader.frame) / len(source.reader.plan)
+            for source in self.base.stream.sources
+        )
+
+    def rows(self, arm: Arm) -> int:
+        """Different rows that an arm draws from."""
+        return sum(self.rows_of(source, arm) for source in self.base.stream.sources if not source.replay)
+
+    def rows_of(self, source: Source, arm: Arm) -> int:
+        """Different rows that an arm draws from a source."""
+        every = len(source.reader.plan)
+        limit = arm.overrides.get("data.max_rows", self.settings.run.data.max_rows)
+        return every if arm.fresh or source.replay or limit is None else min(limit, every)
+
+    def draws(self, arm: Arm, steps: int) -> int:
+        """Rows that an arm draws in so many steps, replayed ones too."""
+        size: int = arm.overrides.get("batch.size", self.size)
+        return steps * (size // arm.strategy.masks_per_sequence)
+
+    def run_settings(self, arm: Arm, seed: int, out: Path, steps: int) -> PretrainSettings:
+        """An arm's run. Arms of a seed share weights and order, which are a function of the seed."""
+        base = self.settings.run
+        chosen: dict[str, Any] = {
+            "out": str(out),
+            "seed": seed,
+            "budget.steps": steps,
+            "data.verify": False,  # done once, for all
+            "evaluation.every_steps": base.evaluation.every_steps or math.ceil(steps / EVALUATIONS),
+            **arm.overrides,
+        }
+        tree = base.model_dump() | {"masking": arm.masking.model_dump()}
+        if arm.fresh:
+            tree["data"] = {**tree["data"], "max_rows": None, "stores": self._weighted_stores}
+        return build(PretrainSettings, tree, nested(chosen))
+
+    @property
+    def _weighted_stores(self) -> tuple[str, ...]:
+        """The stores with the weights that they have under max_rows: without it their own sizes would mix them."""
+        named = self.settings.run.data.stores
+        if len(named) == 1 or with_number(named[0])[1] is not None:
+            return named
+        sources = self.base.stream.sources  # in the order of the names, replayed ones last
+        return tuple(f"{name}:{len(source.reader)}" for name, source in zip(named, sources, strict=False))
+
+
+def draft(settings: CompareSettings, root: Path, emit: Emit) -> Draft:
+    """Make and check every choice but the budget. Raises `UserError` for what cannot be."""
+    arming.check_base(settings)
+    parts = _parts(settings)
+    _check_seeds(settings, parts)
+    if "variance" in parts:
+        request_of(settings)
+        _check_trained(settings)
+    tasks = find_tasks(settings.downstream, emit)
+    if not any(
+        "pmi" in text for text in settings.strategies
+    ):  # what is in the store has no part in the others
+        arming.find_arms(settings, None)  # known at once, before a model is loaded
+    base = _resolve(settings, emit)
+    arms = arming.find_arms(settings, base.store)
+    sweep = arming.find_sweep(settings, base.store, arms)
+    every = [*arms, *(arm for _, arm in sweep.points)] if sweep else arms
+    settings = _fixed(settings, base, arms, every)
+    reader = base.stream.sources[0].reader
+    for arm in every:
+        try_strategy(Timetable(arm.strategy, rate_schedule(arm.masking, arm.strategy)), reader)
+    made = Draft(settings, root, tuple(arms), arming.baseline_of(arms), sweep, tasks, base, parts)
+    if made.needs_runs:
+        _check_evaluation(made)
+    if "variance" in parts:
+        _check_rows(made)
+    return made
+
+
+def _resolve(settings: CompareSettings, emit: Emit) -> runs.Plan:
+    """A run of random masking, for all that the arms' runs have in common: data, weights, sizes."""
+    chosen = {
+        "masking": {"strategy": arming.BASELINE, "segments": arming.base_segments(settings)},
+        "seed": settings.first_seed,
+        "budget.steps": LEAST_STEPS,
+        "out": settings.out,
+    }
+    tree: dict[str, Any] = settings.run.model_dump() | {"masking": {}}
+    tree["batch"] = {**tree["batch"], "size": None}  # whether it suits all is looked at for all together
+    tree["optimizer"] = {**tree["optimizer"], "head_warmup_steps": 0}
+    return runs.resolve(build(PretrainSettings, tree, nested(chosen)), emit)
+
+
+def _fixed(
+    settings: CompareSettings, base: runs.Plan, arms: Sequence[Arm], every: Sequence[Arm]
+) -> CompareSettings:
+    """The settings with what all runs share written in."""
+    size = base.settings.batch.size
+    assert size is not None
+    chosen = {
+        "run.batch.size": arming.common_batch(settings.run.batch.size, size, every),
+        "run.sequence_length": base.settings.sequence_length,
+        "run.data.packing": base.settings.data.packing,
+        "run.data.first_row": base.settings.data.first_row,
+        "run.model.revision": base.settings.model.revision,
+        "run.masking.segments": arming.base_segments(settings),
+        "strategies": tuple(arm.name for arm in arms),
+    }
+    tree = settings.model_dump()
+    tree["run"]["masking"]["rate"] = None
+    return build(CompareSettings, tree, nested(chosen))
+
+
+def _parts(settings: CompareSettings) -> tuple[str, ...]:
+    tasks = settings.downstream.tasks
+    if "downstream" in settings.only and not tasks:
+        raise UserError("--only downstream needs something to fine-tune on: give --tasks")
+    if settings.only:
+        return tuple(part for part in PARTS if part in settings.only)
+    return PARTS if tasks else PARTS[:-1]
+
+
+def _check_seeds(settings: CompareSettings, parts: Sequence[str]) -> None:
+    if {"race", "downstream"} & set(parts) and settings.seeds < 2:
+        raise UserError(
+            f"--seeds {settings.seeds}: the race's intervals are over seeds, and one has no spread; give 2 or more "
+            f"(or --only coverage,variance)"
+        )
+
+
+def _check_trained(settings: CompareSettings) -> None:
+    """Refuse gradients over other weights at one checkpoint than at the next: saved models come back whole."""
+    model, later = settings.run.model, {"early", "late"} & set(settings.variance.checkpoints)
+    part = "lora" if model.lora.rank else "freeze" if model.freeze else None
+    if part and later:
+        raise UserError(
+            f"run.model.{part}: gradient variance is over what is trained at start, and over all weights at early and late: "
+            f"give --set variance.checkpoints=[start], or leave variance out with --only"
+        )
+
+
+def _check_evaluation(made: Draft) -> None:
+    """Refuse data without anything to compare losses on."""
+    if not made.comparable:
+        named = [str(s.store.root) for s in made.base.stream.sources if not s.replay]
+        raise UserError(
+            f"{', '.join(named)} {'has' if len(named) == 1 else 'have'} no validation split, on which losses are compared: make one with "
+            "`fmlm tokenize --valid` or `--valid-fraction`"
+        )
+    if not held_out(made, 32).has_targets:
+        raise UserError(
+            f"the validation split of {made.evaluated_store.root} is too small to mask a token of it"
+        )
+
+
+def _check_rows(made: Draft) -> None:
+    """Refuse to measure gradients of so few rows that there is no interval."""
+    segments, reader = arming.base_segments(made.settings), made.base.stream.sources[0].reader
+    chosen = choose_rows(reader, segments, request_of(made.settings), seed=made.settings.first_seed)
+    if len(chosen) < LEAST_SEQUENCES:
+        raise UserError(
+            f"gradient variance takes at least {LEAST_SEQUENCES} rows of at least {2 * segments} maskable tokens, and there are "
+            f"{len(chosen)}: ask for longer rows or fewer segments, or leave it out with --only"
+        )
+
+
+def held_out(made: Draft, batch_size: int) -> HeldOut:
+    """The fixed evaluation of the race's runs."""
+    store = made.evaluated_store
+    layout = made.base.stream.sources[0].reader.plan
+    reader = RowReader(
+        store,
+        "validation",
+        packing=layout.packing,
+        sequence_length=layout.sequence_length,
+        max_rows=made.settings.run.evaluation.max_rows,
+    )
+    return HeldOut.of(store, reader, batch_size)
+
+
+def request_of(settings: CompareSettings) -> VarianceRequest:
+    """What is to be measured of gradients. `UserError` for what cannot be."""
+    own = settings.variance.model_dump(exclude={"checkpoints", "corruptions", "unit"})
+    try:
+        return VarianceRequest(**own)
+    except ValueError as error:
+        raise UserError(f"variance: {error}") from None

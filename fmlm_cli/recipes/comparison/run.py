@@ -1,0 +1,289 @@
+"""`fmlm compare-masks`: which masking to use on this text, and how sure that is."""
+
+import contextlib
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, cast
+
+from fmlm_cli import storage
+from fmlm_cli.analysis.report.summary import glance
+from fmlm_cli.analysis.report.values import Arms
+from fmlm_cli.analysis.report.writing import write_report
+from fmlm_cli.config import CompareSettings, Part, PretrainSettings, build, nested, to_yaml
+from fmlm_cli.engine.runtime import resolve_device, resolve_precision
+from fmlm_cli.errors import UserError
+from fmlm_cli.events import Caution, Emit, Event, Grid, Note, Progress, Table, Trained, ignore
+from fmlm_cli.recipes.comparison.board import Board
+from fmlm_cli.recipes.comparison.cautions import cautions
+from fmlm_cli.recipes.comparison.draft import PARTS, Budget, Draft, draft
+from fmlm_cli.recipes.comparison.plan import Plan, saved_settings, with_budget
+from fmlm_cli.recipes.comparison.results import results_of
+from fmlm_cli.recipes.comparison.work import Worker
+from fmlm_cli.recipes.finetuning.grid import share_of
+from fmlm_cli.recipes.jobs.processes import check_sharing, spread
+from fmlm_cli.recipes.pretraining.run import pretrain
+from fmlm_cli.recipes.shared.words import where_line
+
+RESULTS, PLAN = "results.json", "plan.json"
+TIMED_STEPS = 20
+
+_LOCK = ".plan.lock"
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Where a comparison lies, and what its results.json holds."""
+
+    root: Path
+    results: Mapping[str, Any]
+
+
+def compare_masks(
+    settings: CompareSettings,
+    *,
+    overwrite: bool = False,
+    resume: bool = False,
+    cell: str | None = None,
+    jobs: int = 1,
+    report_only: bool = False,
+    report: bool = True,
+    emit: Emit = ignore,
+) -> Comparison | None:
+    """Compare masking strategies: coverage, gradient variance, a race and downstream tasks, and report on them.
+
+    `cell`: "i/n", only this share of the work; there is a report once all is done, unless `report` is off. `jobs`:
+    processes that share the work. With `resume` (as with `cell` and `report_only`), what `settings` leave open is as in
+    the earlier calls, and `only` names what to do beside what they did.
+    Raises `UserError` for anything wrong with settings, data or checkpoint before anything is written; `Interrupted`
+    on Ctrl-C or SIGTERM.
+    """
+    if settings.out is None:
+        raise UserError("no output folder: give --out DIR")
+    check_sharing(jobs, alone=cell is None and not report_only)
+    share_of([], cell)  # whether it is one at all, before anything else
+    root = Path(settings.out)
+    going_on = resume or cell is not None or report_only
+    _claim(root, overwrite=overwrite, resume=going_on)
+    if report_only and not (root / PLAN).is_file():
+        raise UserError(f"{root} holds no comparison to report on (it has no {PLAN})")
+    with storage.clear_disk_errors(root), _one_plan_at_a_time(root, together=cell is not None):
+        plan = _plan(settings, root, overwrite=overwrite, resume=going_on, emit=emit)
+    _describe(plan, emit)
+    if not report_only:
+        with storage.clear_disk_errors(root):
+            _work(plan, cell, jobs, emit)
+    _check_finished(plan, report_only=report_only, emit=emit)
+    return _report(plan, emit) if report else None
+
+
+def _claim(root: Path, *, overwrite: bool, resume: bool) -> None:
+    """Check that the folder may be written to; one in which other processes are just beginning may be."""
+    beginning = root.is_dir() and all(path.name.startswith(".") for path in root.iterdir())
+    if not beginning:
+        storage.claim_output(root, marker=PLAN, overwrite=overwrite, resume=resume)
+    if (root / storage.RUN_CONFIG).is_file():
+        saved_settings(root)  # a config.yaml of something else is not ours to write over
+
+
+@contextlib.contextmanager
+def _one_plan_at_a_time(root: Path, *, together: bool) -> Iterator[None]:
+    """Processes that begin together plan in turn, so that a budget in minutes becomes the same steps for all."""
+    if not together:
+        yield
+        return
+    root.mkdir(parents=True, exist_ok=True)
+    with storage.one_at_a_time(root / _LOCK):
+        yield
+
+
+def _plan(settings: CompareSettings, root: Path, *, overwrite: bool, resume: bool, emit: Emit) -> Plan:
+    """The comparison with every choice made and written down, nothing in the folder contradicting it."""
+    config = root / storage.RUN_CONFIG
+    asked = settings.only
+    if resume and config.is_file():
+        saved, explicit = saved_settings(root), settings.model_dump(exclude_unset=True)
+        settings = build(CompareSettings, saved.model_dump(), explicit)
+        asked = _either(saved.only, settings.only)
+    if settings.budget is not None:
+        Budget.parse(settings.budget)
+    made = draft(settings, root, emit)
+    made = replace(made, settings=made.settings.model_copy(update={"only": asked}))
+    before = _planned(root) if resume else {}
+    plan = with_budget(made, _steps(made, root, before, emit))
+    if not plan.items:
+        raise UserError(
+            f"--only {','.join(plan.parts)} leaves nothing to do: coverage is of strategies without masking.schedule, "
+            f"gradient variance of the models in variance.checkpoints"
+        )
+    if overwrite:
+        storage.check_outside(plan.root, _needed(plan))
+    else:
+        for item in plan.items:
+            plan.check(item)
+    root.mkdir(parents=True, exist_ok=True)
+    if overwrite:
+        storage.clear_folder(root, last=root / PLAN)
+    if before.get("steps") != plan.total_steps:
+        before = {"budget": settings.budget, "steps": plan.total_steps}
+    storage.write_json(root / PLAN, before)  # the budget as it was first written, such as 20m, stays known
+    storage.write_text(config, to_yaml(plan.settings))
+    return plan
+
+
+def _either(before: Sequence[Part], now: Sequence[Part]) -> tuple[Part, ...]:
+    """The parts that either call asked for, which config.yaml is to repeat; none named is all."""
+    return tuple(part for part in PARTS if part in (*before, *now)) if before and now else ()
+
+
+def _steps(made: Draft, root: Path, before: Mapping[str, Any], emit: Emit) -> int:
+    """Steps of each run. A budget in minutes is measured once: a later call takes what was found `before`."""
+    text = made.settings.budget
+    if text is None:
+        if made.needs_runs:
+            alone = (
+                "" if {"race", "downstream"} & set(made.parts) else ", or --set variance.checkpoints=[start]"
+            )
+            raise UserError(
+                f"no budget: say how long each run is, as --budget 2000-steps, 5M-tokens, 7-epochs or 20m{alone}"
+            )
+        return 0
+    if before.get("budget") == text and before.get("steps"):
+        return int(before["steps"])
+    budget = Budget.parse(text)
+    if budget.unit != "minutes":
+        return made.steps(budget)
+    speed = _tokens_per_second(made, root, emit)
+    tokens = float(f"{budget.amount * 60 * speed:.2g}")
+    emit(Note(f"--budget {text} is about {tokens:,.0f} tokens here, at {speed:,.0f} a second"))
+    return made.steps(Budget(tokens, "tokens"))
+
+
+def _tokens_per_second(made: Draft, root: Path, emit: Emit) -> float:
+    """What the baseline trains on in a second, by a few steps of it."""
+    existed, folder = root.is_dir(), root / ".timing"
+    settings = made.run_settings(made.baseline, made.settings.first_seed, folder, TIMED_STEPS)
+    quiet = {"evaluation.max_rows": 1, "checkpoint.every_steps": TIMED_STEPS, "logging.every_steps": 1}
+    settings = build(PretrainSettings, settings.model_dump(), nested(quiet))
+
+    def hear(event: Event) -> None:
+        if isinstance(event, Trained):
+            emit(Progress("timing a few steps", event.record["step"], TIMED_STEPS, "steps"))
+
+    try:
+        shutil.rmtree(folder, ignore_errors=True)
+        records = pretrain(settings, emit=hear).records
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        if not existed:
+            with contextlib.suppress(OSError):
+                root.rmdir()
+    return float(next(r["tokens_per_second"] for r in reversed(records) if "tokens_per_second" in r))
+
+
+def _planned(root: Path) -> Mapping[str, Any]:
+    """The budget that earlier calls turned into steps; empty where there was none."""
+    path = root / PLAN
+    there = storage.read_json(path) if path.is_file() else {}
+    if not isinstance(there, dict):
+        raise UserError(f"{path} is damaged: remove it and give --budget again")
+    return there
+
+
+def _needed(plan: Plan) -> dict[Path, str]:
+    """What the comparison is made from, and what each is."""
+    needed = {source.store.root: "store" for source in plan.base.stream.sources}
+    needed |= {store.root: "store" for store in plan.base.evaluated.values()}
+    files = (value for task in plan.tasks for value in task.tasks.values() if isinstance(value, str))
+    needed |= {Path(file): "task's data" for file in files if Path(file).exists()}
+    if plan.base.origin is not None:
+        needed[plan.base.origin.folder] = "checkpoint"
+    return needed
+
+
+def _work(plan: Plan, cell: str | None, jobs: int, emit: Emit) -> None:
+    board = Board(plan, emit, jobs)
+    if jobs > 1:
+        only = ",".join(plan.parts)  # config.yaml names those of earlier calls too
+        words = ["compare-masks", str(plan.root / storage.RUN_CONFIG), "--only", only, "--no-report"]
+        spread(words, min(jobs, len(plan.units)), plan.root / "logs", board.look)
+        board.look()
+        return
+    worker = Worker(plan, board)
+    mine: Any = share_of(cast("Any", plan.units), cell)
+    for unit in mine:
+        for item in unit:
+            worker.do(item)
+
+
+def _check_finished(plan: Plan, *, report_only: bool, emit: Emit) -> None:
+    """Say, or refuse to report on, what other shares of the work have still to do."""
+    missing = [item.name for item in plan.items if plan.result(item) is None]
+    if not missing:
+        return
+    done = f"{len(plan.items) - len(missing)} of {len(plan.items)} pieces of work are done"
+    if report_only:
+        named = ", ".join(missing[:3]) + (", ..." if len(missing) > 3 else "")
+        raise UserError(f"{done}, and {named} not: do them with --resume, or the other shares with --cell")
+    emit(Note(f"{done}: there is a report once all are"))
+
+
+def _report(plan: Plan, emit: Emit) -> Comparison | None:
+    """All files of the report, if all that was asked for is done."""
+    if any(plan.result(item) is None for item in plan.items):
+        return None
+    for item in plan.items:
+        plan.check(item)
+    results = results_of(plan)
+    with storage.one_at_a_time(plan.root / _LOCK):
+        storage.write_json(plan.root / RESULTS, results)
+        files = [plan.root / RESULTS, *write_report(plan.root, results)]
+    _tell(results, files, emit)
+    return Comparison(plan.root, results)
+
+
+# ---------------------------------------------------------------- words
+
+
+def _describe(plan: Plan, emit: Emit) -> None:
+    settings, device = plan.settings, resolve_device(plan.settings.run.device)
+    rows = {
+        "model": _model_line(plan),
+        "data": f"{plan.base.store.root}, {plan.rows(plan.baseline):,} rows x {settings.run.sequence_length}",
+        "parts": ", ".join(plan.parts),
+        "strategies": "; ".join(arm.label for arm in plan.arms if not arm.control),
+        "baseline": plan.baseline.label,
+    }
+    if plan.total_steps:
+        tokens = plan.total_steps * plan.size * plan.tokens_per_row
+        rows["each run"] = f"{plan.total_steps:,} steps of {plan.size} rows, about {tokens:,.0f} tokens"
+        rows["passes"] = "; ".join(f"{arm.label} {plan.passes(arm):.2f}" for arm in plan.arms)
+        rows["seeds"] = ", ".join(map(str, plan.seeds))
+    if any(arm.control for arm in plan.arms):
+        rows["control"] = ", ".join(arm.label for arm in plan.arms if arm.control)
+    if plan.sweep:
+        rows["sweep"] = f"{len(plan.sweep.points)} points of {', '.join(plan.sweep.axes)}"
+    rows["device"] = where_line(device, resolve_precision(settings.run.precision, device))
+    emit(Table("comparing masks", rows))
+    for text in cautions(plan):
+        emit(Caution(text))
+
+
+def _model_line(plan: Plan) -> str:
+    """What is trained, in a word."""
+    origin = plan.base.origin
+    return origin.name if origin else f"{plan.base.settings.model.name}, from scratch"
+
+
+def _tell(results: Mapping[str, Any], files: list[Path], emit: Emit) -> None:
+    found, shown = results["verdict"], glance(results, Arms.of(results))
+    if shown is not None:
+        emit(Grid(f"held-out loss, {len(results['seeds'])} seeds", shown.header, shown.rows))
+    emit(Note(f"\n{found['headline']}."))
+    for sentence in found["sentences"]:
+        emit(Note(f"- {sentence}"))
+    if found["cost"]:
+        emit(Note(found["cost"]))
+    reports = [str(path) for path in files if path.suffix in (".json", ".html", ".md")]
+    emit(Table("done", {"report": ", ".join([*reports, "figures/"]), "repeat": results["command"]}))

@@ -1,0 +1,256 @@
+"""The work of a comparison, item by item: runs, measurements and fine-tuning, by the recipes for each."""
+
+import io
+import shutil
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from fmlm_cli import storage
+from fmlm_cli.config import FinetuneSettings, PretrainSettings, build, nested
+from fmlm_cli.engine.checkpoint import OPTIMIZER, STATE
+from fmlm_cli.engine.records import evaluations_of
+from fmlm_cli.engine.runtime import resolve_device
+from fmlm_cli.engine.step import DivergedError
+from fmlm_cli.errors import UserError
+from fmlm_cli.events import Caution, Event, Progress, Trained
+from fmlm_cli.masking import Corruption
+from fmlm_cli.model.masked_lm import MaskedLM
+from fmlm_cli.model.pretrained import load_pretrained
+from fmlm_cli.recipes.comparison.arms import base_segments
+from fmlm_cli.recipes.comparison.board import Board
+from fmlm_cli.recipes.comparison.coverage import covered
+from fmlm_cli.recipes.comparison.draft import held_out, request_of
+from fmlm_cli.recipes.comparison.gradients import ChosenRows, choose_rows, measure_gradient_variance
+from fmlm_cli.recipes.comparison.plan import COVERED_ROWS, Item, Plan
+from fmlm_cli.recipes.finetuning.run import finetune
+from fmlm_cli.recipes.pretraining.run import pretrain
+
+Result = dict[str, Any]
+
+MANY_LEFT_OUT = 0.1  # of the rows looked at: the others are another kind of text
+
+
+class Worker:
+    """Does the items of a plan; what is finished is left as it is."""
+
+    def __init__(self, plan: Plan, board: Board) -> None:
+        self.plan, self.board = plan, board
+        self.device = resolve_device(plan.settings.run.device)
+        self._cautioned = False
+
+    def do(self, item: Item) -> None:
+        """Work at an item, unless it is finished already."""
+        self.plan.check(item)
+        if self.plan.result(item) is not None:
+            return
+        record, decided = self.plan.record(item), self.plan.decided(item)
+        record.parent.mkdir(parents=True, exist_ok=True)
+        storage.write_json(record, {"made_with": decided})
+        self.board.begin(item.name)
+        begun = time.monotonic()
+        work = {
+            "coverage": self._coverage,
+            "variance": self._variance,
+            "race": self._run,
+            "sweep": self._run,
+            "downstream": self._downstream,
+        }
+        result = work[item.kind](item)
+        result.setdefault("seconds", time.monotonic() - begun)
+        storage.write_json(record, {"made_with": decided, "result": result})
+        self.board.end(item.name)
+
+    def _coverage(self, item: Item) -> Result:
+        reader = self.plan.base.stream.sources[0].reader  # of `measured_store`
+        passes = self.plan.covered_passes(item.arm)
+        return covered(item.arm.strategy, reader, passes, COVERED_ROWS, self.plan.settings.first_seed)
+
+    # ---------------------------------------------------------------- gradient variance
+
+    def _variance(self, item: Item) -> Result:
+        """On rows of `measured_store`: several stores' gradients are not mixed, as a step of the race mixes them."""
+        plan, model = self.plan, self._model(item.what)
+        request, segments = request_of(plan.settings), base_segments(plan.settings)
+        reader = plan.base.stream.sources[0].reader
+        chosen = choose_rows(reader, segments, request, seed=plan.settings.first_seed)
+        self._caution_about(chosen, request.sequences, 2 * segments)
+        records = measure_gradient_variance(
+            model,
+            reader,
+            plan.measured_store,
+            unit=plan.settings.variance.unit,
+            segments=segments,
+            corruption=self._corruption(item.corruption),
+            request=request,
+            seed=plan.settings.first_seed,
+            device=self.device,
+            progress=lambda n: self.board.hear(Progress("variance", n, request.sequences, "rows")),
+        )
+        target = plan.measured(item)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with storage.complete_file(target) as file:
+            packed = io.BytesIO()
+            np.savez(packed, **records.to_arrays())  # type: ignore[arg-type]  # its stub takes the names for options
+            file.write_bytes(packed.getvalue())
+        step = {"start": 0, "early": plan.early_step, "late": plan.total_steps}[item.what]
+        return {
+            "step": step,
+            "loss": self._loss(model),
+            "sequences": len(records.sequences),
+            "left_out": chosen.left_out,
+            "looked_at": chosen.looked_at,
+        }
+
+    def _caution_about(self, chosen: ChosenRows, wanted: int, least: int) -> None:
+        """Say once, for all measurements are on the same rows, that these are not the ones asked for."""
+        few = len(chosen) < wanted
+        if self._cautioned or (not few and chosen.left_out <= MANY_LEFT_OUT * chosen.looked_at):
+            return
+        self._cautioned = True
+        self.board.emit(
+            Caution(
+                f"gradient variance: {chosen.left_out} of {chosen.looked_at} rows have fewer than {least} maskable tokens and "
+                f"are left out{f', so that {len(chosen)} are measured, not {wanted}' if few else ''}"
+            )
+        )
+
+    def _corruption(self, name: str) -> Corruption:
+        if name == "mask-only":
+            return Corruption(mask=1.0, random=0.0, keep=0.0)
+        return Corruption(**self.plan.settings.run.masking.corruption.model_dump())
+
+    def _model(self, at: str) -> MaskedLM:
+        """The baseline's model before, early in, or after its first run."""
+        plan = self.plan
+        if at == "start":
+            return plan.base.model.to(self.device)
+        folder = self.early_model if at == "early" else self._first_run / "final"
+        if not folder.is_dir():
+            raise UserError(
+                f"{folder} is no longer there, and gradient variance is to be measured on it: leave '{at}' out of "
+                f"variance.checkpoints, or choose another --out"
+            )
+        trusted = plan.settings.run.model.trust_remote_code
+        loaded = load_pretrained(folder, name=str(folder), trust_remote_code=trusted, seed=0)
+        return MaskedLM(loaded.model).to(self.device)
+
+    def _loss(self, model: MaskedLM) -> float | None:
+        """On the same held-out tokens as in the race."""
+        if not self.plan.comparable:
+            return None
+        evaluation = held_out(self.plan, 32)
+        if not evaluation.has_targets:
+            return None
+        return evaluation.run(model, self.device, torch.float32).record["eval_loss"]
+
+    @property
+    def early_model(self) -> Path:
+        """Where the baseline's model after a tenth of its first run is kept."""
+        return self.plan.root / "variance" / "early-model"
+
+    @property
+    def _first_run(self) -> Path:
+        return self.plan.root / "race" / self.plan.baseline.folder / f"seed-{self.plan.settings.first_seed}"
+
+    # ---------------------------------------------------------------- runs
+
+    def _run(self, item: Item) -> Result:
+        settings, folder = self.plan.settings_of(item), self.plan.run_folder(item)
+        if folder == self._first_run:
+            settings = build(
+                PretrainSettings,
+                settings.model_dump(),
+                nested({"checkpoint.every_steps": self.plan.early_step}),
+            )
+
+        def hear(event: Event) -> None:
+            if folder == self._first_run and isinstance(event, Trained):
+                self._keep_early(folder)
+            self.board.hear(event)
+
+        try:
+            records = pretrain(settings, resume=True, emit=hear).records
+        except DivergedError as error:
+            return {"loss": None, "failed": str(error)}
+        if folder == self._first_run:
+            self._keep_early(folder)
+        shutil.rmtree(folder / "checkpoints", ignore_errors=True)  # a finished run has no use for them
+        return _course(records)
+
+    def _keep_early(self, folder: Path) -> None:
+        """Keep the model of the early checkpoint: the run removes it when newer ones are there."""
+        source = folder / "checkpoints" / f"step-{self.plan.early_step}"
+        if self.early_model.is_dir() or not (source / STATE).is_file():
+            return
+        with storage.complete_folder(self.early_model) as target:
+            shutil.copytree(
+                source, target, dirs_exist_ok=True, ignore=shutil.ignore_patterns(STATE, OPTIMIZER)
+            )
+
+    def _downstream(self, item: Item) -> Result:
+        run = self.plan.run_folder(item)
+        if not storage.RunDirectory(run).is_finished:
+            raced = next(i for i in self.plan.possible("race") if self.plan.run_folder(i) == run)
+            if (self.plan.result(raced) or {}).get("loss") is not None:
+                raise UserError(
+                    f"{run / 'final'} is no longer there to be fine-tuned: remove {self.plan.record(raced)}, and --resume trains it again"
+                )
+            return {"score": None, "failed": "the run that it begins from diverged"}
+        folder = self.plan.root / item.name
+        report = finetune(self._finetune_settings(item, run, folder), resume=True, emit=self.board.hear)
+        assert report is not None
+        shutil.rmtree(folder / "models", ignore_errors=True)  # only what they score is wanted
+        (own,) = report.results["tasks"].values()
+        return _scores(own)
+
+    def _finetune_settings(self, item: Item, run: Path, folder: Path) -> FinetuneSettings:
+        chosen, base = self.plan.settings.downstream, self.plan.settings.run
+        task = next(task for task in self.plan.tasks if task.name == item.what)
+        given = {
+            "checkpoint": str(run),
+            "out": str(folder),
+            "tasks": {name: value for name, value in task.tasks.items() if value is not None},
+            "training": chosen.training.model_dump(),
+            "seeds": chosen.seeds,
+            "first_seed": item.seed * chosen.seeds,  # the same for all arms: heads and order are paired too
+            "select": chosen.select,
+            "max_length": chosen.max_length,
+            "trust_remote_code": base.model.trust_remote_code,
+            "device": base.device,
+            "precision": base.precision,
+        }
+        return build(FinetuneSettings, given)
+
+
+def _course(records: Any) -> Result:
+    """A finished run's held-out losses by tokens forwarded, and what it took."""
+    curve = next(iter(evaluations_of(records).values()))  # of `evaluated_store`: the data's come first
+    logged = [record for record in records if "learning_rate" in record]
+    at = [0, *(record["step"] for record in logged)]
+    tokens = [0, *(record["tokens"] for record in logged)]
+    steps = [int(record["step"]) for record in curve]
+    speeds = [record["tokens_per_second"] for record in logged]
+    return {
+        "loss": float(curve[-1]["eval_loss"]),
+        "steps": steps,
+        "tokens": [round(t) for t in np.interp(steps, at, tokens).tolist()],
+        "losses": [float(record["eval_loss"]) for record in curve],
+        "tokens_per_second": float(np.median(speeds)),
+    }
+
+
+def _scores(own: Mapping[str, Any]) -> Result:
+    """A task's score: on its test split where that has labels, else on its development split."""
+    found: Result = {"measures": list(own["measures"]), "dev": own["mean"]}
+    test = own["test"].get("test", {}).get("score")
+    found["test"] = test["mean"] if test else None
+    found["split"] = "test" if found["test"] is not None else "dev"
+    found["score"] = found[found["split"]]
+    if found["score"] is None:
+        found["failed"] = "fine-tuning diverged"
+    return found

@@ -1,0 +1,275 @@
+"""What a call of `finetune` is made of: checkpoint, tasks, and the cells of its grid."""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedTokenizerFast
+
+from fmlm_cli import storage
+from fmlm_cli.config import ALL, FinetuneSettings, build, nested, read_yaml
+from fmlm_cli.corpus.rows.sequences import encode_once
+from fmlm_cli.corpus.tokenizer import loading as tokenizers
+from fmlm_cli.engine.runtime import resolve_device, resolve_precision
+from fmlm_cli.errors import UserError, unknown_name
+from fmlm_cli.events import Caution, Emit, Note
+from fmlm_cli.model.build import longest_sequence, preset_of, tokenizer_for
+from fmlm_cli.model.classifier import Encoder
+from fmlm_cli.recipes.finetuning.cells import CELL, Prepared, Split, check_same_cell, deciding, read_result
+from fmlm_cli.recipes.finetuning.grid import Cell, find_cells, find_points
+from fmlm_cli.recipes.shared.checkpoints import Origin, check_vocabulary, find_checkpoint
+from fmlm_cli.recipes.shared.limits import resolve_length
+from fmlm_cli.recipes.shared.predictions import Where
+from fmlm_cli.tasks import GLUE, Examples, TaskData, available, load_files, load_glue
+
+FROM_MNLI = ("rte", "mrpc", "stsb")
+_LONGEST_NAME = 100  # bytes; a file's name may have 255, and some are made of this one
+
+
+@dataclass
+class Plan:
+    """A call of `finetune` with every choice made."""
+
+    settings: FinetuneSettings
+    root: Path
+    origin: Origin
+    encoder: Encoder
+    tokenizer: PreTrainedTokenizerFast
+    data: Mapping[str, TaskData]
+    cells: Sequence[Cell]
+    where: Where
+    weights: str
+    _prepared: dict[str, Prepared] = field(default_factory=dict)
+
+    def prepared(self, task: str) -> Prepared:
+        """A task ready for training. Only the latest one is kept: a large one takes some memory."""
+        if task not in self._prepared:
+            self._prepared.clear()
+            self._prepared[task] = self._prepare(task)
+        return self._prepared[task]
+
+    def _prepare(self, task: str) -> Prepared:
+        data = self.data[task]
+        encoder = self._mnli_encoder if self.begins_from_mnli(task) else self.encoder
+        return Prepared(
+            data,
+            encoder,
+            self.tokenizer,
+            self.split(data.train),
+            {name: self.split(examples) for name, examples in data.dev.items()},
+            {
+                name: self.split(examples)
+                for name, examples in data.test.items()
+                if examples.labels is not None
+            },
+        )
+
+    def split(self, examples: Examples) -> Split:
+        """A split as tokens, which are kept in the output folder."""
+        assert self.settings.max_length is not None
+        cache, length = self.root / "tokenized", self.settings.max_length
+        first, second, content = examples.first, examples.second, examples.fingerprint
+        return Split(examples, encode_once(cache, self.tokenizer, first, second, length, content))
+
+    def decided(self, cell: Cell) -> dict[str, Any]:
+        """All that decides what a cell finds, flat, by name."""
+        data = self.data[cell.task]
+        content = {
+            "train": data.train.fingerprint,
+            **{f"dev.{name}": examples.fingerprint for name, examples in data.dev.items()},
+            "weights": self._mnli_weights if self.begins_from_mnli(cell.task) else self.weights,
+            "tokenizer": self._tokenizer_fingerprint,
+        }
+        return {**content, **deciding(cell, self.settings, self.where)}
+
+    def check(self, cell: Cell) -> None:
+        """Refuse a cell that was begun otherwise: by other processes, or an earlier call."""
+        if (self.folder(cell) / CELL).is_file():
+            check_same_cell(self.folder(cell), self.decided(cell))
+
+    @property
+    def is_glue(self) -> bool:
+        """Whether the tasks are GLUE's; sets of one's own may have the same names."""
+        return bool(self.settings.tasks.names)
+
+    @cached_property
+    def _tokenizer_fingerprint(self) -> str:
+        return tokenizers.fingerprint(self.tokenizer)
+
+    @cached_property
+    def _mnli_weights(self) -> str:
+        return weights_of(self._mnli_encoder.tensors)
+
+    @cached_property
+    def _mnli_encoder(self) -> Encoder:
+        """MNLI's best model, once it is final: until then there is none, and it is asked for again."""
+        folder = self.model_folder("mnli")
+        unfinished = any(
+            cell.task == "mnli" and read_result(self.folder(cell)) is None for cell in self.cells
+        )
+        if unfinished or not folder.is_dir():
+            raise UserError(
+                "from_mnli: the cells of MNLI are not all done: fine-tune with --task mnli alone first, and go on with "
+                "the other tasks and --resume"
+            )
+        return Encoder.read(folder, name=str(folder))
+
+    def begins_from_mnli(self, task: str) -> bool:
+        """Whether a task's models begin as the MNLI model."""
+        return self.settings.from_mnli and task in FROM_MNLI
+
+    def folder(self, cell: Cell) -> Path:
+        """Where a cell lies."""
+        return self.root / "cells" / cell.folder
+
+    def model_folder(self, task: str) -> Path:
+        """Where a task's best model so far lies."""
+        return self.root / "models" / task
+
+
+def saved_settings(root: Path) -> FinetuneSettings:
+    """The settings of what `finetune` left in a folder; `UserError` if its config.yaml is not one of these."""
+    return build(FinetuneSettings, read_yaml(root / storage.RUN_CONFIG, FinetuneSettings))
+
+
+def resolve(settings: FinetuneSettings, emit: Emit) -> Plan:
+    """Make every choice that the settings leave open."""
+    assert settings.out is not None
+    device = resolve_device(settings.device)
+    where = Where(device, resolve_precision(settings.precision, device))
+    data = _load(settings, emit)
+    if settings.from_mnli and "mnli" not in data and not (Path(settings.out) / "models" / "mnli").is_dir():
+        raise UserError("from_mnli needs the MNLI model: give --task mnli too")
+    origin = find_checkpoint(settings.checkpoint, revision=settings.revision, code=settings.trust_remote_code)
+    tokenizer = tokenizers.load_tokenizer(str(origin.folder))
+    encoder = Encoder.read(
+        origin.folder,
+        name=origin.name,
+        trust_remote_code=settings.trust_remote_code,
+        announce=lambda text: emit(Caution(text)),
+    )
+    # Made once here, so that what is wrong with any of it is known before anything is written.
+    model = encoder.classifier(
+        ["0", "1"],
+        seed=0,
+        dropout=settings.training.dropout,
+        reinit_layers=settings.training.reinit_layers,
+    ).model
+    check_vocabulary(model, tokenizer, origin.name)
+    length = resolve_length(settings.max_length, longest_sequence(model), origin.name, "max_length")
+    _check_room(length, tokenizer, pairs=any(each.task.pair for each in data.values()))
+    settings = build(
+        FinetuneSettings,
+        settings.model_dump(),
+        nested({"max_length": length, "revision": origin.revision}),
+    )
+    points = find_points(settings, model.config.model_type, preset_of(model.config).finetune_rate)
+    if settings.grid == "none":
+        settings = settings.model_copy(update={"training": points[0].training})
+    seeds = range(settings.first_seed, settings.first_seed + settings.seeds)
+    return Plan(
+        settings,
+        Path(settings.out or ""),
+        origin,
+        encoder,
+        tokenizer_for(model, tokenizer),
+        data,
+        find_cells(list(data), points, seeds),
+        where,
+        weights_of(encoder.tensors),
+    )
+
+
+def _load(settings: FinetuneSettings, emit: Emit) -> dict[str, TaskData]:
+    """The tasks' data, MNLI first where others begin from its model."""
+    chosen = settings.tasks
+    if not chosen.names:
+        if not (chosen.train and chosen.dev):
+            raise UserError("no task: give --task, or a set of your own with --train FILE and --dev FILE")
+        if chosen.folder is not None:
+            raise UserError("--data-dir is for GLUE tasks: give --task, or leave it out")
+        if settings.from_mnli:
+            raise UserError("from_mnli is for GLUE tasks: leave it out")
+        data = load_files(
+            Path(chosen.train),
+            Path(chosen.dev),
+            Path(chosen.test) if chosen.test else None,
+            name=chosen.name,
+            text_field=chosen.text_field,
+            pair_field=chosen.text_pair_field,
+            label_field=chosen.label_field,
+            regression=chosen.regression,
+            metric=chosen.metric,
+        )
+        _check_name(data.task.name)
+        return {data.task.name: data}
+    folder = Path(chosen.folder) if chosen.folder is not None else None
+    names = _names(chosen.names, folder, emit)
+    if settings.from_mnli:
+        if not set(names) & set(FROM_MNLI):
+            raise UserError(
+                f"from_mnli: only {', '.join(FROM_MNLI)} can begin as the MNLI model: leave it out"
+            )
+        names.sort(key=lambda name: name != "mnli")
+    return {name: load_glue(name, folder) for name in names}
+
+
+def _names(asked: Sequence[str], folder: Path | None, emit: Emit) -> list[str]:
+    """The training tasks that the names stand for; the diagnostic set is predicted by the MNLI model."""
+    names: list[str] = []
+    for name in asked:
+        if name == ALL:
+            found = list(GLUE) if folder is None else available(folder)
+            missing = [other for other in GLUE if other not in found]
+            if missing and found:
+                emit(
+                    Note(f"{folder} has no {', '.join(missing)}: left out, so there will be no GLUE average")
+                )
+            if not found:
+                raise UserError(
+                    f"{folder} holds none of GLUE's tasks: give the folder that CoLA, MRPC, ... lie in"
+                )
+            names += found
+        elif name == "ax":
+            names.append("mnli")
+        elif name in GLUE:
+            names.append(name)
+        else:
+            raise unknown_name("task", name, [*GLUE, "ax", ALL])
+    return list(dict.fromkeys(names))
+
+
+def _check_name(name: str) -> None:
+    """Refuse a name that no folder can have, or that would be a hidden one, or none inside the output folder."""
+    if (
+        name.startswith(".")
+        or "/" in name
+        or not name.isprintable()
+        or not 0 < len(name.encode()) <= _LONGEST_NAME
+    ):
+        raise UserError(
+            f"the set cannot be called {name!r}, as its folders will be: set tasks.name to a plain name"
+        )
+
+
+def _check_room(length: int, tokenizer: PreTrainedTokenizerFast, *, pairs: bool) -> None:
+    """Refuse a length that leaves no token to a text."""
+    least = tokenizer.num_special_tokens_to_add(pair=pairs) + 1 + pairs
+    if length < least:
+        raise UserError(
+            f"max_length {length} leaves no room for text beside the special tokens: set it to {least} or more"
+        )
+
+
+def weights_of(tensors: Mapping[str, Tensor]) -> str:
+    """Hex SHA-256 of a checkpoint's tensors, by name."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(tensors.items()):
+        digest.update(name.encode())
+        digest.update(tensor.contiguous().view(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()

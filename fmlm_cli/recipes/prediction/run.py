@@ -1,0 +1,368 @@
+"""`fmlm predict`: tokens for the masks of texts, or labels or scores of texts, by whatever head a checkpoint has."""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel, PreTrainedTokenizerFast
+
+from fmlm_cli import storage
+from fmlm_cli.config import PredictSettings
+from fmlm_cli.corpus.rows.buckets import by_length
+from fmlm_cli.corpus.rows.sequences import Sequences, encode
+from fmlm_cli.corpus.tokenizer import loading as tokenizers
+from fmlm_cli.engine.runtime import autocast, resolve_device, resolve_precision
+from fmlm_cli.errors import UserError, unknown_name
+from fmlm_cli.events import Caution, Emit, Note, Progress, ignore
+from fmlm_cli.model.build import known_config, longest_sequence, raw_config, tokenizer_for
+from fmlm_cli.model.classifier import Encoder
+from fmlm_cli.model.masked_lm import MaskedLM
+from fmlm_cli.model.own_code import needs_own_code
+from fmlm_cli.model.pretrained import load_model
+from fmlm_cli.objectives.classification import SequenceClassification
+from fmlm_cli.recipes.prediction.inputs import Inputs, check_pairs, read_inputs
+from fmlm_cli.recipes.shared.checkpoints import (
+    FINETUNED,
+    Origin,
+    check_vocabulary,
+    find_checkpoint,
+    finetuned_models,
+)
+from fmlm_cli.recipes.shared.predictions import Where, predict_split
+
+_MASKS = re.compile(r"\[MASK\]|<mask>")  # what users of BERT and of RoBERTa write
+_CLASSIFIER = "ForSequenceClassification"
+_MASKED_LM = ("ForMaskedLM", "ForPreTraining", "WithLMHeadModel")
+
+T_co = TypeVar("T_co", covariant=True)
+
+
+@dataclass(frozen=True)
+class TokenGuess:
+    """A token that may stand for a mask; `token` is its text, with the blank before it where the tokenizer keeps it."""
+
+    token: str
+    id: int
+    probability: float
+
+
+@dataclass(frozen=True)
+class LabelGuess:
+    """A label and its probability."""
+
+    label: str
+    probability: float
+
+
+@dataclass(frozen=True)
+class Score:
+    """What a regression says."""
+
+    score: float
+
+
+@dataclass(frozen=True)
+class Predicted(Generic[T_co]):
+    """A text, or two, as given, and what a model predicts for it.
+
+    `predictions`: for each mask in turn the likeliest tokens, the likeliest first; or all labels, the likeliest first;
+    or the score (several where the model gives several, in its order).
+    """
+
+    text: str
+    pair: str | None
+    predictions: tuple[T_co, ...]
+
+
+Guesses = tuple[TokenGuess, ...]
+
+
+class FilledText(Predicted[Guesses]):
+    """Of a masked LM."""
+
+
+class LabelledText(Predicted[LabelGuess]):
+    """Of a classifier."""
+
+
+class ScoredText(Predicted[Score]):
+    """Of a regression."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """A call of `predict`. `facts`: what finetuned.json says of the model, where there is one."""
+
+    settings: PredictSettings
+    origin: Origin
+    facts: Mapping[str, Any] | None
+    inputs: Inputs
+    where: Where
+    emit: Emit
+
+    def caution(self, text: str) -> None:
+        """Tell the user something that may not be wanted."""
+        self.emit(Caution(text))
+
+    def progress(self, done: int) -> None:
+        """Tell how many texts are done, unless one batch is all."""
+        total = len(self.inputs.texts)
+        if total > self.settings.batch_size:
+            self.emit(Progress("predicting", done, total, "texts"))
+
+
+def predict(
+    settings: PredictSettings, *, emit: Emit = ignore
+) -> list[FilledText] | list[LabelledText] | list[ScoredText]:
+    """What a checkpoint's model predicts for each text, in the order of the texts.
+
+    A masked LM guesses the masks of each text, a fine-tuned model labels or scores it. Raises `UserError` for a
+    checkpoint with neither head, and for texts that do not fit it.
+    """
+    inputs = read_inputs(settings)
+    device = resolve_device(settings.device)
+    where = Where(device, resolve_precision(settings.precision, device))
+    name = _name_of_model(settings.checkpoint, settings.task)
+    origin = find_checkpoint(name, revision=settings.revision, code=settings.trust_remote_code)
+    job = Job(settings, origin, _facts(origin, settings.task), inputs, where, emit)
+    return _classify(job) if _classifies(job) else _fill_masks(job)
+
+
+# ---------------------------------------------------------------- the checkpoint
+
+
+def _name_of_model(name: str, task: str | None) -> str:
+    """The checkpoint that a name stands for; of what `finetune` left it is the model of one task."""
+    tasks = finetuned_models(Path(name))
+    if tasks is None:
+        return name
+    if not tasks:
+        raise UserError(f"{name} has no fine-tuned model yet: let `fmlm finetune` go on with --resume")
+    if task is None and len(tasks) > 1:
+        raise UserError(
+            f"{name} has a model for each of several tasks: choose with --task, one of {', '.join(tasks)}"
+        )
+    if task is not None and task not in tasks:
+        raise unknown_name("task", task, tasks)
+    return str(tasks[task] if task is not None else next(iter(tasks.values())))
+
+
+def _facts(origin: Origin, task: str | None) -> Mapping[str, Any] | None:
+    """What finetuned.json says of a model, where there is one. Raises `UserError` if it is for another task."""
+    path = origin.folder / FINETUNED
+    if not path.is_file():
+        if task is not None:
+            raise UserError(
+                f"--task {task}: {origin.name} was not made by `fmlm finetune`, so it is for one task"
+            )
+        return None
+    try:
+        facts = storage.read_json(path)
+    except UserError:
+        facts = None
+    if not isinstance(facts, dict) or not {"task", "pair", "max_length", "score"} <= facts.keys():
+        raise UserError(f"{path} is damaged: fine-tune the model again")
+    if task not in (None, facts["task"], origin.folder.name):
+        raise UserError(f"{origin.name} is for the task '{facts['task']}', not '{task}'")
+    return facts
+
+
+def _classifies(job: Job) -> bool:
+    """Whether the model's head is one for sequences; if not it is a masked LM's, or the checkpoint is refused."""
+    name, path = job.origin.name, job.origin.folder / "config.json"
+    if job.facts is not None:
+        return True
+    if (job.origin.folder / "adapter_config.json").is_file():
+        return False  # whoever loads it says more
+    raw = raw_config(path, f"{name}/config.json")
+    named = raw.get("architectures")
+    heads = [str(head) for head in named] if isinstance(named, list) else []
+    if any(head.endswith(_CLASSIFIER) for head in heads):
+        return True
+    if heads and not any(head.endswith(_MASKED_LM) for head in heads):
+        if not needs_own_code(raw):
+            known_config(path, f"{name}/config.json")  # says more of what is no encoder at all
+        raise UserError(
+            f"{name} has neither a masked-LM head nor one for labels ({', '.join(heads)}): fine-tune it "
+            f"(`fmlm finetune --from {name}`), or train it on as a masked LM (`fmlm continue --from {name}`)"
+        )
+    return False
+
+
+def _encode(
+    job: Job, model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, texts: Sequence[str], longest: int
+) -> Sequences:
+    """The texts as tokens, at most `longest` in each; tells how many were cut. Refuses another model's tokenizer."""
+    check_vocabulary(model, tokenizer, job.origin.name)
+    pairs = [pair for pair in job.inputs.pairs if pair is not None] or None
+    sequences = encode(tokenizer, texts, pairs, longest)
+    if sequences.cut:
+        job.caution(
+            f"{sequences.cut:,} of {len(texts):,} texts cut to the {longest:,} tokens that the model reads"
+        )
+    return sequences
+
+
+def _longest(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast) -> int:
+    """Tokens that the model reads; where neither it nor its tokenizer knows a limit, a number beyond any text."""
+    own = int(tokenizer.model_max_length)
+    return min(own, longest_sequence(model) or own)
+
+
+# ---------------------------------------------------------------- masks
+
+
+def _fill_masks(job: Job) -> list[FilledText]:
+    check_pairs(job.inputs, False, "a masked LM takes")
+    origin = job.origin
+    own = tokenizers.load_tokenizer(str(origin.folder))
+    mask = str(own.mask_token)
+    texts = [_MASKS.sub(lambda _: mask, text) for text in job.inputs.texts]
+    for number, text in enumerate(texts):
+        if mask not in text:
+            raise UserError(
+                f"{job.inputs.place(number)} has no mask: write {mask} where a token is to be guessed"
+            )
+    loaded = load_model(
+        origin.folder,
+        name=origin.name,
+        trust_remote_code=job.settings.trust_remote_code,
+        announce=job.caution,
+    )
+    model = MaskedLM(loaded).to(job.where.device).eval()
+    tokenizer, longest = tokenizer_for(loaded, own), _longest(loaded, own)
+    sequences = _encode(job, loaded, tokenizer, texts, longest)
+    _check_masks(job.inputs, texts, sequences, tokenizer, longest)
+    trained = origin.settings.sequence_length if origin.settings else None
+    beyond = int((sequences.lengths > trained).sum()) if trained else 0
+    if beyond:
+        job.caution(
+            f"{beyond:,} of {len(texts):,} texts longer than the {trained:,} tokens that the run was trained on"
+        )
+    guesses = _guess(job, model, tokenizer, sequences)
+    return [FilledText(text, None, found) for text, found in zip(job.inputs.texts, guesses, strict=True)]
+
+
+def _check_masks(
+    inputs: Inputs,
+    texts: Sequence[str],
+    sequences: Sequences,
+    tokenizer: PreTrainedTokenizerFast,
+    longest: int,
+) -> None:
+    """Refuse a text that has lost a mask on its way to the model."""
+    is_mask = np.concatenate([[0], np.cumsum(sequences.tokens == tokenizer.mask_token_id)])
+    left = np.diff(is_mask[sequences.offsets])
+    for number, text in enumerate(texts):
+        if left[number] == text.count(str(tokenizer.mask_token)):
+            continue
+        if sequences.lengths[number] == longest:
+            raise UserError(
+                f"{inputs.place(number)}: a mask lies beyond the {longest:,} tokens that the model reads: shorten the text"
+            )
+        raise UserError(
+            f"{inputs.place(number)}: the tokenizer does not read every {tokenizer.mask_token} as a mask: put blanks "
+            "around it"
+        )
+
+
+@torch.no_grad()
+def _guess(
+    job: Job, model: MaskedLM, tokenizer: PreTrainedTokenizerFast, sequences: Sequences
+) -> list[tuple[Guesses, ...]]:
+    """For each sequence and each of its masks, both in order, the likeliest tokens."""
+    found: list[list[Guesses]] = [[] for _ in range(len(sequences))]
+    device, precision = job.where.device, job.where.precision
+    done = 0
+    for index in by_length(sequences.lengths, job.settings.batch_size):
+        ids, _, present = sequences.padded(index, int(tokenizer.pad_token_id))
+        at = np.flatnonzero(ids.ravel() == tokenizer.mask_token_id)
+        inputs, segments, masked = (torch.from_numpy(part).to(device) for part in (ids, present, at))
+        with autocast(device, precision):
+            # The positions are counted by the model itself where rows hold one text alone.
+            logits = model(inputs, torch.zeros_like(inputs), segments, masked, alone=True)
+        likely = logits.float().softmax(-1)
+        best = likely.topk(min(job.settings.top, likely.shape[-1]))
+        _check_finite(best.values.cpu().numpy(), job.origin.name)
+        rows = zip(index[at // ids.shape[1]], best.indices.tolist(), best.values.tolist(), strict=True)
+        for number, tokens, probabilities in rows:
+            found[number].append(
+                tuple(
+                    TokenGuess(tokenizer.decode([token]), token, probability)
+                    for token, probability in zip(tokens, probabilities, strict=True)
+                )
+            )
+        done += len(index)
+        job.progress(done)
+    return [tuple(masks) for masks in found]
+
+
+# ---------------------------------------------------------------- labels and scores
+
+
+def _classify(job: Job) -> list[LabelledText] | list[ScoredText]:
+    origin, facts, inputs = job.origin, job.facts, job.inputs
+    if facts is not None:
+        check_pairs(inputs, bool(facts["pair"]), f"the task '{facts['task']}' takes")
+    else:  # its configuration does not say; but texts of both kinds are a slip
+        check_pairs(inputs, inputs.pairs[0] is not None, f"{inputs.place(0)} is")
+    own = tokenizers.load_tokenizer(str(origin.folder))
+    encoder = Encoder.read(
+        origin.folder,
+        name=origin.name,
+        trust_remote_code=job.settings.trust_remote_code,
+        announce=job.caution,
+    )
+    labels = [str(encoder.config.id2label[number]) for number in sorted(encoder.config.id2label)]
+    made = encoder.classifier(labels, seed=0)
+    if made.new:
+        raise UserError(
+            f"{origin.name} lacks weights of its head ({', '.join(made.new[:3])}): give a whole checkpoint"
+        )
+    tokenizer, longest = tokenizer_for(made.model, own), _longest(made.model, own)
+    if facts is not None:
+        job.emit(Note(f"{origin.name}: task {facts['task']}, development score {facts['score']:.3f}"))
+        longest = min(longest, int(facts["max_length"]))
+    sequences = _encode(job, made.model, tokenizer, inputs.texts, longest)
+    objective = SequenceClassification(regression=False, pad=int(tokenizer.pad_token_id))
+    outputs = predict_split(
+        made.model.to(job.where.device),
+        objective,
+        sequences,
+        job.settings.batch_size,
+        job.where,
+        job.progress,
+    )
+    _check_finite(outputs, origin.name)
+    likely = _probabilities(torch.from_numpy(outputs), encoder.config.problem_type)
+    if likely is None:
+        scores = (tuple(map(Score, row)) for row in outputs.tolist())
+        return [ScoredText(*each) for each in zip(inputs.texts, inputs.pairs, scores, strict=True)]
+    guesses = (_ranked(labels, row) for row in likely.tolist())
+    return [LabelledText(*each) for each in zip(inputs.texts, inputs.pairs, guesses, strict=True)]
+
+
+def _probabilities(outputs: Tensor, problem_type: str | None) -> Tensor | None:
+    """Probabilities float32[texts, labels] of such logits, or None where they are scores.
+
+    A lone output of unknown kind is a score, as there is nothing to tell apart.
+    """
+    if problem_type == "multi_label_classification":
+        return outputs.sigmoid()
+    return None if problem_type == "regression" or outputs.shape[1] == 1 else outputs.softmax(-1)
+
+
+def _ranked(labels: Sequence[str], probabilities: Sequence[float]) -> tuple[LabelGuess, ...]:
+    guesses = map(LabelGuess, labels, probabilities)
+    return tuple(sorted(guesses, key=lambda guess: -guess.probability))
+
+
+def _check_finite(values: npt.NDArray[np.float32], name: str) -> None:
+    if not np.isfinite(values).all():
+        raise UserError(f"{name}: the model's outputs are not finite, so its weights are damaged")

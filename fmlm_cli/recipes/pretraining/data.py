@@ -1,0 +1,198 @@
+"""From the stores that the settings name to one endless stream of rows."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+
+from fmlm_cli import storage
+from fmlm_cli.config import PretrainSettings, TokenizeSettings
+from fmlm_cli.corpus.rows.mixture import Mixture
+from fmlm_cli.corpus.rows.packing import Packing
+from fmlm_cli.corpus.rows.reading import Int64s, RowOrder, RowReader
+from fmlm_cli.corpus.store.reading import SPLITS, TokenStore
+from fmlm_cli.corpus.tokenizer import loading as tokenizers
+from fmlm_cli.errors import UserError
+from fmlm_cli.events import Emit
+from fmlm_cli.recipes.tokenize import make_store
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A store as the settings name it: with a weight among the data, or as replay with a share of all rows."""
+
+    store: TokenStore
+    weight: float | None
+    replay: bool
+
+
+@dataclass(frozen=True)
+class Source:
+    """A store's training rows, their order, and the share that they have of all rows."""
+
+    store: TokenStore
+    reader: RowReader
+    order: RowOrder
+    share: float
+    replay: bool
+
+
+@dataclass(frozen=True)
+class RowStream:
+    """The rows of all sources, mixed by their shares; `first`: where in it the run begins."""
+
+    sources: tuple[Source, ...]
+    seed: int
+    first: int = 0
+
+    @cached_property
+    def mixture(self) -> Mixture:
+        """Which source gives the row at a position."""
+        return Mixture([source.share for source in self.sources], self.seed)
+
+    @property
+    def rows(self) -> int:
+        """Rows of all sources but the replayed ones: what a pass over the data sees."""
+        return sum(len(source.reader) for source in self.sources if not source.replay)
+
+    @property
+    def data_share(self) -> float:
+        """Share of the rows that is not replayed."""
+        return sum(source.share for source in self.sources if not source.replay)
+
+    @property
+    def identity(self) -> str:
+        """Stands for every row at every position."""
+        parts = [
+            [
+                s.store.identity("train"),
+                s.share,
+                len(s.reader),
+                s.reader.plan.packing,
+                s.reader.sequence_length,
+            ]
+            for s in self.sources
+        ]
+        return storage.sha256_of_json([self.seed, parts])
+
+    def at(self, position: Int64s) -> Iterator[tuple[int, Int64s, Int64s]]:
+        """The rows at these positions, counted from the run's first: for each source its number, row indices, epochs."""
+        stream, place = self.mixture.locate(self.first + position)
+        for number in np.unique(stream).tolist():
+            index, epoch = self.sources[number].order.locate(place[stream == number])
+            yield number, index, epoch
+
+    def passes(self, draws: int) -> list[float]:
+        """How often the first `draws` rows of the run see each row of every source."""
+        before, after = self.mixture.counts(self.first), self.mixture.counts(self.first + draws)
+        return [(a - b) / len(s.reader) for b, a, s in zip(before, after, self.sources, strict=True)]
+
+
+def with_number(text: str) -> tuple[str, float | None]:
+    """`PATH:NUMBER` as path and number; a path that exists as it stands has none."""
+    head, colon, tail = text.rpartition(":")
+    if not colon or Path(text).exists():
+        return text, None
+    try:
+        return head, float(tail)
+    except ValueError:
+        return text, None
+
+
+def open_stores(settings: PretrainSettings, tokenizer: str | None, emit: Emit) -> list[Opened]:
+    """The stores of the settings, their hashes not yet checked; text is tokenized first, by `tokenizer`.
+
+    Raises `UserError` for stores that do not exist or do not go together.
+    """
+    if (settings.text.add_tokens or settings.text.extend_vocab) and not settings.text.sources:
+        raise UserError(
+            "new tokens need text to be tokenized with them: give the text as --data, or make the store with "
+            "`fmlm tokenize --add-tokens` or `--extend-vocab`"
+        )
+    named = [with_number(text) for text in settings.data.stores]
+    if settings.text.sources:
+        if named:
+            raise UserError("data.stores and text.sources exclude each other: give stores or text")
+        named = [(str(_store_of_text(settings, tokenizer, emit)), None)]
+    if not named:
+        raise UserError("no data: give --data STORE, a folder made by `fmlm tokenize`")
+    weights = [weight for _, weight in named]
+    if None in weights and any(weight is not None for weight in weights):
+        raise UserError(f"{named[weights.index(None)][0]} has no weight, and others have: write PATH:WEIGHT")
+    for path, weight in named:
+        if weight is not None and not 0 < weight < float("inf"):
+            raise UserError(f"{path}: the weight of a store must be above 0, not {weight:g}")
+    replay = [with_number(text) for text in settings.data.replay]
+    for path, share in replay:
+        if share is None or not 0 < share < 1:
+            raise UserError(f"--replay {path}: write STORE:SHARE, with a share of all rows between 0 and 1")
+    if sum(share or 0 for _, share in replay) >= 1:
+        raise UserError("the shares of --replay come to 1 or more: nothing would be left of the data")
+    opened = [Opened(TokenStore.open(path, verify=()), weight, False) for path, weight in named]
+    opened += [Opened(TokenStore.open(path, verify=()), share, True) for path, share in replay]
+    for other in opened[1:]:
+        check_same_tokens(opened[0].store, other.store)
+    return opened
+
+
+def check_same_tokens(store: TokenStore, other: TokenStore) -> None:
+    """Refuse a second store whose ids are not among the first one's."""
+    theirs = other.manifest["tokenizer"]
+    if not tokenizers.extends(store.tokenizer, theirs["fingerprint"], theirs["vocabulary"]):
+        raise UserError(
+            f"{other.root} was made with another tokenizer than {store.root}: tokenize its text with "
+            f"`--tokenizer {store.root / 'tokenizer'}`"
+        )
+
+
+def _store_of_text(settings: PretrainSettings, tokenizer: str | None, emit: Emit) -> Path:
+    """Tokenize the text into a store beside the run; one that is there already serves if nothing has changed."""
+    if tokenizer is None:
+        raise UserError("pre-training from scratch takes a store: make it with `fmlm tokenize`")
+    assert settings.out is not None
+    run = Path(settings.out)
+    request = TokenizeSettings(
+        **settings.text.model_dump(),
+        out=str(run.with_name(f"{run.name}.store")),
+        tokenizer=tokenizer,
+        pmi=settings.masking.strategy.endswith("pmi"),
+    )
+    return make_store(request, renew=True, emit=emit)
+
+
+def verify_stores(opened: Sequence[Opened]) -> None:
+    """Check the hashes of all stores."""
+    for each in opened:
+        each.store.verify(SPLITS)
+
+
+def make_stream(
+    opened: Sequence[Opened], settings: PretrainSettings, packing: Packing, sequence_length: int
+) -> RowStream:
+    """The stream of rows; of data without weights every row comes equally often."""
+    readers = [
+        RowReader(
+            each.store,
+            "train",
+            packing=packing,
+            sequence_length=sequence_length,
+            max_rows=None if each.replay else settings.data.max_rows,
+        )
+        for each in opened
+    ]
+    replayed = sum(each.weight or 0 for each in opened if each.replay)
+    weights = [each.weight or len(reader) for each, reader in zip(opened, readers, strict=True)]
+    data = sum(weight for each, weight in zip(opened, weights, strict=True) if not each.replay)
+    sources = [
+        Source(
+            each.store,
+            reader,
+            RowOrder(len(reader), settings.seed),
+            weight if each.replay else weight / data * (1 - replayed),
+            each.replay,
+        )
+        for each, reader, weight in zip(opened, readers, weights, strict=True)
+    ]
+    return RowStream(tuple(sources), settings.seed)

@@ -1,0 +1,104 @@
+"""A plan in words: what is about to happen, and what about it may not be what the user wants."""
+
+import torch
+
+from fmlm_cli.events import Emit, Table
+from fmlm_cli.masking.strategies import nearest_segments
+from fmlm_cli.model.build import parameter_counts
+from fmlm_cli.recipes.pretraining.plan import Plan, packing_report
+from fmlm_cli.recipes.shared.words import counted, where_line
+
+
+def describe(plan: Plan, device: torch.device, precision: torch.dtype, emit: Emit) -> None:
+    """Say what is about to happen, and what about it may not be what the user wants."""
+    settings = plan.settings
+    chosen = settings.optimizer
+    rate = f"{chosen.learning_rate:g}, {_course(plan)}"
+    rows = {
+        "model": _model_line(plan),
+        **plan.start.done,
+        "data": f"{plan.store.root} ({plan.store.fingerprint[:16]}), vocabulary {plan.store.vocabulary:,}",
+        **packing_report(plan),
+        "masking": plan.timetable.description,
+        "budget": f"{plan.total_steps:,} steps of {settings.batch.size} rows = {passes_line(plan)}",
+        "learning rate": rate,
+        "evaluation": ", ".join(f"{name} ({store.root})" for name, store in plan.evaluated.items()),
+        "device": f"{where_line(device, precision)}, {counted(torch.get_num_threads(), 'thread')}",
+    }
+    if plan.stream.first:
+        rows["goes on"] = f"from row {plan.stream.first:,} of the stream, where the other run stopped"
+    if plan.start.unused:
+        rows["not used"] = _unused(plan)
+    title = "pre-training" if plan.origin is None else "continued pre-training"
+    emit(Table(title, {name: value for name, value in rows.items() if value}))
+
+
+def _model_line(plan: Plan) -> str:
+    """What is trained, and its size."""
+    counts = parameter_counts(plan.model)
+    name = plan.settings.model.name
+    if plan.origin is not None:
+        at = f" at {plan.origin.revision[:12]}" if plan.origin.revision else ""
+        name = f"{plan.origin.name}{at} ({plan.start.model.config.model_type})"
+    trained = sum(p.numel() for p in plan.start.model.parameters() if p.requires_grad)
+    some = f", {trained / 1e6:.1f} M of them trained" if trained < counts["total"] else ""
+    return f"{name}, {counts['total'] / 1e6:.1f} M parameters ({counts['without_embeddings'] / 1e6:.1f} M without embeddings){some}"
+
+
+def _course(plan: Plan) -> str:
+    """The learning rate's course in words."""
+    chosen = plan.settings.optimizer
+    parts = [f"warm-up {chosen.warmup_share:.0%} of the steps" if chosen.warmup_share else "no warm-up"]
+    if chosen.schedule == "wsd":
+        parts.append(
+            f"held, decay over the last {chosen.decay_share:.0%}" if chosen.decay_share else "held to the end"
+        )
+    else:
+        parts.append(f"{chosen.schedule} decay")
+    if chosen.head_warmup_steps:
+        parts.insert(
+            0, f"after {chosen.head_warmup_steps:,} steps of the head alone at {chosen.head_learning_rate:g}"
+        )
+    if chosen.layer_decay != 1:
+        parts.append(f"times {chosen.layer_decay:g} from layer to layer downwards")
+    if chosen.carry_over:
+        parts.append("with the optimizer's state of the run before")
+    return "; ".join(parts)
+
+
+def _unused(plan: Plan) -> str:
+    """The checkpoint's weights that found no place."""
+    unused, some = plan.start.unused, 6
+    named = ", ".join(unused[:some]) + (f" and {len(unused) - some} more" if len(unused) > some else "")
+    fate = "kept beside the new weights" if plan.start.kept else "dropped; --keep-unused keeps them"
+    return f"{named} of the checkpoint ({fate})"
+
+
+def passes_line(plan: Plan) -> str:
+    """How often the data are seen."""
+    masks = plan.strategy.masks_per_sequence
+    return f"{plan.passes:.2f} passes over the data" + (f", each under {masks} masks" if masks > 1 else "")
+
+
+def cautions(plan: Plan) -> list[str]:
+    """What the console and the model card have to say about the limits of this run."""
+    found = []
+    if plan.strategy.cycle > 1 and plan.passes < 2:
+        found.append(
+            f"the budget makes {plan.passes:.2f} passes over the data; below 2, {plan.strategy.name} masks with scope epoch act "
+            f"almost as random ones (fewer rows with data.max_rows, or scope batch, would change that)"
+        )
+    schedule, last = plan.timetable.schedule, plan.timetables[0].last
+    if schedule is not None and last.cycle > 1 and last.cycle != nearest_segments(schedule.final):
+        found.append(
+            f"the number of segments changes only between cycles of passes: in {plan.passes:.2f} passes the mask rate goes to "
+            f"{last.rate:.1%}, not to {1 / nearest_segments(schedule.final):.1%}"
+        )
+    if plan.model.whole_head:
+        family = plan.start.model.config.model_type
+        found.append(
+            f"the head of '{family}' cannot be run on masked positions alone: it runs on all of them, which takes more time and memory"
+        )
+    if not plan.evaluated:
+        found.append("the store has no validation split: there is no evaluation")
+    return found

@@ -1,0 +1,71 @@
+"""What training changed: held-out loss before and after, and the tokens that are predicted better."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from safetensors.numpy import load_file, save_file
+from transformers import PreTrainedTokenizerFast
+
+from fmlm_cli import storage
+from fmlm_cli.recipes.shared.held_out import Scores
+
+MIN_OCCURRENCES = 5  # of a token among the masked ones, to be worth a word
+_SHOWN = 10
+
+
+Evaluations = Mapping[str, Sequence[Mapping[str, Any]]]  # records of metrics.jsonl by held-out text
+
+
+def before_and_after(evaluations: Evaluations) -> dict[str, str]:
+    """For each held-out text its first and last loss and accuracy."""
+    rows = {}
+    for name, own in evaluations.items():
+        first, last = own[0], own[-1]
+        rows[name] = (
+            f"{first['eval_loss']:.3f} to {last['eval_loss']:.3f} ({last['eval_loss'] - first['eval_loss']:+.3f}), "
+            f"accuracy {first['eval_accuracy']:.1%} to {last['eval_accuracy']:.1%}"
+        )
+    return rows
+
+
+def held_out_lines(evaluations: Evaluations) -> dict[str, str]:
+    """How the first held-out text came out, beside word frequencies."""
+    own = next(iter(evaluations.values()))
+    last = own[-1]
+    below = last["unigram_loss"] - last["eval_loss"]
+    said = f"{below:.2f} below" if below > 0 else f"{-below:.2f} above: it has not yet learnt more than"
+    return {
+        "held-out loss": f"{last['eval_loss']:.3f} (perplexity {last['eval_perplexity']:,.1f}, accuracy "
+        f"{last['eval_accuracy']:.1%}), from {own[0]['eval_loss']:.3f}",
+        "unigram loss": f"{last['unigram_loss']:.3f}; the model is {said} word frequencies",
+    }
+
+
+def keep_first_scores(run: storage.RunDirectory, scores: Mapping[str, Scores]) -> None:
+    """Keep the losses by token that the model begins with, for the end of a run that may be interrupted."""
+    if scores:
+        first = next(iter(scores.values()))
+        tensors = {"token_losses": first.token_losses, "token_counts": first.token_counts}
+        with storage.clear_disk_errors(run.first_scores):
+            save_file(tensors, run.first_scores)
+
+
+def improved_tokens(
+    run: storage.RunDirectory, scores: Mapping[str, Scores], tokenizer: PreTrainedTokenizerFast
+) -> dict[str, str]:
+    """The tokens of the first held-out text whose mean loss fell most, as rows of a table."""
+    if not scores or not run.first_scores.is_file():
+        return {}
+    before, after = load_file(run.first_scores), next(iter(scores.values()))
+    enough = np.flatnonzero(after.token_counts >= MIN_OCCURRENCES)
+    counts = after.token_counts[enough]
+    old, new = before["token_losses"][enough] / counts, after.token_losses[enough] / counts
+    best = np.argsort(new - old, kind="stable")[:_SHOWN]
+    return {
+        tokenizer.convert_ids_to_tokens(
+            int(enough[at])
+        ): f"{old[at]:.2f} to {new[at]:.2f} ({counts[at]:.0f} times)"
+        for at in best
+        if new[at] < old[at]
+    }

@@ -1,0 +1,99 @@
+"""The model card: what data, masking, steps and versions made a model, and how well it does."""
+
+import platform
+from collections.abc import Mapping, Sequence
+
+import torch
+import transformers
+import yaml
+
+from fmlm_cli import __version__
+from fmlm_cli.config import to_yaml
+from fmlm_cli.engine.checkpoint import TrainState
+from fmlm_cli.model.build import parameter_counts
+from fmlm_cli.recipes.pretraining.gains import Evaluations
+from fmlm_cli.recipes.pretraining.plan import Plan, packing_report
+from fmlm_cli.recipes.shared.held_out import EVALUATION_RATE
+
+
+def model_card(
+    plan: Plan,
+    state: TrainState,
+    evaluations: Evaluations,
+    improved: Mapping[str, str],
+    cautions: Sequence[str],
+    where: str,
+) -> str:
+    """Markdown with the Hub's front matter. `improved`: tokens that gained most. `where`: device and precision."""
+    facts = {
+        "library_name": "transformers",
+        "pipeline_tag": "fill-mask",
+        "tags": ["fmlm", plan.model.pretrained.config.model_type],
+    }
+    if plan.origin is not None and plan.origin.revision is not None:  # a Hub name, which the Hub makes a link
+        facts["base_model"] = plan.origin.name
+    front = yaml.safe_dump(facts, sort_keys=False)
+    counts = parameter_counts(plan.model)
+    begun = f"gone on with from `{plan.origin.name}`" if plan.origin else "pre-trained from scratch"
+    name = plan.origin.name if plan.origin else plan.settings.model.name
+    sections = [
+        f"---\n{front}---\n",
+        f"# {name}, pre-trained with {plan.strategy.name} masking\n",
+        f"A masked language model of {counts['total']:,} parameters, {begun} by fmlm {__version__}.\n",
+        "".join(f"> **Note:** {text}.\n\n" for text in cautions),
+        "## Training\n\n" + _table(_training(plan, state, where)),
+        "## Evaluation\n\n" + _evaluation(evaluations),
+        "## Tokens whose prediction improved most\n\n" + _table({f"`{k}`": v for k, v in improved.items()})
+        if improved
+        else "",
+        "## Use\n\n```python\nfrom transformers import pipeline\n\n"
+        f'pipeline("fill-mask", "PATH/OF/THIS/FOLDER")("... {plan.store.tokenizer.mask_token} ...")\n```\n',
+        f"## All settings\n\n```yaml\n{to_yaml(plan.settings)}```\n",
+    ]
+    return "\n".join(section for section in sections if section)
+
+
+def _table(rows: dict[str, str]) -> str:
+    return "| | |\n| --- | --- |\n" + "".join(f"| {name} | {value} |\n" for name, value in rows.items())
+
+
+def _training(plan: Plan, state: TrainState, where: str) -> dict[str, str]:
+    corruption = plan.strategy.corruption
+    split = plan.store.manifest["splits"]["train"]
+    begun = {}
+    if plan.origin is not None:
+        begun["checkpoint"] = f"`{plan.origin.name}`" + (
+            f" at revision `{plan.origin.revision}`" if plan.origin.revision else ""
+        )
+    return {
+        **begun,
+        **plan.start.done,
+        "data": f"token store `{plan.store.name}`, fingerprint `{plan.store.fingerprint}`",
+        "text": f"{split['documents']:,} documents, {split['tokens']:,} tokens",
+        **packing_report(plan),
+        "masking": plan.timetable.description,
+        "corruption": f"{corruption.mask:g} mask, {corruption.random:g} random, {corruption.keep:g} kept, {corruption.draw}",
+        "steps": f"{state.step:,} of {plan.settings.batch.size} rows",
+        "tokens forwarded": f"{state.tokens:,}",
+        "passes over the data": f"{plan.passes:.2f}",
+        "time": f"{state.seconds / 60:.1f} min",
+        "seed": str(plan.settings.seed),
+        "device": where,
+        "versions": f"fmlm {__version__}, torch {torch.__version__}, transformers {transformers.__version__}, Python {platform.python_version()}",
+    }
+
+
+def _evaluation(evaluations: Evaluations) -> str:
+    if not evaluations:
+        return "None.\n"
+    rows: dict[str, str] = {}
+    for name, own in evaluations.items():
+        first, last = own[0], own[-1]
+        rows |= {
+            f"{name}: loss (nats)": f"{last['eval_loss']:.4f} (before training {first['eval_loss']:.4f})",
+            f"{name}: perplexity": f"{last['eval_perplexity']:,.2f}",
+            f"{name}: accuracy": f"{last['eval_accuracy']:.2%}",
+            f"{name}: unigram cross-entropy of the same targets": f"{last['unigram_loss']:.4f}",
+        }
+    intro = f"Held-out rows under fixed random masks of {EVALUATION_RATE:.0%} (80/10/10) that depend on no training setting but the rows' length and packing.\n\n"
+    return intro + _table(rows)

@@ -1,0 +1,83 @@
+"""A few predictions, so that a reader sees what a model knows."""
+
+import re
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from transformers import PreTrainedTokenizerFast
+
+from fmlm_cli.corpus.rows.reading import Rows
+from fmlm_cli.events import Prediction
+from fmlm_cli.model.masked_lm import MaskedLM
+from fmlm_cli.recipes.shared.held_out import HeldOut
+
+_AROUND = 9  # tokens of context shown on either side
+_WORD = re.compile(r"[^\W\d_]{3,}")
+
+
+@torch.no_grad()
+def sample_predictions(
+    model: MaskedLM, tokenizer: PreTrainedTokenizerFast, held_out: HeldOut, examples: int = 5, top: int = 3
+) -> Iterator[Prediction]:
+    """Whole words masked one at a time in held-out rows, with the likeliest `top` tokens.
+
+    The words are not picked by how well they are predicted: one a row, the first whole word from the row's
+    middle on, in rows spread evenly over the held-out text.
+    """
+    mask = held_out.objective.mask_id
+    device = next(model.parameters()).device
+    model.eval()
+    found = 0
+    for number in _spread(len(held_out.reader), examples):
+        rows = held_out.reader.read(np.array([number]))
+        at = _whole_word(rows, tokenizer)
+        if at is None or found == examples:
+            continue
+        found += 1
+        ids = torch.from_numpy(rows.input_ids.copy())
+        ids[0, at] = mask
+        inputs = (
+            ids,
+            torch.from_numpy(rows.position_ids),
+            torch.from_numpy(rows.segments),
+            torch.tensor([at]),
+        )
+        logits = model(*(part.to(device) for part in inputs), alone=bool(rows.segments.max() <= 1))
+        best = logits[0].float().softmax(-1).topk(top)
+        guesses = [
+            (tokenizer.decode([token]).strip(), probability)
+            for token, probability in zip(best.indices.tolist(), best.values.tolist(), strict=True)
+        ]
+        before, word, after = _around(rows, at, tokenizer)
+        yield Prediction(before, word, after, guesses)
+
+
+def _spread(rows: int, examples: int) -> Iterator[int]:
+    """Row numbers: some spread evenly, then all the others, for when those have no whole word."""
+    chosen = [number * rows // examples for number in range(min(examples, rows))]
+    yield from chosen
+    yield from (number for number in range(rows) if number not in chosen)
+
+
+def _whole_word(rows: Rows, tokenizer: PreTrainedTokenizerFast) -> int | None:
+    """Column of the first single-token word from the middle of the row on."""
+    ids, maskable = rows.input_ids[0], rows.maskable[0]
+    starts = maskable if rows.word_starts is None else rows.word_starts[0]
+    for at in range(len(ids) // 2, len(ids) - 1):
+        ends = starts[at + 1] or not maskable[at + 1]
+        if maskable[at] and starts[at] and ends and _WORD.fullmatch(tokenizer.decode([int(ids[at])]).strip()):
+            return at
+    return None
+
+
+def _around(rows: Rows, at: int, tokenizer: PreTrainedTokenizerFast) -> tuple[str, str, str]:
+    """The text before a column within its document, the token there, and the text after it."""
+    ids, segment = rows.input_ids[0], rows.segments[0]
+    near = [
+        c for c in range(max(0, at - _AROUND), min(len(ids), at + _AROUND + 1)) if segment[c] == segment[at]
+    ]
+    text = [c for c in near if rows.maskable[0, c]]
+    parts = ([c for c in text if c < at], [at], [c for c in text if c > at])
+    before, word, after = (tokenizer.decode(ids[part].tolist()).strip() for part in parts)
+    return before, word, after

@@ -1,0 +1,136 @@
+"""What the name of a checkpoint stands for: a run, one of its checkpoints, a Hugging Face folder, or a Hub name."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from transformers import PreTrainedModel, PreTrainedTokenizerFast
+
+from fmlm_cli import hub, storage
+from fmlm_cli.config import PretrainSettings, build, read_yaml
+from fmlm_cli.corpus.store.reading import TokenStore
+from fmlm_cli.corpus.tokenizer import loading as tokenizers
+from fmlm_cli.engine.checkpoint import complete_checkpoints
+from fmlm_cli.engine.records import read_metrics
+from fmlm_cli.errors import UserError
+
+FINETUNED = "finetuned.json"  # beside a fine-tuned model: what it is for, and how good it is
+_AT_STEP = "@step-"
+
+
+@dataclass(frozen=True)
+class Origin:
+    """A checkpoint that was found.
+
+    `name`: as it was given. `folder`: the model's. `revision`: the commit, of a Hub name. Of a run of fmlm's also its
+    settings, and `training`, the checkpoint that holds the state of its training (where one is kept).
+    """
+
+    name: str
+    folder: Path
+    revision: str | None = None
+    run: storage.RunDirectory | None = None
+    settings: PretrainSettings | None = None
+    training: Path | None = None
+
+    def learning_rate(self, step: int) -> float | None:
+        """The rate that the run had at a step, as its metrics say."""
+        if self.run is None or not self.run.metrics.is_file():
+            return None
+        records = [r for r in read_metrics(self.run.metrics) if "learning_rate" in r and r["step"] <= step]
+        return float(records[-1]["learning_rate"]) if records else None
+
+
+def find_checkpoint(name: str, *, revision: str | None = None, code: bool = False) -> Origin:
+    """Find what `name` stands for; a Hub name is downloaded, with its Python files if `code`.
+
+    A run stands for its final model, or for its newest checkpoint while it has no final one. RUN@step-N is one of
+    its checkpoints.
+    """
+    if not name.strip():
+        raise UserError("the checkpoint's name is empty: give a run, a Hugging Face folder or a Hub name")
+    path, at, step = name.rpartition(_AT_STEP)
+    if at and step.isdigit():
+        return _of_run(storage.RunDirectory(Path(path)), name, int(step))
+    root = Path(name)
+    if (root / "race").is_dir() and (root / "cells").is_dir():
+        run = next((root / "race").glob("*/seed-*"), root / "race")
+        raise UserError(f"{name} is what `fmlm compare-masks` left: give one of its runs, such as {run}")
+    if (models := finetuned_models(root)) is not None:
+        which = (
+            f"one of its models, such as {next(iter(models.values()))}" if models else "another checkpoint"
+        )
+        raise UserError(f"{name} is what `fmlm finetune` left, with a model for each task: give {which}")
+    if storage.RunDirectory(root).config.is_file():
+        return _of_run(storage.RunDirectory(root), name, None)
+    if root.is_dir():
+        for owner in (storage.RunDirectory(root.parent), storage.RunDirectory(root.parent.parent)):
+            inside = root.parent == owner.checkpoints or root == owner.final
+            if inside and owner.config.is_file():
+                training = root if root != owner.final else _newest(owner)
+                return Origin(name, root, None, owner, saved_settings(owner), training)
+    located = hub.locate(name, revision=revision, weights=True, code=code)
+    return Origin(name, located.folder, located.revision)
+
+
+def finetuned_models(root: Path) -> dict[str, Path] | None:
+    """The models by task in what `finetune` left, which may have none yet; None for any other folder."""
+    known = (root / "cells").is_dir() or (root / "models").is_dir()
+    if not (known and (root / storage.RUN_CONFIG).is_file()):
+        return None
+    found = [path.parent for path in sorted((root / "models").glob(f"*/{FINETUNED}"))]
+    return {path.name: path for path in found if not path.name.startswith(".")}
+
+
+def check_vocabulary(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, name: str) -> None:
+    """Refuse a tokenizer that has more tokens than the model has embeddings."""
+    rows = len(model.get_input_embeddings().weight)
+    if len(tokenizer) > rows:
+        raise UserError(
+            f"{name} has embeddings for {rows:,} tokens, and its tokenizer has {len(tokenizer):,}: "
+            "they do not belong together"
+        )
+
+
+def _newest(run: storage.RunDirectory) -> Path | None:
+    kept = complete_checkpoints(run.checkpoints)
+    return kept[-1][1] if kept else None
+
+
+def _of_run(run: storage.RunDirectory, name: str, step: int | None) -> Origin:
+    if not run.config.is_file():
+        raise UserError(f"{run.root} is no run of fmlm's (it has no {storage.RUN_CONFIG})")
+    settings = saved_settings(run)
+    kept = dict(complete_checkpoints(run.checkpoints))
+    if step is not None:
+        if step not in kept:
+            known = ", ".join(f"step-{number}" for number in kept) or "none"
+            raise UserError(f"{run.root} has no checkpoint step-{step}; it keeps {known} (checkpoint.keep)")
+        return Origin(name, kept[step], None, run, settings, kept[step])
+    newest = _newest(run)
+    if run.is_finished:
+        return Origin(name, run.final, None, run, settings, newest)
+    if newest is None:
+        raise UserError(
+            f"{run.root} has neither a final model nor a checkpoint yet: let it train on with --resume"
+        )
+    return Origin(name, newest, None, run, settings, newest)
+
+
+def saved_settings(run: storage.RunDirectory) -> PretrainSettings:
+    """The settings of a run that exists; `UserError` if its config.yaml is not one of fmlm's."""
+    return build(PretrainSettings, read_yaml(run.config, PretrainSettings))
+
+
+def check_tokenizer(origin: Origin, store: TokenStore, *, extended: bool) -> PreTrainedTokenizerFast:
+    """The checkpoint's tokenizer; refuses a store whose ids mean other tokens than its own.
+
+    `extended`: a store is welcome whose tokenizer has more tokens; else one whose tokenizer has fewer.
+    """
+    own = tokenizers.load_tokenizer(str(origin.folder))
+    mine, theirs = (own, store.tokenizer) if not extended else (store.tokenizer, own)
+    if not tokenizers.extends(mine, tokenizers.fingerprint(theirs), len(theirs)):
+        raise UserError(
+            f"{store.root} was made with another tokenizer than {origin.name}'s: tokenize the text with "
+            f"`--tokenizer {origin.folder}`"
+        )
+    return own

@@ -1,0 +1,87 @@
+"""The fixed evaluation that pre-training and `fmlm evaluate` share: its masks depend on no training setting."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from fmlm_cli.corpus.rows.reading import RowReader
+from fmlm_cli.corpus.store.reading import TokenStore
+from fmlm_cli.engine.batch import Batch
+from fmlm_cli.engine.evaluation import evaluate
+from fmlm_cli.masking import Strategy, get_strategy
+from fmlm_cli.model.masked_lm import MaskedLM
+from fmlm_cli.objectives.masked_lm import MaskedLanguageModelling, unigram_losses
+
+EVALUATION_SEED = (
+    20_100_604  # fixed: evaluations of any two runs stay comparable (a test keeps the masks as they are)
+)
+EVALUATION_RATE = 0.15
+
+
+def make_objective(
+    store: TokenStore, strategy: Strategy, seed: int, *, static_shapes: bool
+) -> MaskedLanguageModelling:
+    """Masked language modelling over a store's vocabulary."""
+    special = store.special
+    ordinary = np.setdiff1d(np.arange(store.vocabulary), list(special.never_masked))
+    return MaskedLanguageModelling(
+        strategy,
+        seed,
+        special.mask,
+        ordinary,
+        unigram_losses(store.token_counts, special.never_masked),
+        static_shapes,
+    )
+
+
+@dataclass(frozen=True)
+class Scores:
+    """An evaluation's result. `record`: the fields for metrics.jsonl; by token id: summed loss and occurrences.
+
+    `token_losses`, `token_counts`: float64[vocabulary of the model].
+    """
+
+    record: dict[str, float]
+    token_losses: npt.NDArray[np.float64]
+    token_counts: npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """A store's validation rows under random masks of 15 %, 80/10/10, that never change.
+
+    They depend neither on the training's strategy nor on its seed.
+    """
+
+    reader: RowReader
+    objective: MaskedLanguageModelling
+    batch_size: int
+
+    @classmethod
+    def of(cls, store: TokenStore, reader: RowReader, batch_size: int) -> "HeldOut":
+        """The evaluation of these rows of `store`."""
+        strategy = get_strategy("random", rate=EVALUATION_RATE)
+        return cls(reader, make_objective(store, strategy, EVALUATION_SEED, static_shapes=False), batch_size)
+
+    @property
+    def has_targets(self) -> bool:
+        """Whether any token is masked; in a text of a few words there may be none."""
+        return any(batch.count for batch in self.batches())
+
+    def batches(self) -> Iterator[Batch]:
+        """The rows in order, masked."""
+        for begin in range(0, len(self.reader), self.batch_size):
+            index = np.arange(begin, min(begin + self.batch_size, len(self.reader)))
+            yield from self.objective.prepare(self.reader.read(index), 0, self.batch_size)
+
+    def run(self, model: MaskedLM, device: torch.device, precision: torch.dtype) -> Scores:
+        """The record has `eval_loss` (nats), `eval_perplexity`, `eval_accuracy`, `unigram_loss` of the same targets."""
+        sums, count = evaluate(model, self.objective, self.batches(), device=device, precision=precision)
+        by_token = [sums.pop(name).numpy() for name in ("token_losses", "token_counts")]
+        means = {name: float(value) / count for name, value in sums.items()}
+        loss = means.pop("eval_loss")
+        perplexity = float(np.exp(min(loss, 700.0)))
+        return Scores({"eval_loss": loss, "eval_perplexity": perplexity, **means}, *by_token)

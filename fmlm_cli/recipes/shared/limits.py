@@ -1,0 +1,33 @@
+"""What a model can take: the length of its rows, and documents that share one."""
+
+from typing import Any
+
+from fmlm_cli.errors import UserError
+from fmlm_cli.events import Caution, Emit
+from fmlm_cli.model.masked_lm import MaskedLM, isolates_documents
+
+DEFAULT_LENGTH = 128
+
+
+def resolve_length(asked: int | None, limit: int | None, model: str, setting: str = "sequence_length") -> int:
+    """Positions in a row: what was asked for if the model has them, else 128 or the model's limit."""
+    if asked is None:
+        return min(DEFAULT_LENGTH, limit or DEFAULT_LENGTH)
+    if limit is not None and asked > limit:
+        raise UserError(
+            f"{setting} {asked} is beyond the {limit} positions of {model}: set it to {limit} or less"
+        )
+    return asked
+
+
+def resolve_packing(asked: str, model: MaskedLM, length: int, emit: Emit) -> Any:
+    """The packing asked for, or one that is right where the model cannot keep documents apart."""
+    if asked != "documents" or isolates_documents(model, max(length, 4)):
+        return asked
+    family = model.pretrained.config.model_type
+    emit(
+        Caution(
+            f"'{family}' cannot keep packed documents apart: data.packing is none (one document to a row) instead of documents"
+        )
+    )
+    return "none"

@@ -1,0 +1,72 @@
+"""A model's outputs for a split, and the files that they go to."""
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from fmlm_cli import storage
+from fmlm_cli.corpus.rows.buckets import by_length
+from fmlm_cli.corpus.rows.sequences import Sequences
+from fmlm_cli.engine.batch import Batch
+from fmlm_cli.engine.evaluation import predict
+from fmlm_cli.objectives.classification import SequenceClassification
+from fmlm_cli.tasks import Examples, TaskData, predictions_of
+
+
+@dataclass(frozen=True)
+class Where:
+    """Device and precision of all cells."""
+
+    device: torch.device
+    precision: torch.dtype
+
+
+def predict_split(
+    model: torch.nn.Module,
+    objective: SequenceClassification,
+    sequences: Sequences,
+    batch_size: int,
+    where: Where,
+    progress: Callable[[int], None] = lambda done: None,
+) -> npt.NDArray[np.float32]:
+    """Outputs float32[sequences, labels], in the order of the sequences."""
+
+    def batches() -> Iterator[Batch]:
+        done = 0
+        for index in by_length(sequences.lengths, batch_size):
+            yield from objective.prepare(sequences, index, None, batch_size)
+            done += len(index)
+            progress(done)
+
+    return predict(model, objective, batches(), device=where.device, precision=where.precision)
+
+
+def write_predictions(
+    path: Path, data: TaskData, examples: Examples, outputs: npt.NDArray[np.float32]
+) -> None:
+    """One JSON object a line: id, the label (where there is one), what was predicted, and the model's outputs."""
+    task = data.task
+    labels: list[Any] = [None] * len(examples)
+    if examples.labels is not None:
+        labels = [float(y) if task.regression else task.labels[int(y)] for y in examples.labels]
+    lines = []
+    for key, label, predicted, own in zip(
+        examples.ids, labels, predictions_of(task, outputs), outputs, strict=True
+    ):
+        record = {"id": key, "label": label, "prediction": predicted}
+        if not task.regression:
+            record["logits"] = dict(zip(task.labels, map(float, own), strict=True))
+        lines.append(json.dumps(record, ensure_ascii=False))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    storage.write_text(path, "\n".join(lines) + "\n")
+
+
+def split_name(kind: str, name: str) -> str:
+    """What a split is called: dev, test, dev-matched, ..."""
+    return kind if name == kind else f"{kind}-{name}"

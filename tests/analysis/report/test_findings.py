@@ -1,0 +1,124 @@
+"""Findings in words: they follow from the intervals, whichever way these fall."""
+
+import copy
+import re
+from typing import Any
+
+import pytest
+
+from fmlm_cli.analysis.report.findings import verdict
+from tests.analysis.report.comparison import ARMS, interval, made_results
+
+ALL = made_results()
+
+
+def found(**changed: Any) -> dict[str, Any]:
+    return verdict(copy.deepcopy(ALL) | changed)
+
+
+def paired(**better: str | None) -> dict[str, Any]:
+    """The race with these arms better, or worse, than random."""
+    race = copy.deepcopy(ALL["race"])
+    for name, own in race["paired"].items():
+        own |= {"better": better.get(name.replace("-", "_")), "p_adjusted": 0.3}
+    return race
+
+
+def test_the_headline_names_the_lowest_of_those_that_are_better() -> None:
+    text = found(race=paired(full_epoch="full-epoch", full_batch="full-batch"))["headline"]
+    low = -ALL["race"]["paired"]["full-epoch"]["high"]
+    assert text.startswith("fully-explored (epoch) is better than random")
+    assert re.search(rf"lower by 0\.\d+ \({low:.3f} to 0\.\d+\) nats$", text), text
+
+
+def test_the_lowest_of_all_says_that_it_was_chosen() -> None:
+    text = found(race=paired(full_epoch="full-epoch", full_span="full-span"))["headline"]
+    assert text.startswith("fully-explored-span (epoch), the lowest of 4, is better than random")
+
+
+def test_the_headline_where_nothing_is_better() -> None:
+    assert found(race=paired())["headline"] == "No masking could be told from random"
+    text = found(race=paired(full_batch="random"))["headline"]
+    assert text == "No masking could be told to be better than random; fully-explored (batch) is worse"
+
+
+def test_a_fresh_control_does_not_win() -> None:
+    race = paired()
+    race["paired"]["fresh"] |= {"better": "fresh", "p_adjusted": 0.001}
+    texts = found(race=race)
+    assert texts["headline"] == "No masking could be told from random"
+    assert any(text.startswith("For scale: rows that never come twice, random (fresh rows)") for text in texts["sentences"])  # fmt: skip
+
+
+def test_what_can_be_seen_is_of_the_tests_made() -> None:
+    own = {name: pair["detectable"] for name, pair in ALL["race"]["paired"].items() if name != "fresh"}
+    text = next(text for text in found()["sentences"] if text.startswith("By held-out loss"))
+    low, high = re.findall(r"is ([\d.]+) to ([\d.]+) nats, by arm", text)[0]
+    assert min(own.values()) <= float(low) < 1.11 * min(own.values())
+    assert max(own.values()) <= float(high) < 1.11 * max(own.values())
+    assert "3 seeds" in text
+
+
+def test_arms_that_could_not_be_tested_say_why() -> None:
+    race = paired()
+    for name, own in race["paired"].items():
+        race["paired"][name] = dict.fromkeys(own) | {"note": "seed 0 diverged, with it or with the baseline"}
+    texts = found(race=race)
+    assert texts["headline"] == "Nothing could be compared with random: runs diverged"
+    assert any(
+        "Nothing could be tested by held-out loss: seed 0 diverged" in text for text in texts["sentences"]
+    )
+
+
+@pytest.mark.parametrize(
+    ("value", "words"), [(1.2, "does not pay"), (0.8, "pays too"), (1.0, "not told from as much")]
+)
+def test_equal_compute_is_said_whichever_way_it_falls(value: float, words: str) -> None:
+    entry = copy.deepcopy(ALL["variance"][-1])
+    entry["equal_compute"]["segments"] = interval(value, 0.05)
+    (text,) = [text for text in found(variance=[entry])["sentences"] if "Within one step" in text]
+    assert words in text and "Over whole passes the 7 segments of each row make 0.457" in text
+
+
+def test_few_rows_are_not_trusted() -> None:
+    entry = ALL["variance"][-1] | {"sequences": 12}
+    assert any(
+        "12 rows, too few for their intervals" in text for text in found(variance=[entry])["sentences"]
+    )
+
+
+def test_the_measurement_to_speak_of_is_the_last_one_under_the_races_corruption() -> None:
+    last = ALL["variance"][-1]
+    entries = [*ALL["variance"][:2], last, last | {"corruption": "[MASK] only", "ratio": interval(0.1, 0.01)}]
+    assert any("make 0.457" in text for text in found(variance=entries)["sentences"])
+
+
+def test_every_arm_is_covered_after_its_own_passes() -> None:
+    (text,) = [text for text in found()["sentences"] if text.startswith("Tokens never predicted")]
+    first, second = text.split("; ")
+    assert "after 7 passes: random 34 %" in first and "random x7 34 %" in first
+    assert second == "after 1 pass: fully-explored (batch) 0 %."
+
+
+@pytest.mark.parametrize(("passes", "words"), [(0.67, "made at most one pass"), (1.5, "made 1.50 passes")])
+def test_few_passes_are_said(passes: float, words: str) -> None:
+    arms = [own | {"passes": passes} for own in copy.deepcopy(ALL["arms"])]
+    assert any(words in text for text in found(arms=arms)["sentences"])
+    assert not any(words in text for text in found()["sentences"])
+
+
+def test_tasks_are_told_in_points() -> None:
+    text = next(
+        text for text in found()["sentences"] if text.startswith("By citation_intent (test macro-F1)")
+    )
+    own = ALL["downstream"]["citation_intent"]["arms"]
+    seen = [100 * own[name]["paired"]["detectable"] for name in ARMS if name not in ("random", "fresh")]
+    low, high = re.findall(r"is ([\d.]+) to ([\d.]+) points, by arm", text)[0]
+    assert min(seen) <= float(low) and max(seen) <= float(high)
+
+
+def test_the_cost_is_a_run_not_a_guess() -> None:
+    cost = found()["cost"]
+    assert "210 steps of 28 rows, 376 k tokens: 2.3 minutes" in cost and "4.3 k to 4.5 k tokens" in cost
+    assert "A step of random x7 has 4 different rows instead of 28." in cost
+    assert found(race=None)["cost"] == ""

@@ -1,0 +1,91 @@
+"""metrics.jsonl: what is written is there, and a resumed run forgets what lies after its checkpoint."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fmlm_cli.engine.records import MetricsLog, read_metrics
+from fmlm_cli.errors import UserError
+
+values = st.one_of(st.integers(), st.floats(allow_nan=False), st.text(), st.booleans(), st.none())
+fields = st.dictionaries(st.text(min_size=1), values, max_size=4)
+records = st.lists(st.tuples(st.integers(0, 50), fields).map(lambda r: {**r[1], "step": r[0]}), max_size=8)
+
+
+def write(path: Path, contents: list[dict[str, Any]]) -> MetricsLog:
+    log = MetricsLog(path)
+    for record in contents:
+        log.write(record)
+    return log
+
+
+@settings(max_examples=25)
+@given(contents=records)
+def test_round_trip(tmp_path_factory: pytest.TempPathFactory, contents: list[dict[str, Any]]) -> None:
+    path = tmp_path_factory.mktemp("metrics") / "metrics.jsonl"
+    log = write(path, contents)
+    assert log.records == contents
+    assert read_metrics(path) == contents
+
+
+def test_each_record_is_in_the_file_at_once(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    log = MetricsLog(path)
+    assert path.read_bytes() == b""
+    for step in range(3):
+        log.write({"step": step, "loss": 0.5})
+        lines = path.read_text().splitlines()
+        assert len(lines) == step + 1
+        assert json.loads(lines[-1]) == {"step": step, "loss": 0.5}
+        assert path.read_bytes().endswith(b"\n")
+
+
+@settings(max_examples=25)
+@given(contents=records.filter(bool), data=st.data())
+def test_a_last_line_cut_anywhere_is_left_out(
+    tmp_path_factory: pytest.TempPathFactory, contents: list[dict[str, Any]], data: st.DataObject
+) -> None:
+    path = tmp_path_factory.mktemp("metrics") / "metrics.jsonl"
+    write(path, contents)
+    whole = path.read_bytes()
+    last = len(whole[:-1].rpartition(b"\n")[2]) + 1  # bytes of the last line, its end included
+    missing = data.draw(st.integers(1, last))
+    path.write_bytes(whole[:-missing])
+    kept = contents if missing == 1 else contents[:-1]
+    assert read_metrics(path) == kept
+    log = MetricsLog(path, keep_through=50)
+    log.write({"step": 51})
+    assert read_metrics(path) == [*kept, {"step": 51}]
+
+
+def test_damage_elsewhere_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    path.write_text('{"step": 1}\n{"step":\n{"step": 3}\n')
+    with pytest.raises(UserError, match=r"metrics\.jsonl:2: not valid JSON"):
+        read_metrics(path)
+
+
+@settings(max_examples=25)
+@given(contents=records, keep=st.integers(-1, 60))
+def test_a_resumed_run_is_cut_back(
+    tmp_path_factory: pytest.TempPathFactory, contents: list[dict[str, Any]], keep: int
+) -> None:
+    path = tmp_path_factory.mktemp("metrics") / "metrics.jsonl"
+    write(path, contents)
+    wanted = [record for record in contents if record["step"] <= keep]
+    log = MetricsLog(path, keep_through=keep)
+    assert log.records == wanted
+    assert read_metrics(path) == wanted
+    log.write({"step": keep + 1, "again": True})
+    assert read_metrics(path) == [*wanted, {"step": keep + 1, "again": True}]
+
+
+def test_a_new_run_forgets_everything(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    write(path, [{"step": 0, "eval_loss": 3.0}, {"step": 1, "loss": 2.0}])
+    assert MetricsLog(path).records == []
+    assert path.read_bytes() == b""

@@ -1,0 +1,175 @@
+"""Runs that were stopped, killed or damaged, and went on."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fmlm_cli import storage
+from fmlm_cli.errors import Interrupted, UserError
+from fmlm_cli.events import Caution, Event, Note
+from fmlm_cli.recipes import pretraining
+from tests.recipes.runs import KINDS, TINY, Settings, assert_close, assert_same, at_step, raise_error
+
+pytestmark = pytest.mark.usefixtures("quick")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_interrupted_run_ends_as_if_it_never_was(settings: Settings, kind: str) -> None:
+    whole = pretraining.pretrain(settings("whole", **KINDS[kind]))
+    parts = settings("parts", **KINDS[kind])
+    with pytest.raises(RuntimeError):
+        pretraining.pretrain(parts, emit=at_step(4, raise_error))
+    run = storage.RunDirectory(Path(str(parts.out)))
+    assert not run.is_finished
+    assert [path.name for path in run.checkpoints.iterdir()] == ["step-3"]
+    with pytest.raises(RuntimeError):
+        pretraining.pretrain(parts, resume=True, emit=at_step(6, raise_error))
+    resumed = pretraining.pretrain(parts, resume=True)
+    assert_same(resumed, whole)
+
+
+@pytest.mark.parametrize("before", [2, 8])
+def test_interrupted_before_the_first_checkpoint_or_after_the_last(settings: Settings, before: int) -> None:
+    whole = pretraining.pretrain(settings("whole", **KINDS["dropout"]))
+    parts = settings("parts", **KINDS["dropout"])
+    with pytest.raises(RuntimeError):
+        pretraining.pretrain(parts, emit=at_step(before, raise_error))
+    assert_same(pretraining.pretrain(parts, resume=True), whole)
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_signal_saves_and_stops(settings: Settings, number: int, code: int) -> None:
+    """The step is finished and saved first: resuming goes on from there, not from the last checkpoint."""
+    before = signal.getsignal(number)
+    whole = pretraining.pretrain(settings("whole", **KINDS["dropout"]))
+    parts = settings("parts", **KINDS["dropout"])
+    with pytest.raises(Interrupted, match="stopped at step 4 of 8") as caught:
+        pretraining.pretrain(parts, emit=at_step(4, lambda: os.kill(os.getpid(), number)))
+    assert caught.value.exit_code == code
+    assert "--resume" in str(caught.value)
+    assert signal.getsignal(number) is before
+    notes: list[Event] = []
+    resumed = pretraining.pretrain(parts, resume=True, emit=notes.append)
+    assert Note("resuming after step 4 of 8") in notes
+    assert_same(resumed, whole)
+
+
+def test_a_signal_during_the_last_step_lets_the_run_finish(settings: Settings) -> None:
+    result = pretraining.pretrain(
+        settings(**KINDS["steps"]), emit=at_step(8, lambda: os.kill(os.getpid(), signal.SIGTERM))
+    )
+    assert result.run.is_finished
+
+
+_KILLED = """
+import os, signal, sys
+import torch
+from fmlm_cli.recipes import pretraining
+from fmlm_cli.config import PretrainSettings, read_yaml, build
+from fmlm_cli.events import Trained
+torch.set_num_threads(1)
+def emit(event):
+    if isinstance(event, Trained) and event.record["step"] == 4:
+        os.kill(os.getpid(), signal.SIGKILL)
+pretraining.pretrain(build(PretrainSettings, read_yaml(sys.argv[1], PretrainSettings)), emit=emit)
+"""
+
+
+def test_a_killed_process_is_resumed_from_its_checkpoint(settings: Settings, tmp_path: Path) -> None:
+    whole = pretraining.pretrain(settings("whole", **KINDS["dropout"]))
+    parts = settings("parts", **KINDS["dropout"])
+    asked = tmp_path / "asked.yaml"
+    asked.write_text(json.dumps(parts.model_dump(mode="json")))  # JSON is YAML
+    died = subprocess.run([sys.executable, "-c", _KILLED, asked], capture_output=True, check=False)
+    assert died.returncode == -signal.SIGKILL, died.stderr.decode()
+    notes: list[Event] = []
+    resumed = pretraining.pretrain(parts, resume=True, emit=notes.append)
+    assert Note("resuming after step 3 of 8") in notes
+    assert_same(resumed, whole)
+
+
+def test_sigterm_to_the_command_ends_it_in_order(settings: Settings, tmp_path: Path) -> None:
+    chosen = {"budget.steps": 80, "checkpoint.every_steps": 5, "evaluation.every_steps": 80}
+    whole = pretraining.pretrain(settings("whole", **chosen))
+    parts = settings("parts", **chosen)
+    asked = tmp_path / "asked.yaml"
+    asked.write_text(json.dumps(parts.model_dump(mode="json")))
+    command = [sys.executable, "-m", "fmlm_cli", "pretrain", str(asked)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
+    ) as process:
+        checkpoints = storage.RunDirectory(Path(str(parts.out))).checkpoints
+        while process.poll() is None and not list(checkpoints.glob("step-*")):
+            time.sleep(0.01)
+        process.send_signal(signal.SIGTERM)
+        _, errors = process.communicate(timeout=60)
+    assert process.returncode == 143
+    assert len(errors.splitlines()) == 1, errors
+    assert "stopped at step" in errors
+    assert "--resume" in errors
+    assert_same(pretraining.pretrain(parts, resume=True), whole)
+
+
+def test_a_damaged_checkpoint_and_a_cut_metrics_file_change_nothing(settings: Settings) -> None:
+    whole = pretraining.pretrain(settings("whole", **KINDS["dropout"]))
+    parts = settings("parts", **KINDS["dropout"])
+    with pytest.raises(RuntimeError):
+        pretraining.pretrain(parts, emit=at_step(8, raise_error))
+    run = storage.RunDirectory(Path(str(parts.out)))
+    newest = run.checkpoints / "step-6" / "optimizer.safetensors"
+    newest.write_bytes(newest.read_bytes()[:-1])
+    run.metrics.write_bytes(run.metrics.read_bytes()[:-7])
+    events: list[Event] = []
+    resumed = pretraining.pretrain(parts, resume=True, emit=events.append)
+    cautions = [event.text for event in events if isinstance(event, Caution)]
+    assert any(str(newest) in text and "older checkpoint" in text for text in cautions)
+    assert_same(resumed, whole)
+
+
+def test_resume_starts_where_there_is_nothing_and_ends_where_all_is_done(settings: Settings) -> None:
+    first = pretraining.pretrain(settings(**KINDS["steps"]), resume=True)
+    stamp = (first.run.final / "model.safetensors").stat().st_mtime_ns
+    notes: list[Event] = []
+    again = pretraining.pretrain(settings(**KINDS["steps"]), resume=True, emit=notes.append)
+    assert any(isinstance(note, Note) and "is finished: nothing to resume" in note.text for note in notes)
+    assert (first.run.final / "model.safetensors").stat().st_mtime_ns == stamp
+    assert again.records == first.records
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("seed", 1), ("budget.steps", 9), ("optimizer.learning_rate", 0.5), ("masking.segments", 4)],
+)
+def test_another_run_is_not_resumed(settings: Settings, name: str, value: Any) -> None:
+    with pytest.raises(RuntimeError):
+        pretraining.pretrain(settings(**KINDS["steps"]), emit=at_step(4, raise_error))
+    with pytest.raises(UserError, match=f"was started with {name} .*, not {value}: "):
+        pretraining.pretrain(settings(**{**KINDS["steps"], name: value}), resume=True)
+
+
+def test_another_model_under_the_same_name_is_not_resumed(settings: Settings, tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError):
+        pretraining.pretrain(settings(**KINDS["steps"]), emit=at_step(4, raise_error))
+    (tmp_path / "model" / "config.json").write_text(json.dumps({**TINY, "hidden_act": "relu"}))
+    with pytest.raises(UserError, match="belongs to another run"):
+        pretraining.pretrain(settings(**KINDS["steps"]), resume=True)
+
+
+@pytest.mark.parametrize(
+    "changed", [{"batch.micro_size": 8}, {"logging.every_steps": 1}, {"checkpoint.every_steps": 1}]
+)
+def test_what_does_not_change_results_may_change(settings: Settings, changed: dict[str, Any]) -> None:
+    whole = pretraining.pretrain(settings("whole", **KINDS["steps"]))
+    parts = settings("parts", **KINDS["steps"])
+    with pytest.raises(RuntimeError):
+        pretraining.pretrain(parts, emit=at_step(4, raise_error))
+    resumed = pretraining.pretrain(settings("parts", **{**KINDS["steps"], **changed}), resume=True)
+    assert_close(resumed, whole)
