@@ -26,6 +26,7 @@ DURATIONS = (
     (re.compile(r"[\d,.]+ (tokens|MB|documents|examples)/s"), r"N \1/s"),
     (re.compile(r"\d+% of peak"), "P of peak"),
     (re.compile(r"about [\d.]+ (s|min|h) "), "about T "),
+    (re.compile(r"training at .* tokens a second"), "training at N tokens a second"),
     (re.compile(r"^.*\d+/\d+.*of \d+ done.*\n", re.MULTILINE), ""),  # told now and then
     (re.compile(r" +[\d.]+( k)? *$", re.MULTILINE), " N"),  # tokens a second, the last column
 )
