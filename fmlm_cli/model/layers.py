@@ -51,17 +51,23 @@ def head_parameters(model: PreTrainedModel) -> list[str]:
     return [name for name, parameter in model.named_parameters() if id(parameter) not in inside]
 
 
-def freeze(model: PreTrainedModel, parts: Sequence[str]) -> list[str]:
-    """Keep `parts` from being trained: embeddings, head, layers such as 5 or 0-3 (from 0). The parameters' names.
+def frozen_parameters(model: PreTrainedModel, parts: Sequence[str]) -> list[str]:
+    """Names of the parameters of `parts`: embeddings, head, layers such as 5 or 0-3 (from 0).
 
-    A decoder that is tied to frozen embeddings is frozen with them. Raises `UserError` for parts that there are not.
+    A decoder that is tied to the embeddings is one with them. Raises `UserError` for parts that there are not, and
+    where nothing else would be left.
     """
-    depth = depths(model)
-    chosen = {at for part in parts for at in _depths_of(part.strip(), model)}
-    frozen = [name for name, at in depth.items() if at in chosen]
-    parameters = dict(model.named_parameters())
-    if len(frozen) == len(parameters):
+    depth = depths(model) if parts else {}
+    asked = {at for part in parts for at in _depths_of(part.strip(), model)}
+    frozen = [name for name, at in depth.items() if at in asked]
+    if frozen and len(frozen) == len(depth):
         raise UserError(f"model.freeze {', '.join(parts)}: nothing would be left to train")
+    return frozen
+
+
+def freeze(model: PreTrainedModel, parts: Sequence[str]) -> list[str]:
+    """Keep `parts` from being trained; the parameters' names. Raises `UserError` as `frozen_parameters` does."""
+    frozen, parameters = frozen_parameters(model, parts), dict(model.named_parameters())
     for name in frozen:
         parameters[name].requires_grad_(False)
     return frozen

@@ -19,7 +19,7 @@ from fmlm_cli.recipes.comparison.arms import Arm, Sweep
 from fmlm_cli.recipes.comparison.gradients import VarianceRequest, choose_rows
 from fmlm_cli.recipes.comparison.tasks import Labelled, find_tasks
 from fmlm_cli.recipes.pretraining import plan as runs
-from fmlm_cli.recipes.pretraining.data import Source, with_number
+from fmlm_cli.recipes.pretraining.data import RowSource, with_number
 from fmlm_cli.recipes.shared.held_out import HeldOut
 from fmlm_cli.recipes.shared.strategy import rate_schedule, try_strategy
 
@@ -64,7 +64,7 @@ class Draft:
     baseline: Arm
     sweep: Sweep | None
     tasks: tuple[Labelled, ...]
-    base: runs.Plan
+    base: runs.RunPlan
     parts: tuple[str, ...]
 
     @property
@@ -124,7 +124,7 @@ class Draft:
         """Different rows that an arm draws from."""
         return sum(self.rows_of(source, arm) for source in self.base.stream.sources if not source.replay)
 
-    def rows_of(self, source: Source, arm: Arm) -> int:
+    def rows_of(self, source: RowSource, arm: Arm) -> int:
         """Different rows that an arm draws from a source."""
         every = len(source.reader.plan)
         limit = arm.overrides.get("data.max_rows", self.settings.run.data.max_rows)
@@ -190,7 +190,7 @@ def draft(settings: CompareSettings, root: Path, emit: Emit) -> Draft:
     return made
 
 
-def _resolve(settings: CompareSettings, emit: Emit) -> runs.Plan:
+def _resolve(settings: CompareSettings, emit: Emit) -> runs.RunPlan:
     """A run of random masking, for all that the arms' runs have in common: data, weights, sizes."""
     chosen = {
         "masking": {"strategy": arming.BASELINE, "segments": arming.base_segments(settings)},
@@ -201,11 +201,11 @@ def _resolve(settings: CompareSettings, emit: Emit) -> runs.Plan:
     tree: dict[str, Any] = settings.run.model_dump() | {"masking": {}}
     tree["batch"] = {**tree["batch"], "size": None}  # whether it suits all is looked at for all together
     tree["optimizer"] = {**tree["optimizer"], "head_warmup_steps": 0}
-    return runs.resolve(build(PretrainSettings, tree, nested(chosen)), emit)
+    return runs.plan_run(build(PretrainSettings, tree, nested(chosen)), emit)
 
 
 def _fixed(
-    settings: CompareSettings, base: runs.Plan, arms: Sequence[Arm], every: Sequence[Arm]
+    settings: CompareSettings, base: runs.RunPlan, arms: Sequence[Arm], every: Sequence[Arm]
 ) -> CompareSettings:
     """The settings with what all runs share written in."""
     size = base.settings.batch.size

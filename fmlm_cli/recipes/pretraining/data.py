@@ -20,8 +20,17 @@ from fmlm_cli.recipes.tokenize import make_store
 
 
 @dataclass(frozen=True)
-class Opened:
-    """A store as the settings name it: with a weight among the data, or as replay with a share of all rows."""
+class NamedStore:
+    """A store as the settings name it. `weight`: among the data, None by its rows; of a replayed one, its share of all rows."""
+
+    path: str
+    weight: float | None
+    replay: bool = False
+
+
+@dataclass(frozen=True)
+class OpenedStore:
+    """A named store that was opened."""
 
     store: TokenStore
     weight: float | None
@@ -29,7 +38,7 @@ class Opened:
 
 
 @dataclass(frozen=True)
-class Source:
+class RowSource:
     """A store's training rows, their order, and the share that they have of all rows."""
 
     store: TokenStore
@@ -43,7 +52,7 @@ class Source:
 class RowStream:
     """The rows of all sources, mixed by their shares; `first`: where in it the run begins."""
 
-    sources: tuple[Source, ...]
+    sources: tuple[RowSource, ...]
     seed: int
     first: int = 0
 
@@ -101,22 +110,12 @@ def with_number(text: str) -> tuple[str, float | None]:
         return text, None
 
 
-def open_stores(settings: PretrainSettings, tokenizer: str | None, emit: Emit) -> list[Opened]:
-    """The stores of the settings, their hashes not yet checked; text is tokenized first, by `tokenizer`.
-
-    Raises `UserError` for stores that do not exist or do not go together.
-    """
-    if (settings.text.add_tokens or settings.text.extend_vocab) and not settings.text.sources:
-        raise UserError(
-            "new tokens need text to be tokenized with them: give the text as --data, or make the store with "
-            "`fmlm tokenize --add-tokens` or `--extend-vocab`"
-        )
+def name_stores(settings: PretrainSettings) -> tuple[NamedStore, ...]:
+    """The stores that the settings name, replayed ones last. Raises `UserError` for weights that cannot be."""
     named = [with_number(text) for text in settings.data.stores]
-    if settings.text.sources:
-        if named:
-            raise UserError("data.stores and text.sources exclude each other: give stores or text")
-        named = [(str(_store_of_text(settings, tokenizer, emit)), None)]
-    if not named:
+    if settings.text.sources and named:
+        raise UserError("data.stores and text.sources exclude each other: give stores or text")
+    if not settings.text.sources and not named:
         raise UserError("no data: give --data STORE, a folder made by `fmlm tokenize`")
     weights = [weight for _, weight in named]
     if None in weights and any(weight is not None for weight in weights):
@@ -130,8 +129,25 @@ def open_stores(settings: PretrainSettings, tokenizer: str | None, emit: Emit) -
             raise UserError(f"--replay {path}: write STORE:SHARE, with a share of all rows between 0 and 1")
     if sum(share or 0 for _, share in replay) >= 1:
         raise UserError("the shares of --replay come to 1 or more: nothing would be left of the data")
-    opened = [Opened(TokenStore.open(path, verify=()), weight, False) for path, weight in named]
-    opened += [Opened(TokenStore.open(path, verify=()), share, True) for path, share in replay]
+    data = [NamedStore(path, weight) for path, weight in named]
+    return (*data, *(NamedStore(path, share, replay=True) for path, share in replay))
+
+
+def check_text(settings: PretrainSettings, *, from_scratch: bool) -> None:
+    """Refuse text, or what goes with it, where a store has to be given."""
+    text = settings.text
+    if (text.add_tokens or text.extend_vocab) and not text.sources:
+        raise UserError(
+            "new tokens need text to be tokenized with them: give the text as --data, or make the store with "
+            "`fmlm tokenize --add-tokens` or `--extend-vocab`"
+        )
+    if text.sources and from_scratch:
+        raise UserError("pre-training from scratch takes a store: make it with `fmlm tokenize`")
+
+
+def open_stores(named: Sequence[NamedStore]) -> list[OpenedStore]:
+    """The stores, their hashes not yet checked. Raises `UserError` for those that do not exist or do not go together."""
+    opened = [OpenedStore(TokenStore.open(one.path, verify=()), one.weight, one.replay) for one in named]
     for other in opened[1:]:
         check_same_tokens(opened[0].store, other.store)
     return opened
@@ -147,29 +163,27 @@ def check_same_tokens(store: TokenStore, other: TokenStore) -> None:
         )
 
 
-def _store_of_text(settings: PretrainSettings, tokenizer: str | None, emit: Emit) -> Path:
+def make_store_of_text(settings: PretrainSettings, tokenizer: Path, emit: Emit) -> NamedStore:
     """Tokenize the text into a store beside the run; one that is there already serves if nothing has changed."""
-    if tokenizer is None:
-        raise UserError("pre-training from scratch takes a store: make it with `fmlm tokenize`")
     assert settings.out is not None
     run = Path(settings.out)
     request = TokenizeSettings(
         **settings.text.model_dump(),
         out=str(run.with_name(f"{run.name}.store")),
-        tokenizer=tokenizer,
+        tokenizer=str(tokenizer),
         pmi=settings.masking.strategy.endswith("pmi"),
     )
-    return make_store(request, renew=True, emit=emit)
+    return NamedStore(str(make_store(request, renew=True, emit=emit)), None)
 
 
-def verify_stores(opened: Sequence[Opened]) -> None:
+def verify_stores(opened: Sequence[OpenedStore]) -> None:
     """Check the hashes of all stores."""
     for each in opened:
         each.store.verify(SPLITS)
 
 
 def make_stream(
-    opened: Sequence[Opened], settings: PretrainSettings, packing: Packing, sequence_length: int
+    opened: Sequence[OpenedStore], settings: PretrainSettings, packing: Packing, sequence_length: int
 ) -> RowStream:
     """The stream of rows; of data without weights every row comes equally often."""
     readers = [
@@ -186,7 +200,7 @@ def make_stream(
     weights = [each.weight or len(reader) for each, reader in zip(opened, readers, strict=True)]
     data = sum(weight for each, weight in zip(opened, weights, strict=True) if not each.replay)
     sources = [
-        Source(
+        RowSource(
             each.store,
             reader,
             RowOrder(len(reader), settings.seed),

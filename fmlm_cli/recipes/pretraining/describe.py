@@ -5,11 +5,11 @@ import torch
 from fmlm_cli.events import Emit, Table
 from fmlm_cli.masking.strategies import nearest_segments
 from fmlm_cli.model.build import parameter_counts
-from fmlm_cli.recipes.pretraining.plan import Plan, packing_report
+from fmlm_cli.recipes.pretraining.plan import RunPlan, packing_report
 from fmlm_cli.recipes.shared.words import counted, where_line
 
 
-def describe(plan: Plan, device: torch.device, precision: torch.dtype, emit: Emit) -> None:
+def describe(plan: RunPlan, device: torch.device, precision: torch.dtype, emit: Emit) -> None:
     """Say what is about to happen, and what about it may not be what the user wants."""
     settings = plan.settings
     chosen = settings.optimizer
@@ -33,7 +33,7 @@ def describe(plan: Plan, device: torch.device, precision: torch.dtype, emit: Emi
     emit(Table(title, {name: value for name, value in rows.items() if value}))
 
 
-def _model_line(plan: Plan) -> str:
+def _model_line(plan: RunPlan) -> str:
     """What is trained, and its size."""
     counts = parameter_counts(plan.model)
     name = plan.settings.model.name
@@ -45,7 +45,7 @@ def _model_line(plan: Plan) -> str:
     return f"{name}, {counts['total'] / 1e6:.1f} M parameters ({counts['without_embeddings'] / 1e6:.1f} M without embeddings){some}"
 
 
-def _course(plan: Plan) -> str:
+def _course(plan: RunPlan) -> str:
     """The learning rate's course in words."""
     chosen = plan.settings.optimizer
     parts = [f"warm-up {chosen.warmup_share:.0%} of the steps" if chosen.warmup_share else "no warm-up"]
@@ -66,7 +66,7 @@ def _course(plan: Plan) -> str:
     return "; ".join(parts)
 
 
-def _unused(plan: Plan) -> str:
+def _unused(plan: RunPlan) -> str:
     """The checkpoint's weights that found no place."""
     unused, some = plan.start.unused, 6
     named = ", ".join(unused[:some]) + (f" and {len(unused) - some} more" if len(unused) > some else "")
@@ -74,13 +74,13 @@ def _unused(plan: Plan) -> str:
     return f"{named} of the checkpoint ({fate})"
 
 
-def passes_line(plan: Plan) -> str:
+def passes_line(plan: RunPlan) -> str:
     """How often the data are seen."""
     masks = plan.strategy.masks_per_sequence
     return f"{plan.passes:.2f} passes over the data" + (f", each under {masks} masks" if masks > 1 else "")
 
 
-def cautions(plan: Plan) -> list[str]:
+def cautions(plan: RunPlan) -> list[str]:
     """What the console and the model card have to say about the limits of this run."""
     found = []
     if plan.strategy.cycle > 1 and plan.passes < 2:

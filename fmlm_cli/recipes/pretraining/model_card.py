@@ -12,12 +12,12 @@ from fmlm_cli.config import to_yaml
 from fmlm_cli.engine.checkpoint import TrainState
 from fmlm_cli.model.build import parameter_counts
 from fmlm_cli.recipes.pretraining.gains import Evaluations
-from fmlm_cli.recipes.pretraining.plan import Plan, packing_report
+from fmlm_cli.recipes.pretraining.plan import RunPlan, packing_report
 from fmlm_cli.recipes.shared.held_out import EVALUATION_RATE
 
 
 def model_card(
-    plan: Plan,
+    plan: RunPlan,
     state: TrainState,
     evaluations: Evaluations,
     improved: Mapping[str, str],
@@ -57,7 +57,7 @@ def _table(rows: dict[str, str]) -> str:
     return "| | |\n| --- | --- |\n" + "".join(f"| {name} | {value} |\n" for name, value in rows.items())
 
 
-def _training(plan: Plan, state: TrainState, where: str) -> dict[str, str]:
+def _training(plan: RunPlan, state: TrainState, where: str) -> dict[str, str]:
     corruption = plan.strategy.corruption
     split = plan.store.manifest["splits"]["train"]
     begun = {}

@@ -37,7 +37,7 @@ from fmlm_cli.recipes.pretraining.gains import (
     keep_first_scores,
 )
 from fmlm_cli.recipes.pretraining.model_card import model_card
-from fmlm_cli.recipes.pretraining.plan import Plan, resolve
+from fmlm_cli.recipes.pretraining.plan import RunPlan, plan_run
 from fmlm_cli.recipes.pretraining.resume import check_same_run, settings_to_resume
 from fmlm_cli.recipes.pretraining.samples import sample_predictions
 from fmlm_cli.recipes.pretraining.start import beside_head
@@ -73,7 +73,7 @@ def pretrain(
     resuming = resume and run.config.is_file()
     if resuming:
         settings = settings_to_resume(settings, run)
-    plan = resolve(settings, emit)
+    plan = plan_run(settings, emit)
     if resuming:
         check_same_run(plan.settings, run)
         if run.is_finished:
@@ -89,7 +89,7 @@ def pretrain(
         return _Job(plan, run, device, precision, emit).run_to_the_end()
 
 
-def _needed(plan: Plan) -> dict[Path, str]:
+def _needed(plan: RunPlan) -> dict[Path, str]:
     """What the run is made from, and what each is."""
     needed = {source.store.root: "store" for source in plan.stream.sources}
     needed |= {store.root: "store" for store in plan.evaluated.values()}
@@ -98,7 +98,7 @@ def _needed(plan: Plan) -> dict[Path, str]:
     return needed
 
 
-def make_schedule(plan: Plan) -> Schedule:
+def make_schedule(plan: RunPlan) -> Schedule:
     """The learning rate's course over the run."""
     chosen, total = plan.settings.optimizer, plan.total_steps
     assert chosen.learning_rate and chosen.head_learning_rate and chosen.warmup_share is not None
@@ -119,7 +119,12 @@ class _Job:
     """A planned run on its device: everything between the plan and the finished model."""
 
     def __init__(
-        self, plan: Plan, run: storage.RunDirectory, device: torch.device, precision: torch.dtype, emit: Emit
+        self,
+        plan: RunPlan,
+        run: storage.RunDirectory,
+        device: torch.device,
+        precision: torch.dtype,
+        emit: Emit,
     ) -> None:
         self.plan, self.run, self.device, self.precision, self.emit = plan, run, device, precision, emit
         self.settings = plan.settings

@@ -19,7 +19,7 @@ from fmlm_cli.model.build import (
     set_output_bias,
     with_dropout,
 )
-from fmlm_cli.model.layers import freeze, head_parameters
+from fmlm_cli.model.layers import freeze, frozen_parameters, head_parameters
 from fmlm_cli.model.lora import add_lora
 from fmlm_cli.model.positions import extend_positions
 from fmlm_cli.model.pretrained import load_pretrained, unused_tensors
@@ -64,8 +64,11 @@ def _start_at_frequencies(model: PreTrainedModel, store: TokenStore) -> bool:
     return set_output_bias(model, -unigram_losses(store.token_counts, store.special.never_masked))
 
 
-def load(settings: PretrainSettings, origin: Origin, emit: Emit) -> Start:
-    """The checkpoint's model as it is."""
+def begin(settings: PretrainSettings, origin: Origin, emit: Emit) -> Start:
+    """The checkpoint's model, with the positions and the dropout that the settings ask for.
+
+    Raises `UserError` for a checkpoint that cannot be loaded, and for what cannot be done with its model.
+    """
     loaded = load_pretrained(
         origin.folder,
         name=origin.name,
@@ -77,13 +80,26 @@ def load(settings: PretrainSettings, origin: Origin, emit: Emit) -> Start:
     kept = unused_tensors(origin.folder, loaded.model, loaded.unused) if keep else {}
     # A head that is nothing but a decoder lacks nothing once that is tied to the embeddings; it is new all the same.
     new = loaded.new or (("decoder",) if loaded.tied_anew else ())
-    return Start(loaded.model, dropout_rates(loaded.model.config), new, loaded.unused, kept)
+    model, rates, done = loaded.model, dropout_rates(loaded.model.config), {}
+    check_parts(settings, model)
+    if settings.model.max_positions is not None:
+        model, done["positions"] = extend_positions(model, settings.model.max_positions)
+    if settings.model.dropout is not None:
+        model = with_dropout(model, settings.model.dropout)
+    return Start(model, rates, new, loaded.unused, kept, done)
+
+
+def check_parts(settings: PretrainSettings, model: PreTrainedModel) -> None:
+    """Refuse parts to freeze that the model has not, and freezing beside adapters."""
+    if settings.model.freeze and settings.model.lora.rank is not None:
+        raise UserError("model.freeze and model.lora exclude each other: adapters freeze all else already")
+    frozen_parameters(model, settings.model.freeze)
 
 
 def fit(start: Start, settings: PretrainSettings, origin: Origin, store: TokenStore, emit: Emit) -> Start:
-    """The checkpoint's model with the store's vocabulary, and with all that the settings ask for.
+    """The checkpoint's model with the store's vocabulary, a head, and only those parts to be trained that are to be.
 
-    Raises `UserError` for a store of another tokenizer, and for what cannot be done with this model.
+    Raises `UserError` for a store of another tokenizer.
     """
     base = check_tokenizer(origin, store, extended=True)
     model, done = start.model, dict(start.done)
@@ -97,11 +113,7 @@ def fit(start: Start, settings: PretrainSettings, origin: Origin, store: TokenSt
         pieces = pieces_of_new(store.tokenizer, len(base), base)
         extend_embeddings(model, store.vocabulary, pieces, seed=settings.seed)
         done["new tokens"] = f"{len(pieces):,}, each begun as the mean of the tokens it used to be split into"
-    if settings.model.max_positions is not None:
-        model, done["positions"] = extend_positions(model, settings.model.max_positions)
-    if settings.model.dropout is not None:
-        model = with_dropout(model, settings.model.dropout)
-    start = replace(start, model=model, done=done)
+    start = replace(start, done=done)
     if start.new:
         start = _begin_head(start, settings, origin, store, emit)
     return _choose_trained(start, settings, extended)
@@ -127,8 +139,6 @@ def _begin_head(
 def _choose_trained(start: Start, settings: PretrainSettings, extended: bool) -> Start:
     """Freeze what is to stay, or put adapters in."""
     model, lora, done = start.model, settings.model.lora, dict(start.done)
-    if settings.model.freeze and lora.rank is not None:
-        raise UserError("model.freeze and model.lora exclude each other: adapters freeze all else already")
     if settings.model.freeze:
         freeze(model, settings.model.freeze)
         done["frozen"] = ", ".join(settings.model.freeze)

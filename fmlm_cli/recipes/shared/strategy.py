@@ -18,10 +18,11 @@ from fmlm_cli.masking.units import Spans
 _SETTINGS = {"name", "collocations", *MaskingSettings.model_fields}
 
 
-def check_strategy(masking: MaskingSettings) -> None:
-    """Refuse at once what is wrong with the settings of a built-in strategy, whatever the store."""
+def check_strategy(masking: MaskingSettings) -> Strategy | None:
+    """The built-in strategy of these settings, with what is wrong with them refused; None where it takes a store to tell."""
     if masking.strategy in BUILT_IN and not masking.strategy.endswith("pmi"):
-        resolve_strategy(masking, None)
+        return resolve_strategy(masking, None)
+    return None
 
 
 def resolve_strategy(masking: MaskingSettings, store: TokenStore | None) -> Strategy:

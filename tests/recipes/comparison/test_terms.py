@@ -14,7 +14,6 @@ from fmlm_cli.recipes import comparison
 from fmlm_cli.recipes.comparison.cautions import cautions
 from fmlm_cli.recipes.comparison.draft import Budget, draft
 from fmlm_cli.recipes.comparison.plan import Plan, with_budget
-from fmlm_cli.recipes.pretraining.plan import resolve
 from tests.recipes.runs import TINY, without_pictures
 
 Compare = Callable[..., CompareSettings]
@@ -145,7 +144,7 @@ def test_fresh_rows_are_mixed_as_the_others(compare: Compare, stores: dict[str, 
         plan = planned(compare("never", **{"run.data.stores": named, **replay}))
         runs = {}
         for arm in plan.arms:
-            run = resolve(plan.run_settings(arm, 0, Path("never"), 12), lambda event: None)
+            run = plan_run(plan.run_settings(arm, 0, Path("never"), 12), lambda event: None)
             runs[arm.name] = [source.share for source in run.stream.sources], run.stream.rows
         assert runs[FRESH][0] == runs["random"][0]
         assert runs[FRESH][1] > runs["random"][1]

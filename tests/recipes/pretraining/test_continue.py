@@ -17,7 +17,7 @@ from fmlm_cli.corpus.store.reading import TokenStore
 from fmlm_cli.errors import UserError
 from fmlm_cli.events import Caution, Event, Note, Table, ignore
 from fmlm_cli.recipes import pretraining
-from fmlm_cli.recipes.pretraining.plan import resolve
+from fmlm_cli.recipes.pretraining.plan import plan_run
 from fmlm_cli.recipes.pretraining.run import make_schedule
 from tests.conftest import MakeStore
 from tests.recipes.runs import RHYTHM, TINY, Settings, assert_same, at_step, raise_error, timeless
@@ -160,11 +160,11 @@ def test_other_weights_under_the_same_name_are_not_resumed(going_on: Continue, e
 
 
 def test_defaults_are_gentler_than_from_scratch(going_on: Continue, settings: Settings) -> None:
-    scratch = resolve(settings("scratch", **{"budget.steps": 8}), ignore).settings.optimizer
-    new_head = resolve(going_on(), ignore).settings
+    scratch = plan_run(settings("scratch", **{"budget.steps": 8}), ignore).settings.optimizer
+    new_head = plan_run(going_on(), ignore).settings
     assert new_head.optimizer.learning_rate == scratch.learning_rate
     run = pretraining.pretrain(settings("whole", **{"budget.steps": 1})).run
-    went_on = resolve(going_on(**{"model.checkpoint": str(run.root)}), ignore).settings
+    went_on = plan_run(going_on(**{"model.checkpoint": str(run.root)}), ignore).settings
     assert went_on.optimizer.learning_rate == scratch.learning_rate / 2
     assert went_on.optimizer.warmup_share < scratch.warmup_share
     assert went_on.masking.scope == "epoch"
@@ -172,7 +172,7 @@ def test_defaults_are_gentler_than_from_scratch(going_on: Continue, settings: Se
 
 def test_dropout_is_the_checkpoints_own_or_what_is_asked(going_on: Continue) -> None:
     def rates(chosen: PretrainSettings) -> set[float]:
-        modules = resolve(chosen, ignore).model.modules()
+        modules = plan_run(chosen, ignore).model.modules()
         return {m.p for m in modules if isinstance(m, torch.nn.Dropout)}
 
     assert rates(going_on()) == {0.1}
@@ -220,7 +220,7 @@ def test_a_run_continued_in_its_stable_part_is_the_longer_run(settings: Settings
         **stable,
         **{"model.checkpoint": str(first.run.root), "budget.steps": 3, "optimizer.carry_over": True},
     )
-    made = resolve(then, ignore)
+    made = plan_run(then, ignore)
     assert made.settings.optimizer.learning_rate == 1e-3
     assert made.settings.data.first_row == 3 * 8
     result = pretraining.pretrain(then)
@@ -241,7 +241,7 @@ def test_decay_only_falls_from_where_the_run_stood(settings: Settings, going_on:
             "optimizer.carry_over": True,
         },
     )
-    made = resolve(chosen, ignore)
+    made = plan_run(chosen, ignore)
     schedule = make_schedule(made)
     peak = 1e-3
     assert [schedule.at(step) / peak for step in (1, 8)] == pytest.approx([8 / 9, 1 / 9])
@@ -252,7 +252,7 @@ def test_decay_only_falls_from_where_the_run_stood(settings: Settings, going_on:
 def test_a_rate_that_came_down_is_not_carried_on(settings: Settings, going_on: Continue) -> None:
     linear = pretraining.pretrain(settings("linear", **{"budget.steps": 200, "logging.every_steps": 1}))
     with pytest.raises(UserError, match=r"has come down to .*schedule wsd"):
-        resolve(going_on(**{"model.checkpoint": str(linear.run.root), "optimizer.carry_over": True}), ignore)
+        plan_run(going_on(**{"model.checkpoint": str(linear.run.root), "optimizer.carry_over": True}), ignore)
 
 
 def test_other_data_begin_at_their_beginning(
@@ -261,13 +261,13 @@ def test_other_data_begin_at_their_beginning(
     stable = stable_run(settings)
     other = make_store(tmp_path / "other", documents[100:200], documents[:30])
     chosen = {"model.checkpoint": str(stable.run.root), "data.stores": [str(other)]}
-    assert resolve(going_on(**chosen), ignore).stream.first == 0
+    assert plan_run(going_on(**chosen), ignore).stream.first == 0
 
 
 def test_a_step_that_is_not_kept(settings: Settings, going_on: Continue) -> None:
     stable = stable_run(settings)
     with pytest.raises(UserError, match=r"no checkpoint step-4; it keeps step-3, step-6"):
-        resolve(going_on(**{"model.checkpoint": f"{stable.run.root}@step-4"}), ignore)
+        plan_run(going_on(**{"model.checkpoint": f"{stable.run.root}@step-4"}), ignore)
 
 
 # ---------------------------------------------------------------- text, mixtures, held-out texts
@@ -296,7 +296,7 @@ def test_replay_and_held_out_texts(
     general = make_store(tmp_path / "general", documents[100:200], documents[200:230])
     news = make_store(tmp_path / "news", documents[:50], documents[230:260])
     given = {"data.replay": [f"{general}:0.25"], "evaluation.stores": {"news": str(news)}, "budget.steps": 4}
-    made = resolve(going_on(**given), ignore)
+    made = plan_run(going_on(**given), ignore)
     drawn = np.concatenate(
         [
             np.full(len(index), number)
@@ -316,7 +316,7 @@ def test_epochs_count_the_data_and_not_the_replay(
 ) -> None:
     general = make_store(tmp_path / "general", documents[100:200], documents[200:230])
     given = {"data.replay": [f"{general}:0.5"], "budget.steps": None, "budget.epochs": 2}
-    made = resolve(going_on(**given), ignore)
+    made = plan_run(going_on(**given), ignore)
     assert made.total_steps == 12  # 24 rows twice, as many again of the other, 8 a step
     assert made.stream.passes(96)[0] == pytest.approx(2, abs=1 / 24)
 
@@ -347,7 +347,7 @@ def _job(settings: PretrainSettings) -> Any:
 
     module = importlib.import_module("fmlm_cli.recipes.pretraining.run")
     run = storage.RunDirectory(Path("unused"))
-    return module._Job(resolve(settings, ignore), run, torch.device("cpu"), torch.float32, ignore)
+    return module._Job(plan_run(settings, ignore), run, torch.device("cpu"), torch.float32, ignore)
 
 
 def test_stores_are_weighted_by_their_rows_or_as_asked(
@@ -360,11 +360,11 @@ def test_stores_are_weighted_by_their_rows_or_as_asked(
 
     def shares(*stores: str) -> list[float]:
         chosen = {"data.stores": list(stores), "data.max_rows": None, "budget.epochs": 1}
-        stream = resolve(settings(**chosen), ignore).stream
+        stream = plan_run(settings(**chosen), ignore).stream
         return [source.share * stream.rows / len(source.reader) for source in stream.sources]
 
     assert shares(str(small), str(large)) == pytest.approx([1, 1])
-    asked = resolve(
+    asked = plan_run(
         settings(**{"data.stores": [f"{small}:3", f"{large}:1"], "budget.steps": 1}), ignore
     ).stream
     assert [source.share for source in asked.sources] == pytest.approx([0.75, 0.25])
@@ -447,7 +447,7 @@ def test_new_words_become_tokens_and_begin_as_their_pieces(
     replay = {"data.replay": [f"{tiny_store}:0.25"]}  # a store of the tokenizer as it was
     chosen = going_on(**given, **replay)
     events: list[Event] = []
-    made = resolve(chosen, events.append)
+    made = plan_run(chosen, events.append)
     listed = next(e for e in events if isinstance(e, Table) and "become tokens" in e.title)
     assert "watermill" in listed.rows
     base = TokenStore.open(tiny_store).vocabulary
@@ -488,7 +488,7 @@ def test_an_extended_run_is_resumed_and_gone_on_with(
     further = going_on(
         "further", **{"model.checkpoint": str(whole.run.root), "data.stores": [str(tmp_path / "whole.store")]}
     )
-    assert "new tokens" not in resolve(further, ignore).start.done
+    assert "new tokens" not in plan_run(further, ignore).start.done
     words.write_text("watermill\n")
     with pytest.raises(RuntimeError):
         pretraining.pretrain(going_on("changed", **given), emit=at_step(4, raise_error))

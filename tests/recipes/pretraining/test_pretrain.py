@@ -18,7 +18,7 @@ from fmlm_cli.errors import UserError
 from fmlm_cli.events import Caution, Event, ignore
 from fmlm_cli.model.masked_lm import MaskedLM
 from fmlm_cli.recipes import evaluate, pretraining
-from fmlm_cli.recipes.pretraining.plan import Plan, resolve
+from fmlm_cli.recipes.pretraining.plan import RunPlan, plan_run
 from tests.recipes.runs import (
     KINDS,
     TINY,
@@ -34,8 +34,8 @@ from tests.recipes.runs import (
 pytestmark = pytest.mark.usefixtures("quick")
 
 
-def plan(settings: PretrainSettings) -> Plan:
-    return resolve(settings, ignore)
+def plan(settings: PretrainSettings) -> RunPlan:
+    return plan_run(settings, ignore)
 
 
 # ---------------------------------------------------------------- (b) how a step is cut
