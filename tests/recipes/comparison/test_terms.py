@@ -14,6 +14,7 @@ from fmlm_cli.recipes import comparison
 from fmlm_cli.recipes.comparison.cautions import cautions
 from fmlm_cli.recipes.comparison.draft import Budget, draft
 from fmlm_cli.recipes.comparison.plan import Plan, with_budget
+from fmlm_cli.recipes.pretraining.plan import plan_run
 from tests.recipes.runs import TINY, without_pictures
 
 Compare = Callable[..., CompareSettings]
