@@ -27,7 +27,7 @@ demo: install  ## from text to a model in a few minutes: tokenize python-docs, p
 	@echo "  $(FMLM) pretrain --data my-store --model bert-mini --masking fully-explored --epochs 14 --out my-run"
 
 test: install  ## the quick tests
-	@$(BIN)/python -m pytest -m "not slow"
+	@$(BIN)/python -m pytest -m "not slow" -n logical --dist loadfile
 
 test-slow: install  ## the long tests
 	@$(BIN)/python -m pytest -m slow
