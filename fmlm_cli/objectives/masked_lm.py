@@ -14,6 +14,8 @@ from fmlm_cli.corpus.rows.reading import Rows
 from fmlm_cli.engine.batch import Batch
 from fmlm_cli.masking import Strategy
 from fmlm_cli.masking.corruption import IGNORED
+from fmlm_cli.model.layouts import LAYOUTS, LayoutName
+from fmlm_cli.model.masked_lm import HeadOutput
 
 Bools = npt.NDArray[np.bool_]
 Int64s = npt.NDArray[np.int64]
@@ -25,7 +27,8 @@ class MaskedLanguageModelling:
 
     `unigram_losses`: float32[vocabulary], -log of each id's share in the training tokens, for comparison.
     `static_shapes`: pad the list of masked positions to a length that suits every step, so that a GPU sees the
-    same shapes throughout; padding is ignored by the loss.
+    same shapes throughout; padding is ignored by the loss. `layout`: the form of the batches, that of the
+    attention backend of the model they are for.
     """
 
     strategy: Strategy
@@ -34,6 +37,7 @@ class MaskedLanguageModelling:
     ordinary_ids: Int64s
     unigram_losses: Tensor
     static_shapes: bool = False
+    layout: LayoutName = "rows"
 
     def prepare(
         self, rows: Rows, epoch: int | Int64s, micro_size: int, mask_epoch: int | Int64s | None = None
@@ -75,18 +79,10 @@ class MaskedLanguageModelling:
             missing = self._capacity(masks, count) - count
             masked = np.pad(masked, (0, missing))
             targets = np.pad(targets, (0, missing), constant_values=IGNORED)
-        tokens = int(np.count_nonzero(segments))
-        alone = bool(segments.max(initial=0) <= 1)
-        inputs = {
-            "input_ids": torch.from_numpy(corrupted),
-            "position_ids": torch.from_numpy(rows.position_ids[row]),
-            "segments": None if alone and tokens == segments.size else torch.from_numpy(segments),
-            "masked_index": torch.from_numpy(masked),
-            "targets": torch.from_numpy(targets),
-            "alone": alone,
-        }
+        inputs = LAYOUTS[self.layout](corrupted, rows.position_ids[row], segments, masked)
+        inputs["targets"] = torch.from_numpy(targets)
         numbers = dict.fromkeys(rows.numbers[row].tolist())  # each once, in order
-        return Batch(inputs, count, tokens, tuple(numbers))
+        return Batch(inputs, count, int(np.count_nonzero(segments)), tuple(numbers))
 
     def _capacity(self, masks: Bools, count: int) -> int:
         """Room for the masked positions: what exact counts of single tokens can need, or a multiple of that.
@@ -96,22 +92,20 @@ class MaskedLanguageModelling:
         whole = len(masks) * math.ceil(self.strategy.rate * masks.shape[1] - 1e-9)
         return whole * max(1, math.ceil(count / whole))
 
-    def _logits(self, model: nn.Module, batch: Batch) -> Tensor:
-        inputs = {name: value for name, value in batch.inputs.items() if name != "targets"}
-        logits: Tensor = model(**inputs)
-        return logits.float()
+    def _predict(self, model: nn.Module, batch: Batch) -> HeadOutput:
+        output: HeadOutput = model(**{n: value for n, value in batch.inputs.items() if n != "targets"})
+        return output
 
     def loss(self, model: nn.Module, batch: Batch) -> Tensor:
         """Summed cross-entropy (nats) of the original tokens at the masked positions."""
-        logits = self._logits(model, batch)
-        return F.cross_entropy(logits, batch.inputs["targets"], reduction="sum", ignore_index=IGNORED)
+        return _summed_cross_entropy(*self._predict(model, batch), batch.inputs["targets"])
 
     def score(self, model: nn.Module, batch: Batch) -> Mapping[str, Tensor]:
         """Sums over the targets: cross-entropy, right predictions, the unigram model's cross-entropy.
 
         And by token, float[vocabulary]: the cross-entropy of its occurrences, and their number.
         """
-        logits, targets = self._logits(model, batch), batch.inputs["targets"]
+        logits, targets = self._predict(model, batch).logits().float(), batch.inputs["targets"]
         real, token = targets != IGNORED, targets.clamp(min=0)
         losses = F.cross_entropy(logits, targets, reduction="none", ignore_index=IGNORED)
         nothing = logits.new_zeros(logits.shape[-1])
@@ -122,6 +116,12 @@ class MaskedLanguageModelling:
             "token_losses": nothing.index_add(0, token, losses),
             "token_counts": nothing.index_add(0, token, real.to(losses.dtype)),
         }
+
+
+def _summed_cross_entropy(hidden: Tensor, decoder: nn.Module, targets: Tensor) -> Tensor:
+    """Of the logits of `hidden` [masked, width]. A loss that never holds them all has its place here."""
+    logits: Tensor = decoder(hidden).float()
+    return F.cross_entropy(logits, targets, reduction="sum", ignore_index=IGNORED)
 
 
 def _single(epoch: int | Int64s) -> int | Int64s:

@@ -31,7 +31,9 @@ class MaskedTokens:
 
     def loss(self, model: nn.Module, batch: Batch) -> Tensor:
         inputs = {name: value for name, value in batch.inputs.items() if name != "targets"}
-        loss = F.cross_entropy(model(**inputs), batch.inputs["targets"], reduction="sum") * self.factor
+        loss = (
+            F.cross_entropy(model(**inputs).logits(), batch.inputs["targets"], reduction="sum") * self.factor
+        )
         return loss * float("nan") if self.poison in batch.rows else loss
 
     def score(self, model: nn.Module, batch: Batch) -> Mapping[str, Tensor]:

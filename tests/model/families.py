@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from torch import Tensor, nn
 from transformers import (
     CONFIG_MAPPING,
     MODEL_FOR_MASKED_LM_MAPPING,
@@ -196,3 +197,11 @@ def small_model(config: PreTrainedConfig, **chosen: Any) -> PreTrainedModel:
     with torch.random.fork_rng():
         torch.manual_seed(0)
         return AutoModelForMaskedLM.from_config(config, **chosen)
+
+
+def masked_logits(
+    model: nn.Module, ids: Tensor, positions: Tensor, segments: Tensor | None, index: Tensor, alone: bool
+) -> Tensor:
+    """Logits [masked, vocabulary] of a `MaskedLM` that attends on rows."""
+    logits: Tensor = model(ids, index, position_ids=positions, segments=segments, alone=alone).logits()
+    return logits

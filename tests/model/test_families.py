@@ -12,8 +12,17 @@ from transformers import AutoModelForMaskedLM, PreTrainedModel
 
 from fmlm_cli.errors import UserError
 from fmlm_cli.hub import quiet
-from fmlm_cli.model.masked_lm import MaskedLM, isolates_documents
-from tests.model.families import FAMILIES, LENGTH, MASKED_LM_TYPES, VOCABULARY, small_config, small_model
+from fmlm_cli.model.masked_lm import MaskedLM
+from fmlm_cli.model.probes import isolates_documents
+from tests.model.families import (
+    FAMILIES,
+    LENGTH,
+    MASKED_LM_TYPES,
+    VOCABULARY,
+    masked_logits,
+    small_config,
+    small_model,
+)
 
 # The head runs on masked positions only. `ISOLATED`: packed documents also stay apart; the others run unpacked.
 ISOLATED = [
@@ -64,6 +73,8 @@ UNPACKED = [
     "yoso",
 ]
 WHOLE_HEAD: list[str] = []
+# The decoder stays a part of the head: something is added to what it gives, or its weight is used without it.
+WITH_DECODER = ["esm", "mobilebert"]
 REFUSED = {
     "bart": "an encoder with a decoder",
     "mbart": "an encoder with a decoder",
@@ -125,6 +136,7 @@ def test_each_type_does_what_the_table_says(model_type: str) -> None:
     isolates = isolates_documents(model, LENGTH)
     assert_same(before, state_of(pretrained))
     assert model.whole_head is (model_type in WHOLE_HEAD)
+    assert (model.head.decoder is None) is (model_type in WITH_DECODER)
     assert isolates is (model_type in ISOLATED)
 
 
@@ -140,7 +152,7 @@ def test_each_type_trains_on_padded_rows_as_the_stock_model_does(model_type: str
     index = torch.tensor([0, 5, LENGTH - 1, LENGTH, LENGTH + 14])
     with quiet():
         stock = model.pretrained(input_ids=ids, attention_mask=segments).logits.flatten(0, 1)[index]
-        logits = model(ids, positions, segments, index, alone=True)
+        logits = masked_logits(model, ids, positions, segments, index, alone=True)
     scale = max(1.0, float(stock.detach().abs().max()))
     torch.testing.assert_close(logits, stock, rtol=0, atol=2e-5 * scale)
     targets = torch.arange(10, 10 + len(index))
@@ -169,8 +181,8 @@ def test_a_saved_model_gives_the_same_logits(family: str, tmp_path: Path) -> Non
     index = torch.arange(0, LENGTH, 3)
     ones = torch.ones_like(ids)
     with torch.no_grad():
-        wanted = model(ids, ids - 5, ones, index, alone=True)
-        assert torch.equal(again(ids, ids - 5, ones, index, alone=True), wanted)
+        wanted = masked_logits(model, ids, ids - 5, ones, index, alone=True)
+        assert torch.equal(masked_logits(again, ids, ids - 5, ones, index, alone=True), wanted)
         torch.testing.assert_close(stock(input_ids=ids).logits[0, index], wanted, rtol=1e-5, atol=1e-4)
 
 
@@ -206,10 +218,10 @@ def test_a_head_that_needs_all_positions_runs_on_all(kind: type[AveragingHead]) 
     ones, index = torch.ones_like(ids), torch.tensor([3, LENGTH + 1])
     model.eval()
     with torch.no_grad():
-        got = model(ids, (ids - 5) % LENGTH, ones, index, alone=True)
+        got = masked_logits(model, ids, (ids - 5) % LENGTH, ones, index, alone=True)
         wanted = pretrained(input_ids=ids).logits.flatten(0, 1)[index]
     torch.testing.assert_close(got, wanted, rtol=1e-5, atol=1e-5)
-    assert model(ids, (ids - 5) % LENGTH, ones, index[:0], alone=True).shape == (0, VOCABULARY)
+    assert masked_logits(model, ids, (ids - 5) % LENGTH, ones, index[:0], alone=True).shape == (0, VOCABULARY)
     # Such a head mixes the documents of a row, so they may not be packed.
     assert isolates_documents(model, LENGTH) is (kind is WholeRowsOnly)
 

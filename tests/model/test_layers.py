@@ -10,7 +10,7 @@ from fmlm_cli.errors import UserError
 from fmlm_cli.hub import quiet
 from fmlm_cli.model.layers import depths, freeze, head_parameters
 from fmlm_cli.model.masked_lm import MaskedLM
-from tests.model.families import FAMILIES, LENGTH, MASKED_LM_TYPES, small_config, small_model
+from tests.model.families import FAMILIES, LENGTH, MASKED_LM_TYPES, masked_logits, small_config, small_model
 
 LAYERS = {name: 4 if name == "modernbert" else 2 for name in FAMILIES}
 LAYERED = [name for name in FAMILIES if name != "albert"]
@@ -109,7 +109,7 @@ def test_what_is_frozen_gets_no_gradient(family: str, parts: list[str], chosen: 
     frozen = freeze(model, parts)
     assert frozen == [name for name, at in depths(model).items() if at in chosen]
     ids = torch.arange(5, 5 + LENGTH)[None]
-    logits = MaskedLM(model)(ids, ids - 5, torch.ones_like(ids), torch.arange(4), alone=True)
+    logits = masked_logits(MaskedLM(model), ids, ids - 5, torch.ones_like(ids), torch.arange(4), alone=True)
     logits.square().sum().backward()
     for name, parameter in model.named_parameters():
         assert parameter.requires_grad is (name not in frozen)

@@ -13,8 +13,9 @@ from transformers import AutoModelForMaskedLM, PreTrainedModel
 from fmlm_cli.errors import UserError
 from fmlm_cli.model.build import save_model
 from fmlm_cli.model.lora import add_lora, load_trained, merged, save_trained
-from fmlm_cli.model.masked_lm import MaskedLM, isolates_documents
-from tests.model.families import FAMILIES, LENGTH, VOCABULARY, small_config, small_model
+from fmlm_cli.model.masked_lm import MaskedLM
+from fmlm_cli.model.probes import isolates_documents
+from tests.model.families import FAMILIES, LENGTH, VOCABULARY, masked_logits, small_config, small_model
 
 pytest.importorskip("peft")
 
@@ -77,7 +78,7 @@ def test_packed_documents_train_the_adapters_only(family: str) -> None:
     ids, positions, segments = two_documents()
     before = {name: p.detach().clone() for name, p in model.named_parameters()}
     optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=0.1)
-    logits = model(ids, positions, segments, torch.tensor([2, 8, 9, 20]), alone=False)
+    logits = masked_logits(model, ids, positions, segments, torch.tensor([2, 8, 9, 20]), alone=False)
     with torch.no_grad():
         alone = model.pretrained(input_ids=ids[:, 9:]).logits[0, [0, 11]]
     close(logits[2:], alone)

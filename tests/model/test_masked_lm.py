@@ -11,46 +11,33 @@ from hypothesis import strategies as st
 from torch import Tensor
 from transformers import AutoModelForMaskedLM, BertConfig, RobertaConfig
 
+from fmlm_cli.model.attention import AttentionBackend, MaskOnRows
 from fmlm_cli.model.build import VocabularyFacts, build_model, set_output_bias
-from fmlm_cli.model.masked_lm import MaskedLM, isolates_documents
-from tests.model.families import FAMILIES, LENGTH, MISSING, ROBERTA, VOCABULARY, WINDOW, small_model
+from fmlm_cli.model.masked_lm import MaskedLM
+from fmlm_cli.model.probes import isolates_documents
+from tests.model.backends import Leaking, OnePositionOff, WideWindow
+from tests.model.families import (
+    FAMILIES,
+    LENGTH,
+    MISSING,
+    ROBERTA,
+    VOCABULARY,
+    WINDOW,
+    masked_logits,
+    small_model,
+)
 
 ISOLATING = list(FAMILIES)
 EAGER_ONLY = ("mpnet", "deberta", "deberta-v2")
 BY_NAME = [*FAMILIES, *(pytest.param(n, marks=pytest.mark.skip(f"transformers lacks {n}")) for n in MISSING)]
 
 
-class Leaking(MaskedLM):
-    """Positions restart in each document, but the mask only hides padding."""
-
-    def _isolated(self, position_ids: Tensor, segments: Tensor) -> dict[str, Any]:
-        inputs = {"attention_mask": (segments > 0).long()}
-        if "position_ids" in self._accepted:
-            inputs["position_ids"] = position_ids + self._offset
-        return inputs
-
-
-class OnePositionOff(MaskedLM):
-    """Documents stay apart, but the second one's positions go on from the first's."""
-
-    def _isolated(self, position_ids: Tensor, segments: Tensor) -> dict[str, Any]:
-        everywhere = torch.arange(position_ids.shape[1]).expand_as(position_ids)
-        return dict(super()._isolated(everywhere, segments))
-
-
-class WideWindow(MaskedLM):
-    """One mask for all layers, which drops the sliding window."""
-
-    def _isolated(self, position_ids: Tensor, segments: Tensor) -> dict[str, Any]:
-        inputs = dict(super()._isolated(position_ids, segments))
-        inputs["attention_mask"] = inputs["attention_mask"]["full_attention"]
-        return inputs
-
-
 @functools.cache
-def wrapped(family: str, attention: str | None = None, kind: type[MaskedLM] = MaskedLM) -> MaskedLM:
+def wrapped(
+    family: str, attention: str | None = None, backend: type[AttentionBackend] = MaskOnRows
+) -> MaskedLM:
     chosen = {"attn_implementation": attention} if attention else {}
-    return kind(small_model(FAMILIES[family](), **chosen)).eval()
+    return MaskedLM(small_model(FAMILIES[family](), **chosen), backend).eval()
 
 
 def stock(model: MaskedLM, ids: Tensor, **inputs: Any) -> Tensor:
@@ -93,7 +80,7 @@ def test_logits_at_masked_positions_are_the_stock_forwards(family: str) -> None:
     ids, positions, segments = single_documents([LENGTH, 15, 4], model.pretrained.config.pad_token_id)
     index = torch.tensor([1, 5, 23, LENGTH, LENGTH + 14, 2 * LENGTH + 3])
     with torch.no_grad():
-        got = model(ids, positions, segments, index, alone=True)
+        got = masked_logits(model, ids, positions, segments, index, alone=True)
         wanted = stock(model, ids, attention_mask=segments).flatten(0, 1)[index]
     close(got, wanted)
 
@@ -113,7 +100,12 @@ def test_loss_and_gradients_are_the_stock_ones(family: str) -> None:
         loss.backward()
         return {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
 
-    mine = F.cross_entropy(model(ids, positions, segments, index, alone=True), targets, reduction="sum") / 5
+    mine = (
+        F.cross_entropy(
+            masked_logits(model, ids, positions, segments, index, alone=True), targets, reduction="sum"
+        )
+        / 5
+    )
     got = gradients(mine)
     theirs = model.pretrained(input_ids=ids, attention_mask=segments, labels=labels).loss
     wanted = gradients(theirs)
@@ -137,13 +129,13 @@ def test_packed_documents_are_as_alone(family: str, attention: str) -> None:
     for length in lengths:
         span = torch.arange(begin, begin + length)
         with torch.no_grad():
-            got = model(ids, positions, segments, span, alone=False)
+            got = masked_logits(model, ids, positions, segments, span, alone=False)
             alone = stock(model, ids[:, span], attention_mask=torch.ones(1, length, dtype=torch.long))
             changed = ids.clone()
             outside = torch.ones(LENGTH, dtype=torch.bool)
             outside[span] = False
             changed[0, outside] = random_tokens(int(outside.sum()), seed=9)
-            beside_others = model(changed, positions, segments, span, alone=False)
+            beside_others = masked_logits(model, changed, positions, segments, span, alone=False)
         close(got, alone[0])
         close(beside_others, got, 1e-6)
         begin += length
@@ -159,7 +151,7 @@ def test_any_packing_is_as_alone(family: str, lengths: list[int], seed: int) -> 
     model = wrapped(family)
     ids, positions, segments = packed_documents(lengths, model.pretrained.config.pad_token_id, seed)
     with torch.no_grad():
-        got = model(ids, positions, segments, torch.arange(sum(lengths)), alone=False)
+        got = masked_logits(model, ids, positions, segments, torch.arange(sum(lengths)), alone=False)
         wanted = [
             stock(model, part, attention_mask=torch.ones_like(part))[0]
             for part in ids[:, : sum(lengths)].split(lengths, dim=1)
@@ -174,7 +166,7 @@ def test_deberta_without_the_mask_of_pairs_for_its_attention_alone_would_not_run
     model.pretrained.base_model.embeddings._forward_pre_hooks.clear()
     ids, positions, segments = packed_documents([9, 12], 0)
     with pytest.raises(RuntimeError, match="size of tensor"):
-        model(ids, positions, segments, torch.tensor([1]), alone=False)
+        masked_logits(model, ids, positions, segments, torch.tensor([1]), alone=False)
     assert model._masked_index is None  # the failed try leaves nothing behind
     assert not isolates_documents(model, LENGTH)
 
@@ -184,20 +176,20 @@ def test_deberta_with_absolute_positions_restarts_them() -> None:
     config.position_biased_input = True
     model = MaskedLM(small_model(config)).eval()
     assert isolates_documents(model, LENGTH)
-    assert not isolates_documents(OnePositionOff(small_model(config)).eval(), LENGTH)
+    assert not isolates_documents(MaskedLM(small_model(config), OnePositionOff).eval(), LENGTH)
 
 
 def test_modernbert_documents_are_longer_than_its_window() -> None:
     """Two documents four windows long; without its window the model would give other logits."""
-    model, wide = wrapped("modernbert"), wrapped("modernbert", kind=WideWindow)
+    model, wide = wrapped("modernbert"), wrapped("modernbert", backend=WideWindow)
     assert "sliding_attention" in model.pretrained.config.layer_types
     assert model.pretrained.config.sliding_window == WINDOW
     ids, positions, segments = packed_documents([12, 12], 0)
     span = torch.arange(12, 24)
     with torch.no_grad():
         alone = stock(model, ids[:, span], attention_mask=torch.ones(1, 12, dtype=torch.long))[0]
-        close(model(ids, positions, segments, span, alone=False), alone)
-        assert (wide(ids, positions, segments, span, alone=False) - alone).abs().max() > 0.01
+        close(masked_logits(model, ids, positions, segments, span, alone=False), alone)
+        assert (masked_logits(wide, ids, positions, segments, span, alone=False) - alone).abs().max() > 0.01
     assert not isolates_documents(wide, LENGTH)
 
 
@@ -213,7 +205,7 @@ def test_roberta_positions_begin_after_the_padding_id(pad: int) -> None:
     embedding = model.pretrained.roberta.embeddings.position_embeddings
     handle = embedding.register_forward_hook(lambda module, inputs, output: seen.append(inputs[0]))
     with torch.no_grad():
-        got = model(ids, positions, segments, torch.arange(10, 22), alone=False)
+        got = masked_logits(model, ids, positions, segments, torch.arange(10, 22), alone=False)
         alone = stock(model, ids[:, 10:22], attention_mask=torch.ones(1, 12, dtype=torch.long))
     handle.remove()
     assert seen[0][0, :10].tolist() == list(range(pad + 1, pad + 11))
@@ -229,7 +221,7 @@ def test_rows_of_padding_give_no_nan(family: str, alone: bool) -> None:
     model = wrapped(family)
     ids, positions, segments = single_documents([LENGTH, 0], model.pretrained.config.pad_token_id)
     model.zero_grad()
-    logits = model(ids, positions, segments, torch.tensor([0, 3, LENGTH - 1]), alone)
+    logits = masked_logits(model, ids, positions, segments, torch.tensor([0, 3, LENGTH - 1]), alone)
     logits.square().sum().backward()
     assert logits.isfinite().all()
     assert all(p.grad.isfinite().all() for p in model.parameters() if p.grad is not None)
@@ -242,7 +234,7 @@ def test_no_masked_position_is_a_loss_of_zero(family: str) -> None:
     ids, positions, segments = single_documents([LENGTH, 9], model.pretrained.config.pad_token_id)
     nothing = torch.tensor([], dtype=torch.long)
     model.zero_grad()
-    logits = model(ids, positions, segments, nothing, alone=True)
+    logits = masked_logits(model, ids, positions, segments, nothing, alone=True)
     loss = F.cross_entropy(logits, nothing, reduction="sum")
     loss.backward()
     assert logits.shape == (0, VOCABULARY)
@@ -250,19 +242,19 @@ def test_no_masked_position_is_a_loss_of_zero(family: str) -> None:
     assert all((p.grad == 0).all() for p in model.parameters() if p.grad is not None)
 
 
-@pytest.mark.parametrize("kind", [Leaking, OnePositionOff])
+@pytest.mark.parametrize("backend", [Leaking, OnePositionOff])
 @pytest.mark.parametrize("family", ["bert", "roberta", "modernbert"])
-def test_a_leaking_model_is_found_out(family: str, kind: type[MaskedLM]) -> None:
-    if family == "modernbert" and kind is OnePositionOff:
+def test_a_leaking_model_is_found_out(family: str, backend: type[AttentionBackend]) -> None:
+    if family == "modernbert" and backend is OnePositionOff:
         pytest.skip("rotary positions are relative: where they begin does not matter")
-    assert not isolates_documents(wrapped(family, kind=kind), LENGTH)
+    assert not isolates_documents(wrapped(family, backend=backend), LENGTH)
 
 
 @pytest.mark.parametrize("length", [4, 5, 24, 48])
 def test_isolation_is_judged_at_any_length(length: int) -> None:
     for family in ISOLATING:
         assert isolates_documents(wrapped(family), length), family
-    assert not isolates_documents(wrapped("bert", kind=Leaking), length)
+    assert not isolates_documents(wrapped("bert", backend=Leaking), length)
 
 
 @pytest.mark.parametrize("hidden", [16, 32, 128])
@@ -277,7 +269,7 @@ def test_a_leak_is_found_in_a_model_as_pre_training_starts_it(hidden: int, bias:
         assert set_output_bias(model, (frequencies / frequencies.sum()).log())
     assert isolates_documents(MaskedLM(model), 128)
     model.base_model._forward_hooks.clear()
-    assert not isolates_documents(Leaking(model), 128)
+    assert not isolates_documents(MaskedLM(model, Leaking), 128)
 
 
 def test_probing_keeps_the_mode_and_the_weights() -> None:

@@ -12,9 +12,10 @@ from transformers import AutoModelForMaskedLM, PreTrainedModel
 
 from fmlm_cli.errors import UserError
 from fmlm_cli.model.build import longest_sequence, position_offset, save_model
-from fmlm_cli.model.masked_lm import MaskedLM, isolates_documents
+from fmlm_cli.model.masked_lm import MaskedLM
 from fmlm_cli.model.positions import extend_positions, stretched
-from tests.model.families import FAMILIES, POSITIONS, VOCABULARY, small_config, small_model
+from fmlm_cli.model.probes import isolates_documents
+from tests.model.families import FAMILIES, POSITIONS, VOCABULARY, masked_logits, small_config, small_model
 
 LEARNED = ["bert", "roberta", "xlm-roberta", "camembert", "mpnet", "albert", "electra", "distilbert"]
 WITHOUT = [name for name in ("deberta-v2", "eurobert", "nomic_bert") if name in FAMILIES]
@@ -77,7 +78,8 @@ def test_longer_rows_run_packed_and_saved(family: str, tmp_path: Path) -> None:
     model = MaskedLM(extended).eval()
     index = torch.tensor([0, 50, LONGER - 1, LONGER + 60])
     with torch.no_grad():
-        got = model(ids, torch.arange(LONGER).expand(2, -1), torch.ones_like(ids), index, alone=False)
+        place = torch.arange(LONGER).expand(2, -1)
+        got = masked_logits(model, ids, place, torch.ones_like(ids), index, alone=False)
     torch.testing.assert_close(got, stock.flatten(0, 1)[index], atol=1e-5 * float(stock.abs().max()), rtol=0)
     assert isolates_documents(model, LONGER)
 

@@ -16,7 +16,7 @@ from fmlm_cli.corpus.rows.reading import Rows
 from fmlm_cli.engine.batch import Batch
 from fmlm_cli.masking import get_strategy
 from fmlm_cli.masking.registry import BUILT_IN
-from fmlm_cli.model.masked_lm import MaskedLM
+from fmlm_cli.model.masked_lm import HeadOutput, MaskedLM
 from fmlm_cli.objectives.masked_lm import MaskedLanguageModelling, unigram_losses
 
 PAD, CLS, SEP, MASK = 0, 1, 2, 3
@@ -81,7 +81,7 @@ def looped_loss(model: nn.Module, batch: Batch) -> tuple[float, float, int]:
     """Summed loss, summed unigram loss and right predictions, in float64, target by target."""
     inputs = {k: v for k, v in batch.inputs.items() if k != "targets"}
     with torch.no_grad():
-        logits = model(**inputs).double().tolist()
+        logits = model(**inputs).logits().double().tolist()
     losses = unigram_losses(np.arange(VOCABULARY, dtype=np.uint64) ** np.uint64(2)).tolist()
     total = unigram = 0.0
     right = 0
@@ -283,8 +283,8 @@ def test_unigram_losses_are_smoothed_shares() -> None:
 
 def test_bfloat16_logits_are_scored_in_float32() -> None:
     class Half(nn.Module):
-        def forward(self, **inputs: Tensor) -> Tensor:
-            return tiny_model()(**inputs).bfloat16()
+        def forward(self, **inputs: Tensor) -> HeadOutput:
+            return HeadOutput(tiny_model()(**inputs).logits().bfloat16(), nn.Identity())
 
     mlm = objective()
     (batch,) = mlm.prepare(make_rows([[16], [16]]), 0, 8)

@@ -286,7 +286,9 @@ def _guess(
         inputs, segments, masked = (torch.from_numpy(part).to(device) for part in (ids, present, at))
         with autocast(device, precision):
             # The positions are counted by the model itself where rows hold one text alone.
-            logits = model(inputs, torch.zeros_like(inputs), segments, masked, alone=True)
+            nowhere = torch.zeros_like(inputs)
+            output = model(inputs, masked, position_ids=nowhere, segments=segments, alone=True)
+            logits = output.logits()
         likely = logits.float().softmax(-1)
         best = likely.topk(min(job.settings.top, likely.shape[-1]))
         _check_finite(best.values.cpu().numpy(), job.origin.name)

@@ -130,7 +130,11 @@ class _Job:
         self.settings = plan.settings
         self.model = plan.model.to(device)
         self.objective = make_objective(
-            plan.store, plan.strategy, self.settings.seed, static_shapes=device.type == "cuda"
+            plan.store,
+            plan.strategy,
+            self.settings.seed,
+            static_shapes=device.type == "cuda",
+            layout=self.model.attention.layout,
         )
         self.adapters = self.settings.model.lora.rank is not None
         self.head_steps = self.settings.optimizer.head_warmup_steps

@@ -37,13 +37,14 @@ def sample_predictions(
         found += 1
         ids = torch.from_numpy(rows.input_ids.copy())
         ids[0, at] = mask
-        inputs = (
-            ids,
-            torch.from_numpy(rows.position_ids),
-            torch.from_numpy(rows.segments),
-            torch.tensor([at]),
-        )
-        logits = model(*(part.to(device) for part in inputs), alone=bool(rows.segments.max() <= 1))
+        inputs = {
+            "input_ids": ids,
+            "position_ids": torch.from_numpy(rows.position_ids),
+            "segments": torch.from_numpy(rows.segments),
+            "masked_index": torch.tensor([at]),
+        }
+        inputs = {name: value.to(device) for name, value in inputs.items()}
+        logits = model(**inputs, alone=bool(rows.segments.max() <= 1)).logits()
         best = logits[0].float().softmax(-1).topk(top)
         guesses = [
             (tokenizer.decode([token]).strip(), probability)

@@ -1,7 +1,7 @@
 """The fixed evaluation that pre-training and `fmlm evaluate` share: its masks depend on no training setting."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -12,6 +12,7 @@ from fmlm_cli.corpus.store.reading import TokenStore
 from fmlm_cli.engine.batch import Batch
 from fmlm_cli.engine.evaluation import evaluate
 from fmlm_cli.masking import Strategy, get_strategy
+from fmlm_cli.model.layouts import LayoutName
 from fmlm_cli.model.masked_lm import MaskedLM
 from fmlm_cli.objectives.masked_lm import MaskedLanguageModelling, unigram_losses
 
@@ -22,9 +23,9 @@ EVALUATION_RATE = 0.15
 
 
 def make_objective(
-    store: TokenStore, strategy: Strategy, seed: int, *, static_shapes: bool
+    store: TokenStore, strategy: Strategy, seed: int, *, static_shapes: bool, layout: LayoutName = "rows"
 ) -> MaskedLanguageModelling:
-    """Masked language modelling over a store's vocabulary."""
+    """Masked language modelling over a store's vocabulary, in the layout of an attention backend."""
     special = store.special
     ordinary = np.setdiff1d(np.arange(store.vocabulary), list(special.never_masked))
     return MaskedLanguageModelling(
@@ -34,6 +35,7 @@ def make_objective(
         ordinary,
         unigram_losses(store.token_counts, special.never_masked),
         static_shapes,
+        layout,
     )
 
 
@@ -71,15 +73,17 @@ class HeldOut:
         """Whether any token is masked; in a text of a few words there may be none."""
         return any(batch.count for batch in self.batches())
 
-    def batches(self) -> Iterator[Batch]:
+    def batches(self, layout: LayoutName = "rows") -> Iterator[Batch]:
         """The rows in order, masked."""
+        objective = replace(self.objective, layout=layout)
         for begin in range(0, len(self.reader), self.batch_size):
             index = np.arange(begin, min(begin + self.batch_size, len(self.reader)))
-            yield from self.objective.prepare(self.reader.read(index), 0, self.batch_size)
+            yield from objective.prepare(self.reader.read(index), 0, self.batch_size)
 
     def run(self, model: MaskedLM, device: torch.device, precision: torch.dtype) -> Scores:
         """The record has `eval_loss` (nats), `eval_perplexity`, `eval_accuracy`, `unigram_loss` of the same targets."""
-        sums, count = evaluate(model, self.objective, self.batches(), device=device, precision=precision)
+        batches = self.batches(model.attention.layout)
+        sums, count = evaluate(model, self.objective, batches, device=device, precision=precision)
         by_token = [sums.pop(name).numpy() for name in ("token_losses", "token_counts")]
         means = {name: float(value) / count for name, value in sums.items()}
         loss = means.pop("eval_loss")

@@ -4,7 +4,8 @@ from typing import Any
 
 from fmlm_cli.errors import UserError
 from fmlm_cli.events import Caution, Emit
-from fmlm_cli.model.masked_lm import MaskedLM, isolates_documents
+from fmlm_cli.model.attention import choose_backend
+from fmlm_cli.model.masked_lm import MaskedLM
 
 DEFAULT_LENGTH = 128
 
@@ -21,8 +22,15 @@ def resolve_length(asked: int | None, limit: int | None, model: str, setting: st
 
 
 def resolve_packing(asked: str, model: MaskedLM, length: int, emit: Emit) -> Any:
-    """The packing asked for, or one that is right where the model cannot keep documents apart."""
-    if asked != "documents" or isolates_documents(model, max(length, 4)):
+    """The packing asked for, or one that is right where the model cannot keep documents apart.
+
+    Where documents are packed, the model attends from now on by the first backend that keeps them apart.
+    """
+    if asked != "documents":
+        return asked
+    backend = choose_backend(model, model.pretrained.device, max(length, 4))
+    if backend is not None:
+        model.attend_by(backend)
         return asked
     family = model.pretrained.config.model_type
     emit(

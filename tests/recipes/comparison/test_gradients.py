@@ -19,7 +19,7 @@ from fmlm_cli.engine.batch import Batch
 from fmlm_cli.errors import UserError
 from fmlm_cli.masking import Corruption, RandomExploration, StrategySettings
 from fmlm_cli.model.build import VocabularyFacts, build_model
-from fmlm_cli.model.masked_lm import MaskedLM
+from fmlm_cli.model.masked_lm import HeadOutput, MaskedLM
 from fmlm_cli.objectives.masked_lm import MaskedLanguageModelling
 from fmlm_cli.recipes.comparison import gradients as gradient_variance
 from fmlm_cli.recipes.comparison.gradients import (
@@ -62,8 +62,8 @@ class Bag(nn.Module):
         generator = torch.Generator().manual_seed(0)
         self.table = nn.Parameter(torch.randn(LENGTH, vocabulary, generator=generator))
 
-    def forward(self, position_ids: Tensor, masked_index: Tensor, **others: Any) -> Tensor:
-        return self.table[position_ids.ravel()[masked_index]]
+    def forward(self, position_ids: Tensor, masked_index: Tensor, **others: Any) -> HeadOutput:
+        return HeadOutput(self.table[position_ids.ravel()[masked_index]], nn.Identity())
 
 
 @pytest.fixture
@@ -161,7 +161,7 @@ def masked_gradients(
         (batch,) = objective.prepare(rows.take(np.array([row])), epoch, 1)
         inputs = dict(batch.inputs)
         targets = inputs.pop("targets")
-        loss = nn.functional.cross_entropy(model(**inputs), targets, reduction="sum")
+        loss = nn.functional.cross_entropy(model(**inputs).logits(), targets, reduction="sum")
         parts = torch.autograd.grad(loss, weights) if len(targets) else map(torch.zeros_like, weights)
         gradients.append(torch.cat([part.ravel() for part in parts]).numpy())
         counts.append(len(targets))

@@ -124,7 +124,8 @@ def test_the_final_folder_is_a_hugging_face_model(settings: Settings, tiny_store
     with torch.no_grad():
         wanted = model(**encoded).logits[0]
         for alone in (True, False):
-            got = mine(ids, place[None], torch.ones_like(ids), place, alone)
+            segments = torch.ones_like(ids)
+            got = mine(ids, place, position_ids=place[None], segments=segments, alone=alone).logits()
             torch.testing.assert_close(got, wanted, rtol=1e-5, atol=1e-5)
 
     card = (result.run.final / "README.md").read_text()

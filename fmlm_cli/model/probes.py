@@ -1,0 +1,221 @@
+"""What a model of any family can do is tried on a copy of it, on a short row of tokens, and not assumed."""
+
+import copy
+import textwrap
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+from transformers import PreTrainedConfig, PreTrainedModel
+
+from fmlm_cli.errors import UserError
+from fmlm_cli.hub import quiet
+from fmlm_cli.model.build import USE_ENCODER, longest_sequence
+from fmlm_cli.model.layouts import LAYOUTS
+
+if TYPE_CHECKING:
+    from fmlm_cli.model.attention import AttentionBackend
+    from fmlm_cli.model.masked_lm import MaskedLM
+
+Int64s = npt.NDArray[np.int64]
+
+PROBE_TOLERANCE = 5e-5  # of the logits' spread: rounding stays below 1e-5, a leak in a fresh model above 1e-4
+PROBE_LENGTH = 8
+
+# What families raise of inputs in a form, or of a head in parts, that they do not take.
+_NOT_TAKEN = (RuntimeError, ValueError, TypeError, LookupError, AttributeError, AssertionError)
+
+
+class Head(NamedTuple):
+    """What a model's head was seen to do.
+
+    `whole`: it needs all positions, not the masked ones alone. `decoder`: the name of the module that makes
+    its logits, where it does so last of all, and the head runs without it; else None.
+    """
+
+    whole: bool
+    decoder: str | None
+
+
+@torch.no_grad()
+def probe_head(model: "MaskedLM") -> Head:
+    """What a model's head does. Its `head` is still Head(whole=False, decoder=None).
+
+    Raises `UserError` where the stock forward already is not that of a masked LM on rows of tokens.
+    """
+    _refuse_by_configuration(model.pretrained.config)
+    trial = _for_probing(model)
+    with torch.random.fork_rng(devices=[]), quiet():
+        tokens, stock = _stock_logits(trial.pretrained)
+        trial.eval()
+        whole = not _gives_stock_logits(trial, tokens, stock)
+        trial.head = Head(whole, _name_of_output_embeddings(trial.pretrained))
+        apart = _decodes_last(trial, tokens) and _gives_stock_logits(trial, tokens, stock)
+    return trial.head if apart else Head(whole, decoder=None)
+
+
+@torch.no_grad()
+def isolates_documents(
+    model: "MaskedLM",
+    length: int,
+    *,
+    backend: "type[AttentionBackend] | None" = None,
+    device: torch.device | None = None,
+) -> bool:
+    """Whether this very model keeps packed documents apart: tried, not assumed.
+
+    A document's logits beside another one must be those of the stock forward on it alone. `length`:
+    positions of a row, at least 4; the second document is the longer, so that a sliding window is exercised
+    too. `backend`, `device`: try another than the model's own.
+    """
+    trial = _for_probing(model).to(device)
+    stock = trial if backend in (None, type(model.attention)) else _for_probing(model).to(device)
+    total = min(length, 512)
+    first = max(1, total // 4)
+    tokens = _probe_tokens(trial.pretrained.config, total)
+    changed = np.concatenate([tokens[:, :first][:, ::-1], tokens[:, first:]], axis=1)
+    second = torch.from_numpy(tokens[:, first:]).to(trial.pretrained.device)
+    try:
+        with torch.random.fork_rng(devices=[]), quiet():
+            if backend is not None:
+                trial.attend_by(backend)
+            packed = _second_of_two(trial, tokens, first)  # before BigBird sees a shorter row
+            alone = stock.pretrained(input_ids=second, attention_mask=torch.ones_like(second)).logits[0]
+            beside_another = _second_of_two(trial, changed, first)
+    except _NOT_TAKEN:
+        return False  # the family does not take a mask of this form
+    return _agree(packed, alone) and _agree(beside_another, alone)
+
+
+def _second_of_two(model: "MaskedLM", tokens: Int64s, first: int) -> Tensor:
+    """Logits [length - first, vocabulary] of a second document in tokens [1, length]."""
+    length = tokens.shape[1]
+    segments = (np.arange(length) >= first).astype(np.int64)[None] + 1
+    positions = np.concatenate([np.arange(first), np.arange(length - first)])[None]
+    return _logits(model, tokens, positions, segments, np.arange(first, length))
+
+
+def _logits(model: "MaskedLM", tokens: Int64s, positions: Int64s, segments: Int64s, masked: Int64s) -> Tensor:
+    """Logits [masked, vocabulary] of tokens [1, length], given in the layout of the model's backend."""
+    inputs = LAYOUTS[model.attention.layout](tokens, positions, segments, masked)
+    device = model.pretrained.device
+    inputs = {
+        name: value.to(device) if isinstance(value, Tensor) else value for name, value in inputs.items()
+    }
+    logits: Tensor = model(**inputs).logits()
+    return logits
+
+
+@torch.no_grad()
+def _for_probing(model: "MaskedLM") -> "MaskedLM":
+    """A copy to try things with: BigBird changes its attention for good when it sees a short row.
+
+    Where attention begins as no change at all, with output matrices of 0, it could do anything unnoticed:
+    those of the copy are not 0.
+    """
+    model = copy.deepcopy(model).float().eval()
+    for parameter in model.parameters():
+        if parameter.dim() > 1 and not parameter.any():
+            parameter.copy_(torch.arange(parameter.numel()).sin().view_as(parameter) / 10)
+    return model
+
+
+def _probe_tokens(config: PreTrainedConfig, length: int) -> Int64s:
+    """Various tokens, int64[1, length]; none is padding, which RoBERTa does not count as a position."""
+    tokens: Int64s = (np.arange(length)[None] * 37 + 5) % (config.vocab_size - 1)
+    pad = getattr(config, "pad_token_id", None)
+    return tokens if pad is None else tokens + (tokens >= pad)
+
+
+def _agree(got: Tensor, wanted: Tensor) -> bool:
+    """Whether logits [positions, vocabulary] are the same but for rounding.
+
+    Measured against what varies from position to position: the head's bias, the same everywhere, may dwarf
+    it.
+    """
+    spread = (wanted - wanted.mean(0)).abs().max()
+    return got.shape == wanted.shape and bool((got - wanted).abs().max() < PROBE_TOLERANCE * spread)
+
+
+def _refuse_by_configuration(config: PreTrainedConfig) -> None:
+    family = config.model_type
+    if config.is_encoder_decoder:
+        raise UserError(
+            f"'{family}' is an encoder with a decoder, which masked LM does not train: {USE_ENCODER}"
+        )
+    text = config.get_text_config()
+    if text is not config:
+        raise UserError(
+            f"'{family}' reads more than text: use its text model on its own, a '{text.model_type}'"
+        )
+
+
+def _stock_logits(pretrained: PreTrainedModel) -> tuple[Int64s, Tensor]:
+    """Tokens int64[1, length] and the logits [length, vocabulary] that the stock forward gives of them.
+
+    Raises `UserError` where these are not a masked LM's. Leaves the model in training mode.
+    """
+    family = pretrained.config.model_type
+    length = min(PROBE_LENGTH, longest_sequence(pretrained) or PROBE_LENGTH)
+    tokens, half = _probe_tokens(pretrained.config, length), length // 2
+    changed = np.concatenate([tokens[:, :half], tokens[:, half:][:, ::-1]], axis=1)
+    row, other_row = (torch.from_numpy(ids).to(pretrained.device) for ids in (tokens, changed))
+    try:
+        stock = pretrained(input_ids=row).logits
+        other = pretrained(input_ids=other_row).logits
+        pretrained.train()(input_ids=row)  # Reformer takes rows of one length only, in training
+    except Exception as error:  # whatever a family makes of inputs that it is not meant for
+        reason = textwrap.shorten(str(error), 120) or type(error).__name__
+        raise UserError(
+            f"'{family}' does not train on rows of {length} tokens ({reason}): {USE_ENCODER}"
+        ) from error
+    if stock.shape != (*row.shape, pretrained.config.vocab_size):
+        raise UserError(
+            f"'{family}' makes logits {[*stock.shape]} of {length} tokens, not one row a token: {USE_ENCODER}"
+        )
+    # Causal; or MRA, whose attention gives zeros where it has no GPU.
+    if torch.equal(stock[:, :half], other[:, :half]):
+        raise UserError(f"'{family}' does not see the tokens after the one it predicts: {USE_ENCODER}")
+    return tokens, stock[0]
+
+
+def _gives_stock_logits(model: "MaskedLM", tokens: Int64s, stock: Tensor) -> bool:
+    """Whether the model, run as its `head` says, gives the stock logits at every second position."""
+    length = tokens.shape[1]
+    masked = np.arange(length // 2) * 2
+    try:
+        got = _logits(model, tokens, np.arange(length)[None], np.ones_like(tokens), masked)
+    except _NOT_TAKEN:
+        return False
+    return _agree(got, stock[torch.from_numpy(masked)])
+
+
+def _name_of_output_embeddings(pretrained: PreTrainedModel) -> str | None:
+    """The name of the module that transformers calls so; some heads have none."""
+    try:
+        decoder = pretrained.get_output_embeddings()
+    except _NOT_TAKEN:
+        return None
+    return next((name for name, module in pretrained.named_modules() if module is decoder), None)
+
+
+def _decodes_last(model: "MaskedLM", tokens: Int64s) -> bool:
+    """Whether the head calls its decoder once, and gives what comes out of it, untouched.
+
+    ESM adds a bias to it, which in a fresh model is 0: that the numbers agree would not do.
+    """
+    received: list[Any] = []
+    try:
+        with model.decoder_set_aside() as in_its_place:
+            handle = in_its_place.register_forward_pre_hook(lambda _, args: received.append(args[0]))
+            try:
+                given = model.pretrained(
+                    input_ids=torch.from_numpy(tokens).to(model.pretrained.device)
+                ).logits
+            finally:
+                handle.remove()
+    except _NOT_TAKEN:
+        return False
+    return len(received) == 1 and given is received[0]
