@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import datasets
 
 from fmlm_cli import hub
-from fmlm_cli.errors import OutOfSpaceError, UserError, is_out_of_space
+from fmlm_cli.errors import OutOfSpaceError, UserError, is_out_of_space, one_line
 from fmlm_cli.readers.tables import Table
 
 REPOSITORY = "nyu-mll/glue"
@@ -28,9 +28,7 @@ def load_tables(config: str) -> dict[str, Table]:
                 f"no space left in {where} for {REPOSITORY}: make room, or set HF_HOME"
             ) from error
         cause = (
-            f"not in the local cache of datasets, and {why}"
-            if why
-            else f"not to be had ({hub.one_line(error)})"
+            f"not in the local cache of datasets, and {why}" if why else f"not to be had ({one_line(error)})"
         )
         raise UserError(
             f"GLUE's {config} ({REPOSITORY}) is {cause}: give a folder with GLUE's files"
