@@ -7,12 +7,12 @@ import datasets
 
 from fmlm_cli import hub
 from fmlm_cli.errors import OutOfSpaceError, UserError, is_out_of_space, one_line
-from fmlm_cli.readers.tables import Table
+from fmlm_cli.readers.tables import ColumnTable
 
 REPOSITORY = "nyu-mll/glue"
 
 
-def load_tables(config: str) -> dict[str, Table]:
+def load_tables(config: str) -> dict[str, ColumnTable]:
     """The splits of a configuration by the Hub's names ("train", "validation", ...).
 
     Where the Hub is out of reach, the cache of `datasets` serves. Raises `UserError`.
@@ -34,7 +34,7 @@ def load_tables(config: str) -> dict[str, Table]:
             f"GLUE's {config} ({REPOSITORY}) is {cause}: give a folder with GLUE's files"
         ) from error
     return {
-        name: Table(f"{REPOSITORY} {config} {name}", dict(split.with_format(None).to_dict()))
+        name: ColumnTable(f"{REPOSITORY} {config} {name}", dict(split.with_format(None).to_dict()))
         for name, split in splits.items()
     }
 
