@@ -45,6 +45,13 @@ def unknown_name(kind: str, name: str, known: Iterable[str]) -> UserError:
     return UserError(f"unknown {kind} '{name}': {hint}known are {', '.join(names)}")
 
 
+def one_line(error: BaseException) -> str:
+    """The first line of an exception's text, with the second where it only announces that; or its kind."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+    text = " ".join(lines[:2]) if lines[0].endswith(":") else lines[0]
+    return text.rstrip(" :.")
+
+
 def is_out_of_space(error: BaseException) -> bool:
     """Whether an exception says that the disk is full, also where a library hides the OSError in its text."""
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):

@@ -20,7 +20,7 @@ from huggingface_hub.errors import (
 from huggingface_hub.utils import validate_repo_id
 from transformers.utils import logging as transformers_logging
 
-from fmlm_cli.errors import OutOfSpaceError, UserError, is_out_of_space
+from fmlm_cli.errors import OutOfSpaceError, UserError, is_out_of_space, one_line
 
 _SECONDS = 4.0  # how long the Hub may take to answer at all before it counts as out of reach
 _SMALL = ("*.json", "*.txt", "*.model")  # configurations and vocabularies
@@ -68,13 +68,6 @@ def locate(name: str, *, revision: str | None = None, weights: bool = True, code
             f"no such checkpoint: '{name}' is no local folder, and no name that the Hub could have"
         ) from None
     return _from_hub(name, revision, weights, code)
-
-
-def one_line(error: BaseException) -> str:
-    """The first line of an exception's text, with the second where it only announces that; or the exception's kind."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
-    text = " ".join(lines[:2]) if lines[0].endswith(":") else lines[0]
-    return text.rstrip(" :.")
 
 
 @contextlib.contextmanager

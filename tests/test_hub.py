@@ -318,20 +318,6 @@ def test_other_failures_say_what_happened(served: Hub, monkeypatch: pytest.Monke
 # ---------------------------------------------------------------- what is said
 
 
-@pytest.mark.parametrize(
-    ("error", "line"),
-    [
-        (ValueError("one\ntwo"), "one"),
-        (ValueError("\n  one: \n two\nthree"), "one: two"),
-        (ValueError("one."), "one"),
-        (KeyError(), "KeyError"),
-        (ValueError(" \n "), "ValueError"),
-    ],
-)
-def test_one_line(error: Exception, line: str) -> None:
-    assert hub.one_line(error) == line
-
-
 def test_quiet_lasts_no_longer_than_asked(capfd: pytest.CaptureFixture[str]) -> None:
     logger = logging.getLogger("huggingface_hub")
     level = logger.level

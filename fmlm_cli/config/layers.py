@@ -13,7 +13,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from fmlm_cli.config.schema import Section
-from fmlm_cli.errors import UserError, nearest
+from fmlm_cli.errors import UserError, nearest, one_line
 
 S = TypeVar("S", bound=Section)
 
@@ -118,7 +118,7 @@ def read_yaml(path: str | Path, section: type[Section]) -> dict[str, Any]:
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = f":{mark.line + 1}" if mark else ""
-        reason = getattr(error, "problem", None) or str(error).splitlines()[0]
+        reason = getattr(error, "problem", None) or one_line(error)
         raise UserError(f"{path}{line}: not valid YAML ({reason})") from None
     except ValueError as error:  # an explicit tag on a value that does not fit, such as `!!int x`
         raise UserError(f"{path}: not valid YAML ({error})") from None

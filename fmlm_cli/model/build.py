@@ -23,8 +23,8 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from fmlm_cli.errors import UserError, unknown_name
-from fmlm_cli.hub import one_line, quiet
+from fmlm_cli.errors import UserError, one_line, unknown_name
+from fmlm_cli.hub import quiet
 from fmlm_cli.model.presets import PRESETS, Preset, nearest_preset
 
 

@@ -12,7 +12,7 @@ from transformers.dynamic_module_utils import get_class_from_dynamic_module, get
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
 
 from fmlm_cli import hub
-from fmlm_cli.errors import UserError
+from fmlm_cli.errors import UserError, one_line
 from fmlm_cli.model.build import refuse_decoder
 
 _CONFIG = "AutoConfig"
@@ -76,7 +76,7 @@ def classes_of(
             model_class.register_for_auto_class(model_key)
             config = config_class.from_pretrained(str(folder.absolute()), local_files_only=True)
     except Exception as error:  # it is anybody's code
-        raise UserError(f"the code that {name} brings failed: {hub.one_line(error)}") from error
+        raise UserError(f"the code that {name} brings failed: {one_line(error)}") from error
     refuse_decoder(config, f"{name}/config.json")
     return config, model_class, files
 

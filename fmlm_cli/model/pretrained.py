@@ -16,8 +16,8 @@ from safetensors.torch import load_file
 from torch import Tensor
 from transformers import MODEL_FOR_MASKED_LM_MAPPING, PreTrainedConfig, PreTrainedModel
 
-from fmlm_cli.errors import UserError
-from fmlm_cli.hub import WEIGHTS, one_line, quiet
+from fmlm_cli.errors import UserError, one_line
+from fmlm_cli.hub import WEIGHTS, quiet
 from fmlm_cli.model.build import known_config, raw_config, seeded
 from fmlm_cli.model.own_code import classes_of, needs_own_code
 

@@ -6,33 +6,32 @@ and most on the Hub are written: a `"` is text, and a field can hold neither a t
 
 import contextlib
 import csv
-import gzip
-import json
 import re
 import sys
-import zlib
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from fmlm_cli.errors import UserError
+from fmlm_cli.errors import UserError, one_line
+from fmlm_cli.readers.bytes import readable
+from fmlm_cli.readers.jsonl import parsed_object
+from fmlm_cli.readers.lines import lines_of
 
 EXTENSIONS = ".jsonl, .csv, .tsv (each also .gz) and .parquet"
 _NAME = re.compile(r"\.(?:(jsonl|csv|tsv)(?:\.gz)?|(parquet))$", re.IGNORECASE)
-_BOM = b"\xef\xbb\xbf"
 _SHOWN_FIELDS = 20
+_EXAMPLE = '{"text": "...", "label": "..."}'
 
-_Line = tuple[int, str]  # its number from 1, and its text with its end
 _Record = tuple[int, list[str]]  # the number of its first line, and its cells
 
 
 @dataclass(frozen=True)
-class Table:
+class ColumnTable:
     """Columns of equal length by name. `lines`: the line on which each row begins; None where rows have no lines.
 
     `broken`: how many rows were left out because they had not the header's number of columns.
@@ -50,11 +49,11 @@ class Table:
         """The place of a row, for messages."""
         return f"{self.source}, row {row + 1}" if self.lines is None else f"{self.source}:{self.lines[row]}"
 
-    def kept(self, rows: Sequence[int]) -> "Table":
+    def kept(self, rows: Sequence[int]) -> "ColumnTable":
         """The same with these rows only."""
         columns = {name: [values[row] for row in rows] for name, values in self.columns.items()}
         lines = None if self.lines is None else [self.lines[row] for row in rows]
-        return Table(self.source, columns, lines, self.broken)
+        return ColumnTable(self.source, columns, lines, self.broken)
 
     @property
     def fields(self) -> str:
@@ -68,7 +67,7 @@ class Table:
         )
 
 
-def read_table(path: Path) -> Table:
+def read_table(path: Path) -> ColumnTable:
     """Read a file by its extension. Raises `UserError` (file, line, remedy) for whatever is wrong with it."""
     if path.is_dir():
         raise UserError(f"{path} is a folder: give a {EXTENSIONS} file in it")
@@ -82,19 +81,20 @@ def read_table(path: Path) -> Table:
     return {"jsonl": _read_jsonl, "csv": _read_csv, "tsv": read_tsv}[match[1].lower()](path)
 
 
-def read_parquet(paths: Sequence[Path]) -> Table:
+def read_parquet(paths: Sequence[Path]) -> ColumnTable:
     """Read the parts of one split, in order."""
     source = str(paths[0]) if len(paths) == 1 else f"{paths[0]} and the parts after it"
     with readable(paths[0]):
         try:
             table = pa.concat_tables([pq.ParquetFile(path).read() for path in paths])
         except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
-            reason = str(error).splitlines()[0].rstrip(". ")
-            raise UserError(f"{source}: not parquet, or damaged ({reason}); fetch it again") from error
+            raise UserError(
+                f"{source}: not parquet, or damaged ({one_line(error)}); fetch it again"
+            ) from error
     _refuse_duplicates(table.column_names, source)
     if not table.num_rows:
         raise _no_rows(source)
-    return Table(source, {name: table[name].to_pylist() for name in table.column_names})
+    return ColumnTable(source, {name: table[name].to_pylist() for name in table.column_names})
 
 
 def read_tsv(
@@ -103,27 +103,26 @@ def read_tsv(
     header: Sequence[str] | None = None,
     only: Container[str] | None = None,
     skip_broken: bool = False,
-) -> Table:
+) -> ColumnTable:
     """Read tab-separated lines without quoting.
 
     `header`: the columns' names, for a file whose first line has none of them. `only`: the columns to keep, as MNLI's
     parses fill most of it. `skip_broken`: leave rows with other than the header's number of columns out and count
-    them. Lines end at line feeds alone, not at the other characters that `str.splitlines` knows.
+    them.
     """
-    with readable(path):
-        records = ((number, text.rstrip("\r\n").split("\t")) for number, text in _lines(path))
-        remedy = "fields of a .tsv hold no tabs or line ends; quoted ones go in a .csv"
-        return _table(path, records, remedy, header=header, only=only, skip_broken=skip_broken)
+    records = ((number, text.rstrip("\r\n").split("\t")) for number, text in lines_of(path))
+    remedy = "fields of a .tsv hold no tabs or line ends; quoted ones go in a .csv"
+    return _table(path, records, remedy, header=header, only=only, skip_broken=skip_broken)
 
 
-def _read_csv(path: Path) -> Table:
+def _read_csv(path: Path) -> ColumnTable:
     """Read comma-separated fields with quoting."""
-    with readable(path), _fields_of_any_size():
+    with _fields_of_any_size():
         return _table(path, _csv_records(path), "quote fields that hold commas")
 
 
 def _csv_records(path: Path) -> Iterator[_Record]:
-    reader = csv.reader((text for _, text in _lines(path)), strict=True)
+    reader = csv.reader((text for _, text in lines_of(path)), strict=True)
     begin = 1
     try:
         for cells in reader:
@@ -151,7 +150,7 @@ def _table(
     header: Sequence[str] | None = None,
     only: Container[str] | None = None,
     skip_broken: bool = False,
-) -> Table:
+) -> ColumnTable:
     """Rows of cells as columns; blank lines are nothing."""
     rows = ((number, cells) for number, cells in records if cells not in ([], [""]))
     number, names = next(rows, (1, []))
@@ -173,67 +172,22 @@ def _table(
         lines.append(number)
     if not lines:
         raise _no_rows(path)
-    return Table(
+    return ColumnTable(
         str(path), {names[place]: column for place, column in zip(kept, values, strict=True)}, lines, broken
     )
 
 
-def _read_jsonl(path: Path) -> Table:
+def _read_jsonl(path: Path) -> ColumnTable:
     """Read one JSON object a line; a field that a row lacks is None in it. Blank lines are nothing."""
     rows, lines = [], []
-    with readable(path):
-        for number, text in _lines(path):
-            if text.strip():
-                rows.append(_object(text, f"{path}:{number}"))
-                lines.append(number)
+    for number, text in lines_of(path):
+        if text.strip():
+            rows.append(parsed_object(text, f"{path}:{number}", _EXAMPLE))
+            lines.append(number)
     if not rows:
         raise _no_rows(path)
     names = dict.fromkeys(name for row in rows for name in row)
-    return Table(str(path), {name: [row.get(name) for row in rows] for name in names}, lines)
-
-
-def _object(text: str, where: str) -> dict[str, Any]:
-    """The object on one line of JSON."""
-    try:
-        value = json.loads(text)
-    except (ValueError, RecursionError) as error:  # also a number of thousands of digits, [[[[ without end
-        reason = str(error).replace(": line 1 ", ", ")
-        raise UserError(f"{where}: not valid JSON ({reason}); each line must be one JSON object") from None
-    if not isinstance(value, dict):
-        raise UserError(
-            f'{where}: {kind(value)}, not an object; write each line as {{"text": "...", "label": "..."}}'
-        )
-    return value
-
-
-def _lines(path: Path) -> Iterator[_Line]:
-    """The lines of a text file, without its byte-order mark."""
-    with path.open("rb") as disk:
-        stream: IO[bytes] | gzip.GzipFile = (
-            gzip.GzipFile(fileobj=disk) if path.suffix.lower() == ".gz" else disk
-        )
-        for number, line in enumerate(stream, start=1):
-            try:
-                yield number, (line.removeprefix(_BOM) if number == 1 else line).decode()
-            except UnicodeDecodeError as error:
-                remedy = "convert the file (for example iconv -f LATIN1 -t UTF-8)"
-                raise UserError(
-                    f"{path}:{number}: not UTF-8 (byte 0x{line[error.start]:02x}); {remedy}"
-                ) from None
-
-
-@contextlib.contextmanager
-def readable(path: Path) -> Iterator[None]:
-    """Turn what the system says of a file or folder that cannot be read into one clear line."""
-    try:
-        yield
-    except EOFError:
-        raise UserError(f"{path}: the gzip file is cut short; fetch it again") from None
-    except (gzip.BadGzipFile, zlib.error) as error:
-        raise UserError(f"{path}: not a gzip file, or damaged ({error}); test it with gzip -t") from error
-    except OSError as error:
-        reason = error.strerror or error
-        raise UserError(f"{path}: cannot read it ({reason}); check its permissions and the disk") from error
+    return ColumnTable(str(path), {name: [row.get(name) for row in rows] for name in names}, lines)
 
 
 def _refuse_duplicates(names: Sequence[str], where: str) -> None:
@@ -244,9 +198,3 @@ def _refuse_duplicates(names: Sequence[str], where: str) -> None:
 
 def _no_rows(source: object) -> UserError:
     return UserError(f"{source}: the file holds no rows; give another")
-
-
-def kind(value: object) -> str:
-    """What a value is, in words."""
-    words = {bool: "true or false", int: "a number", float: "a number", str: "a string", list: "a list"}
-    return "nothing" if value is None else words.get(type(value), "an object")

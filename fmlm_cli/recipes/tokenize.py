@@ -20,8 +20,8 @@ from fmlm_cli.corpus.store.writing import (
     encode_documents,
 )
 from fmlm_cli.corpus.text.corpus import TextCorpus
-from fmlm_cli.corpus.text.files import ReadOptions, ReadStats
-from fmlm_cli.corpus.text.python_docs import INTERPRETER, PythonDocs
+from fmlm_cli.corpus.text.files import ReadOptions
+from fmlm_cli.corpus.text.source import ReadStats
 from fmlm_cli.corpus.text.splits import assign_splits
 from fmlm_cli.corpus.tokenizer import loading as tokenizers
 from fmlm_cli.corpus.tokenizer.encoding import Encoder
@@ -83,9 +83,8 @@ def make_store(
         said = "reused" if renew else "nothing to do"
         emit(Note(f"{out} is complete and was made from the same text and settings: {said}"))
         return out
-    _say_what_a_document_is(corpora.train, emit)
-    if corpora.train.embedded:
-        _say_what_python_docs_are(corpora.train.embedded, emit)
+    for sentence in corpora.train.describe():
+        emit(Note(sentence))
     with storage.complete_folder(out) as folder:
         if loaded is None:
             tokenizer = _learn(settings, corpora.train, emit)
@@ -105,8 +104,8 @@ def make_store(
 
 def _check_sources_outside(out: Path, corpora: Corpora) -> None:
     """Refuse to write where the text lies: replacing the store would remove it."""
-    files = [*corpora.train.files, *(corpora.validation.files if corpora.validation else ())]
-    storage.check_outside(out, dict.fromkeys((file.path for file in files), "source"))
+    paths = [*corpora.train.paths, *(corpora.validation.paths if corpora.validation else ())]
+    storage.check_outside(out, dict.fromkeys(paths, "source"))
 
 
 def _request(
@@ -118,8 +117,8 @@ def _request(
     )
     words = settings.add_tokens
     request["add_tokens"] = storage.sha256_of_file(Path(words)) if words and Path(words).is_file() else words
-    request["sources"] = corpora.train.describe()
-    request["valid"] = corpora.validation.describe() if corpora.validation else None
+    request["sources"] = corpora.train.identity()
+    request["valid"] = corpora.validation.identity() if corpora.validation else None
     request["tokenizer"] = tokenizers.fingerprint(loaded) if loaded else None
     return request
 
@@ -145,24 +144,6 @@ def _check_same(out: Path, request: dict[str, Any]) -> None:
         raise UserError(
             f"{out} was made with another {' and '.join(different)}: choose another --out, or pass --overwrite to replace it"
         )
-
-
-def _say_what_a_document_is(corpus: TextCorpus, emit: Emit) -> None:
-    meaning = {"blank-line": "text between blank lines", "line": "a line", "file": "a file"}
-    for mode, files in corpus.document_modes().items():
-        chosen = " (found by looking; --documents sets it)" if corpus.options.documents == "auto" else ""
-        emit(Note(f"a document is {meaning[mode]}, in {files:,} .txt file{'s' * (files > 1)}{chosen}"))
-
-
-def _say_what_python_docs_are(read: PythonDocs, emit: Emit) -> None:
-    names = [name for name in read.packages if name != INTERPRETER]
-    missing = f"; not installed: {', '.join(read.missing)}" if read.missing else ""
-    emit(
-        Note(
-            f"python-docs: {len(read.documents):,} documents from the docstrings of Python {read.packages[INTERPRETER]} and "
-            f"{len(names)} packages ({', '.join(names[:6])}, ...){missing}; {read.duplicates:,} repeated paragraphs left out"
-        )
-    )
 
 
 def _learn(settings: TokenizeSettings, corpus: TextCorpus, emit: Emit) -> PreTrainedTokenizerFast:
@@ -265,7 +246,7 @@ def _encoded(
     corpus: TextCorpus, encoder: Encoder, stats: ReadStats, task: str, emit: Emit
 ) -> Iterator[TokenDocument]:
     """Tokenize a corpus, telling how far it has come."""
-    total, begin, last = corpus.disk_bytes, time.perf_counter(), 0.0
+    total, begin, last = corpus.size, time.perf_counter(), 0.0
     done_before, text_before = stats.disk_bytes, stats.text_bytes
     tokens = 0
     for documents, document in enumerate(encode_documents(corpus.documents(stats), encoder), start=1):

@@ -1,7 +1,6 @@
 """From a table's columns to texts, labels and ids."""
 
 import math
-import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -9,13 +8,13 @@ import numpy as np
 import numpy.typing as npt
 
 from fmlm_cli.errors import UserError
-from fmlm_cli.readers.tables import Table, kind
+from fmlm_cli.readers.jsonl import HALF_CHARACTER, kind
+from fmlm_cli.readers.tables import ColumnTable
 
-_INDEX = ("index", "idx", "id")
-_SURROGATE = re.compile("[\ud800-\udfff]")  # in a Python string each of them is unpaired
+INDEX = ("index", "idx", "id")
 
 
-def texts_of(table: Table, field: str) -> list[str]:
+def texts_of(table: ColumnTable, field: str) -> list[str]:
     """A column of texts. Raises `UserError` (file, line) for what is no string, or none that UTF-8 could hold."""
     values = table.columns[field]
     for row, value in enumerate(values):
@@ -23,7 +22,7 @@ def texts_of(table: Table, field: str) -> list[str]:
             raise UserError(
                 f"{table.where(row)}: field '{field}' is {kind(value)}, not a string; mend the row"
             )
-        if not value.isascii() and _SURROGATE.search(value):
+        if not value.isascii() and HALF_CHARACTER.search(value):
             raise UserError(
                 f"{table.where(row)}: field '{field}' has half a character (\\ud800 to \\udfff, alone); mend the row"
             )
@@ -35,9 +34,9 @@ def empty_rows(texts: Sequence[str]) -> list[int]:
     return [row for row, text in enumerate(texts) if not text or text.isspace()]
 
 
-def ids_of(table: Table, taken: Iterable[str]) -> list[str]:
+def ids_of(table: ColumnTable, taken: Iterable[str]) -> list[str]:
     """What the index column says, or running numbers from 0; `taken` columns are something else."""
-    for name in _INDEX:
+    for name in INDEX:
         if name in table.columns and name not in taken and None not in table.columns[name]:
             return [str(value) for value in table.columns[name]]
     return [str(row) for row in range(len(table))]
@@ -63,7 +62,7 @@ def are_scores(values: Sequence[Any]) -> bool:
     return broken > 0 and (None not in numbers or 2 * broken > len(numbers))
 
 
-def scores_of(table: Table, field: str) -> npt.NDArray[np.float64]:
+def scores_of(table: ColumnTable, field: str) -> npt.NDArray[np.float64]:
     """A column of scores, float64[rows]. Raises `UserError` (file, line) for what is no finite number."""
     scores = [number_of(value) for value in table.columns[field]]
     for row, score in enumerate(scores):
@@ -74,7 +73,7 @@ def scores_of(table: Table, field: str) -> npt.NDArray[np.float64]:
     return np.asarray(scores, np.float64)
 
 
-def label_names(table: Table, field: str) -> list[str]:
+def label_names(table: ColumnTable, field: str) -> list[str]:
     """A column of labels as names. Raises `UserError` (file, line) for a row without one."""
     names = []
     for row, value in enumerate(table.columns[field]):

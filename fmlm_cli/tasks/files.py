@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fmlm_cli.errors import UserError, nearest, unknown_name
-from fmlm_cli.readers.tables import Table, read_table
+from fmlm_cli.readers.tables import ColumnTable, read_table
 from fmlm_cli.tasks.columns import (
     are_scores,
     empty_rows,
@@ -88,7 +88,7 @@ def load_files(
     return assemble(task, examples, {"dev": deciding}, held_out, notes)
 
 
-def _task(table: Table, fields: Fields, name: str, regression: bool | None, metric: str | None) -> Task:
+def _task(table: ColumnTable, fields: Fields, name: str, regression: bool | None, metric: str | None) -> Task:
     """What a training set's labels ask for."""
     scored = are_scores(table.columns[fields.label]) if regression is None else regression
     labels = () if scored else in_order(label_names(table, fields.label))
@@ -114,7 +114,7 @@ def _metrics(labels: Sequence[str], metric: str | None) -> tuple[tuple[str, ...]
     return tuple(dict.fromkeys((*usual, metric))), (metric,)
 
 
-def find_fields(table: Table, text: str | None, pair: str | None, label: str | None) -> Fields:
+def find_fields(table: ColumnTable, text: str | None, pair: str | None, label: str | None) -> Fields:
     """The fields that were named, and the others by their usual names, whatever the case.
 
     Raises `UserError`, with the fields there are and the option to use, where a named one is missing and where none
@@ -140,7 +140,7 @@ def find_fields(table: Table, text: str | None, pair: str | None, label: str | N
     return Fields(first, second, label)
 
 
-def require(table: Table, field: str, option: str) -> None:
+def require(table: ColumnTable, field: str, option: str) -> None:
     """Raise `UserError` if a table has no such column."""
     if field not in table.columns:
         close = nearest(field, table.columns)
@@ -154,7 +154,7 @@ def _present(there: Mapping[str, str], names: Iterable[str]) -> list[str]:
     return [there[name] for name in names if name in there]
 
 
-def _find_texts(table: Table, there: Mapping[str, str]) -> tuple[str, str | None]:
+def _find_texts(table: ColumnTable, there: Mapping[str, str]) -> tuple[str, str | None]:
     """A pair of the usual names, or a single one of them that belongs to no pair."""
     pairs = [(there[one], there[two]) for one, two in PAIRS if one in there and two in there]
     in_pairs = {name for pair in pairs for name in pair}
@@ -165,7 +165,7 @@ def _find_texts(table: Table, there: Mapping[str, str]) -> tuple[str, str | None
     return _only(table, candidates, "text", f"{TEXT} (and {PAIR} for pairs)"), None
 
 
-def _only(table: Table, candidates: Sequence[str], what: str, option: str) -> str:
+def _only(table: ColumnTable, candidates: Sequence[str], what: str, option: str) -> str:
     """The one candidate."""
     if len(candidates) == 1:
         return candidates[0]
@@ -176,7 +176,7 @@ def _only(table: Table, candidates: Sequence[str], what: str, option: str) -> st
     )
 
 
-def _examples(table: Table, fields: Fields, task: Task, *, optional: bool = False) -> Examples:
+def _examples(table: ColumnTable, fields: Fields, task: Task, *, optional: bool = False) -> Examples:
     """One split; only an `optional` one may lack labels."""
     columns = []
     for field, option in zip(fields.texts, (TEXT, PAIR), strict=False):
@@ -199,7 +199,7 @@ def _examples(table: Table, fields: Fields, task: Task, *, optional: bool = Fals
     return Examples(columns[0], second, labels, ids_of(table, (*fields.texts, fields.label)), table.source)
 
 
-def _indices(table: Table, field: str, task: Task) -> npt.NDArray[np.int64]:
+def _indices(table: ColumnTable, field: str, task: Task) -> npt.NDArray[np.int64]:
     """Label indices, int64[rows]."""
     index = {name: number for number, name in enumerate(task.labels)}
     names = label_names(table, field)

@@ -11,8 +11,9 @@ import numpy as np
 import numpy.typing as npt
 
 from fmlm_cli.errors import UserError, unknown_name
-from fmlm_cli.readers.tables import Table, read_parquet, read_table, read_tsv, readable
-from fmlm_cli.tasks.columns import empty_rows, ids_of, is_unlabelled, scores_of, texts_of
+from fmlm_cli.readers.bytes import readable
+from fmlm_cli.readers.tables import ColumnTable, read_parquet, read_table, read_tsv
+from fmlm_cli.tasks.columns import INDEX, empty_rows, ids_of, is_unlabelled, scores_of, texts_of
 from fmlm_cli.tasks.glue_hub import REPOSITORY, load_tables
 from fmlm_cli.tasks.task import Examples, Task, TaskData, assemble, check_train
 
@@ -122,11 +123,10 @@ GLUE: Mapping[str, GlueTask] = MappingProxyType(
 )
 _AX = ("diagnostic", "ax")  # its folder, and its file in it, which the Hub names "test"
 _OF_AVERAGE = tuple(name for name in GLUE if name != "wnli")
-_INDEX = ("index", "idx", "id")
 
 _TRAIN = ("train", "train")
 _Key = tuple[str, str]  # role ("train", "dev", "test") and split
-_Read = Callable[[Sequence[str]], Table | None]  # the table of the split that has one of these names
+_Read = Callable[[Sequence[str]], ColumnTable | None]  # the table of the split that has one of these names
 
 
 def load_glue(name: str, folder: Path | None = None) -> TaskData:
@@ -176,7 +176,7 @@ def glue_average(scores: Mapping[str, float]) -> float | None:
     return float(np.mean([*rest, np.mean(mnli)]))
 
 
-def _tables(glue: GlueTask, folder: Path | None, notes: list[str]) -> dict[_Key, Table]:
+def _tables(glue: GlueTask, folder: Path | None, notes: list[str]) -> dict[_Key, ColumnTable]:
     """The splits that are there; training and deciding dev set must be."""
     name = glue.task.name
     inner = None if folder is None else _task_folder(folder, glue)
@@ -241,7 +241,7 @@ def _files(folder: Path, names: Sequence[str]) -> list[Path]:
 
 
 def _from_folder(folder: Path, glue: GlueTask) -> _Read:
-    def read(names: Sequence[str]) -> Table | None:
+    def read(names: Sequence[str]) -> ColumnTable | None:
         files = _files(folder, names)
         if not files:
             return None
@@ -249,7 +249,7 @@ def _from_folder(folder: Path, glue: GlueTask) -> _Read:
             return read_parquet(files)
         if files[0].suffix.lower() != ".tsv":
             return read_table(files[0])
-        only = {*_INDEX, *glue.first, *glue.second, *glue.label}
+        only = {*INDEX, *glue.first, *glue.second, *glue.label}
         return read_tsv(files[0], header=glue.header, only=only, skip_broken=glue.broken_rows)
 
     return read
@@ -260,7 +260,7 @@ def _from_hub(config: str) -> _Read:
     return lambda names: next((tables[name] for name in names if name in tables), None)
 
 
-def _diagnostic(root: Path | None, notes: list[str]) -> Table | None:
+def _diagnostic(root: Path | None, notes: list[str]) -> ColumnTable | None:
     """GLUE's diagnostic set AX, for which models of MNLI predict."""
     if root is not None:
         folder = _named_folder(root, _AX)
@@ -272,7 +272,7 @@ def _diagnostic(root: Path | None, notes: list[str]) -> Table | None:
         return None
 
 
-def _examples(glue: GlueTask, table: Table, role: str, notes: list[str]) -> Examples:
+def _examples(glue: GlueTask, table: ColumnTable, role: str, notes: list[str]) -> Examples:
     """The examples of a split; only a test may lack labels."""
     if table.broken:
         notes.append(f"{table.source}: {table.broken:,} rows with other columns than the header left out")
@@ -290,7 +290,7 @@ def _examples(glue: GlueTask, table: Table, role: str, notes: list[str]) -> Exam
     return Examples(columns[0], second, labels, ids_of(table, ()), table.source)
 
 
-def _column(table: Table, names: Sequence[str]) -> str:
+def _column(table: ColumnTable, names: Sequence[str]) -> str:
     """The one of these columns that is there."""
     for name in names:
         if name in table.columns:
@@ -301,7 +301,7 @@ def _column(table: Table, names: Sequence[str]) -> str:
     )
 
 
-def _texts(table: Table, names: Sequence[str], notes: list[str]) -> list[str]:
+def _texts(table: ColumnTable, names: Sequence[str], notes: list[str]) -> list[str]:
     column = _column(table, names)
     texts = texts_of(table, column)
     if empty := empty_rows(texts):
@@ -311,7 +311,7 @@ def _texts(table: Table, names: Sequence[str], notes: list[str]) -> list[str]:
     return texts
 
 
-def _indices(glue: GlueTask, table: Table, column: str) -> npt.NDArray[np.int64]:
+def _indices(glue: GlueTask, table: ColumnTable, column: str) -> npt.NDArray[np.int64]:
     """Label indices, int64[rows], from names (official files) or numbers (the Hub, and official files of some tasks)."""
     names = glue.task.labels
     known: dict[Any, int] = {key: index for index, name in enumerate(names) for key in (name, index)}

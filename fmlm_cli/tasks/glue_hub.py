@@ -6,13 +6,13 @@ from collections.abc import Iterator
 import datasets
 
 from fmlm_cli import hub
-from fmlm_cli.errors import OutOfSpaceError, UserError, is_out_of_space
-from fmlm_cli.readers.tables import Table
+from fmlm_cli.errors import OutOfSpaceError, UserError, is_out_of_space, one_line
+from fmlm_cli.readers.tables import ColumnTable
 
 REPOSITORY = "nyu-mll/glue"
 
 
-def load_tables(config: str) -> dict[str, Table]:
+def load_tables(config: str) -> dict[str, ColumnTable]:
     """The splits of a configuration by the Hub's names ("train", "validation", ...).
 
     Where the Hub is out of reach, the cache of `datasets` serves. Raises `UserError`.
@@ -28,15 +28,13 @@ def load_tables(config: str) -> dict[str, Table]:
                 f"no space left in {where} for {REPOSITORY}: make room, or set HF_HOME"
             ) from error
         cause = (
-            f"not in the local cache of datasets, and {why}"
-            if why
-            else f"not to be had ({hub.one_line(error)})"
+            f"not in the local cache of datasets, and {why}" if why else f"not to be had ({one_line(error)})"
         )
         raise UserError(
             f"GLUE's {config} ({REPOSITORY}) is {cause}: give a folder with GLUE's files"
         ) from error
     return {
-        name: Table(f"{REPOSITORY} {config} {name}", dict(split.with_format(None).to_dict()))
+        name: ColumnTable(f"{REPOSITORY} {config} {name}", dict(split.with_format(None).to_dict()))
         for name, split in splits.items()
     }
 

@@ -20,7 +20,9 @@ from fmlm_cli.corpus.store.reading import TokenStore
 from fmlm_cli.corpus.store.writing import StoreWriter, TokenDocument
 from fmlm_cli.corpus.text import corpus as corpus_text
 from fmlm_cli.corpus.text.python_docs import PythonDocs
+from fmlm_cli.corpus.tokenizer.loading import save_tokenizer
 
+ROOT = Path(__file__).resolve().parents[2]
 Call = Callable[..., Any]
 
 
@@ -62,6 +64,37 @@ def complains(result: Any, *parts: str) -> None:
     assert "Traceback" not in result.output
     for part in parts:
         assert part in line
+
+
+_HEAVY = ("torch", "datasets", "matplotlib")
+_TOLD = f"""
+import atexit, sys
+atexit.register(lambda: print("loaded:", *(name for name in {_HEAVY} if name in sys.modules)))
+from fmlm_cli.__main__ import main
+main()
+"""
+
+
+def modules_after(*words: Any) -> str:
+    """Run `fmlm` in a process of its own; which of the heavy libraries it has loaded in the end."""
+    command = [sys.executable, "-P", "-c", _TOLD, *map(str, words)]
+    place = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, check=True, env=place, stdout=subprocess.PIPE, text=True)
+    return done.stdout.splitlines()[-1]
+
+
+def test_no_heavy_library_is_on_the_road(
+    folder: Path, documents: list[str], wordpiece_tokenizer: Any
+) -> None:
+    Path("all.txt").write_text("\n".join(documents))
+    learnt = ("--train-tokenizer", "wordpiece", "--vocab-size", 300)
+    assert modules_after("tokenize", "all.txt", *learnt, "--pmi", "--out", "store") == "loaded:"
+    assert TokenStore.open("store").verified_collocations() is not None
+    bert = folder / "bert"  # as the Hub has it: the class is told by the model alone
+    save_tokenizer(wordpiece_tokenizer, bert)
+    (bert / "tokenizer_config.json").write_text('{"do_lower_case": true}')
+    (bert / "config.json").write_text('{"model_type": "bert"}')
+    assert modules_after("tokenize", "good.txt", "--tokenizer", bert, "--out", "other") == "loaded:"
 
 
 def test_text_becomes_a_store(fmlm: Call) -> None:

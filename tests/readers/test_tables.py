@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fmlm_cli.readers.tables import Table, read_parquet, read_table, read_tsv
+from fmlm_cli.readers.tables import ColumnTable, read_parquet, read_table, read_tsv
 from tests.tasks import writing
 from tests.tasks.writing import write
 
@@ -79,7 +79,7 @@ def test_rows_know_their_lines(tmp_path: Path) -> None:
     assert (of_jsonl.lines, of_jsonl.columns) == ([1, 3], {"a": [1, None], "b": [None, 2]})
     of_tsv = read_table(write(tmp_path / "x.tsv", "a\n1\n\n2\n3\n"))
     assert of_tsv.where(1) == f"{tmp_path}/x.tsv:4"
-    assert of_tsv.kept([1, 2]) == Table(of_tsv.source, {"a": ["2", "3"]}, [4, 5])
+    assert of_tsv.kept([1, 2]) == ColumnTable(of_tsv.source, {"a": ["2", "3"]}, [4, 5])
 
 
 def test_quotes_in_tsv_are_text_and_odd_line_ends_are_characters(tmp_path: Path) -> None:
@@ -171,6 +171,6 @@ def test_a_file_that_the_system_will_not_read(tmp_path: Path, monkeypatch: pytes
 
 
 def test_lists_of_fields_are_kept_short(tmp_path: Path) -> None:
-    table = Table("x", {f"c{number}": [] for number in range(30)}, [])
+    table = ColumnTable("x", {f"c{number}": [] for number in range(30)}, [])
     assert table.fields.endswith("'c19' and 10 more")
-    assert Table("x", {}, []).fields == "none"
+    assert ColumnTable("x", {}, []).fields == "none"

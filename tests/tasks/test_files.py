@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fmlm_cli.readers.tables import Table
+from fmlm_cli.readers.tables import ColumnTable
 from fmlm_cli.tasks import TaskData, load_files
 from fmlm_cli.tasks.columns import are_scores, in_order, is_unlabelled
 from fmlm_cli.tasks.files import LABELS, PAIRS, SINGLES, find_fields
@@ -86,8 +86,8 @@ def test_every_form_gives_the_same(tmp_path: Path, form: str) -> None:
     assert train.fingerprint == hashlib.sha256(small.encode()).hexdigest()
 
 
-def table(*names: str) -> Table:
-    return Table("x.csv", {name: [] for name in names})
+def table(*names: str) -> ColumnTable:
+    return ColumnTable("x.csv", {name: [] for name in names})
 
 
 @pytest.mark.parametrize("single", SINGLES)

@@ -42,7 +42,7 @@ class Frame:
 
 
 @dataclass(frozen=True)
-class Plan:
+class RowPlan:
     """Rows as stretches of documents. Stretches are sorted by row; all arrays int64[stretches] unless said.
 
     `spans`: which tokens. `column`: where in the row the first of them stands. `closed`: bool, whether special
@@ -74,7 +74,7 @@ class Plan:
         return self.tokens + len(self.column) * frame.size
 
 
-def plan_rows(lengths: Int64s, packing: Packing, sequence_length: int, frame: Frame) -> Plan:
+def plan_rows(lengths: Int64s, packing: Packing, sequence_length: int, frame: Frame) -> RowPlan:
     """Lay documents of these lengths (in tokens, each > 0) out in rows of `sequence_length`."""
     assert sequence_length > frame.size
     if packing == "concat":
@@ -139,7 +139,7 @@ def _best_fit_window(sizes: Int64s, capacity: int) -> tuple[Int64s, int]:
 
 def _arrange(
     spans: Spans, row: Int64s, packing: Packing, sequence_length: int, frame: Frame, cut: int
-) -> Plan:
+) -> RowPlan:
     """Sort stretches by row and give each its column."""
     order = np.argsort(row, kind="stable")
     spans = Spans(spans.document[order], spans.start[order], spans.length[order])
@@ -148,10 +148,10 @@ def _arrange(
     before = np.cumsum(sizes) - sizes
     column = before - np.repeat(before[first[:-1]], np.diff(first)) + frame.before
     closed = np.ones(len(order), np.bool_)
-    return Plan(packing, sequence_length, spans, column, closed, first, cut)
+    return RowPlan(packing, sequence_length, spans, column, closed, first, cut)
 
 
-def _continuous(lengths: Int64s, sequence_length: int, frame: Frame) -> Plan:
+def _continuous(lengths: Int64s, sequence_length: int, frame: Frame) -> RowPlan:
     """Cut one long text of all documents, each followed by a separator slot, at every row's end."""
     body = sequence_length - frame.size
     slots = lengths + frame.separated
@@ -169,4 +169,4 @@ def _continuous(lengths: Int64s, sequence_length: int, frame: Frame) -> Plan:
     first = np.append(np.searchsorted(begin, np.arange(rows) * body), len(begin))
     column = begin % body + frame.before
     cut = int(np.count_nonzero(np.bincount(document[length > 0]) > 1))
-    return Plan("concat", sequence_length, Spans(document, start, length), column, closed, first, cut)
+    return RowPlan("concat", sequence_length, Spans(document, start, length), column, closed, first, cut)

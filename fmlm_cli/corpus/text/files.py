@@ -1,52 +1,40 @@
-"""From SOURCE arguments to a stream of documents, one document in memory at a time.
+"""The source that is .txt and .jsonl files (also .gz): a stream of documents, one in memory at a time.
 
-A source is a .txt or .jsonl file (also .gz), a folder of such files, or a glob. Whatever is wrong with one
-is a `UserError` that names the file, and the line where there is one.
+Whatever is wrong with a file is a `UserError` that names it, and the line where there is one.
 """
 
 import codecs
-import contextlib
-import gzip
-import json
-import os
 import re
-import zlib
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from functools import partial
 from itertools import chain, groupby, islice
 from pathlib import Path
-from typing import IO, Any, Literal
+from typing import Any, Literal
 
+from fmlm_cli import storage
+from fmlm_cli.corpus.text.paths import SourceFile, resolve_sources
+from fmlm_cli.corpus.text.source import ReadStats, Source, even_runs
 from fmlm_cli.errors import UserError, nearest
+from fmlm_cli.readers.bytes import opened
+from fmlm_cli.readers.jsonl import HALF_CHARACTER, kind, parsed_object
+from fmlm_cli.readers.lines import BOM
 
 DocumentMode = Literal["auto", "blank-line", "line", "file"]
 BadText = Literal["stop", "skip", "replace"]
 
-EXTENSIONS = ".txt, .jsonl, .txt.gz, .jsonl.gz"
-_NAME = re.compile(r"\.(txt|jsonl)(\.gz)?$", re.IGNORECASE)
-_GLOB = re.compile(r"[*?[]")
 _BLOCK = 1 << 20  # bytes read at once: large enough to be fast, small beside any model
 _BLANK_LINE = re.compile(rb"\n[ \t\v\f]*\n")
-_SURROGATE = re.compile("[\ud800-\udfff]")  # in a Python string each of them is unpaired
 _WIDE_MARKS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE, codecs.BOM_UTF32_BE)  # the first also of UTF-32-LE
 _WIDE = "it seems to be UTF-16 or UTF-32: convert the file first (iconv -f UTF-16 -t UTF-8)"
 _NARROW = "pass --on-bad-text skip|replace, or convert the file (for example iconv -f LATIN1 -t UTF-8)"
 _SHOWN_FIELDS = 20
+_EXAMPLE = '{"text": "..."}'
+_MEANING = {"blank-line": "text between blank lines", "line": "a line", "file": "a file"}
 
 Complaint = Callable[[], UserError]  # made only when wanted: finding a bad byte reads the file again
 _MaybeBad = tuple[str, Complaint | None]
-
-
-@dataclass(frozen=True)
-class SourceFile:
-    """One file to read; `size` is in bytes on disk, compressed as it lies there."""
-
-    path: Path
-    kind: Literal["txt", "jsonl"]
-    compressed: bool
-    size: int
 
 
 @dataclass(frozen=True)
@@ -61,155 +49,21 @@ class ReadOptions:
     on_bad_text: BadText = "stop"
 
 
-@dataclass
-class ReadStats:
-    """Counters, filled while reading.
-
-    `documents` were yielded, `empty` were left out for having no text, `bad_text` were skipped or repaired;
-    `text_bytes` are the UTF-8 bytes yielded, `disk_bytes` the bytes of files on disk taken in so far.
-    """
-
-    documents: int = 0
-    empty: int = 0
-    bad_text: int = 0
-    text_bytes: int = 0
-    disk_bytes: int = 0
-
-
-def resolve_sources(sources: Sequence[str]) -> list[SourceFile]:
-    """The files that the sources name, in order, each once however often it is named.
-
-    Folders (searched to the bottom, links to folders not followed) and globs give their files sorted, without
-    hidden ones and other extensions. Raises `UserError` for a source that cannot be read or gives no file.
-    """
-    found: dict[str, SourceFile] = {}
-    for source in sources:
-        try:
-            for file in _resolve(source):
-                found.setdefault(os.path.realpath(file.path), file)
-        except OSError as error:
-            raise _unreadable(error.filename or source, error) from error
-    return list(found.values())
-
-
-def _resolve(source: str) -> list[SourceFile]:
-    """The files of one source."""
-    if not source:
-        raise UserError("a source is an empty name (an unset shell variable?): give a file, folder or glob")
-    path = Path(source)
-    if path.is_dir():
-        files, none = _in_folder(path), "the folder holds no"
-    elif path.exists():  # also where its name has glob characters
-        return [_named_file(path)]
-    elif _GLOB.search(source):
-        files, none = _in_glob(source), "the glob matches no"
-    else:
-        raise UserError(f"{source}: no such file or folder, seen from {Path.cwd()}; check the name")
-    if not files:
-        raise UserError(f"{source}: {none} {EXTENSIONS} files; name another source")
-    return files
-
-
-def _named_file(path: Path) -> SourceFile:
-    """A file that was named itself, so that nothing about it may be passed over in silence."""
-    if not path.is_file():
-        raise UserError(f"{path}: not a regular file (a pipe or a device); save its contents to a file first")
-    if not _NAME.search(path.name):
-        raise UserError(f"{path}: unknown extension; sources are {EXTENSIONS} files, so rename or convert it")
-    file = _source_file(path)
-    if file.size == 0:
-        raise UserError(f"{path}: the file is empty; leave it out or name another")
-    return file
-
-
-def _source_file(path: Path) -> SourceFile:
-    """Describe a file with a known extension; one without read permission is a `UserError`."""
-    match = _NAME.search(path.name)
-    assert match, path
-    if not os.access(path, os.R_OK):
-        raise UserError(f"{path}: no permission to read it; change that (chmod u+r) or leave it out")
-    kind: Literal["txt", "jsonl"] = "txt" if match[1].lower() == "txt" else "jsonl"
-    return SourceFile(path, kind, compressed=match[2] is not None, size=path.stat().st_size)
-
-
-def _in_folder(folder: Path) -> list[SourceFile]:
-    """All visible files with a known extension under a folder, sorted."""
-    paths: list[Path] = []
-    for root, folders, names in os.walk(folder, onerror=_reraise):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        paths += [Path(root, name) for name in names if not name.startswith(".")]
-    return [_source_file(path) for path in sorted(paths) if _NAME.search(path.name) and path.is_file()]
-
-
-def _reraise(error: OSError) -> None:
-    """`os.walk` would pass over folders that it cannot list; missing data must not go unnoticed."""
-    raise error
-
-
-def _in_glob(source: str) -> list[SourceFile]:
-    """What a shell would expand the glob to, less other extensions; folders stand for their files."""
-    pattern = Path(source)
-    allowed = [part for part in pattern.parts if part.startswith(".")]
-    try:
-        # `Path.glob`, not `glob.glob`: it does not run in circles through links
-        matches = sorted(Path(pattern.anchor).glob(str(pattern.relative_to(pattern.anchor))))
-    except ValueError as error:
-        raise UserError(f"{source}: not a valid glob ({error}); write ** only between slashes") from None
-    files: list[SourceFile] = []
-    for path in matches:
-        if _is_hidden(path, allowed):
-            continue
-        if path.is_dir():
-            files += _in_folder(path)
-        elif _NAME.search(path.name) and path.is_file():
-            files.append(_source_file(path))
-    return files
-
-
-def _is_hidden(path: Path, allowed: Iterable[str]) -> bool:
-    """Whether part of a path starts with a dot that the glob does not write out itself."""
-    dotted = [part for part in path.parts if part.startswith(".")]
-    return any(not any(fnmatchcase(part, pattern) for pattern in allowed) for part in dotted)
-
-
-def _unreadable(path: object, error: OSError) -> UserError:
-    """An error for a file or folder that the system will not let us read."""
-    return UserError(
-        f"{path}: cannot read it ({error.strerror or error}); check its permissions and the disk"
-    )
-
-
-@contextlib.contextmanager
-def _clear_read_errors(path: Path) -> Iterator[None]:
-    """Turn what reading a file may raise into one clear line."""
-    try:
-        yield
-    except EOFError:
-        raise UserError(f"{path}: the gzip file is cut short; fetch it again, or leave it out") from None
-    except (gzip.BadGzipFile, zlib.error) as error:
-        remedy = "test it with gzip -t; if it is plain text, take .gz off its name"
-        raise UserError(f"{path}: not a gzip file, or damaged ({error}); {remedy}") from error
-    except OSError as error:
-        raise _unreadable(path, error) from error
-
-
 def _blocks(file: SourceFile, stats: ReadStats) -> Iterator[bytes]:
     """The decompressed contents in blocks of 1 MiB; counts `stats.disk_bytes`."""
     before = stats.disk_bytes
-    with _clear_read_errors(file.path), file.path.open("rb") as disk:
-        stream: IO[bytes] | gzip.GzipFile = gzip.GzipFile(fileobj=disk) if file.compressed else disk
-        with stream:
-            while block := stream.read(_BLOCK):
-                stats.disk_bytes = before + disk.tell()
-                yield block
-            stats.disk_bytes = before + disk.tell()  # now with the end of a .gz, which holds no text
+    with opened(file.path) as (stream, disk):
+        while block := stream.read(_BLOCK):
+            stats.disk_bytes = before + disk.tell()
+            yield block
+        stats.disk_bytes = before + disk.tell()  # now with the end of a .gz, which holds no text
 
 
 def _text_blocks(file: SourceFile, stats: ReadStats) -> Iterator[bytes]:
     """The contents without byte-order mark and with every line end as a line feed; blocks may be empty."""
     held = b""  # a carriage return at the end of a block, perhaps half of '\r\n'; the file's last one ends nothing
     blocks = _blocks(file, stats)
-    for block in chain([next(blocks, b"").removeprefix(codecs.BOM_UTF8)], blocks):
+    for block in chain([next(blocks, b"").removeprefix(BOM)], blocks):
         text = held + block
         held = b"\r" if text.endswith(b"\r") else b""
         text = text[: len(text) - len(held)]
@@ -247,6 +101,62 @@ def detect_mode(file: SourceFile) -> Literal["blank-line", "line"]:
         return "line"
     head = next(_text_blocks(file, ReadStats()), b"").strip()
     return "blank-line" if _BLANK_LINE.search(head) else "line"
+
+
+@dataclass(frozen=True)
+class TextFiles(Source):
+    """Files in the order in which they are read, all in the same way."""
+
+    files: tuple[SourceFile, ...]
+    options: ReadOptions
+
+    @classmethod
+    def find(cls, sources: Sequence[str], options: ReadOptions) -> "TextFiles":
+        """The files that sources name. Raises `UserError` for one that is missing or holds none."""
+        return cls(tuple(resolve_sources(sources)), options)
+
+    @property
+    def size(self) -> int:
+        """Bytes on the disk, compressed as they may lie there."""
+        return sum(file.size for file in self.files)
+
+    @property
+    def paths(self) -> list[Path]:
+        """Of the files."""
+        return [file.path for file in self.files]
+
+    @property
+    def parts(self) -> list["TextFiles"]:
+        """Each file by itself."""
+        return [TextFiles((file,), self.options) for file in self.files]
+
+    def documents(self, stats: ReadStats) -> Iterator[str]:
+        """As `read_documents`."""
+        return read_documents(self.files, self.options, stats)
+
+    def identity(self) -> list[dict[str, Any]]:
+        """Each file's name, bytes and hash."""
+        return [
+            {"name": file.path.name, "bytes": file.size, "sha256": storage.sha256_of_file(file.path)}
+            for file in self.files
+        ]
+
+    def describe(self) -> list[str]:
+        """What a document is, in how many of the .txt files."""
+        asked = self.options.documents
+        modes = Counter(
+            detect_mode(file) if asked == "auto" else asked for file in self.files if file.kind == "txt"
+        )
+        how = " (found by looking; --documents sets it)" if asked == "auto" else ""
+        return [
+            f"a document is {_MEANING[mode]}, in {number:,} .txt file{'s' * (number > 1)}{how}"
+            for mode, number in modes.items()
+        ]
+
+    def shards(self, number: int) -> list["TextFiles"]:
+        """By whole files."""
+        runs = even_runs(self.files, [file.size for file in self.files], number)
+        return [TextFiles(run, self.options) for run in runs]
 
 
 def read_documents(files: Sequence[SourceFile], options: ReadOptions, stats: ReadStats) -> Iterator[str]:
@@ -332,10 +242,10 @@ def _jsonl_texts(file: SourceFile, options: ReadOptions, stats: ReadStats) -> It
             yield "", complaint  # not parsed: it may not even be JSON any more
             continue
         where = f"{file.path}:{number}"
-        text = _text_of(_parse(line, where), options.text_field, where)
-        if not text.isascii() and _SURROGATE.search(text):
+        text = _text_of(parsed_object(line, where, _EXAMPLE), options.text_field, where)
+        if not text.isascii() and HALF_CHARACTER.search(text):
             complaint = complaint or partial(_lone_surrogate, where)
-            text = _SURROGATE.sub("\ufffd", text)
+            text = HALF_CHARACTER.sub("\ufffd", text)
         yield text, complaint
 
 
@@ -343,18 +253,6 @@ def _lone_surrogate(where: str) -> UserError:
     """An error for half a character, which JSON can write down but UTF-8 cannot."""
     remedy = "pass --on-bad-text skip|replace, or mend the line"
     return UserError(f"{where}: the text has half a character (\\ud800 to \\udfff, alone); {remedy}")
-
-
-def _parse(line: str, where: str) -> dict[str, Any]:
-    """The object on one line of JSON."""
-    try:
-        value = json.loads(line)
-    except (ValueError, RecursionError) as error:  # also a number of thousands of digits, [[[[ without end
-        reason = str(error).replace(": line 1 ", ", ")
-        raise UserError(f"{where}: not valid JSON ({reason}); each line must be one JSON object") from None
-    if not isinstance(value, dict):
-        raise UserError(f'{where}: {_kind(value)}, not an object; write each line as {{"text": "..."}}')
-    return value
 
 
 def _text_of(value: dict[str, Any], field: str, where: str) -> str:
@@ -368,7 +266,7 @@ def _text_of(value: dict[str, Any], field: str, where: str) -> str:
         return ""
     if not isinstance(found, str):
         raise UserError(
-            f"{where}: field '{field}' is {_kind(found)}, not a string; choose another --text-field"
+            f"{where}: field '{field}' is {kind(found)}, not a string; choose another --text-field"
         )
     return found
 
@@ -389,9 +287,3 @@ def _fields(value: dict[str, Any], prefix: str = "", depth: int = 4) -> Iterator
             yield from _fields(inner, f"{prefix}{name}.", depth - 1)
         else:
             yield prefix + name
-
-
-def _kind(value: object) -> str:
-    """What a JSON value is, in words."""
-    words = {bool: "true or false", int: "a number", float: "a number", str: "a string", list: "a list"}
-    return "null" if value is None else words.get(type(value), "an object")

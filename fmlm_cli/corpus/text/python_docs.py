@@ -32,10 +32,15 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from fmlm_cli.corpus.text.prose import Docstring, clean_docstring, words
+from fmlm_cli.corpus.text.source import ReadStats, Source, even_runs
+from fmlm_cli.storage import sha256_of_json
+
+PYTHON_DOCS = "python-docs"
 
 # Import names of what fmlm depends on, directly or through others, and that has prose to give.
 PACKAGES: tuple[str, ...] = (
@@ -59,17 +64,60 @@ _MOST_WORKERS = 16  # by default: beyond, starting a process costs more than it 
 
 
 @dataclass(frozen=True)
-class PythonDocs:
+class PythonDocs(Source):
     """The corpus as read: documents in a fixed order, and where they come from."""
 
-    documents: tuple[str, ...]
+    texts: tuple[str, ...]
     packages: Mapping[str, str]  # name -> version actually read, "python" (the interpreter) first
     missing: tuple[str, ...]  # of the packages asked for, those not installed
     duplicates: int  # paragraphs dropped as duplicates
 
+    @property
+    def size(self) -> int:
+        """Bytes of the documents: there is no file."""
+        return sum(map(_bytes, self.texts))
+
+    @property
+    def passed_over(self) -> list[str]:
+        """Packages that are not installed, and duplicates."""
+        missing = [f"not installed: {', '.join(self.missing)}"] if self.missing else []
+        return [*missing, f"{self.duplicates:,} repeated paragraphs left out"]
+
+    def documents(self, stats: ReadStats) -> Iterator[str]:
+        """The documents, from memory."""
+        for text in self.texts:
+            size = _bytes(text)
+            stats.documents += 1
+            stats.text_bytes += size
+            stats.disk_bytes += size
+            yield text
+
+    def identity(self) -> list[dict[str, Any]]:
+        """The packages' versions, and the documents' hash."""
+        content = sha256_of_json(list(self.texts))
+        return [{"name": PYTHON_DOCS, "packages": dict(self.packages), "sha256": content}]
+
+    def describe(self) -> list[str]:
+        """Where the documents come from, and what was passed over."""
+        names = [name for name in self.packages if name != INTERPRETER]
+        read = (
+            f"{PYTHON_DOCS}: {len(self.texts):,} documents from the docstrings of Python "
+            f"{self.packages[INTERPRETER]} and {len(names)} packages ({', '.join(names[:6])}, ...)"
+        )
+        return ["; ".join([read, *self.passed_over])]
+
+    def shards(self, number: int) -> list["PythonDocs"]:
+        """By document; what was passed over is the first shard's."""
+        first, *others = even_runs(self.texts, [*map(_bytes, self.texts)], number)
+        return [replace(self, texts=first), *(PythonDocs(texts, self.packages, (), 0) for texts in others)]
+
+
+def _bytes(text: str) -> int:
+    return len(text.encode("utf-8"))
+
 
 @dataclass(frozen=True, order=True)
-class _Source:
+class _CodeFile:
     """One file to read; sorts by package, then by its path inside the package."""
 
     package: str
@@ -130,7 +178,7 @@ def _topics(tree: ast.Module) -> list[str]:
     return []
 
 
-def _read(source: _Source) -> list[Docstring]:
+def _read(source: _CodeFile) -> list[Docstring]:
     """The cleaned docstrings of one file that have prose; none for a file that cannot be read or parsed."""
     try:
         code = Path(source.path).read_bytes()
@@ -143,7 +191,7 @@ def _read(source: _Source) -> list[Docstring]:
         return []
 
 
-def _read_all(sources: Sequence[_Source]) -> list[list[Docstring]]:
+def _read_all(sources: Sequence[_CodeFile]) -> list[list[Docstring]]:
     """`_read` for each of some files, without the parser's warnings about other people's code."""
     collects = gc.isenabled()
     gc.disable()  # a syntax tree is many objects and no cycles: the collector would take most of the time
@@ -159,23 +207,23 @@ def _read_all(sources: Sequence[_Source]) -> list[list[Docstring]]:
 # --- Finding the files ---------------------------------------------------------------------------------------
 
 
-def _files_under(package: str, root: Path) -> Iterator[_Source]:
+def _files_under(package: str, root: Path) -> Iterator[_CodeFile]:
     for folder, folders, files in os.walk(root):
         folders[:] = [name for name in folders if name not in _SKIPPED and not name.startswith("config-")]
         for name in files:
             if name.endswith((".py", ".pyi")) and name != "conftest.py":
                 path = Path(folder, name)
-                yield _Source(package, path.relative_to(root).as_posix(), str(path))
+                yield _CodeFile(package, path.relative_to(root).as_posix(), str(path))
 
 
-def _files_of_interpreter() -> list[_Source]:
+def _files_of_interpreter() -> list[_CodeFile]:
     root = Path(sysconfig.get_path("stdlib"))
     topics = root / _TOPICS
     found = list(_files_under(INTERPRETER, root))
-    return [*found, _Source(INTERPRETER, _TOPICS, str(topics))] if topics.is_file() else found
+    return [*found, _CodeFile(INTERPRETER, _TOPICS, str(topics))] if topics.is_file() else found
 
 
-def _files_of_package(package: str) -> list[_Source]:
+def _files_of_package(package: str) -> list[_CodeFile]:
     """The files of an installed package or one-file module, which is looked up but not imported."""
     if not package.isidentifier():  # a dotted name's parent would be imported
         return []
@@ -190,7 +238,7 @@ def _files_of_package(package: str) -> list[_Source]:
             file for root in spec.submodule_search_locations for file in _files_under(package, Path(root))
         ]
     path = Path(spec.origin or "")
-    return [_Source(package, path.name, str(path))] if path.suffix == ".py" and path.is_file() else []
+    return [_CodeFile(package, path.name, str(path))] if path.suffix == ".py" and path.is_file() else []
 
 
 def _version_of(package: str, owners: Mapping[str, Sequence[str]]) -> str:
@@ -241,7 +289,7 @@ def _processes(workers: int) -> Iterator[ProcessPoolExecutor]:
 
 
 def _read_files(
-    sources: Sequence[_Source], workers: int, progress: Callable[[int, int], None]
+    sources: Sequence[_CodeFile], workers: int, progress: Callable[[int, int], None]
 ) -> list[list[Docstring]]:
     """The docstrings of every file, in the files' order."""
     chunks = [sources[start : start + _CHUNK] for start in range(0, len(sources), _CHUNK)]
@@ -324,7 +372,7 @@ def read_python_docs(
     results = _read_files(sources, workers or cores, progress or (lambda done, total: None))
     files, duplicates = _deduplicated(results)
     return PythonDocs(
-        documents=tuple(itertools.chain.from_iterable(map(_packed, files))),
+        texts=tuple(itertools.chain.from_iterable(map(_packed, files))),
         packages=versions,
         missing=tuple(package for package, files in found.items() if not files),
         duplicates=duplicates,

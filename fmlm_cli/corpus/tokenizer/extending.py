@@ -23,6 +23,7 @@ from transformers import PreTrainedTokenizerFast
 from fmlm_cli.corpus.tokenizer.encoding import Encoder, plain_pipeline, well_formed
 from fmlm_cli.corpus.tokenizer.words import decoder_kinds
 from fmlm_cli.errors import UserError
+from fmlm_cli.readers.lines import lines_of
 
 MIN_COUNT = 5  # a word that the sample holds less often would hardly be learnt
 _SHORTEST = 3  # letters of a word that is worth a token
@@ -144,9 +145,13 @@ def read_words(path: Path, tokenizer: PreTrainedTokenizerFast) -> list[NewToken]
     Blank lines do not count. Words that are one token already are among them; `extended` leaves them out. Raises
     `UserError`, with the line, for what is no list of words.
     """
+    if not path.exists():
+        raise UserError(f"no such file of words: {path}; give a text file with one word a line")
+    if not path.is_file():
+        raise UserError(f"{path} is no file: give a text file with one word a line")
     normal_form = _normal_form(tokenizer)
     lines: dict[str, int] = {}
-    for number, line in enumerate(_lines(path), start=1):
+    for number, line in lines_of(path):
         written = line.strip()
         if not written:
             continue
@@ -167,19 +172,6 @@ def read_words(path: Path, tokenizer: PreTrainedTokenizerFast) -> list[NewToken]
         raise UserError(f"{path} holds no words: write one a line")
     splits = zip(lines, _splits(tokenizer, list(lines)), strict=True)
     return [NewToken(word, pieces, 0) for word, (_, pieces) in splits]
-
-
-def _lines(path: Path) -> list[str]:
-    if not path.exists():
-        raise UserError(f"no such file of words: {path}; give a text file with one word a line")
-    if not path.is_file():
-        raise UserError(f"{path} is no file: give a text file with one word a line")
-    content = path.read_bytes()
-    try:
-        return content.decode("utf-8-sig").split("\n")
-    except UnicodeDecodeError as error:
-        line = content.count(b"\n", 0, error.start) + 1
-        raise UserError(f"{path}:{line}: not valid UTF-8: save the file as UTF-8 text") from None
 
 
 def extended(

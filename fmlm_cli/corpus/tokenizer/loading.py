@@ -7,19 +7,28 @@ and (transformers 5.23) fall back to five tokens without a word when given the w
 
 import json
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import transformers
 from tokenizers import Tokenizer
-from transformers import AutoTokenizer, PreTrainedTokenizerFast
+from transformers import PreTrainedTokenizerFast
 
 from fmlm_cli import hub
 from fmlm_cli.corpus.tokenizer.encoding import plain_pipeline
 from fmlm_cli.corpus.tokenizer.pipelines import BERT, ROBERTA, wordpiece_tokenizer
-from fmlm_cli.errors import UserError
+from fmlm_cli.errors import UserError, one_line
 from fmlm_cli.storage import clear_disk_errors, read_json, sha256_of_json, write_json
 
+# By model type, the class that `AutoTokenizer` takes. It knows more of them, but brings torch with it.
+_CLASSES: Mapping[str | None, str] = {
+    "bert": "BertTokenizer",
+    "roberta": "RobertaTokenizer",
+    "modernbert": "TokenizersBackend",
+}
+_PLAIN = ("PreTrainedTokenizerFast", "TokenizersBackend")  # two names of the pipeline just as it stands
 _ROLES = ("bos", "eos", "unk", "sep", "pad", "cls", "mask")
 
 
@@ -67,13 +76,28 @@ def _from_folder(folder: Path) -> PreTrainedTokenizerFast:
     try:
         # As an absolute path, which nothing in the libraries can take for a Hub name and go asking for.
         with hub.quiet():
-            return AutoTokenizer.from_pretrained(
+            return _class_for(folder).from_pretrained(
                 str(folder.resolve()), local_files_only=True, trust_remote_code=False
             )
     except Exception as error:  # any library may be behind a tokenizer, and each has its own errors
         raise UserError(
-            f"{folder}: no tokenizer could be made of its files ({hub.one_line(error)}): one with a tokenizer.json is surest"
+            f"{folder}: no tokenizer could be made of its files ({one_line(error)}): "
+            "one with a tokenizer.json is surest"
         ) from error
+
+
+def _class_for(folder: Path) -> Any:
+    """What reads a folder's tokenizer: the class that `AutoTokenizer` takes, or it itself where in doubt."""
+    settings, config = read_json(folder / "tokenizer_config.json"), folder / "config.json"
+    model = read_json(config) if config.is_file() else {}
+    family, named = model.get("model_type"), settings.get("tokenizer_class") or model.get("tokenizer_class")
+    if "auto_map" not in settings and (family is None or family in _CLASSES):
+        if named in _PLAIN:
+            return PreTrainedTokenizerFast
+        usual = _CLASSES.get(family)
+        if usual is not None and named in (None, usual, f"{usual}Fast"):
+            return getattr(transformers, usual)
+    return transformers.AutoTokenizer
 
 
 def _read_backend(path: Path) -> Tokenizer:
@@ -82,7 +106,7 @@ def _read_backend(path: Path) -> Tokenizer:
     try:
         return Tokenizer.from_file(str(path))
     except Exception as error:  # the Rust library raises plain Exceptions
-        raise UserError(f"{path}: not a tokenizer.json, or a damaged one ({hub.one_line(error)})") from error
+        raise UserError(f"{path}: not a tokenizer.json, or a damaged one ({one_line(error)})") from error
 
 
 def _from_tokenizer_json(path: Path) -> PreTrainedTokenizerFast:
@@ -127,7 +151,8 @@ def _checked(tokenizer: PreTrainedTokenizerFast, name: str) -> PreTrainedTokeniz
     """The same tokenizer, once it is sure that it can serve masked language modelling."""
     if not getattr(tokenizer, "is_fast", False):
         raise UserError(
-            f"tokenizer '{name}' is not Rust-backed ('fast') and has no word ids: choose one with a tokenizer.json"
+            f"tokenizer '{name}' is not Rust-backed ('fast') and has no word ids: "
+            "choose one with a tokenizer.json"
         )
     for role in ("mask", "pad"):
         if getattr(tokenizer, f"{role}_token_id") is None:
@@ -142,7 +167,7 @@ def _checked(tokenizer: PreTrainedTokenizerFast, name: str) -> PreTrainedTokeniz
 
 
 def extends(tokenizer: PreTrainedTokenizerFast, fingerprint_of_other: str, vocabulary_of_other: int) -> bool:
-    """Whether a tokenizer is another one, or that one and more tokens with ids from its vocabulary's end on."""
+    """Whether a tokenizer is another one, or that one and more tokens, with ids from its end on."""
     return fingerprint_of_other == fingerprint(tokenizer) or fingerprint_of_other == fingerprint(
         tokenizer, below=vocabulary_of_other
     )

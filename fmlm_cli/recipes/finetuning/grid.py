@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 
 from fmlm_cli.config import FinetuneSettings, Hyperparameters, build
-from fmlm_cli.errors import UserError, unknown_name
+from fmlm_cli.errors import UserError, one_line, unknown_name
 
 # Devlin et al. 2019, appendix A.3; GLUE itself was run there with batches of 32 and 3 epochs.
 BERT_GRID: Mapping[str, Sequence[Any]] = {
@@ -90,7 +90,7 @@ def _read_grid(path: str) -> dict[str, list[Any]]:
     except FileNotFoundError:
         raise UserError(f"no such grid: {path}; it is none, paper or a YAML file of lists") from None
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise UserError(f"{path}: not a YAML file of lists ({str(error).splitlines()[0]})") from None
+        raise UserError(f"{path}: not a YAML file of lists ({one_line(error)})") from None
     if not isinstance(tree, dict) or not tree:
         raise UserError(f"{path}: a grid is written as `learning_rate: [1e-5, 2e-5]`, one setting a line")
     for name, values in tree.items():

@@ -7,6 +7,8 @@ from pathlib import Path
 
 from fmlm_cli.config import PredictSettings
 from fmlm_cli.errors import UserError
+from fmlm_cli.readers.bytes import readable
+from fmlm_cli.readers.lines import lines_of, numbered_lines
 
 
 @dataclass(frozen=True)
@@ -50,25 +52,16 @@ def _check_text(place: str, text: str) -> None:
 
 
 def _read_lines(file: str) -> tuple[str, list[str]]:
-    """The lines of a file, or of standard input for "-", and its name for messages.
-
-    Only a newline ends a line, as other separators may stand inside a text.
-    """
-    source = "standard input" if file == "-" else file
-    try:
-        data = sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes()
-    except OSError as error:
-        raise UserError(f"cannot read {source}: {error.strerror or error}") from None
-    data = data.removeprefix(b"\xef\xbb\xbf")
-    if not data.strip():
+    """The lines of a file, or of standard input for "-", and its name for messages."""
+    if file == "-":
+        source = "standard input"
+        with readable(source):
+            lines = [line for _, line in numbered_lines(sys.stdin.buffer, source)]
+    else:
+        source, lines = file, [line for _, line in lines_of(Path(file))]
+    if not any(map(str.strip, lines)):
         raise UserError(f"{source} holds no text: write one text a line")
-    lines = []
-    for number, line in enumerate(data.removesuffix(b"\n").split(b"\n"), start=1):
-        try:
-            lines.append(line.decode().removesuffix("\r"))
-        except UnicodeDecodeError:
-            raise UserError(f"{source}:{number}: not UTF-8: save the file as UTF-8") from None
-    return source, lines
+    return source, [line.removesuffix("\n").removesuffix("\r") for line in lines]
 
 
 def check_pairs(inputs: Inputs, two: bool, takes: str) -> None:

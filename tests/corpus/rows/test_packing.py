@@ -8,7 +8,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from fmlm_cli.corpus.rows import packing
-from fmlm_cli.corpus.rows.packing import Frame, Packing, Plan, plan_rows
+from fmlm_cli.corpus.rows.packing import Frame, Packing, RowPlan, plan_rows
 
 Token = tuple[int, int]  # (document, place in it)
 Piece = list[Token]
@@ -23,11 +23,11 @@ _room = st.integers(1, 24)  # positions in a row beside the special tokens
 BERT = Frame(1, 1, True)
 
 
-def plan_of(lengths: list[int], kind: Packing, room: int, frame: Frame) -> Plan:
+def plan_of(lengths: list[int], kind: Packing, room: int, frame: Frame) -> RowPlan:
     return plan_rows(np.array(lengths, np.int64), kind, room + frame.size, frame)
 
 
-def stretches(plan: Plan) -> Iterator[tuple[int, Piece, int, bool]]:
+def stretches(plan: RowPlan) -> Iterator[tuple[int, Piece, int, bool]]:
     """Row, tokens, first column and closing mark of every stretch, read off the plan's arrays."""
     for row in range(len(plan)):
         for place in range(int(plan.first[row]), int(plan.first[row + 1])):
@@ -38,7 +38,7 @@ def stretches(plan: Plan) -> Iterator[tuple[int, Piece, int, bool]]:
             yield row, tokens, int(plan.column[place]), bool(plan.closed[place])
 
 
-def layout(plan: Plan, frame: Frame) -> list[list[object]]:
+def layout(plan: RowPlan, frame: Frame) -> list[list[object]]:
     """Every row as a list of what stands where: a token, "special", "separator" or None.
 
     Fails if anything stands on top of anything else or outside the row.
@@ -162,7 +162,7 @@ def test_no_row_is_without_text(lengths: list[int], room: int, frame: Frame, kin
         assert any(isinstance(what, tuple) for what in row)
 
 
-def rows_by_fill(plan: Plan, frame: Frame) -> list[int]:
+def rows_by_fill(plan: RowPlan, frame: Frame) -> list[int]:
     """Positions used in each row."""
     return [sum(what is not None for what in row) for row in layout(plan, frame)]
 

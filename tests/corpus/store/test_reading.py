@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import logging
 import shutil
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -21,6 +20,7 @@ from fmlm_cli.corpus.store.reading import SPLITS, TokenStore
 from fmlm_cli.corpus.store.writing import StoreWriter, TokenDocument
 from fmlm_cli.corpus.tokenizer.loading import fingerprint, load_tokenizer, special_tokens
 from fmlm_cli.errors import UserError
+from fmlm_cli.hub import quiet
 
 MakeStore = Callable[..., Path]
 
@@ -30,8 +30,8 @@ _shares_folder = settings(max_examples=10, suppress_health_check=[HealthCheck.fu
 
 def encoded(tokenizer: Any, text: str) -> tuple[list[int], list[bool]]:
     """Ids and word starts by way of transformers."""
-    logging.getLogger("transformers").setLevel(logging.ERROR)  # it warns of texts longer than a model
-    found = tokenizer(text, add_special_tokens=False)
+    with quiet():  # it warns of texts longer than a model
+        found = tokenizer(text, add_special_tokens=False)
     words = found.word_ids()
     return found["input_ids"], [place == 0 or word != words[place - 1] for place, word in enumerate(words)]
 

@@ -201,6 +201,17 @@ def test_ids_take_the_smallest_type_that_holds_them(vocabulary: int, name: str) 
     assert token_dtype(vocabulary).name == name
 
 
+@pytest.mark.parametrize("vocabulary", [256, 257, 65_537])
+def test_the_description_for_datasets_is_its_own(tmp_path: Path, vocabulary: int) -> None:
+    from datasets import DatasetInfo, Features
+
+    write(tmp_path / "train", vocabulary, [([1, 2], [True, False])])
+    schema = SplitWriter(tmp_path / "train", token_dtype(vocabulary)).schema
+    DatasetInfo(features=Features.from_arrow_schema(schema)).write_to_directory(str(tmp_path))
+    ours, theirs = (folder / "dataset_info.json" for folder in (tmp_path / "train", tmp_path))
+    assert ours.read_bytes() == theirs.read_bytes()
+
+
 def test_files_are_closed_when_they_are_large_enough(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(writing, "_BATCH_TOKENS", 100)
     monkeypatch.setattr(writing, "_FILE_BYTES", 4000)

@@ -18,12 +18,11 @@ from fmlm_cli.corpus.text.files import (
     BadText,
     DocumentMode,
     ReadOptions,
-    ReadStats,
-    SourceFile,
     detect_mode,
     read_documents,
-    resolve_sources,
 )
+from fmlm_cli.corpus.text.paths import SourceFile, resolve_sources
+from fmlm_cli.corpus.text.source import ReadStats
 from fmlm_cli.errors import UserError
 
 DATA = Path(__file__).resolve().parents[3].parent / "shared" / "data" / "corpora"
@@ -92,11 +91,11 @@ def tree(tmp_path: Path) -> Path:
 
 def test_kind_and_size_come_from_the_file(tree: Path) -> None:
     found = {file.path.name: file for file in resolve_sources([str(tree)])}
-    assert (found["b.txt"].kind, found["b.txt"].compressed, found["b.txt"].size) == ("txt", False, 14)
-    assert (found["a.jsonl"].kind, found["a.jsonl"].compressed) == ("jsonl", False)
-    assert (found["c.txt.gz"].kind, found["c.txt.gz"].compressed) == ("txt", True)
+    assert (found["b.txt"].kind, found["b.txt"].size) == ("txt", 14)
+    assert found["a.jsonl"].kind == "jsonl"
+    assert found["c.txt.gz"].kind == "txt"
     assert found["c.txt.gz"].size == (tree / "sub/c.txt.gz").stat().st_size
-    assert (found["d.jsonl.gz"].kind, found["d.jsonl.gz"].compressed) == ("jsonl", True)
+    assert found["d.jsonl.gz"].kind == "jsonl"
     assert found["E.TXT"].kind == "txt"
 
 
@@ -322,7 +321,7 @@ def test_auto_mode_is_chosen_for_each_file(tmp_path: Path) -> None:
 def test_reading_is_lazy(tmp_path: Path) -> None:
     big = write(tmp_path / "a.txt", ("word " * 200 + "\n") * 5000)
     stats = ReadStats()
-    missing = SourceFile(tmp_path / "b.txt", "txt", compressed=False, size=1)
+    missing = SourceFile(tmp_path / "b.txt", "txt", size=1)
     documents = read_documents([*resolve_sources([str(big)]), missing], ReadOptions(), stats)
     assert stats == ReadStats()
     next(documents)
@@ -415,7 +414,7 @@ def test_json_fields_may_be_nested(tmp_path: Path) -> None:
         ("[" * 100_000, "not valid JSON (maximum recursion depth"),
         ('{"text": ' + "1" * 5000 + "}", "not valid JSON (Exceeds the limit"),
         ('["x"]', 'a list, not an object; write each line as {"text": "..."}'),
-        ("null", "null, not an object"),
+        ("null", "nothing, not an object"),
         ('"x"', "a string, not an object"),
         ('{"text": 3}', "field 'text' is a number, not a string; choose another --text-field"),
         ('{"text": 3.5}', "field 'text' is a number"),

@@ -167,11 +167,11 @@ def test_processes_do_not_change_the_result(monkeypatch: pytest.MonkeyPatch) -> 
     assert clean_docstring.cache_info().misses == 0, "the work was not done by the processes"
     calls: list[tuple[int, int]] = []
     alone = read_python_docs(["click", "rich"], workers=1, progress=lambda *counts: calls.append(counts))
-    assert parallel.documents == alone.documents
+    assert parallel.texts == alone.texts
     assert parallel.duplicates == alone.duplicates
     assert calls == sorted(calls)
     assert {total for _, total in calls} == {calls[-1][0]}
-    assert len(alone.documents) > 50
+    assert len(alone.texts) > 50
     assert list(alone.packages) == ["python", "click", "rich"]
 
 
@@ -196,7 +196,7 @@ def test_an_interrupt_leaves_no_process_behind(monkeypatch: pytest.MonkeyPatch) 
 
 def test_nothing_is_imported(package: Path) -> None:
     docs = read_python_docs(["madeup_docs", "python"], workers=1)
-    assert any("root number" in document for document in docs.documents)
+    assert any("root number" in document for document in docs.texts)
     assert docs.packages["madeup_docs"] == "unknown"
     assert "madeup_docs" not in sys.modules
 
@@ -214,7 +214,7 @@ def test_documents_follow_package_and_path_and_skip_tests(package: Path) -> None
     (package / "tests").mkdir()
     (package / "tests" / "unseen.py").write_text(f'"""{long_text("unseen")}"""\n')
     docs = read_python_docs(["madeup_docs"], workers=1)
-    assert [document.split()[1] for document in docs.documents] == ["root", "deep", "bee", "is", "zebra"]
+    assert [document.split()[1] for document in docs.texts] == ["root", "deep", "bee", "is", "zebra"]
 
 
 def test_paragraphs_occur_once_and_the_longest_topic_keeps_its_own(package: Path) -> None:
@@ -222,15 +222,15 @@ def test_paragraphs_occur_once_and_the_longest_topic_keeps_its_own(package: Path
         f'"""{long_text("root")}\n\n{long_text("new")}\n\n{long_text("new")}"""\n'
     )
     docs = read_python_docs(["madeup_docs"], workers=1)
-    lines = [line for document in docs.documents for line in document.split("\n")]
+    lines = [line for document in docs.texts for line in document.split("\n")]
     assert len(lines) == len(set(lines))
     assert docs.duplicates == 5 + 5 + 1
-    assert f"{SENTENCE}\n{OTHER}" in docs.documents
+    assert f"{SENTENCE}\n{OTHER}" in docs.texts
 
 
 def test_without_the_language_reference(stdlib: Path) -> None:
     (stdlib / "pydoc_data" / "topics.py").unlink()
-    assert [document.split()[1] for document in read_python_docs([], workers=1).documents] == ["zebra"]
+    assert [document.split()[1] for document in read_python_docs([], workers=1).texts] == ["zebra"]
 
 
 @pytest.mark.parametrize(
@@ -271,7 +271,7 @@ if value:
 f"""The f-string {{value}} is one of the things which are not to be read."""
 '''
     (package / "kinds.py").write_text(code.format(*texts))
-    kinds = next(d for d in read_python_docs(["madeup_docs"], workers=1).documents if "cls number" in d)
+    kinds = next(d for d in read_python_docs(["madeup_docs"], workers=1).texts if "cls number" in d)
     assert kinds.split("\n") == texts
 
 
@@ -281,7 +281,7 @@ def test_docstrings_are_packed_and_leftovers_join_the_last(package: Path) -> Non
         "".join(f'def f{i}():\n    """{text}"""\n' for i, text in enumerate(texts))
     )
     (package / "tiny.py").write_text('"""This is far too short to be one."""\n')
-    documents = read_python_docs(["madeup_docs"], workers=1).documents
+    documents = read_python_docs(["madeup_docs"], workers=1).texts
     many = [document for document in documents if "The part" in document]
     assert ["".join(sorted(set(re.findall("part([a-e])", document)))) for document in many] == ["ab", "cde"]
     assert not any("far too short" in document for document in documents)
@@ -303,6 +303,6 @@ def test_the_real_language_reference_is_prose() -> None:
     path = Path(ast.__file__).parent / "pydoc_data" / "topics.py"
     if not path.is_file():
         pytest.skip("this interpreter comes without its language reference")
-    found = python_docs._read(python_docs._Source("python", "pydoc_data/topics.py", str(path)))
+    found = python_docs._read(python_docs._CodeFile("python", "pydoc_data/topics.py", str(path)))
     words = sum(len(paragraph.split()) for paragraphs in found for paragraph in paragraphs)
     assert words > 20_000

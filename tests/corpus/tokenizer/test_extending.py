@@ -301,7 +301,7 @@ def test_words_that_are_found_can_be_added(
             b"zygote\n\nZygote\n",
             r"words.txt:3: 'Zygote' stands in line 1 already, to the tokenizer as 'zygote'",
         ),
-        (b"zygote\n\xff\n", r"words.txt:2: not valid UTF-8"),
+        (b"zygote\n\xff\n", r"words.txt:2: not UTF-8"),
         (b"zygote\n\xe2\x80\x8b\n", r"words.txt:2: the tokenizer leaves nothing of '\\u200b'"),
     ],
 )

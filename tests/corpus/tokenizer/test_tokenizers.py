@@ -30,6 +30,7 @@ from tokenizers import (
     trainers,
 )
 from transformers import AutoTokenizer, BertTokenizer, PreTrainedTokenizerFast
+from transformers.models.auto.tokenization_auto import TOKENIZER_MAPPING_NAMES
 
 from fmlm_cli import hub
 from fmlm_cli.corpus.tokenizer import encoding, pipelines
@@ -339,6 +340,29 @@ def test_a_saved_tokenizer_comes_back_beside_any_model(
     assert direct(TEXTS[:20])["input_ids"] == tokenizer(TEXTS[:20])["input_ids"]
     assert direct.model_input_names == tokenizer.model_input_names
     assert special_tokens(direct) == special_tokens(tokenizer)
+
+
+@pytest.mark.parametrize("family", [None, *tokenizers_module._CLASSES, "electra"])
+@pytest.mark.parametrize("named", [None, "PreTrainedTokenizerFast", "TokenizersBackend", "BertTokenizer", "RobertaTokenizerFast"])  # fmt: skip
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_class_is_the_one_that_transformers_takes(
+    tmp_path: Path, kind: str, family: str | None, named: str | None
+) -> None:
+    save_tokenizer(trained(kind), tmp_path)
+    path = tmp_path / "tokenizer_config.json"
+    settings = json.loads(path.read_text()) | {"tokenizer_class": named}
+    path.write_text(json.dumps({key: value for key, value in settings.items() if value is not None}))
+    if family:
+        (tmp_path / "config.json").write_text(json.dumps({"model_type": family}))
+    ours, theirs = tokenizers_module._from_folder(tmp_path), AutoTokenizer.from_pretrained(tmp_path)
+    assert type(ours) is type(theirs)
+    assert fingerprint(ours) == fingerprint(theirs)
+
+
+def test_families_have_the_class_that_transformers_gives_them() -> None:
+    assert {
+        family: TOKENIZER_MAPPING_NAMES[family] for family in tokenizers_module._CLASSES
+    } == tokenizers_module._CLASSES
 
 
 @pytest.mark.parametrize("lowercase", [True, False])
