@@ -26,8 +26,8 @@ class Caution(Event):
 
 
 @dataclass(frozen=True)
-class Table(Event):
-    """A small table of facts: a title and name-value rows."""
+class Facts(Event):
+    """Some facts: a title and name-value rows."""
 
     title: str
     rows: Mapping[str, str]

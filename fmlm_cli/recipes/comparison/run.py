@@ -14,7 +14,7 @@ from fmlm_cli.analysis.report.writing import write_report
 from fmlm_cli.config import CompareSettings, Part, PretrainSettings, build, nested, to_yaml
 from fmlm_cli.engine.runtime import resolve_device, resolve_precision
 from fmlm_cli.errors import UserError
-from fmlm_cli.events import Caution, Emit, Event, Grid, Note, Progress, Table, Trained, ignore
+from fmlm_cli.events import Caution, Emit, Event, Facts, Grid, Note, Progress, Trained, ignore
 from fmlm_cli.recipes.comparison.board import Board
 from fmlm_cli.recipes.comparison.cautions import cautions
 from fmlm_cli.recipes.comparison.draft import PARTS, Budget, Draft, draft
@@ -265,7 +265,7 @@ def _describe(plan: Plan, emit: Emit) -> None:
     if plan.sweep:
         rows["sweep"] = f"{len(plan.sweep.points)} points of {', '.join(plan.sweep.axes)}"
     rows["device"] = where_line(device, resolve_precision(settings.run.precision, device))
-    emit(Table("comparing masks", rows))
+    emit(Facts("comparing masks", rows))
     for text in cautions(plan):
         emit(Caution(text))
 
@@ -286,4 +286,4 @@ def _tell(results: Mapping[str, Any], files: list[Path], emit: Emit) -> None:
     if found["cost"]:
         emit(Note(found["cost"]))
     reports = [str(path) for path in files if path.suffix in (".json", ".html", ".md")]
-    emit(Table("done", {"report": ", ".join([*reports, "figures/"]), "repeat": results["command"]}))
+    emit(Facts("done", {"report": ", ".join([*reports, "figures/"]), "repeat": results["command"]}))

@@ -14,7 +14,7 @@ from fmlm_cli.analysis.report import parts as report_parts
 from fmlm_cli.analysis.report.figures.training import draw_scores
 from fmlm_cli.analysis.report.markdown import table_lines
 from fmlm_cli.config import to_yaml
-from fmlm_cli.events import Caution, Emit, Table
+from fmlm_cli.events import Caution, Emit, Facts
 from fmlm_cli.model.classifier import Encoder
 from fmlm_cli.objectives.classification import SequenceClassification
 from fmlm_cli.recipes.finetuning.cells import CellResult
@@ -70,8 +70,8 @@ def write_report(plan: Plan, done: Sequence[CellResult], emit: Emit) -> Report:
     )
     for note in notes:
         emit(Caution(note))
-    emit(Table(f"scores over {counted(plan.settings.seeds, 'seed')}, in %", dict(_console_rows(tasks))))
-    emit(Table("done", _where(plan, picture, submitted)))
+    emit(Facts(f"scores over {counted(plan.settings.seeds, 'seed')}, in %", dict(_console_rows(tasks))))
+    emit(Facts("done", _where(plan, picture, submitted)))
     return Report(plan.root, results)
 
 

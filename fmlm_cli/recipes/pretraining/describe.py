@@ -2,7 +2,7 @@
 
 import torch
 
-from fmlm_cli.events import Emit, Table
+from fmlm_cli.events import Emit, Facts
 from fmlm_cli.masking.strategies import nearest_segments
 from fmlm_cli.model.build import parameter_counts
 from fmlm_cli.recipes.pretraining.plan import Plan, packing_report
@@ -30,7 +30,7 @@ def describe(plan: Plan, device: torch.device, precision: torch.dtype, emit: Emi
     if plan.start.unused:
         rows["not used"] = _unused(plan)
     title = "pre-training" if plan.origin is None else "continued pre-training"
-    emit(Table(title, {name: value for name, value in rows.items() if value}))
+    emit(Facts(title, {name: value for name, value in rows.items() if value}))
 
 
 def _model_line(plan: Plan) -> str:

@@ -13,7 +13,7 @@ from scipy import stats
 from fmlm_cli.analysis.statistics import falling_curve
 from fmlm_cli.config import CompareSettings, build, nested
 from fmlm_cli.errors import UserError
-from fmlm_cli.events import Caution, Event, Note, Scoreboard, Table
+from fmlm_cli.events import Caution, Event, Facts, Note, Scoreboard
 from fmlm_cli.masking import get_strategy
 from fmlm_cli.recipes import comparison
 from fmlm_cli.recipes.comparison.coverage import expected_times, hamming
@@ -109,7 +109,7 @@ def said(settings: CompareSettings, **how: Any) -> tuple[dict[str, Any] | None, 
     events: list[Event] = []
     found = comparison.compare_masks(settings, emit=events.append, **how)
     texts = [e.text for e in events if isinstance(e, Note | Caution)]
-    texts += [f"{e.title} {dict(e.rows)}" for e in events if isinstance(e, Table)]
+    texts += [f"{e.title} {dict(e.rows)}" for e in events if isinstance(e, Facts)]
     return None if found is None else dict(found.results), "\n".join(texts)
 
 

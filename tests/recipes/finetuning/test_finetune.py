@@ -18,7 +18,7 @@ from transformers import (
 
 from fmlm_cli.config import FinetuneSettings, build, nested
 from fmlm_cli.errors import UserError
-from fmlm_cli.events import Caution, Event, Note, Scoreboard, Table
+from fmlm_cli.events import Caution, Event, Facts, Note, Scoreboard
 from fmlm_cli.recipes import finetuning
 from fmlm_cli.recipes.finetuning.cells import read_result
 from fmlm_cli.recipes.finetuning.report import statistics
@@ -104,7 +104,7 @@ def said(settings: FinetuneSettings, **how: Any) -> tuple[Any, str]:
     events: list[Event] = []
     report = finetuning.finetune(settings, emit=events.append, **how)
     texts = [e.text for e in events if isinstance(e, Note | Caution)]
-    texts += [f"{e.title} {dict(e.rows)}" for e in events if isinstance(e, Table)]
+    texts += [f"{e.title} {dict(e.rows)}" for e in events if isinstance(e, Facts)]
     return report, "\n".join(texts)
 
 
