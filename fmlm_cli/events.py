@@ -126,5 +126,10 @@ class Scoreboard(Event):
 Emit = Callable[[Event], None]
 
 
+def counted(number: int, thing: str, plural: str = "") -> str:
+    """A number of things: `1 seed`, `1,200 seeds`; `plural` where that is not the word with an s."""
+    return f"{number:,} {thing if number == 1 else plural or thing + 's'}"
+
+
 def ignore(event: Event) -> None:
     """The `Emit` that says nothing."""

@@ -29,7 +29,7 @@ from fmlm_cli.corpus.tokenizer.extending import MIN_COUNT as MIN_WORD_COUNT
 from fmlm_cli.corpus.tokenizer.extending import NewToken, extended, frequent_splits, read_words
 from fmlm_cli.corpus.tokenizer.learning import train_tokenizer
 from fmlm_cli.errors import UserError
-from fmlm_cli.events import Caution, Emit, Facts, Note, Progress, ignore
+from fmlm_cli.events import Caution, Emit, Facts, Note, Progress, counted, ignore
 
 SAMPLE_BYTES = 100_000_000  # of text that a new tokenizer learns from, at most
 
@@ -151,7 +151,7 @@ def _say_what_a_document_is(corpus: TextCorpus, emit: Emit) -> None:
     meaning = {"blank-line": "text between blank lines", "line": "a line", "file": "a file"}
     for mode, files in corpus.document_modes().items():
         chosen = " (found by looking; --documents sets it)" if corpus.options.documents == "auto" else ""
-        emit(Note(f"a document is {meaning[mode]}, in {files:,} .txt file{'s' * (files > 1)}{chosen}"))
+        emit(Note(f"a document is {meaning[mode]}, in {counted(files, '.txt file')}{chosen}"))
 
 
 def _say_what_python_docs_are(read: PythonDocs, emit: Emit) -> None:

@@ -12,13 +12,13 @@ from fmlm_cli.analysis.report.values import (
     Estimate,
     Json,
     compact,
-    count,
     percent,
     probability,
     rounded_up,
     spell,
 )
 from fmlm_cli.analysis.statistics import PairedDifference, paired_difference
+from fmlm_cli.events import counted
 
 _ALPHA = 0.05
 FEW = 20  # sequences or fewer, whose bootstrap intervals are too narrow
@@ -197,7 +197,7 @@ def _against_one(own: Estimate, entry: Json) -> str:
 def measured(entry: Json) -> str:
     """On what gradients were measured, in short."""
     few = ", too few for their intervals to be trusted" if entry["sequences"] <= FEW else ""
-    return f"{entry['name']}, {entry['corruption']}, {count(entry['sequences'], 'row')}{few}"
+    return f"{entry['name']}, {entry['corruption']}, {counted(entry['sequences'], 'row')}{few}"
 
 
 def _variance(results: Json) -> Iterator[str]:
@@ -216,7 +216,7 @@ def coverage_in_words(found: Mapping[str, Json], arms: Arms) -> str:
     for name, own in found.items():
         by_passes.setdefault(own["epochs"], []).append(f"{arms.label(name)} {percent(own['never_masked'])}")
     texts = [
-        f"after {count(passes, 'pass', 'passes')}: {', '.join(own)}" for passes, own in by_passes.items()
+        f"after {counted(passes, 'pass', 'passes')}: {', '.join(own)}" for passes, own in by_passes.items()
     ]
     return f"Tokens never predicted {'; '.join(texts)}."
 

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from importlib import resources
 
-from fmlm_cli.analysis.report.parts import Exhibit, Part, Row, Table
+from fmlm_cli.analysis.report.parts import Exhibit, Part, ReportTable, Row
 from fmlm_cli.analysis.report.summary import Summary
 
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
@@ -23,7 +23,7 @@ def page(
     summary: Summary,
     parts: Sequence[Part],
     drawn: Mapping[str, tuple[str, str]],
-    setup: Sequence[Table],
+    setup: Sequence[ReportTable],
     command: str,
     settings: str,
 ) -> str:
@@ -124,7 +124,7 @@ def as_json(rows: Sequence[Row]) -> str:
     return "[\n" + ",\n".join(json.dumps(row, ensure_ascii=False) for row in rows) + "\n]\n"
 
 
-def _table(table: Table) -> str:
+def _table(table: ReportTable) -> str:
     """In a frame of its own that scrolls, so that a wide table does not make the page wide."""
     numeric = [
         all(_NUMBER.match(row[place]) or row[place] in ("–", "") for row in table.rows)

@@ -3,12 +3,12 @@
 import re
 from collections.abc import Iterator, Sequence
 
-from fmlm_cli.analysis.report.parts import Part, Table
+from fmlm_cli.analysis.report.parts import Part, ReportTable
 from fmlm_cli.analysis.report.summary import Summary
 
 
 def document(
-    summary: Summary, parts: Sequence[Part], setup: Sequence[Table], command: str, settings: str
+    summary: Summary, parts: Sequence[Part], setup: Sequence[ReportTable], command: str, settings: str
 ) -> str:
     """The whole text; figures are linked to."""
     lines = [f"# {_plain(summary.subject)}", "", f"**{_plain(summary.headline)}**", ""]
@@ -51,7 +51,7 @@ def _escaped(text: str) -> str:
     return re.sub(r"([\\`*_\[\]|])", r"\\\1", text)
 
 
-def table_lines(table: Table) -> Iterator[str]:
+def table_lines(table: ReportTable) -> Iterator[str]:
     """A table, row by row; cells are texts, whatever they hold."""
     yield _row(table.header)
     yield "| --- " * len(table.header) + "|"

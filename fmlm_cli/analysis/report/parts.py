@@ -31,7 +31,7 @@ Row = dict[str, Any]
 
 
 @dataclass(frozen=True)
-class Table:
+class ReportTable:
     """Rows of texts under a header; the first column names the row."""
 
     header: Sequence[str]
@@ -51,7 +51,7 @@ class Exhibit:
     how: str
     draw: Drawing
     data: Sequence[Row]
-    table: Table | None = None
+    table: ReportTable | None = None
 
 
 @dataclass(frozen=True)
@@ -134,7 +134,7 @@ def _covariance(entries: Sequence[Json]) -> Exhibit:
         f"inputs there, and 1 is the control that it has to be. {_sizes(entries)}",
         functools.partial(draw_covariance, entries),
         [{**_identified(entry), **own} for entry in entries for own in entry["correlations"]],
-        Table(
+        ReportTable(
             ("measurement", *(f"h/2τ = {own['distance']:g}" for own in last["correlations"])),
             [
                 (measurement(entry), *(Estimate.of(own).text() for own in entry["correlations"]))
@@ -161,7 +161,7 @@ def _ratios(entries: Sequence[Json]) -> Exhibit:
         f"{_sizes(entries)}",
         functools.partial(draw_ratios, entries),
         [{**_identified(own), **_flat(own, keys)} for own in entries],
-        Table(
+        ReportTable(
             ("measurement", "held-out loss", "full / random", "with the rows’ part", "1 + (K − 1) c(2τ)/σ²", "difference", "rows / masks, variance"),
             [
                 (measurement(own), spell(own["loss"], 2), *(Estimate.of(_at(own, key)).text() for key in keys))
@@ -195,7 +195,7 @@ def _equal_compute(entries: Sequence[Json]) -> Exhibit:
         f"K passes over the same B rows, against K B different ones, give the same two numbers. {_sizes(entries)}",
         functools.partial(draw_equal_compute, entries),
         [{**_identified(own), **_flat(own, keys)} for own in entries],
-        Table(
+        ReportTable(
             ("measurement", "B rows, 1 random mask or segment", "B/K rows, K random masks", "B/K rows, all K segments (scope batch)", "for one row, full / random"),
             [
                 (measurement(own), "1", *(Estimate.of(_at(own, key)).text() for key in (*keys[1:], keys[0])))
@@ -232,7 +232,7 @@ def coverage_part(results: Json, arms: Arms) -> Part:
     return Part("coverage", title, [exhibit])
 
 
-def _coverage_table(found: Mapping[str, Json], arms: Arms) -> Table:
+def _coverage_table(found: Mapping[str, Json], arms: Arms) -> ReportTable:
     rows = []
     for name, own in found.items():
         hamming = own["hamming"]
@@ -248,4 +248,4 @@ def _coverage_table(found: Mapping[str, Json], arms: Arms) -> Table:
         "mean distance",
         "disjoint pairs",
     )
-    return Table(header, rows)  # fmt: skip
+    return ReportTable(header, rows)  # fmt: skip

@@ -8,7 +8,7 @@ from scipy import stats
 
 from fmlm_cli.analysis.report import findings
 from fmlm_cli.analysis.report.figures.race import Curve, draw_curves, draw_pairs
-from fmlm_cli.analysis.report.parts import Exhibit, Part, Row, Table, absent
+from fmlm_cli.analysis.report.parts import Exhibit, Part, ReportTable, Row, absent
 from fmlm_cli.analysis.report.values import (
     DASH,
     Arms,
@@ -123,7 +123,7 @@ def paired_data(own: Json | None) -> Row:
 
 def paired_table(
     found: Mapping[str, Json], paired: Mapping[str, Json], arms: Arms, scale: float = 1
-) -> Table:
+) -> ReportTable:
     """A row for each arm: every seed's own value, mean, spread, and the difference from the baseline with its test."""
     seeds = list(dict.fromkeys(seed for own in found.values() for seed in own["values"]))
     spreads = [scale * own["sd"] for own in found.values() if own["sd"]]
@@ -147,7 +147,7 @@ def paired_table(
             )
         )
     header = ["arm", "passes", *(f"seed {seed}" for seed in seeds), "mean", "sd"]
-    return Table([*header, f"minus {arms.base}", "p", "p (Holm)", "smallest visible"], rows)  # fmt: skip
+    return ReportTable([*header, f"minus {arms.base}", "p", "p (Holm)", "smallest visible"], rows)  # fmt: skip
 
 
 def _compared(pair: Json | None, scale: float) -> tuple[str, str, str, str]:
@@ -191,7 +191,7 @@ def _tokens(race: Json, arms: Arms) -> Iterator[Exhibit]:
     )  # fmt: skip
 
 
-def _tokens_table(reached: Mapping[str, Json], arms: Arms) -> Table:
+def _tokens_table(reached: Mapping[str, Json], arms: Arms) -> ReportTable:
     seeds = list(dict.fromkeys(seed for own in reached.values() for seed in own["values"]))
     rows = []
     for name, own in reached.items():
@@ -221,7 +221,7 @@ def _tokens_table(reached: Mapping[str, Json], arms: Arms) -> Table:
         "ratio",
         "p (Holm)",
     ]
-    return Table(header, rows)  # fmt: skip
+    return ReportTable(header, rows)  # fmt: skip
 
 
 def _tokens_in_words(ratios: Mapping[str, Json], arms: Arms) -> str:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import yaml
 
 from fmlm_cli.analysis.report import findings
-from fmlm_cli.analysis.report.parts import Table, absent
+from fmlm_cli.analysis.report.parts import ReportTable, absent
 from fmlm_cli.analysis.report.values import (
     DASH,
     Arms,
@@ -39,7 +39,7 @@ class Summary:
 
     subject: str
     headline: str
-    glance: Table | None
+    glance: ReportTable | None
     key: str
     tiles: Sequence[Tile]
     sure: Sequence[str]
@@ -60,7 +60,7 @@ def summary_of(results: Json, arms: Arms) -> Summary:
     )  # fmt: skip
 
 
-def glance(results: Json, arms: Arms) -> Table | None:
+def glance(results: Json, arms: Arms) -> ReportTable | None:
     """The arms from the lowest loss to the highest, controls last: how much better, how sure, at what cost."""
     race = results["race"]
     if race is None:
@@ -94,7 +94,7 @@ def glance(results: Json, arms: Arms) -> Table | None:
                 compact(speed and speed["mean"]),
             )
         )
-    return Table(header, rows)  # fmt: skip
+    return ReportTable(header, rows)  # fmt: skip
 
 
 def _role(name: str, arms: Arms) -> str:
@@ -142,7 +142,7 @@ def _tiles(results: Json) -> list[Tile]:
     ]
 
 
-def setup_table(results: Json) -> Table:
+def setup_table(results: Json) -> ReportTable:
     """What was compared: model, data, runs."""
     model, data, evaluation = results["model"], results["data"], results["evaluation"]
     rows = [
@@ -158,10 +158,10 @@ def setup_table(results: Json) -> Table:
     if evaluation:
         where = f"{evaluation['rows']:,} rows of {evaluation['store']}"
         rows.append(("held-out loss", f"{where}: {evaluation['masks']}"))
-    return Table(("", ""), [*rows, ("fmlm", results["fmlm"])])
+    return ReportTable(("", ""), [*rows, ("fmlm", results["fmlm"])])
 
 
-def arms_table(arms: Arms) -> Table:
+def arms_table(arms: Arms) -> ReportTable:
     """Every arm, with what it forwards."""
     header = (
         "arm",
@@ -171,7 +171,7 @@ def arms_table(arms: Arms) -> Table:
         "passes",
         "tokens of a run",
     )
-    return Table(
+    return ReportTable(
         header,
         [
             (

@@ -5,7 +5,7 @@ import re
 
 from fmlm_cli.analysis.report import findings
 from fmlm_cli.analysis.report.figures.race import draw_downstream, draw_sweep
-from fmlm_cli.analysis.report.parts import Exhibit, Part, Table, absent
+from fmlm_cli.analysis.report.parts import Exhibit, Part, ReportTable, absent
 from fmlm_cli.analysis.report.race import PAIRED, paired_data, paired_table
 from fmlm_cli.analysis.report.values import Arms, Estimate, Json, compact, probability, rounded_up, spell
 
@@ -80,7 +80,7 @@ def sweep_part(results: Json, arms: Arms) -> Part:
             for own in points
             for seed, loss in own["values"].items()
         ],
-        Table(
+        ReportTable(
             [*axes, "passes", "mean", "by seed", f"minus {arms.base}", "p (Holm)", "smallest visible"],
             [_point(own, axes) for own in points],
         ),

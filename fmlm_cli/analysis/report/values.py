@@ -84,11 +84,6 @@ def rounded_up(value: float | None, digits: int = 2) -> str:
     return f"{math.ceil(value / unit - 1e-9) * unit:.{digits}g}"
 
 
-def count(n: int, thing: str, plural: str = "") -> str:
-    """`1 seed`, `3 seeds`."""
-    return f"{n:,} {thing if n == 1 else plural or thing + 's'}"
-
-
 @dataclass(frozen=True)
 class Estimate(Interval):
     """An interval of results.json, whose ends are NaN where it has none, in words."""

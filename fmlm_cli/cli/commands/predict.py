@@ -17,7 +17,7 @@ from fmlm_cli.cli.running import (
     read_settings,
 )
 from fmlm_cli.config import PredictSettings
-from fmlm_cli.events import Caution, Event, Facts
+from fmlm_cli.events import Caution, Event, Facts, counted
 
 if TYPE_CHECKING:  # they bring torch along, which waits until a command runs
     from fmlm_cli.recipes.prediction.run import LabelGuess, Predicted, TokenGuess
@@ -154,7 +154,7 @@ def _label_rows(guesses: "Sequence[LabelGuess]", top: int) -> dict[str, str]:
         for guess in guesses[:top]
     }
     left = len(guesses) - top
-    return {**rows, "...": f"{left} more label{'s' * (left > 1)}: --top shows more"} if left > 0 else rows
+    return {**rows, "...": f"{counted(left, 'more label')}: --top shows more"} if left > 0 else rows
 
 
 def _percent(probability: float) -> str:

@@ -10,18 +10,17 @@ from typing import Any
 import numpy as np
 
 from fmlm_cli import __version__, storage
-from fmlm_cli.analysis.report import parts as report_parts
 from fmlm_cli.analysis.report.figures.training import draw_scores
 from fmlm_cli.analysis.report.markdown import table_lines
+from fmlm_cli.analysis.report.parts import ReportTable
 from fmlm_cli.config import to_yaml
-from fmlm_cli.events import Caution, Emit, Facts
+from fmlm_cli.events import Caution, Emit, Facts, counted
 from fmlm_cli.model.classifier import Encoder
 from fmlm_cli.objectives.classification import SequenceClassification
 from fmlm_cli.recipes.finetuning.cells import CellResult
 from fmlm_cli.recipes.finetuning.plan import Plan
 from fmlm_cli.recipes.shared.checkpoints import FINETUNED
 from fmlm_cli.recipes.shared.predictions import predict_split, write_predictions
-from fmlm_cli.recipes.shared.words import counted
 from fmlm_cli.tasks import (
     GLUE,
     TaskData,
@@ -281,12 +280,12 @@ def _markdown(plan: Plan, tasks: Mapping[str, Any], notes: Sequence[str]) -> str
         f"In percent, over {counted(plan.settings.seeds, 'seed')}. Of each run {counts} counts; sd is the standard "
         "deviation of the sample.",
         "",
-        *table_lines(report_parts.Table(["task", "split", "measure", "seeds", *_SPREAD], measures)),
+        *table_lines(ReportTable(["task", "split", "measure", "seeds", *_SPREAD], measures)),
         "",
     ]
     if len(points) > len(tasks):
         lines += ["## Grid", "", "Scores that decide between points:", ""]
-        lines += [*table_lines(report_parts.Table(["task", "point", "seeds", *_SPREAD], points)), ""]
+        lines += [*table_lines(ReportTable(["task", "point", "seeds", *_SPREAD], points)), ""]
     lines += ["## Notes", "", *(f"- {note}" for note in notes), ""] if notes else []
     lines += ["![development score by seed](plots/scores.png)", "", "## All settings", ""]
     lines += ["```yaml", to_yaml(plan.settings).rstrip(), "```", ""]

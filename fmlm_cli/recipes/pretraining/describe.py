@@ -2,11 +2,11 @@
 
 import torch
 
-from fmlm_cli.events import Emit, Facts
+from fmlm_cli.events import Emit, Facts, counted
 from fmlm_cli.masking.strategies import nearest_segments
 from fmlm_cli.model.build import parameter_counts
 from fmlm_cli.recipes.pretraining.plan import Plan, packing_report
-from fmlm_cli.recipes.shared.words import counted, where_line
+from fmlm_cli.recipes.shared.words import where_line
 
 
 def describe(plan: Plan, device: torch.device, precision: torch.dtype, emit: Emit) -> None:
