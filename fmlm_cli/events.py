@@ -26,8 +26,8 @@ class Caution(Event):
 
 
 @dataclass(frozen=True)
-class Table(Event):
-    """A small table of facts: a title and name-value rows."""
+class Facts(Event):
+    """Some facts: a title and name-value rows."""
 
     title: str
     rows: Mapping[str, str]
@@ -124,6 +124,11 @@ class Scoreboard(Event):
 
 
 Emit = Callable[[Event], None]
+
+
+def counted(number: int, thing: str, plural: str = "") -> str:
+    """A number of things: `1 seed`, `1,200 seeds`; `plural` where that is not the word with an s."""
+    return f"{number:,} {thing if number == 1 else plural or thing + 's'}"
 
 
 def ignore(event: Event) -> None:

@@ -40,7 +40,7 @@ class Console:
         self._handlers: Mapping[type[events.Event], Any] = {
             events.Note: lambda event: self._out.print(escape(event.text)),
             events.Caution: lambda event: self._out.print(f"[yellow]note:[/yellow] {escape(event.text)}"),
-            events.Table: self._table,
+            events.Facts: self._facts,
             events.Grid: self._grid,
             events.Prediction: self._prediction,
             events.MaskedRow: self._masked_row,
@@ -73,7 +73,7 @@ class Console:
         """Print the line that a command ends with."""
         self._err.print(f"[red]{escape(line)}[/red]")
 
-    def _table(self, event: events.Table) -> None:
+    def _facts(self, event: events.Facts) -> None:
         self._stop_live()
         table = Table(box=None, show_header=False, pad_edge=False)
         table.add_column(style="dim", no_wrap=len(max(event.rows, key=len, default="")) < 30)

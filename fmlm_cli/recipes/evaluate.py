@@ -5,7 +5,7 @@ from fmlm_cli.corpus.rows.reading import RowReader
 from fmlm_cli.corpus.store.reading import TokenStore
 from fmlm_cli.engine.runtime import resolve_device, resolve_precision
 from fmlm_cli.errors import UserError
-from fmlm_cli.events import Caution, Emit, Table, ignore
+from fmlm_cli.events import Caution, Emit, Facts, ignore
 from fmlm_cli.model.build import longest_sequence
 from fmlm_cli.model.masked_lm import MaskedLM
 from fmlm_cli.model.pretrained import load_model
@@ -57,7 +57,7 @@ def evaluate_checkpoint(settings: EvaluateSettings, *, emit: Emit = ignore) -> d
             f"the validation split of {store.root} is too small to mask a token of it: give more text with --valid"
         )
     scores = held_out.run(model, device, precision).record
-    emit(Table(f"evaluation of {name}", _summary(scores, reader, store)))
+    emit(Facts(f"evaluation of {name}", _summary(scores, reader, store)))
     return scores
 
 

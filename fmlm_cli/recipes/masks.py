@@ -13,7 +13,7 @@ from fmlm_cli.corpus.rows.reading import RowReader, Rows
 from fmlm_cli.corpus.store.reading import TokenStore
 from fmlm_cli.corpus.tokenizer.words import token_texts
 from fmlm_cli.errors import UserError
-from fmlm_cli.events import Caution, Emit, MaskedRow, Table, ignore
+from fmlm_cli.events import Caution, Emit, Facts, MaskedRow, ignore
 from fmlm_cli.masking import Exploration, FullExploration, Strategy
 from fmlm_cli.masking.schedule import Timetable
 from fmlm_cli.recipes.shared.held_out import make_objective
@@ -63,7 +63,7 @@ def show_masks(settings: MasksSettings, *, emit: Emit = ignore) -> MasksResult:
     found = measure_coverage(
         sample.maskable, (_masks(strategy, sample, e, settings.seed) for e in range(passes))
     )
-    emit(Table(f"coverage of {number:,} rows by {_of(passes, strategy)}", _figures(found, strategy)))
+    emit(Facts(f"coverage of {number:,} rows by {_of(passes, strategy)}", _figures(found, strategy)))
     for text in _cautions(found, strategy, passes):
         emit(Caution(text))
     if timetable.schedule:
@@ -91,7 +91,7 @@ def _masks(strategy: Strategy, rows: Rows, epoch: int, seed: int) -> Bools:
 def _describe(timetable: Timetable, store: TokenStore, reader: RowReader, emit: Emit) -> None:
     corruption = timetable.strategy.corruption
     emit(
-        Table(
+        Facts(
             "masking",
             {
                 "strategy": timetable.description,

@@ -29,7 +29,7 @@ from fmlm_cli.corpus.tokenizer.extending import MIN_COUNT as MIN_WORD_COUNT
 from fmlm_cli.corpus.tokenizer.extending import NewToken, extended, frequent_splits, read_words
 from fmlm_cli.corpus.tokenizer.learning import train_tokenizer
 from fmlm_cli.errors import UserError
-from fmlm_cli.events import Caution, Emit, Note, Progress, Table, ignore
+from fmlm_cli.events import Caution, Emit, Facts, Note, Progress, ignore
 
 SAMPLE_BYTES = 100_000_000  # of text that a new tokenizer learns from, at most
 
@@ -91,7 +91,7 @@ def make_store(
         else:
             tokenizer = _extend(settings, loaded, corpora.train, emit)
         manifest = _write(folder, settings, corpora, tokenizer, request, emit)
-    emit(Table(f"token store {out}", _summary(manifest)))
+    emit(Facts(f"token store {out}", _summary(manifest)))
     if _unknown_share(manifest) > UNKNOWN_SHARE:
         emit(
             Caution(
@@ -207,7 +207,7 @@ def _with_words(
         rows["left out"] = (
             f"{len(left_out):,}, tokens already or not to be kept whole: {', '.join(left_out[:5])}{dots}"
         )
-    emit(Table(title, rows))
+    emit(Facts(title, rows))
     return more
 
 
@@ -315,7 +315,7 @@ def _say_what_was_mined(out: Path, mined: Mined, emit: Emit) -> None:
     if mined.undercount:
         rows["counts"] = f"may be low by {mined.undercount:,} at most"
     rows["use"] = f"fmlm masks {out} --masking fully-explored-pmi"
-    emit(Table(f"{len(mined.hashes):,} collocations", rows))
+    emit(Facts(f"{len(mined.hashes):,} collocations", rows))
 
 
 def _unknown_share(manifest: dict[str, Any]) -> float:

@@ -16,7 +16,7 @@ from fmlm_cli.config import MasksSettings, TokenizeSettings, build, nested
 from fmlm_cli.corpus.store.collocations import read_collocations
 from fmlm_cli.corpus.store.reading import TokenStore, seal
 from fmlm_cli.errors import UserError
-from fmlm_cli.events import Event, Note, Table, ignore
+from fmlm_cli.events import Event, Facts, Note, ignore
 from fmlm_cli.recipes import pretraining
 from fmlm_cli.recipes.masks import show_masks
 from fmlm_cli.recipes.tokenize import make_store
@@ -62,7 +62,7 @@ def test_a_store_with_its_collocations(tokenize: Tokenize) -> None:
     assert plain.verified_collocations() is None
     assert store.fingerprint == plain.fingerprint  # they change no token
     assert len(hashes(store)) > 20
-    assert any(isinstance(event, Table) and "collocations" in event.title for event in said)
+    assert any(isinstance(event, Facts) and "collocations" in event.title for event in said)
     from datasets import load_from_disk
 
     assert len(load_from_disk(str(store.root))["train"]) == store.manifest["splits"]["train"]["documents"]

@@ -15,7 +15,7 @@ from fmlm_cli.corpus.text import corpus as corpus_text
 from fmlm_cli.corpus.text.python_docs import PythonDocs
 from fmlm_cli.corpus.tokenizer.loading import extends, fingerprint, load_tokenizer
 from fmlm_cli.errors import UserError
-from fmlm_cli.events import Caution, Event, Note, Progress, Table, ignore
+from fmlm_cli.events import Caution, Event, Facts, Note, Progress, ignore
 from fmlm_cli.recipes.tokenize import make_store
 
 
@@ -202,7 +202,7 @@ def test_progress_and_summary_are_told(run: Run, corpus: Path) -> None:
     store = run(corpus, emit=events.append)
     last = [event for event in events if isinstance(event, Progress)][-1]
     assert last.done == last.total == sum(path.stat().st_size for path in corpus.iterdir())
-    (table,) = [event for event in events if isinstance(event, Table)]
+    (table,) = [event for event in events if isinstance(event, Facts)]
     train = store.manifest["splits"]["train"]
     assert f"{train['documents']:,} documents" in table.rows["train"]
     assert f"{train['tokens']:,} tokens" in table.rows["train"]
@@ -284,7 +284,7 @@ def test_whatever_ends_it_early_leaves_the_old_store_as_it_was(
 
         def emit(event: Event) -> None:
             nonlocal seen
-            if isinstance(event, Table):  # the summary: the new store is complete
+            if isinstance(event, Facts):  # the summary: the new store is complete
                 raise StopIteration
             seen += 1
             if seen > number:  # noqa: B023 - used within this round of the loop only
@@ -406,13 +406,13 @@ def test_words_of_the_text_become_tokens(run: Run, domain: Path, wordpiece_token
     assert store.tokenizer.convert_ids_to_tokens([base, base + 1]) == ["gravitino", "neutralino"]
     assert store.token_counts[base:].tolist() == [60, 10]
     assert extends(store.tokenizer, fingerprint(wordpiece_tokenizer), base)
-    (listed,) = [event for event in events if isinstance(event, Table)][:1]
+    (listed,) = [event for event in events if isinstance(event, Facts)][:1]
     assert list(listed.rows)[:2] == ["gravitino", "neutralino"]
     assert listed.rows["gravitino"].endswith(", 60 times")
     plain = run(domain, valid_fraction=fraction, out="plain").manifest["splits"]["train"]["tokens"]
     saved = plain - store.manifest["splits"]["train"]["tokens"]
     assert listed.rows["in all"] == f"2 new tokens, which save about {saved:,} tokens of the text looked at"
-    tables = [number for number, event in enumerate(events) if isinstance(event, Table)]
+    tables = [number for number, event in enumerate(events) if isinstance(event, Facts)]
     begun = [n for n, e in enumerate(events) if isinstance(e, Progress) and e.task == "tokenizing"]
     assert tables[0] < begun[0], "the words are told before the work begins"
 
@@ -432,7 +432,7 @@ def test_words_of_a_file_become_tokens_and_others_of_the_text_beside_them(
     events: list[Event] = []
     asked = {"add_tokens": str(tmp_path / "words.txt"), "extend_vocab": 1, "valid_fraction": 0}
     store = run(domain, **asked, emit=events.append)
-    tables = [event for event in events if isinstance(event, Table)]
+    tables = [event for event in events if isinstance(event, Facts)]
     assert tables[0].rows["left out"].startswith("1, tokens already")
     assert store.tokenizer.convert_ids_to_tokens(range(len(wordpiece_tokenizer), store.vocabulary)) == [
         "zyzzyva",

@@ -65,7 +65,7 @@ Gradients = Callable[[int, Sequence[Draw]], Iterable[Tensor]]
 
 
 @dataclass(frozen=True)
-class Plan:
+class GradientPlan:
     """How many gradients of each sequence: `random` R; `sets` S of `segments` K; `pairs` P at each of `distances`."""
 
     random: int = 8
@@ -97,7 +97,7 @@ class Records:
     `parameters`: length of a gradient. `sketch`: dimension it was projected to, 0 if it was not.
     """
 
-    plan: Plan
+    plan: GradientPlan
     parameters: int
     sketch: int
     sequences: Int64s
@@ -113,7 +113,9 @@ class Records:
 
     def to_arrays(self) -> dict[str, npt.NDArray[Any]]:
         """As named arrays, for .npz or safetensors."""
-        plan = {f"plan.{field.name}": np.asarray(getattr(self.plan, field.name)) for field in fields(Plan)}
+        plan = {
+            f"plan.{field.name}": np.asarray(getattr(self.plan, field.name)) for field in fields(GradientPlan)
+        }
         return plan | {
             field.name: np.asarray(getattr(self, field.name))
             for field in fields(self)
@@ -123,7 +125,7 @@ class Records:
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, npt.NDArray[Any]]) -> "Records":
         """The inverse of `to_arrays`."""
-        plan = Plan(
+        plan = GradientPlan(
             **{name: int(arrays[f"plan.{name}"]) for name in ("random", "segments", "sets", "pairs")},
             distances=tuple(np.asarray(arrays["plan.distances"], np.float64).tolist()),
         )
@@ -157,7 +159,7 @@ class Records:
 def measure(
     gradients: Gradients,
     sequences: Sequence[int],
-    plan: Plan,
+    plan: GradientPlan,
     *,
     sketch: "CountSketch | None" = None,
     on_sequence: Callable[[int], None] | None = None,
@@ -193,7 +195,7 @@ def measure(
     )
 
 
-def _measure_one(source: "_Source", plan: Plan, across: "_Running") -> list[float]:
+def _measure_one(source: "_Source", plan: GradientPlan, across: "_Running") -> list[float]:
     """A sequence's row of numbers; `across` takes up its mean."""
     masks = _Running.of(source(tuple(Draw("random", group) for group in range(plan.random))))
     row = [masks.squares / (plan.random - 1), across.add(masks.mean)]

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from importlib import resources
 
-from fmlm_cli.analysis.report.parts import Exhibit, Part, Row, Table
+from fmlm_cli.analysis.report.parts import Exhibit, Part, ReportTable, Row
 from fmlm_cli.analysis.report.summary import Summary
 
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
@@ -23,7 +23,7 @@ def page(
     summary: Summary,
     parts: Sequence[Part],
     drawn: Mapping[str, tuple[str, str]],
-    setup: Sequence[Table],
+    setup: Sequence[ReportTable],
     command: str,
     settings: str,
 ) -> str:
@@ -32,13 +32,14 @@ def page(
     body = [
         _first_screen(summary, parts),
         "<main>",
-        *(_part(own, drawn) for own in parts),
+        *(_part(part, drawn) for part in parts),
         '<section id="repeat"><h2>What was compared, and how to repeat it</h2>',
         *(_table(table) for table in setup),
         f'<h3>Command</h3><pre class="command">{escape(command)}</pre>',
         f'<h3>Settings</h3><pre tabindex="0">{escape(settings)}</pre>' if settings else "",
         "</section></main>",
-        "<footer>All numbers, unrounded: <code>results.json</code>. Figures as SVG and PNG: <code>figures/</code>.</footer>",
+        "<footer>All numbers, unrounded: <code>results.json</code>. Figures as SVG and PNG: "
+        "<code>figures/</code>.</footer>",
     ]
     return (
         '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
@@ -46,7 +47,7 @@ def page(
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         '<link rel="icon" href="data:,">'
         f"<title>{escape(summary.subject)}</title><style>\n{style}</style></head><body>\n"
-        + "\n".join(own for own in body if own)
+        + "\n".join(text for text in body if text)
         + "\n</body></html>\n"
     )
 
@@ -54,10 +55,11 @@ def page(
 def _first_screen(summary: Summary, parts: Sequence[Part]) -> str:
     sure = "".join(f"<li>{_prose(text)}</li>" for text in summary.sure)
     tiles = "".join(
-        f'<div><dd class="big">{escape(own.number)}</dd><dt>{escape(own.label)}</dt><dd class="ends">{escape(own.ends)}</dd></div>'
-        for own in summary.tiles
+        f'<div><dd class="big">{escape(tile.number)}</dd><dt>{escape(tile.label)}</dt>'
+        f'<dd class="ends">{escape(tile.ends)}</dd></div>'
+        for tile in summary.tiles
     )
-    links = "".join(f'<li><a href="#{own.name}">{escape(own.title)}</a></li>' for own in parts)
+    links = "".join(f'<li><a href="#{part.name}">{escape(part.title)}</a></li>' for part in parts)
     return "\n".join(
         text
         for text in (
@@ -66,7 +68,8 @@ def _first_screen(summary: Summary, parts: Sequence[Part]) -> str:
             f'{_table(summary.glance)}<p class="how">{_prose(summary.key)}</p>' if summary.glance else "",
             f'<dl class="tiles">{tiles}</dl>' if tiles else "",
             f'<p class="question">How sure?</p><div class="answer"><ul>{sure}</ul></div>' if sure else "",
-            f'<p class="question">What does it cost?</p><div class="answer"><p>{_prose(summary.cost)}</p></div>'
+            '<p class="question">What does it cost?</p>'
+            f'<div class="answer"><p>{_prose(summary.cost)}</p></div>'
             if summary.cost
             else "",
             f'<nav aria-label="Parts"><ul>{links}<li><a href="#repeat">Repeat it</a></li></ul></nav></header>',
@@ -80,23 +83,28 @@ def _prose(text: str) -> str:
     return re.sub(r"`([^`]+)`", r"<code>\1</code>", escape(text))
 
 
-def _part(own: Part, drawn: Mapping[str, tuple[str, str]]) -> str:
-    lines = [f'<section id="{own.name}"><h2>{escape(own.title)}</h2>']
-    lines += [f'<p class="missing">{_prose(own.missing)}</p>'] if own.missing else []
-    lines += [f'<p class="note">{_prose(note)}</p>' for note in own.notes]
-    lines += [_exhibit(exhibit, drawn[exhibit.name]) for exhibit in own.exhibits]
+def _part(part: Part, drawn: Mapping[str, tuple[str, str]]) -> str:
+    lines = [f'<section id="{part.name}"><h2>{escape(part.title)}</h2>']
+    lines += [f'<p class="missing">{_prose(part.missing)}</p>'] if part.missing else []
+    lines += [f'<p class="note">{_prose(note)}</p>' for note in part.notes]
+    lines += [_exhibit(exhibit, drawn[exhibit.name]) for exhibit in part.exhibits]
     return "\n".join([*lines, "</section>"])
 
 
-def _exhibit(own: Exhibit, figures: tuple[str, str]) -> str:
+def _exhibit(exhibit: Exhibit, figures: tuple[str, str]) -> str:
+    name, says = exhibit.name, exhibit.says
+    csv_link, json_link = (
+        _link(name, "csv", as_csv(exhibit.data)),
+        _link(name, "json", json_lines(exhibit.data)),
+    )
     return "\n".join(
         text
         for text in (
-            f'<section id="{own.name}-figure"><h3>{escape(own.title)}</h3><p class="says">{_prose(own.says)}</p>',
-            f'<figure role="img" aria-label="{escape(own.says)}">{"".join(figures)}</figure>',
-            "" if own.table is None else _table(own.table),
-            f'<p class="how"><b>How it was computed.</b> {_prose(own.how)}</p>',
-            f'<p class="data">Data: {_link(own.name, "csv", as_csv(own.data))}, {_link(own.name, "json", as_json(own.data))}</p>',
+            f'<section id="{name}-figure"><h3>{escape(exhibit.title)}</h3><p class="says">{_prose(says)}</p>',
+            f'<figure role="img" aria-label="{escape(says)}">{"".join(figures)}</figure>',
+            "" if exhibit.table is None else _table(exhibit.table),
+            f'<p class="how"><b>How it was computed.</b> {_prose(exhibit.how)}</p>',
+            f'<p class="data">Data: {csv_link}, {json_link}</p>',
             "</section>",
         )
         if text
@@ -119,12 +127,12 @@ def as_csv(rows: Sequence[Row]) -> str:
     return file.getvalue()
 
 
-def as_json(rows: Sequence[Row]) -> str:
+def json_lines(rows: Sequence[Row]) -> str:
     """Rows as a list of objects, one a line."""
     return "[\n" + ",\n".join(json.dumps(row, ensure_ascii=False) for row in rows) + "\n]\n"
 
 
-def _table(table: Table) -> str:
+def _table(table: ReportTable) -> str:
     """In a frame of its own that scrolls, so that a wide table does not make the page wide."""
     numeric = [
         all(_NUMBER.match(row[place]) or row[place] in ("–", "") for row in table.rows)

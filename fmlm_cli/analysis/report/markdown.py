@@ -3,21 +3,21 @@
 import re
 from collections.abc import Iterator, Sequence
 
-from fmlm_cli.analysis.report.parts import Part, Table
+from fmlm_cli.analysis.report.parts import Part, ReportTable
 from fmlm_cli.analysis.report.summary import Summary
 
 
 def document(
-    summary: Summary, parts: Sequence[Part], setup: Sequence[Table], command: str, settings: str
+    summary: Summary, parts: Sequence[Part], setup: Sequence[ReportTable], command: str, settings: str
 ) -> str:
     """The whole text; figures are linked to."""
     lines = [f"# {_plain(summary.subject)}", "", f"**{_plain(summary.headline)}**", ""]
     lines += [*table_lines(summary.glance), "", _plain(summary.key), ""] if summary.glance else []
-    lines += [f"- {_plain(f'{own.label}: {own.number} ({own.ends})')}" for own in summary.tiles]
+    lines += [f"- {_plain(f'{tile.label}: {tile.number} ({tile.ends})')}" for tile in summary.tiles]
     lines += [f"- {_plain(text)}" for text in summary.sure]
     lines += ["", _plain(summary.cost), ""]
-    for own in parts:
-        lines += _part(own)
+    for part in parts:
+        lines += _part(part)
     lines += ["## What was compared, and how to repeat it", ""]
     for table in setup:
         lines += [*table_lines(table), ""]
@@ -26,13 +26,13 @@ def document(
     return re.sub(r"\n{3,}", "\n\n", "\n".join(lines))
 
 
-def _part(own: Part) -> Iterator[str]:
-    yield from (f"## {_plain(own.title)}", "")
-    if own.missing:
-        yield from (_plain(own.missing), "")
-    for note in own.notes:
+def _part(part: Part) -> Iterator[str]:
+    yield from (f"## {_plain(part.title)}", "")
+    if part.missing:
+        yield from (_plain(part.missing), "")
+    for note in part.notes:
         yield from (_plain(note), "")
-    for exhibit in own.exhibits:
+    for exhibit in part.exhibits:
         yield from (f"### {_plain(exhibit.title)}", "", _plain(exhibit.says), "")
         yield from (f"![{_plain(exhibit.title)}](figures/{exhibit.name}.png)", "")
         if exhibit.table is not None:
@@ -43,7 +43,7 @@ def _part(own: Part) -> Iterator[str]:
 def _plain(text: str) -> str:
     """One line that Markdown takes as it stands, but for code in backticks; neither HTML nor a link can begin in it."""
     pieces = re.split(r"(`[^`\n]+`)", " ".join(text.split()))
-    return "".join(own if place % 2 else _escaped(own) for place, own in enumerate(pieces))
+    return "".join(piece if place % 2 else _escaped(piece) for place, piece in enumerate(pieces))
 
 
 def _escaped(text: str) -> str:
@@ -51,7 +51,7 @@ def _escaped(text: str) -> str:
     return re.sub(r"([\\`*_\[\]|])", r"\\\1", text)
 
 
-def table_lines(table: Table) -> Iterator[str]:
+def table_lines(table: ReportTable) -> Iterator[str]:
     """A table, row by row; cells are texts, whatever they hold."""
     yield _row(table.header)
     yield "| --- " * len(table.header) + "|"

@@ -1,6 +1,6 @@
 """The report's parts: what was measured, in sentences, tables and figures, before it is HTML or Markdown.
 
-This module has gradient variance and coverage; `report_race` and `report_tasks` have the trained models.
+This module has gradient variance and coverage; `race` and `tasks` have the trained models.
 """
 
 import functools
@@ -20,18 +20,25 @@ from fmlm_cli.analysis.report.values import (
     DASH,
     Arms,
     Estimate,
-    Json,
     compact,
     measurement,
     percent,
     spell,
 )
+from fmlm_cli.analysis.results.comparison import (
+    CoverageResult,
+    IntervalResult,
+    Measurements,
+    VarianceResult,
+)
+from fmlm_cli.analysis.results.plain import as_json
 
 Row = dict[str, Any]
+Variances = Sequence[VarianceResult]
 
 
 @dataclass(frozen=True)
-class Table:
+class ReportTable:
     """Rows of texts under a header; the first column names the row."""
 
     header: Sequence[str]
@@ -51,7 +58,7 @@ class Exhibit:
     how: str
     draw: Drawing
     data: Sequence[Row]
-    table: Table | None = None
+    table: ReportTable | None = None
 
 
 @dataclass(frozen=True)
@@ -73,50 +80,50 @@ def absent(what: str, only: str) -> str:
 # ---------------------------------------------------------------- gradient variance
 
 
-def variance_part(results: Json) -> Part:
+def variance_part(results: Measurements) -> Part:
     """Covariance against distance, ratios, and what a step makes of them."""
-    entries, title = results["variance"], "Gradient variance"
+    entries, title = results.variance, "Gradient variance"
     if not entries:
         return Part("variance", title, missing=absent("Gradient variance was not measured.", "variance"))
     note = (
-        "“start”, “early” and “late” are the baseline’s model before, after a tenth and at the end of its first run. [MASK] only: "
-        "every masked token is shown as [MASK]; 80/10/10: 10 % of them as a random token and 10 % as they are. Intervals are over rows; "
-        "another run’s model would add to the spread. After its start the model has been trained on these rows."
+        "“start”, “early” and “late” are the baseline’s model before, after a tenth and at the end of its "
+        "first run. [MASK] only: every masked token is shown as [MASK]; 80/10/10: 10 % of them as a random "
+        "token and 10 % as they are. Intervals are over rows; another run’s model would add to the spread. "
+        "After its start the model has been trained on these rows."
     )
     return Part(
         "variance", title, [_covariance(entries), _ratios(entries), _equal_compute(entries)], notes=[note]
     )
 
 
-def _sizes(entries: Sequence[Json]) -> str:
+def _sizes(entries: Variances) -> str:
     """How much stands behind the intervals."""
     entry = entries[-1]
-    left, seen = entry["left_out"], entry["looked_at"]
     short = (
-        f"; {left:,} of {seen:,} rows were left out, with fewer than {2 * entry['segments']} maskable tokens"
-        if left
+        f"; {entry.left_out:,} of {entry.looked_at:,} rows were left out, with fewer than "
+        f"{2 * entry.segments} maskable tokens"
+        if entry.left_out
         else ""
     )
-    error = entry["relative_error"]
     sketch = (
-        f" Gradients were projected at random, which adds a relative error of {percent(error)} at most."
-        if error
+        " Gradients were projected at random, which adds a relative error of "
+        f"{percent(entry.relative_error)} at most."
+        if entry.relative_error
         else ""
+    )
+    masks = {"word": "masks of whole words", "span": "masks of spans"}.get(
+        entry.unit, f"masks of single {entry.unit}s"
     )
     return (
-        (
-            f"K = {entry['segments']}, masks of single {entry['unit']}s; {entry['sequences']:,} rows of {entry['store']}{short}; "
-            f"{entry['gradients']:,} gradients of each over {compact(entry['parameters'])} weights, in float32 without dropout. Intervals: "
-            f"95 % percentile bootstrap over rows.{sketch}"
-        )
-        .replace("masks of single words", "masks of whole words")
-        .replace("masks of single spans", "masks of spans")
+        f"K = {entry.segments}, {masks}; {entry.sequences:,} rows of {entry.store}{short}; "
+        f"{entry.gradients:,} gradients of each over {compact(entry.parameters)} weights, in float32 without "
+        f"dropout. Intervals: 95 % percentile bootstrap over rows.{sketch}"
     )
 
 
-def _covariance(entries: Sequence[Json]) -> Exhibit:
+def _covariance(entries: Variances) -> Exhibit:
     last = findings.latest(entries)
-    near, far = (find(last["correlations"], key=lambda own: own["distance"]) for find in (min, max))
+    near, far = (find(last.correlations, key=lambda each: each.distance) for find in (min, max))
     end = Estimate.of(far)
     sign = {
         "below": "below zero, so that masks without a token in common cancel part of each other’s noise",
@@ -126,119 +133,155 @@ def _covariance(entries: Sequence[Json]) -> Exhibit:
     return Exhibit(
         "covariance",
         "Do masks that are further apart give gradients that are less alike?",
-        f"The correlation of two gradients of a row goes from {Estimate.of(near).text()} for the same mask to {end.text()} for masks without a "
-        f"token in common, {sign} ({findings.measured(last)}).",
-        "c(h)/σ², the covariance of the gradients of one row under two masks at Hamming distance h over the variance under one "
-        "(both as traces): the intraclass correlation of pairs, (MSB − MSW)/(MSB + MSW) with the mean squares between and "
-        "within pairs. Both masks of a pair are corrupted independently, also at distance 0; with [MASK] only, that leaves equal "
-        f"inputs there, and 1 is the control that it has to be. {_sizes(entries)}",
+        f"The correlation of two gradients of a row goes from {Estimate.of(near).text()} for the same mask "
+        f"to {end.text()} for masks without a token in common, {sign} ({findings.measured(last)}).",
+        "c(h)/σ², the covariance of the gradients of one row under two masks at Hamming distance h over the "
+        "variance under one (both as traces): the intraclass correlation of pairs, (MSB − MSW)/(MSB + MSW) "
+        "with the mean squares between and within pairs. Both masks of a pair are corrupted independently, "
+        "also at distance 0; with [MASK] only, that leaves equal inputs there, and 1 is the control that it "
+        f"has to be. {_sizes(entries)}",
         functools.partial(draw_covariance, entries),
-        [{**_identified(entry), **own} for entry in entries for own in entry["correlations"]],
-        Table(
-            ("measurement", *(f"h/2τ = {own['distance']:g}" for own in last["correlations"])),
+        [{**_identified(entry), **as_json(each)} for entry in entries for each in entry.correlations],
+        ReportTable(
+            ("measurement", *(f"h/2τ = {each.distance:g}" for each in last.correlations)),
             [
-                (measurement(entry), *(Estimate.of(own).text() for own in entry["correlations"]))
+                (measurement(entry), *(Estimate.of(each).text() for each in entry.correlations))
                 for entry in entries
             ],
         ),
     )
 
 
-def _identified(entry: Json) -> Row:
-    return {key: entry[key] for key in ("name", "step", "corruption")}
+def _identified(entry: VarianceResult) -> Row:
+    return {"name": entry.name, "step": entry.step, "corruption": entry.corruption}
 
 
-def _ratios(entries: Sequence[Json]) -> Exhibit:
-    keys = ("ratio", "repeated_ratio", "identity.right", "identity.difference", "components.ratio")
+def _columns(intervals: Mapping[str, IntervalResult]) -> Row:
+    """Intervals by name as columns of the data."""
+    return {
+        f"{name}.{end}": value
+        for name, interval in intervals.items()
+        for end, value in as_json(interval).items()
+    }
+
+
+def _texts(intervals: Mapping[str, IntervalResult]) -> list[str]:
+    return [Estimate.of(interval).text() for interval in intervals.values()]
+
+
+def _of_one_row(entry: VarianceResult) -> dict[str, IntervalResult]:
+    """What the masks of one row make of the variance, in the order of the table."""
+    return {
+        "ratio": entry.ratio,
+        "repeated_ratio": entry.repeated_ratio,
+        "identity.right": entry.identity["right"],
+        "identity.difference": entry.identity["difference"],
+        "components.ratio": entry.components.ratio,
+    }
+
+
+def _ratios(entries: Variances) -> Exhibit:
     return Exhibit(
         "ratios",
         "How much less do the masks of one row vary?",
         findings.noise_of_masks(findings.latest(entries)),
-        "Circles, full / random: variance of the mean gradient over the K segments of a row, over that of K random masks, pooled over rows "
-        "(a ratio of sums of unbiased mean squares). Over whole passes that is all there is to compare, as every arm sees the same rows. "
-        "Squares: with the variance that the choice of rows adds to both, as in a few steps. The identity "
-        "1 + (K − 1) c(2τ)/σ² is the same ratio from the segments’ covariance: the difference should hold zero. "
-        f"{_sizes(entries)}",
+        "Circles, full / random: variance of the mean gradient over the K segments of a row, over that of K "
+        "random masks, pooled over rows (a ratio of sums of unbiased mean squares). Over whole passes that is "
+        "all there is to compare, as every arm sees the same rows. Squares: with the variance that the choice "
+        "of rows adds to both, as in a few steps. The identity 1 + (K − 1) c(2τ)/σ² is the same ratio from "
+        f"the segments’ covariance: the difference should hold zero. {_sizes(entries)}",
         functools.partial(draw_ratios, entries),
-        [{**_identified(own), **_flat(own, keys)} for own in entries],
-        Table(
-            ("measurement", "held-out loss", "full / random", "with the rows’ part", "1 + (K − 1) c(2τ)/σ²", "difference", "rows / masks, variance"),
-            [
-                (measurement(own), spell(own["loss"], 2), *(Estimate.of(_at(own, key)).text() for key in keys))
-                for own in entries
-            ],
+        [{**_identified(entry), **_columns(_of_one_row(entry))} for entry in entries],
+        ReportTable(
+            (
+                "measurement",
+                "held-out loss",
+                "full / random",
+                "with the rows’ part",
+                "1 + (K − 1) c(2τ)/σ²",
+                "difference",
+                "rows / masks, variance",
+            ),
+            [(measurement(entry), spell(entry.loss, 2), *_texts(_of_one_row(entry))) for entry in entries],
         ),
-    )  # fmt: skip
+    )
 
 
-def _at(entry: Json, key: str) -> Json:
-    """The part of an entry at a dotted key."""
-    for name in key.split("."):
-        entry = entry[name]
-    return entry
+def _of_a_step(entry: VarianceResult) -> dict[str, IntervalResult]:
+    """What a step of as many rows varies by."""
+    return {
+        "equal_compute.random_masks": entry.equal_compute.random_masks,
+        "equal_compute.segments": entry.equal_compute.segments,
+    }
 
 
-def _flat(entry: Json, keys: Sequence[str]) -> Row:
-    """Estimates at dotted keys as columns."""
-    return {f"{key}.{end}": _at(entry, key)[end] for key in keys for end in ("value", "low", "high")}
-
-
-def _equal_compute(entries: Sequence[Json]) -> Exhibit:
-    keys = ("ratio", "equal_compute.random_masks", "equal_compute.segments")
+def _equal_compute(entries: Variances) -> Exhibit:
     return Exhibit(
         "equal-compute",
         "And at equal compute, in a training step?",
         findings.equal_compute(findings.latest(entries)),
-        "Variance of a mean gradient over B forwarded rows, relative to B different rows with one random mask each (1, dashed), weights held "
-        "fixed. With K masks of each of B/K rows it is K(δ² + M)/(δ² + σ²), where δ² is the part of the choice of rows, σ² that of one mask, and M = σ²/K for "
-        "random masks, V for the segments of a full exploration. One segment a step of B different rows (scope epoch) is a random mask by itself: 1. "
-        f"K passes over the same B rows, against K B different ones, give the same two numbers. {_sizes(entries)}",
+        "Variance of a mean gradient over B forwarded rows, relative to B different rows with one random mask "
+        "each (1, dashed), weights held fixed. With K masks of each of B/K rows it is K(δ² + M)/(δ² + σ²), "
+        "where δ² is the part of the choice of rows, σ² that of one mask, and M = σ²/K for random masks, V "
+        "for the segments of a full exploration. One segment a step of B different rows (scope epoch) is a "
+        "random mask by itself: 1. K passes over the same B rows, against K B different ones, give the same "
+        f"two numbers. {_sizes(entries)}",
         functools.partial(draw_equal_compute, entries),
-        [{**_identified(own), **_flat(own, keys)} for own in entries],
-        Table(
-            ("measurement", "B rows, 1 random mask or segment", "B/K rows, K random masks", "B/K rows, all K segments (scope batch)", "for one row, full / random"),
+        [
+            {**_identified(entry), **_columns({"ratio": entry.ratio, **_of_a_step(entry)})}
+            for entry in entries
+        ],
+        ReportTable(
+            (
+                "measurement",
+                "B rows, 1 random mask or segment",
+                "B/K rows, K random masks",
+                "B/K rows, all K segments (scope batch)",
+                "for one row, full / random",
+            ),
             [
-                (measurement(own), "1", *(Estimate.of(_at(own, key)).text() for key in (*keys[1:], keys[0])))
-                for own in entries
+                (measurement(entry), "1", *_texts({**_of_a_step(entry), "ratio": entry.ratio}))
+                for entry in entries
             ],
         ),
-    )  # fmt: skip
+    )
 
 
 # ---------------------------------------------------------------- coverage
 
 
-def coverage_part(results: Json, arms: Arms) -> Part:
+def coverage_part(results: Measurements, arms: Arms) -> Part:
     """How often the tokens are masked."""
-    found, title = results["coverage"], "Coverage"
-    if not found:
+    coverage, title = results.coverage, "Coverage"
+    if not coverage:
         return Part("coverage", title, missing=absent("Coverage was not measured.", "coverage"))
-    times: Mapping[str, Sequence[float]] = {name: own["times_masked"] for name, own in found.items()}
-    rows = next(iter(found.values()))["rows"]
+    times = {name: reached.times_masked for name, reached in coverage.items()}
+    rows = next(iter(coverage.values())).rows
     exhibit = Exhibit(
         "coverage",
         "How often is each token predicted?",
-        findings.coverage_in_words(found, arms),
-        f"Counted over the maskable tokens of {rows:,} rows, with the masks that training draws, in whole passes: as many as the race makes, "
-        "but one at least and at most 4 K masks of a row. Hamming distances are of K masks of a row, as shares of the largest possible.",
+        findings.coverage_in_words(coverage, arms),
+        f"Counted over the maskable tokens of {rows:,} rows, with the masks that training draws, in whole "
+        "passes: as many as the race makes, but one at least and at most 4 K masks of a row. Hamming "
+        "distances are of K masks of a row, as shares of the largest possible.",
         functools.partial(draw_coverage, times, arms),
         [
             {"arm": name, "times_masked": k, "share": share}
-            for name, own in times.items()
-            for k, share in enumerate(own)
+            for name, shares in times.items()
+            for k, share in enumerate(shares)
         ],
-        _coverage_table(found, arms),
+        _coverage_table(coverage, arms),
     )
     return Part("coverage", title, [exhibit])
 
 
-def _coverage_table(found: Mapping[str, Json], arms: Arms) -> Table:
+def _coverage_table(coverage: Mapping[str, CoverageResult], arms: Arms) -> ReportTable:
     rows = []
-    for name, own in found.items():
-        hamming = own["hamming"]
-        apart = (DASH, DASH) if hamming is None else (f"{hamming['mean']:.3g}", percent(hamming["disjoint"]))
-        shares = percent(own["never_masked"]), percent(sum(own["times_masked"][2:]))
-        rows.append((arms.label(name), f"{own['epochs']:,}", arms.passes(name), *shares, *apart))
+    for name, reached in coverage.items():
+        hamming = reached.hamming
+        apart = (DASH, DASH) if hamming is None else (f"{hamming.mean:.3g}", percent(hamming.disjoint))
+        shares = percent(reached.never_masked), percent(sum(reached.times_masked[2:]))
+        rows.append((arms.label(name), f"{reached.epochs:,}", arms.passes(name), *shares, *apart))
     header = (
         "arm",
         "passes looked at",
@@ -248,4 +291,4 @@ def _coverage_table(found: Mapping[str, Json], arms: Arms) -> Table:
         "mean distance",
         "disjoint pairs",
     )
-    return Table(header, rows)  # fmt: skip
+    return ReportTable(header, rows)

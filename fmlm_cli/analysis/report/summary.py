@@ -6,21 +6,28 @@ from dataclasses import dataclass
 import yaml
 
 from fmlm_cli.analysis.report import findings
-from fmlm_cli.analysis.report.parts import Table, absent
+from fmlm_cli.analysis.report.parts import ReportTable, absent
 from fmlm_cli.analysis.report.values import (
     DASH,
     Arms,
     Estimate,
-    Json,
     Ratio,
     compact,
     probability,
     spell,
 )
+from fmlm_cli.analysis.results.comparison import (
+    ComparisonResults,
+    Measurements,
+    RaceResult,
+    ScoresResult,
+    SpreadResult,
+)
 
 _KEY = (
-    "In brackets 95 % intervals, each of its comparison alone, paired by seed; p after Holm’s correction over the masking strategies. (epoch): one segment a "
-    "pass; (batch): all segments in one step; xK: K random masks in one step. A control is no masking to choose."
+    "In brackets 95 % intervals, each of its comparison alone, paired by seed; p after Holm’s correction over "
+    "the masking strategies. (epoch): one segment a pass; (batch): all segments in one step; xK: K random "
+    "masks in one step. A control is no masking to choose."
 )
 
 
@@ -39,37 +46,37 @@ class Summary:
 
     subject: str
     headline: str
-    glance: Table | None
+    glance: ReportTable | None
     key: str
     tiles: Sequence[Tile]
     sure: Sequence[str]
     cost: str
 
 
-def summary_of(results: Json, arms: Arms) -> Summary:
+def summary_of(results: ComparisonResults, arms: Arms) -> Summary:
     """The first screen: from the verdict, or, where there is none, what is missing for one."""
-    verdict = results["verdict"]
+    verdict, raced = results.verdict, results.race is not None
+    missing = absent("No verdict: it needs a race.", "race").replace("`", "")
     return Summary(
-        f"Masking strategies compared: {results['model']['name']} on {results['data']['store']}",
-        verdict["headline"] if results["race"] else absent("No verdict: it needs a race.", "race").replace("`", ""),
-        glance(results, arms),
-        _KEY if results["race"] else "",
-        _tiles(results),
-        verdict["sentences"] if results["race"] else [verdict["headline"], *verdict["sentences"]],
-        verdict["cost"],
-    )  # fmt: skip
+        subject=f"Masking strategies compared: {results.model.name} on {results.data.store}",
+        headline=verdict.headline if raced else missing,
+        glance=glance(results, arms),
+        key=_KEY if raced else "",
+        tiles=_tiles(results),
+        sure=verdict.sentences if raced else [verdict.headline, *verdict.sentences],
+        cost=verdict.cost,
+    )
 
 
-def glance(results: Json, arms: Arms) -> Table | None:
+def glance(results: Measurements, arms: Arms) -> ReportTable | None:
     """The arms from the lowest loss to the highest, controls last: how much better, how sure, at what cost."""
-    race = results["race"]
+    race, tasks = results.race, results.downstream or {}
     if race is None:
         return None
-    tasks, final = results["downstream"] or {}, race["final"]
 
     def rank(name: str) -> tuple[bool, float]:
-        mean = final[name]["mean"]
-        return arms.is_control(name), float("inf") if mean is None else float(mean)
+        mean = race.final[name].mean
+        return arms.is_control(name), float("inf") if mean is None else mean
 
     header = (
         "masking",
@@ -82,19 +89,12 @@ def glance(results: Json, arms: Arms) -> Table | None:
         "tokens/s",
     )
     rows = []
-    for name in sorted(arms.own, key=rank):
-        scores = (_score(own["arms"][name]) for own in tasks.values())
-        speed = arms.own[name]["tokens_per_second"]
-        rows.append(
-            (
-                _role(name, arms),
-                *_loss(race, name),
-                *scores,
-                arms.passes(name),
-                compact(speed and speed["mean"]),
-            )
-        )
-    return Table(header, rows)  # fmt: skip
+    for name in sorted(arms.by_name, key=rank):
+        scores = (_score(task.arms[name]) for task in tasks.values())
+        speed = arms.by_name[name].tokens_per_second
+        mean_speed = None if speed is None else speed.mean
+        rows.append((_role(name, arms), *_loss(race, name), *scores, arms.passes(name), compact(mean_speed)))
+    return ReportTable(header, rows)
 
 
 def _role(name: str, arms: Arms) -> str:
@@ -102,66 +102,72 @@ def _role(name: str, arms: Arms) -> str:
     return f"{arms.label(name)}, {role}" if role else arms.label(name)
 
 
-def _loss(race: Json, name: str) -> tuple[str, str, str, str]:
+def _loss(race: RaceResult, name: str) -> tuple[str, str, str, str]:
     """Difference, p, loss, and tokens to the same loss."""
-    own, pair, reached = race["final"][name], race["paired"].get(name), race["tokens_to_reach"].get(name)
-    mean = "diverged" if own["mean"] is None else f"{own['mean']:.3f}"
+    pair, reach = race.paired.get(name), race.tokens_to_reach.get(name)
+    mean = _or_diverged(race.final[name], 1, 3)
     if pair is None:
         return (DASH, DASH, mean, DASH)
-    if pair["p_value"] is None:
-        return (pair["note"], DASH, mean, DASH)
-    there = reached is not None and reached["ratio"]["p_value"] is not None
-    tokens = f"× {Ratio.of(reached['ratio']).text()}" if reached is not None and there else DASH
-    return (Estimate.of(pair, "mean").text(sign=True), probability(pair["p_adjusted"]), mean, tokens)
+    if not pair.tested:
+        return (pair.note or "", DASH, mean, DASH)
+    tokens = f"× {Ratio.of(reach.ratio).text()}" if reach is not None and reach.ratio.tested else DASH
+    return (Estimate.of(pair).text(sign=True), probability(pair.p_adjusted), mean, tokens)
 
 
-def _score(own: Json) -> str:
+def _or_diverged(spread: SpreadResult, scale: float, places: int) -> str:
+    """The mean over seeds, where there is one."""
+    return "diverged" if spread.mean is None else f"{scale * spread.mean:.{places}f}"
+
+
+def _score(scores: ScoresResult) -> str:
     """A task's mean score, and the difference from the baseline."""
-    mean = "diverged" if own["mean"] is None else f"{100 * own['mean']:.1f}"
-    pair = own["paired"]
-    if pair is None or pair["p_value"] is None:
+    mean, pair = _or_diverged(scores, 100, 1), scores.paired
+    if pair is None or not pair.tested:
         return mean
-    return f"{mean}, {Estimate.of(pair, 'mean').times(100).text(sign=True)}"
+    return f"{mean}, {Estimate.of(pair).times(100).text(sign=True)}"
 
 
-def _tiles(results: Json) -> list[Tile]:
+def _tiles(results: Measurements) -> list[Tile]:
     """The ratio for one row, and never without it that of a step at equal compute."""
-    if not results["variance"]:
+    if not results.variance:
         return []
-    entry = findings.latest(results["variance"])
+    entry = findings.latest(results.variance)
     figures = (
-        (entry["ratio"], "gradient noise of a row’s masks, full exploration / random"),
+        (entry.ratio, "gradient noise of a row’s masks, full exploration / random"),
         (
-            entry["equal_compute"]["segments"],
+            entry.equal_compute.segments,
             "variance of a step at equal compute, all segments of fewer rows / different rows",
         ),
     )
-    return [
-        Tile(f"× {own.point()}", label, f"95 % interval {own.ends()}; {findings.measured(entry)}")
-        for own, label in ((Estimate.of(tree), label) for tree, label in figures)
-    ]
+    tiles = []
+    for interval, label in figures:
+        ratio = Estimate.of(interval)
+        ends = f"95 % interval {ratio.ends()}; {findings.measured(entry)}"
+        tiles.append(Tile(f"× {ratio.point()}", label, ends))
+    return tiles
 
 
-def setup_table(results: Json) -> Table:
+def setup_table(results: Measurements) -> ReportTable:
     """What was compared: model, data, runs."""
-    model, data, evaluation = results["model"], results["data"], results["evaluation"]
+    model, data, evaluation = results.model, results.data, results.evaluation
+    size = f"{data.rows:,} rows of {data.sequence_length:,}, {spell(data.tokens, 0)} tokens"
     rows = [
-        ("model", f"{model['name']}, {model['parameters']:,} parameters"),
-        ("data", f"{data['store']}: {data['rows']:,} rows of {data['sequence_length']:,}, {spell(data['tokens'], 0)} tokens"),
-    ]  # fmt: skip
-    if results["steps"]:
-        batch = f"{results['steps']:,} steps of {results['batch_size']:,} rows"
+        ("model", f"{model.name}, {model.parameters:,} parameters"),
+        ("data", f"{data.store}: {size}"),
+    ]
+    if results.steps:
+        batch = f"{results.steps:,} steps of {results.batch_size:,} rows"
         rows += [
-            ("each run", f"{batch}, peak learning rate {results['learning_rate']:g}, on {results['device']}"),
-            ("seeds", ", ".join(map(str, results["seeds"]))),
+            ("each run", f"{batch}, peak learning rate {results.learning_rate:g}, on {results.device}"),
+            ("seeds", ", ".join(map(str, results.seeds))),
         ]
-    if evaluation:
-        where = f"{evaluation['rows']:,} rows of {evaluation['store']}"
-        rows.append(("held-out loss", f"{where}: {evaluation['masks']}"))
-    return Table(("", ""), [*rows, ("fmlm", results["fmlm"])])
+    if evaluation is not None:
+        where = f"{evaluation.rows:,} rows of {evaluation.store}"
+        rows.append(("held-out loss", f"{where}: {evaluation.masks}"))
+    return ReportTable(("", ""), [*rows, ("fmlm", results.fmlm)])
 
 
-def arms_table(arms: Arms) -> Table:
+def arms_table(arms: Arms) -> ReportTable:
     """Every arm, with what it forwards."""
     header = (
         "arm",
@@ -171,22 +177,20 @@ def arms_table(arms: Arms) -> Table:
         "passes",
         "tokens of a run",
     )
-    return Table(
-        header,
-        [
-            (
-                _role(name, arms),
-                own["description"],
-                f"{own['masks_per_sequence']:,}",
-                f"{own['sequences_per_step']:,}",
-                arms.passes(name),
-                compact(own["tokens"]),
-            )
-            for name, own in arms.own.items()
-        ],
-    )  # fmt: skip
+    rows = [
+        (
+            _role(name, arms),
+            arm.description,
+            f"{arm.masks_per_sequence:,}",
+            f"{arm.sequences_per_step:,}",
+            arms.passes(name),
+            compact(arm.tokens),
+        )
+        for name, arm in arms.by_name.items()
+    ]
+    return ReportTable(header, rows)
 
 
-def settings_text(results: Json) -> str:
+def settings_text(results: Measurements) -> str:
     """The settings as YAML."""
-    return str(yaml.safe_dump(results["settings"], sort_keys=False, allow_unicode=True, width=100))
+    return str(yaml.safe_dump(results.settings, sort_keys=False, allow_unicode=True, width=100))

@@ -1,4 +1,4 @@
-"""The numbers of results.json in words, and its arms.
+"""The numbers of results in words, and its arms.
 
 No more digits are shown than an interval warrants: up to the first digit of its half-width, or the second where the first
 is a 1 or a 2.
@@ -6,13 +6,12 @@ is a 1 or a 2.
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol, Self
 
+from fmlm_cli.analysis.results.comparison import ArmResult, Measurements, VarianceResult
 from fmlm_cli.analysis.statistics import Interval
-
-Json = Mapping[str, Any]
 
 _DECIMALS = 5  # at most; nothing that is measured here means more
 _UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
@@ -24,9 +23,9 @@ def cleaned(value: Any) -> Any:
     if isinstance(value, str):
         return _UNPRINTABLE.sub("\ufffd", value)
     if isinstance(value, Mapping):
-        return {cleaned(str(key)): cleaned(own) for key, own in value.items()}
+        return {cleaned(str(key)): cleaned(part) for key, part in value.items()}
     if isinstance(value, list | tuple):
-        return [cleaned(own) for own in value]
+        return [cleaned(part) for part in value]
     return value
 
 
@@ -84,20 +83,32 @@ def rounded_up(value: float | None, digits: int = 2) -> str:
     return f"{math.ceil(value / unit - 1e-9) * unit:.{digits}g}"
 
 
-def count(n: int, thing: str, plural: str = "") -> str:
-    """`1 seed`, `3 seeds`."""
-    return f"{n:,} {thing if n == 1 else plural or thing + 's'}"
+class Ends(Protocol):
+    """An interval of results, or what may be one."""
+
+    @property
+    def value(self) -> float | None:
+        """The estimate."""
+
+    @property
+    def low(self) -> float | None:
+        """The lower end."""
+
+    @property
+    def high(self) -> float | None:
+        """The upper end."""
 
 
 @dataclass(frozen=True)
 class Estimate(Interval):
-    """An interval of results.json, whose ends are NaN where it has none, in words."""
+    """An interval of results, whose ends are NaN where it has none, in words."""
 
     @classmethod
-    def of(cls, tree: Json, value: str = "value") -> "Estimate":
-        """From {value, low, high}."""
-        low, high = (math.nan if tree[end] is None else float(tree[end]) for end in ("low", "high"))
-        return cls(float(tree[value]), low, high)
+    def of(cls, ends: Ends) -> Self:
+        """That of results; there has to be a value."""
+        assert ends.value is not None, ends
+        low, high = (math.nan if end is None else end for end in (ends.low, ends.high))
+        return cls(ends.value, low, high)
 
     @property
     def bounded(self) -> bool:
@@ -150,19 +161,19 @@ class Ratio(Estimate):
 
 @dataclass(frozen=True)
 class Arms:
-    """The arms by name, in the order of results.json."""
+    """The arms by name, in the order of the results."""
 
-    own: Mapping[str, Json]
+    by_name: Mapping[str, ArmResult]
     baseline: str
 
     @classmethod
-    def of(cls, results: Json) -> "Arms":
+    def of(cls, results: Measurements) -> "Arms":
         """Those of a comparison."""
-        return cls({arm["name"]: arm for arm in results["arms"]}, results["baseline"])
+        return cls({arm.name: arm for arm in results.arms}, results.baseline)
 
     def label(self, name: str) -> str:
         """How the report calls an arm."""
-        return str(self.own[name]["label"])
+        return self.by_name[name].label
 
     @property
     def base(self) -> str:
@@ -172,26 +183,31 @@ class Arms:
     @property
     def candidates(self) -> list[str]:
         """The arms to choose from beside the baseline."""
-        return [name for name in self.own if name != self.baseline and not self.is_control(name)]
+        return [name for name in self.by_name if name != self.baseline and not self.is_control(name)]
+
+    @property
+    def controls(self) -> list[str]:
+        """The arms that are there for scale only."""
+        return [name for name in self.by_name if self.is_control(name)]
 
     def passes(self, name: str) -> str:
         """Passes made over the data, in words."""
-        return compact(self.own[name]["passes"])
+        return compact(self.by_name[name].passes)
 
     def is_control(self, name: str) -> bool:
         """Whether an arm is there for scale only."""
-        return bool(self.own[name]["control"])
+        return self.by_name[name].control
 
     def place(self, name: str) -> int:
         """0 for the baseline, 1, 2, ... for the others: chooses colour, dash and marker."""
-        others = [arm for arm in self.own if arm != self.baseline]
+        others = [arm for arm in self.by_name if arm != self.baseline]
         return 0 if name == self.baseline else 1 + others.index(name)
 
-    def listed(self, names: list[str]) -> str:
+    def listed(self, names: Sequence[str]) -> str:
         """Some of them, one after another."""
         return ", ".join(self.label(name) for name in names)
 
 
-def measurement(entry: Json) -> str:
-    """Which checkpoint and corruption an item of results["variance"] is of."""
-    return f"{entry['name']}, step {entry['step']:,}, {entry['corruption']}"
+def measurement(entry: VarianceResult) -> str:
+    """Which checkpoint and corruption a measurement of gradient variance is of."""
+    return f"{entry.name}, step {entry.step:,}, {entry.corruption}"

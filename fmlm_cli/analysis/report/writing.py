@@ -1,4 +1,4 @@
-"""The report of a comparison of maskings: report.html, report.md and figures, from what results.json holds."""
+"""The report of a comparison of maskings: report.html, report.md and figures, from its results."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,13 +11,15 @@ from fmlm_cli.analysis.report.parts import Part, coverage_part, variance_part
 from fmlm_cli.analysis.report.race import race_part
 from fmlm_cli.analysis.report.summary import arms_table, settings_text, setup_table, summary_of
 from fmlm_cli.analysis.report.tasks import downstream_part, sweep_part
-from fmlm_cli.analysis.report.values import Arms, Json, cleaned
+from fmlm_cli.analysis.report.values import Arms, cleaned
+from fmlm_cli.analysis.results.comparison import ComparisonResults
+from fmlm_cli.analysis.results.plain import as_json, from_json
 
 FIGURES = "figures"
 
 
-def parts_of(results: Json) -> list[Part]:
-    """All parts in the report's order, from `cleaned` results; what was not measured says so."""
+def parts_of(results: ComparisonResults) -> list[Part]:
+    """All parts in the report's order; what was not measured says so."""
     arms = Arms.of(results)
     return [
         race_part(results, arms),
@@ -28,15 +30,15 @@ def parts_of(results: Json) -> list[Part]:
     ]
 
 
-def write_report(root: Path, results: Json) -> list[Path]:
+def write_report(root: Path, results: ComparisonResults) -> list[Path]:
     """Write report.html, report.md and figures/NAME.svg and .png below `root`; their paths.
 
-    `results`: as in results.json, where a part that was not measured is None. The same results give the same bytes.
+    The same results give the same bytes.
     """
-    results = cleaned(results)
+    results = from_json(ComparisonResults, cleaned(as_json(results)))
     parts, arms = parts_of(results), Arms.of(results)
     summary, setup = summary_of(results, arms), [setup_table(results), arms_table(arms)]
-    repeat = results["command"], settings_text(results)
+    repeat = results.command, settings_text(results)
     paths, drawn = _draw(parts, root / FIGURES)
     html, markdown = root / "report.html", root / "report.md"
     storage.write_text(html, page(summary, parts, drawn, setup, *repeat))
@@ -49,7 +51,7 @@ def _draw(parts: Sequence[Part], folder: Path) -> tuple[list[Path], dict[str, tu
         folder.mkdir(parents=True, exist_ok=True)
     paths: list[Path] = []
     drawn = {}
-    for exhibit in (own for part in parts for own in part.exhibits):
+    for exhibit in (exhibit for part in parts for exhibit in part.exhibits):
         files, drawn[exhibit.name] = write_figure(exhibit.draw, exhibit.name, folder)
         paths += files
     return paths, drawn

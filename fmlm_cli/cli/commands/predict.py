@@ -17,7 +17,7 @@ from fmlm_cli.cli.running import (
     read_settings,
 )
 from fmlm_cli.config import PredictSettings
-from fmlm_cli.events import Caution, Event, Table
+from fmlm_cli.events import Caution, Event, Facts, counted
 
 if TYPE_CHECKING:  # they bring torch along, which waits until a command runs
     from fmlm_cli.recipes.prediction.run import LabelGuess, Predicted, TokenGuess
@@ -106,7 +106,7 @@ def predict(
 
         found = list(prediction.predict(settings, emit=_cautions_aside if as_json else emit))
         for each in () if as_json else found:
-            emit(_table(each, settings.top))
+            emit(_facts(each, settings.top))
     if as_json:  # out here, so that a reader who closes the pipe early is no fault of fmlm's
         lines = (json.dumps(dataclasses.asdict(each), ensure_ascii=False) + "\n" for each in found)
         typer.echo("".join(lines).encode(), nl=False)  # as UTF-8, whatever the terminal's encoding
@@ -118,16 +118,16 @@ def _cautions_aside(event: Event) -> None:
         typer.echo(f"note: {event.text}", err=True)
 
 
-def _table(found: "Predicted[Any]", top: int) -> Table:
+def _facts(found: "Predicted[Any]", top: int) -> Facts:
     """A text and, below it, what the model predicts, for a reader."""
     from fmlm_cli.recipes.prediction.run import FilledText, ScoredText
 
     if isinstance(found, FilledText):
-        return Table(_printable(found.text), _mask_rows(found.predictions))
+        return Facts(_printable(found.text), _mask_rows(found.predictions))
     title = "  |  ".join(_shortened(text) for text in (found.text, found.pair) if text is not None)
     if isinstance(found, ScoredText):
-        return Table(title, {"score": "  ".join(f"{each.score:.3f}" for each in found.predictions)})
-    return Table(title, _label_rows(found.predictions, top))
+        return Facts(title, {"score": "  ".join(f"{each.score:.3f}" for each in found.predictions)})
+    return Facts(title, _label_rows(found.predictions, top))
 
 
 def _mask_rows(masks: "Sequence[Sequence[TokenGuess]]") -> dict[str, str]:
@@ -154,7 +154,7 @@ def _label_rows(guesses: "Sequence[LabelGuess]", top: int) -> dict[str, str]:
         for guess in guesses[:top]
     }
     left = len(guesses) - top
-    return {**rows, "...": f"{left} more label{'s' * (left > 1)}: --top shows more"} if left > 0 else rows
+    return {**rows, "...": f"{counted(left, 'more label')}: --top shows more"} if left > 0 else rows
 
 
 def _percent(probability: float) -> str:

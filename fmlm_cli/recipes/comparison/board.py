@@ -3,8 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from fmlm_cli.analysis.report.values import count
-from fmlm_cli.events import Caution, Emit, Event, Progress, Scoreboard
+from fmlm_cli.events import Caution, Emit, Event, Progress, Scoreboard, counted
 from fmlm_cli.recipes.comparison.plan import Item, Plan
 from fmlm_cli.recipes.jobs.board import Outcome, Piece, WorkBoard
 
@@ -60,7 +59,7 @@ def _title(item: Item) -> str:
 def _outcome(item: Item, result: Mapping[str, Any]) -> Outcome:
     text = ""
     if item.kind == "coverage":
-        words = f"{result['never_masked']:.1%} of the tokens never masked in {count(result['epochs'], 'pass', 'passes')}"
+        words = f"{result['never_masked']:.1%} of the tokens never masked in {counted(result['epochs'], 'pass', 'passes')}"
     elif item.kind == "variance":
         words = f"{result['sequences']} rows measured"
     elif item.kind == "downstream":

@@ -1,13 +1,12 @@
 """What an arm's masks reach of real rows: how often each token is masked, and how far masks lie apart."""
 
-from typing import Any
-
 import numpy as np
 import numpy.typing as npt
 from scipy import stats
 
 from fmlm_cli import keys
 from fmlm_cli.analysis.coverage import measure_coverage
+from fmlm_cli.analysis.results.comparison import CoverageResult, HammingResult, MaskSizes
 from fmlm_cli.corpus.rows.reading import RowReader
 from fmlm_cli.masking import FullExploration, RandomExploration, Strategy
 
@@ -17,7 +16,7 @@ _SAMPLE = 0xC0FE  # stream of the hash: which rows are looked at
 _BINS = 20
 
 
-def covered(strategy: Strategy, reader: RowReader, passes: int, rows: int, seed: int) -> dict[str, Any]:
+def covered(strategy: Strategy, reader: RowReader, passes: int, rows: int, seed: int) -> CoverageResult:
     """Coverage of some rows by the masks of so many passes, and the Hamming distances of a row's K masks in a row."""
     number = min(rows, len(reader))
     sample = reader.read(keys.permute(np.arange(number), len(reader), keys.derive(seed, _SAMPLE)))
@@ -25,19 +24,20 @@ def covered(strategy: Strategy, reader: RowReader, passes: int, rows: int, seed:
         strategy.masks(sample.maskable, sample.word_starts, sample.row_ids, epoch, seed, sample.input_ids)
         for epoch in range(passes)
     ]
-    found = measure_coverage(sample.maskable, each)
+    coverage = measure_coverage(sample.maskable, each)
+    expected = expected_times(strategy, passes)
     together = max(2, round(1 / strategy.rate))
-    return {
-        "rows": number,
-        "epochs": passes,
-        "rate": found.rate,
-        "never_masked": found.times[0],
-        "times_masked": list(found.times),
-        "expected": expected_times(strategy, passes),
-        "covered": list(found.covered),
-        "tokens_in_a_mask": {"least": found.smallest, "mean": found.mean, "most": found.largest},
-        "hamming": hamming(np.concatenate(each, axis=1)[:, :together]),
-    }
+    return CoverageResult(
+        rows=number,
+        epochs=passes,
+        rate=coverage.rate,
+        never_masked=coverage.times[0],
+        times_masked=coverage.times,
+        expected=None if expected is None else tuple(expected),
+        covered=coverage.covered,
+        tokens_in_a_mask=MaskSizes(coverage.smallest, coverage.mean, coverage.largest),
+        hamming=hamming(np.concatenate(each, axis=1)[:, :together]),
+    )
 
 
 def expected_times(strategy: Strategy, passes: int) -> list[float] | None:
@@ -57,7 +57,7 @@ def expected_times(strategy: Strategy, passes: int) -> list[float] | None:
     return [0.0] * whole + [1 - share] + ([share] if rest else [])
 
 
-def hamming(masks: Bools) -> dict[str, Any] | None:
+def hamming(masks: Bools) -> HammingResult | None:
     """Hamming distances between the masks bool[rows, masks, length] of each row, as shares of the largest possible.
 
     That is |a| + |b|, of two masks without a token in common. None where there is but one mask.
@@ -75,13 +75,13 @@ def hamming(masks: Bools) -> dict[str, Any] | None:
     if not len(shares):
         return None
     counts, edges = np.histogram(shares, bins=_BINS, range=(0.0, 1.0))
-    return {
-        "masks": number,
-        "pairs": len(shares),
-        "mean": float(shares.mean()),
-        "sd": float(shares.std()),
-        "least": float(shares.min()),
-        "disjoint": float((shares == 1).mean()),
-        "edges": edges.tolist(),
-        "shares": (counts / len(shares)).tolist(),
-    }
+    return HammingResult(
+        masks=number,
+        pairs=len(shares),
+        mean=float(shares.mean()),
+        sd=float(shares.std()),
+        least=float(shares.min()),
+        disjoint=float((shares == 1).mean()),
+        edges=tuple(edges.tolist()),
+        shares=tuple((counts / len(shares)).tolist()),
+    )

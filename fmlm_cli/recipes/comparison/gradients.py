@@ -43,7 +43,7 @@ from fmlm_cli.analysis.gradient_noise.measure import (
     CountSketch,
     Draw,
     Family,
-    Plan,
+    GradientPlan,
     RatioResiduals,
     Records,
     measure,
@@ -97,9 +97,9 @@ class VarianceRequest:
             shift_of(distance)
         self.plan(2)
 
-    def plan(self, segments: int) -> Plan:
+    def plan(self, segments: int) -> GradientPlan:
         """The gradients of each sequence, for K segments."""
-        return Plan(
+        return GradientPlan(
             random=self.random,
             segments=segments,
             sets=self.sets,

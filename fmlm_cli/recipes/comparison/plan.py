@@ -11,6 +11,7 @@ from typing import Any, Literal
 from fmlm_cli import storage
 from fmlm_cli.config import CompareSettings, PretrainSettings, build, read_yaml
 from fmlm_cli.errors import UserError
+from fmlm_cli.events import counted
 from fmlm_cli.model.build import weights_hash
 from fmlm_cli.recipes.comparison.arms import Arm, folder_of, fresh_control
 from fmlm_cli.recipes.comparison.draft import LEAST_STEPS, PARTS, Draft
@@ -257,7 +258,7 @@ def with_budget(made: Draft, steps: int) -> Plan:
     """
     if made.needs_runs and steps < LEAST_STEPS:
         raise UserError(
-            f"--budget {made.settings.budget} makes {steps} {'step' if steps == 1 else 'steps'} of {made.size} rows: "
+            f"--budget {made.settings.budget} makes {counted(steps, 'step')} of {made.size} rows: "
             f"a race takes at least {LEAST_STEPS}"
         )
     head = made.settings.run.optimizer.head_warmup_steps

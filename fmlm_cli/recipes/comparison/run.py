@@ -11,10 +11,12 @@ from fmlm_cli import storage
 from fmlm_cli.analysis.report.summary import glance
 from fmlm_cli.analysis.report.values import Arms
 from fmlm_cli.analysis.report.writing import write_report
+from fmlm_cli.analysis.results.comparison import ComparisonResults
+from fmlm_cli.analysis.results.plain import as_json
 from fmlm_cli.config import CompareSettings, Part, PretrainSettings, build, nested, to_yaml
 from fmlm_cli.engine.runtime import resolve_device, resolve_precision
 from fmlm_cli.errors import UserError
-from fmlm_cli.events import Caution, Emit, Event, Grid, Note, Progress, Table, Trained, ignore
+from fmlm_cli.events import Caution, Emit, Event, Facts, Grid, Note, Progress, Trained, ignore
 from fmlm_cli.recipes.comparison.board import Board
 from fmlm_cli.recipes.comparison.cautions import cautions
 from fmlm_cli.recipes.comparison.draft import PARTS, Budget, Draft, draft
@@ -37,7 +39,7 @@ class Comparison:
     """Where a comparison lies, and what its results.json holds."""
 
     root: Path
-    results: Mapping[str, Any]
+    results: ComparisonResults
 
 
 def compare_masks(
@@ -237,7 +239,7 @@ def _report(plan: Plan, emit: Emit) -> Comparison | None:
         plan.check(item)
     results = results_of(plan)
     with storage.one_at_a_time(plan.root / _LOCK):
-        storage.write_json(plan.root / RESULTS, results)
+        storage.write_json(plan.root / RESULTS, as_json(results))
         files = [plan.root / RESULTS, *write_report(plan.root, results)]
     _tell(results, files, emit)
     return Comparison(plan.root, results)
@@ -265,7 +267,7 @@ def _describe(plan: Plan, emit: Emit) -> None:
     if plan.sweep:
         rows["sweep"] = f"{len(plan.sweep.points)} points of {', '.join(plan.sweep.axes)}"
     rows["device"] = where_line(device, resolve_precision(settings.run.precision, device))
-    emit(Table("comparing masks", rows))
+    emit(Facts("comparing masks", rows))
     for text in cautions(plan):
         emit(Caution(text))
 
@@ -276,14 +278,14 @@ def _model_line(plan: Plan) -> str:
     return origin.name if origin else f"{plan.base.settings.model.name}, from scratch"
 
 
-def _tell(results: Mapping[str, Any], files: list[Path], emit: Emit) -> None:
-    found, shown = results["verdict"], glance(results, Arms.of(results))
-    if shown is not None:
-        emit(Grid(f"held-out loss, {len(results['seeds'])} seeds", shown.header, shown.rows))
-    emit(Note(f"\n{found['headline']}."))
-    for sentence in found["sentences"]:
+def _tell(results: ComparisonResults, files: list[Path], emit: Emit) -> None:
+    verdict, table = results.verdict, glance(results, Arms.of(results))
+    if table is not None:
+        emit(Grid(f"held-out loss, {len(results.seeds)} seeds", table.header, table.rows))
+    emit(Note(f"\n{verdict.headline}."))
+    for sentence in verdict.sentences:
         emit(Note(f"- {sentence}"))
-    if found["cost"]:
-        emit(Note(found["cost"]))
+    if verdict.cost:
+        emit(Note(verdict.cost))
     reports = [str(path) for path in files if path.suffix in (".json", ".html", ".md")]
-    emit(Table("done", {"report": ", ".join([*reports, "figures/"]), "repeat": results["command"]}))
+    emit(Facts("done", {"report": ", ".join([*reports, "figures/"]), "repeat": results.command}))

@@ -3,7 +3,6 @@
 import io
 import shutil
 import time
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,8 @@ import numpy as np
 import torch
 
 from fmlm_cli import storage
+from fmlm_cli.analysis.results.finetuning import TaskScores
+from fmlm_cli.analysis.results.plain import as_json
 from fmlm_cli.config import FinetuneSettings, PretrainSettings, build, nested
 from fmlm_cli.engine.checkpoint import OPTIMIZER, STATE
 from fmlm_cli.engine.records import evaluations_of
@@ -68,7 +69,8 @@ class Worker:
     def _coverage(self, item: Item) -> Result:
         reader = self.plan.base.stream.sources[0].reader  # of `measured_store`
         passes = self.plan.covered_passes(item.arm)
-        return covered(item.arm.strategy, reader, passes, COVERED_ROWS, self.plan.settings.first_seed)
+        first_seed = self.plan.settings.first_seed
+        return dict(as_json(covered(item.arm.strategy, reader, passes, COVERED_ROWS, first_seed)))
 
     # ---------------------------------------------------------------- gradient variance
 
@@ -205,8 +207,8 @@ class Worker:
         report = finetune(self._finetune_settings(item, run, folder), resume=True, emit=self.board.hear)
         assert report is not None
         shutil.rmtree(folder / "models", ignore_errors=True)  # only what they score is wanted
-        (own,) = report.results["tasks"].values()
-        return _scores(own)
+        (scores,) = report.results.tasks.values()
+        return _scores(scores)
 
     def _finetune_settings(self, item: Item, run: Path, folder: Path) -> FinetuneSettings:
         chosen, base = self.plan.settings.downstream, self.plan.settings.run
@@ -244,13 +246,16 @@ def _course(records: Any) -> Result:
     }
 
 
-def _scores(own: Mapping[str, Any]) -> Result:
+def _scores(task: TaskScores) -> Result:
     """A task's score: on its test split where that has labels, else on its development split."""
-    found: Result = {"measures": list(own["measures"]), "dev": own["mean"]}
-    test = own["test"].get("test", {}).get("score")
-    found["test"] = test["mean"] if test else None
-    found["split"] = "test" if found["test"] is not None else "dev"
-    found["score"] = found[found["split"]]
-    if found["score"] is None:
-        found["failed"] = "fine-tuning diverged"
-    return found
+    of_test = task.test.get("test", {}).get("score")
+    test = None if of_test is None else of_test.mean
+    score = task.mean if test is None else test
+    result = {
+        "measures": list(task.measures),
+        "dev": task.mean,
+        "test": test,
+        "split": "dev" if test is None else "test",
+        "score": score,
+    }
+    return result if score is not None else {**result, "failed": "fine-tuning diverged"}

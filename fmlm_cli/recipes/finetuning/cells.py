@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save_file
 from transformers import PreTrainedTokenizerFast
 
 from fmlm_cli import storage
+from fmlm_cli.analysis.results.finetuning import CellResult
 from fmlm_cli.config import FinetuneSettings
 from fmlm_cli.corpus.rows.buckets import LengthBuckets
 from fmlm_cli.corpus.rows.sequences import Sequences
@@ -69,34 +70,6 @@ class Prepared:
     def decides(self) -> str:
         """The name of the development split by which epochs and points are chosen."""
         return next(iter(self.dev))
-
-
-@dataclass(frozen=True)
-class CellResult:
-    """What a finished cell found, as kept in its result.json.
-
-    `score`: the task's score on the development split that decides, at the epoch that counts; None where training
-    diverged, for the reason in `failed`. `dev`, `test`: measures by split; unlabelled splits are left out. `seconds`:
-    what the call that finished it took, evaluation and all.
-    """
-
-    task: str
-    point: str
-    seed: int
-    score: float | None
-    epoch: int
-    epochs: int
-    steps: int
-    dev: Mapping[str, Mapping[str, float]]
-    test: Mapping[str, Mapping[str, float]]
-    history: Sequence[Mapping[str, Any]]
-    train_seconds: float
-    examples_per_second: float
-    padding: float
-    training: Mapping[str, Any]
-    identity: str
-    failed: str | None = None
-    seconds: float = 0.0
 
 
 def read_result(folder: Path) -> CellResult | None:

@@ -5,23 +5,29 @@ import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from fmlm_cli import __version__, storage
-from fmlm_cli.analysis.report import parts as report_parts
 from fmlm_cli.analysis.report.figures.training import draw_scores
 from fmlm_cli.analysis.report.markdown import table_lines
+from fmlm_cli.analysis.report.parts import ReportTable
+from fmlm_cli.analysis.results.finetuning import (
+    CellResult,
+    ExampleCounts,
+    FinetuneResults,
+    PointScores,
+    Statistics,
+    TaskScores,
+)
+from fmlm_cli.analysis.results.plain import as_json
 from fmlm_cli.config import to_yaml
-from fmlm_cli.events import Caution, Emit, Table
+from fmlm_cli.events import Caution, Emit, Facts, counted
 from fmlm_cli.model.classifier import Encoder
 from fmlm_cli.objectives.classification import SequenceClassification
-from fmlm_cli.recipes.finetuning.cells import CellResult
 from fmlm_cli.recipes.finetuning.plan import Plan
 from fmlm_cli.recipes.shared.checkpoints import FINETUNED
 from fmlm_cli.recipes.shared.predictions import predict_split, write_predictions
-from fmlm_cli.recipes.shared.words import counted
 from fmlm_cli.tasks import (
     GLUE,
     TaskData,
@@ -33,6 +39,7 @@ from fmlm_cli.tasks import (
 
 _SCORE = "score"
 _SPREAD = ("median", "mean", "sd", "best", "least")  # over seeds, in the order of the tables
+Tasks = Mapping[str, TaskScores]
 _LATEX = re.compile(r"[&%$#_{}]")  # characters with a meaning of their own
 
 
@@ -41,110 +48,119 @@ class Report:
     """Where the report lies, and what results.json holds."""
 
     root: Path
-    results: Mapping[str, Any]
+    results: FinetuneResults
 
 
 def write_report(plan: Plan, done: Sequence[CellResult], emit: Emit) -> Report:
     """Sum the finished cells up, and write all files of the report."""
     tasks = {
-        name: _summary(plan, data, [r for r in done if r.task == name]) for name, data in plan.data.items()
+        name: _summary(plan, data, [cell for cell in done if cell.task == name])
+        for name, data in plan.data.items()
     }
     submitted, missing = _submit(plan, emit)
-    results = {
-        "fmlm": __version__,
-        "checkpoint": plan.origin.name,
-        "revision": plan.origin.revision,
-        "model_type": plan.encoder.config.model_type,
-        "settings": plan.settings.model_dump(mode="json"),
-        "tasks": tasks,
-        "glue_average": _average(plan, tasks),
-        "submission": submitted,
-        "cells": [vars(result) for result in done],
-    }
-    storage.write_json(plan.root / "results.json", results)
-    notes = [*_notes(plan, tasks, results["glue_average"]), *missing]
+    results = FinetuneResults(
+        fmlm=__version__,
+        checkpoint=plan.origin.name,
+        revision=plan.origin.revision,
+        model_type=plan.encoder.config.model_type,
+        settings=plan.settings.model_dump(mode="json"),
+        tasks=tasks,
+        glue_average=_average(plan, tasks),
+        submission=submitted,
+        cells=tuple(done),
+    )
+    notes = [*_notes(plan, results), *missing]
+    storage.write_json(plan.root / "results.json", as_json(results))
     storage.write_text(plan.root / "results.md", _markdown(plan, tasks, notes))
     storage.write_text(plan.root / "results.tex", _latex(plan, tasks))
     picture = draw_scores(
-        {name: own["points"][own["point"]]["scores"] for name, own in tasks.items()}, plan.root / "plots"
+        {name: task.points[task.point].scores for name, task in tasks.items()}, plan.root / "plots"
     )
     for note in notes:
         emit(Caution(note))
-    emit(Table(f"scores over {counted(plan.settings.seeds, 'seed')}, in %", dict(_console_rows(tasks))))
-    emit(Table("done", _where(plan, picture, submitted)))
+    emit(Facts(f"scores over {counted(plan.settings.seeds, 'seed')}, in %", dict(_console_rows(tasks))))
+    emit(Facts("done", _where(plan, picture, submitted)))
     return Report(plan.root, results)
 
 
 # ---------------------------------------------------------------- numbers
 
 
-def _average(plan: Plan, tasks: Mapping[str, Any]) -> float | None:
+def _average(plan: Plan, tasks: Tasks) -> float | None:
     """GLUE's average of the mean scores, where its tasks are complete."""
-    scores = {name: own["mean"] for name, own in tasks.items() if own["mean"] is not None}
+    scores = {name: task.mean for name, task in tasks.items() if task.mean is not None}
     return glue_average(scores) if plan.is_glue else None
 
 
-def statistics(values: Sequence[float]) -> dict[str, Any]:
-    """Mean, median, sample standard deviation, least and greatest of some values; None where there are too few."""
-    own = np.asarray(values, np.float64)
-    return {
-        "n": len(own),
-        "mean": float(own.mean()) if len(own) else None,
-        "median": float(np.median(own)) if len(own) else None,
-        "sd": float(own.std(ddof=1)) if len(own) > 1 else None,
-        "least": float(own.min()) if len(own) else None,
-        "best": float(own.max()) if len(own) else None,
-        "values": own.tolist(),
-    }
+def statistics(values: Sequence[float]) -> Statistics:
+    """Mean, median, sample standard deviation, least and greatest of some values."""
+    of = np.asarray(values, np.float64)
+    return Statistics(
+        n=len(of),
+        mean=float(of.mean()) if len(of) else None,
+        median=float(np.median(of)) if len(of) else None,
+        sd=float(of.std(ddof=1)) if len(of) > 1 else None,
+        least=float(of.min()) if len(of) else None,
+        best=float(of.max()) if len(of) else None,
+        values=tuple(of.tolist()),
+    )
 
 
-def _summary(plan: Plan, data: TaskData, results: Sequence[CellResult]) -> dict[str, Any]:
+def _summary(plan: Plan, data: TaskData, cells: Sequence[CellResult]) -> TaskScores:
     """A task's results: of every point its scores, and all measures of the point with the best median score."""
     by_point: dict[str, list[CellResult]] = {}
-    for result in results:
-        by_point.setdefault(result.point, []).append(result)
-    points = {
-        name: {
-            **statistics([r.score for r in own if r.score is not None]),
-            "scores": {r.seed: r.score for r in own},
-            "diverged": sum(r.failed is not None for r in own),
-            "training": own[0].training,
-        }
-        for name, own in by_point.items()
-    }
-    chosen = max(points, key=lambda name: _median_of_all(by_point[name]))
-    finished = [result for result in by_point[chosen] if result.failed is None]
+    for cell in cells:
+        by_point.setdefault(cell.point, []).append(cell)
+    points = {name: _point(of_point) for name, of_point in by_point.items()}
+    name = max(points, key=lambda name: _median_of_all(by_point[name]))
+    best, finished = points[name], [cell for cell in by_point[name] if cell.failed is None]
     baseline = _baseline(data)
-    return {
-        "point": chosen,
-        "training": points[chosen]["training"],
-        "begun_from_mnli": plan.begins_from_mnli(data.task.name),
-        "measures": list(data.task.score),
-        **{name: points[chosen][name] for name in ("n", "mean", "median", "sd", "least", "best", "diverged")},
-        "dev": _measures(finished, "dev"),
-        "test": _measures(finished, "test"),
-        "baseline": baseline,
-        "not_above_baseline": sum(
-            baseline is not None and (r.score or 0.0) <= baseline[_SCORE] + 1e-12 for r in finished
+    return TaskScores(
+        point=name,
+        training=best.training,
+        begun_from_mnli=plan.begins_from_mnli(data.task.name),
+        measures=tuple(data.task.score),
+        n=best.n,
+        mean=best.mean,
+        median=best.median,
+        sd=best.sd,
+        least=best.least,
+        best=best.best,
+        diverged=best.diverged,
+        dev=_measures(finished, "dev"),
+        test=_measures(finished, "test"),
+        baseline=baseline,
+        not_above_baseline=sum(
+            baseline is not None and (cell.score or 0.0) <= baseline[_SCORE] + 1e-12 for cell in finished
         ),
-        "examples": {"train": len(data.train), "dev": {k: len(v) for k, v in data.dev.items()}},
-        "examples_per_second": statistics([r.examples_per_second for r in finished])["median"],
-        "padding": results[0].padding,
-        "cut": _cut(plan, data),
-        "points": points,
-    }
+        examples=ExampleCounts(len(data.train), {split: len(dev) for split, dev in data.dev.items()}),
+        examples_per_second=statistics([cell.examples_per_second for cell in finished]).median,
+        padding=cells[0].padding,
+        cut=_cut(plan, data),
+        points=points,
+    )
 
 
-def _median_of_all(results: Sequence[CellResult]) -> float:
+def _point(cells: Sequence[CellResult]) -> PointScores:
+    """The scores of one point's cells."""
+    return PointScores(
+        **vars(statistics([cell.score for cell in cells if cell.score is not None])),
+        scores={cell.seed: cell.score for cell in cells},
+        diverged=sum(cell.failed is not None for cell in cells),
+        training=cells[0].training,
+    )
+
+
+def _median_of_all(cells: Sequence[CellResult]) -> float:
     """The median score, one that diverged being worse than any."""
-    return float(np.median([-np.inf if r.score is None else r.score for r in results]))
+    return float(np.median([-np.inf if cell.score is None else cell.score for cell in cells]))
 
 
-def _measures(results: Sequence[CellResult], kind: str) -> dict[str, dict[str, Any]]:
+def _measures(cells: Sequence[CellResult], kind: str) -> dict[str, dict[str, Statistics]]:
     """For each split and measure its statistics over seeds."""
-    splits: Mapping[str, Mapping[str, float]] = getattr(results[0], kind) if results else {}
+    splits: Mapping[str, Mapping[str, float]] = getattr(cells[0], kind) if cells else {}
     return {
-        split: {name: statistics([getattr(r, kind)[split][name] for r in results]) for name in measures}
+        split: {name: statistics([getattr(cell, kind)[split][name] for cell in cells]) for name in measures}
         for split, measures in splits.items()
     }
 
@@ -205,75 +221,68 @@ def _percent(value: float | None) -> str:
     return "-" if value is None else f"{100 * value:.1f}"
 
 
-def _rows(tasks: Mapping[str, Any]) -> Iterator[tuple[str, str, str, Mapping[str, Any]]]:
-    """(task, split, measure, statistics) for every measure of the chosen points, development before test."""
-    for name, own in tasks.items():
-        for kind in ("dev", "test"):
-            for split, measures in own[kind].items():
-                for measure, found in measures.items():
-                    if measure != _SCORE or len(own["measures"]) > 1:
-                        yield (
-                            name,
-                            kind if split == kind else f"{kind} {split}",
-                            measure.replace("_", "-"),
-                            found,
-                        )
+def _rows(tasks: Tasks) -> Iterator[tuple[str, str, str, Statistics]]:
+    """(task, split, measure, statistics) for every measure of the best points, development before test."""
+    for name, task in tasks.items():
+        for kind, splits in (("dev", task.dev), ("test", task.test)):
+            for split, measures in splits.items():
+                for measure, over_seeds in measures.items():
+                    if measure != _SCORE or len(task.measures) > 1:
+                        shown = kind if split == kind else f"{kind} {split}"
+                        yield name, shown, measure.replace("_", "-"), over_seeds
 
 
-def _console_rows(tasks: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    for name, split, measure, found in _rows(tasks):
+def _console_rows(tasks: Tasks) -> Iterator[tuple[str, str]]:
+    for name, split, measure, over_seeds in _rows(tasks):
         label = f"{name} {measure}" + ("" if split == "dev" else f" ({split})")
         spread = (
-            f"median {_percent(found['median'])}, mean {_percent(found['mean'])} ± {_percent(found['sd'])}, "
-            f"best {_percent(found['best'])}, least {_percent(found['least'])}"
+            f"median {_percent(over_seeds.median)}, mean {_percent(over_seeds.mean)} ± "
+            f"{_percent(over_seeds.sd)}, best {_percent(over_seeds.best)}, least {_percent(over_seeds.least)}"
         )
-        yield label, spread if found["n"] > 1 else f"{_percent(found['mean'])}, one seed"
+        yield label, spread if over_seeds.n > 1 else f"{_percent(over_seeds.mean)}, one seed"
 
 
-def _notes(plan: Plan, tasks: Mapping[str, Any], average: float | None) -> list[str]:
+def _notes(plan: Plan, results: FinetuneResults) -> list[str]:
     """What has to be known to read the numbers rightly."""
-    notes = []
-    for name, own in tasks.items():
-        for split, number in own["cut"].items():
-            if number:
-                notes.append(
-                    f"{name}: {counted(number, 'sequence')} of {split} cut to {plan.settings.max_length} tokens"
-                )
-        if own["not_above_baseline"]:
-            baseline = _percent(own["baseline"][_SCORE])
-            notes.append(
-                f"{name}: {own['not_above_baseline']} of {counted(own['n'], 'seed')} no better than always naming the "
-                f"most frequent class ({baseline})"
-            )
-        if own["diverged"]:
-            every = counted(own["n"] + own["diverged"], "seed")
-            notes.append(
-                f"{name}: {own['diverged']} of {every} diverged, and no figure counts them: lower the learning rate"
-            )
-        if len(own["points"]) > 1:
-            notes.append(
-                f"{name}: {own['point']} has the best median of {len(own['points'])} points of the grid; choosing it on the "
-                "development split makes its score there a little too good"
-            )
-    if average is not None:
-        notes.append(
-            f"GLUE average of the mean development scores, WNLI left out as is usual: {_percent(average)}"
-        )
+    notes = [note for name, task in results.tasks.items() for note in _notes_of(plan, name, task)]
+    if results.glue_average is not None:
+        average = _percent(results.glue_average)
+        notes.append(f"GLUE average of the mean development scores, WNLI left out as is usual: {average}")
     return notes
 
 
-def _markdown(plan: Plan, tasks: Mapping[str, Any], notes: Sequence[str]) -> str:
+def _notes_of(plan: Plan, name: str, task: TaskScores) -> Iterator[str]:
+    for split, number in task.cut.items():
+        if number:
+            cut = counted(number, "sequence")
+            yield f"{name}: {cut} of {split} cut to {plan.settings.max_length} tokens"
+    if task.not_above_baseline and task.baseline is not None:
+        yield (
+            f"{name}: {task.not_above_baseline} of {counted(task.n, 'seed')} no better than always naming the "
+            f"most frequent class ({_percent(task.baseline[_SCORE])})"
+        )
+    if task.diverged:
+        every = counted(task.n + task.diverged, "seed")
+        yield f"{name}: {task.diverged} of {every} diverged, and no figure counts them: lower the learning rate"
+    if len(task.points) > 1:
+        yield (
+            f"{name}: {task.point} has the best median of {len(task.points)} points of the grid; choosing it on "
+            "the development split makes its score there a little too good"
+        )
+
+
+def _markdown(plan: Plan, tasks: Tasks, notes: Sequence[str]) -> str:
     counts = (
         "the epoch with the best development score" if plan.settings.select == "best" else "the last epoch"
     )
     measures = [
-        [name + " (from MNLI)" * tasks[name]["begun_from_mnli"], split, measure, *_figures(found)]
-        for name, split, measure, found in _rows(tasks)
+        [name + " (from MNLI)" * tasks[name].begun_from_mnli, split, measure, *_figures(over_seeds)]
+        for name, split, measure, over_seeds in _rows(tasks)
     ]
     points = [
-        [name, point + " (chosen)" * (point == own["point"]), *_figures(found)]
-        for name, own in tasks.items()
-        for point, found in own["points"].items()
+        [name, point + " (chosen)" * (point == task.point), *_figures(scores)]
+        for name, task in tasks.items()
+        for point, scores in task.points.items()
     ]
     lines = [
         f"# Fine-tuning of {plan.origin.name}",
@@ -281,37 +290,40 @@ def _markdown(plan: Plan, tasks: Mapping[str, Any], notes: Sequence[str]) -> str
         f"In percent, over {counted(plan.settings.seeds, 'seed')}. Of each run {counts} counts; sd is the standard "
         "deviation of the sample.",
         "",
-        *table_lines(report_parts.Table(["task", "split", "measure", "seeds", *_SPREAD], measures)),
+        *table_lines(ReportTable(["task", "split", "measure", "seeds", *_SPREAD], measures)),
         "",
     ]
     if len(points) > len(tasks):
         lines += ["## Grid", "", "Scores that decide between points:", ""]
-        lines += [*table_lines(report_parts.Table(["task", "point", "seeds", *_SPREAD], points)), ""]
+        lines += [*table_lines(ReportTable(["task", "point", "seeds", *_SPREAD], points)), ""]
     lines += ["## Notes", "", *(f"- {note}" for note in notes), ""] if notes else []
     lines += ["![development score by seed](plots/scores.png)", "", "## All settings", ""]
     lines += ["```yaml", to_yaml(plan.settings).rstrip(), "```", ""]
     return "\n".join(lines)
 
 
-def _figures(found: Mapping[str, Any]) -> list[str]:
-    return [str(found["n"]), *(_percent(found[key]) for key in _SPREAD)]
+def _figures(over_seeds: Statistics) -> list[str]:
+    """How many seeds, and what `_SPREAD` names."""
+    figures = over_seeds.median, over_seeds.mean, over_seeds.sd, over_seeds.best, over_seeds.least
+    return [str(over_seeds.n), *map(_percent, figures)]
 
 
-def _latex(plan: Plan, tasks: Mapping[str, Any]) -> str:
+def _latex(plan: Plan, tasks: Tasks) -> str:
     """A table for a paper (booktabs), mean and standard deviation over seeds."""
     lines = [
-        f"% fine-tuning of {plan.origin.name}, {counted(plan.settings.seeds, 'seed')}: mean, standard deviation, median, best",
+        f"% fine-tuning of {plan.origin.name}, {counted(plan.settings.seeds, 'seed')}: mean, standard "
+        "deviation, median, best",
         r"\begin{tabular}{lllrrr}",
         r"\toprule",
         r"task & split & measure & mean $\pm$ sd & median & best \\",
         r"\midrule",
     ]
-    for name, split, measure, found in _rows(tasks):
-        task = _LATEX.sub(r"\\\g<0>", name)
-        mean = f"{_percent(found['mean'])} $\\pm$ {_percent(found['sd'])}"
-        lines.append(
-            rf"{task} & {split} & {measure} & {mean} & {_percent(found['median'])} & {_percent(found['best'])} \\"
+    for name, split, measure, over_seeds in _rows(tasks):
+        mean, sd, median, best = map(
+            _percent, (over_seeds.mean, over_seeds.sd, over_seeds.median, over_seeds.best)
         )
+        task = _LATEX.sub(r"\\\g<0>", name)
+        lines.append(rf"{task} & {split} & {measure} & {mean} $\pm$ {sd} & {median} & {best} \\")
     return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", ""])
 
 
@@ -328,7 +340,8 @@ def _where(plan: Plan, picture: Path, submitted: str | None) -> dict[str, str]:
     if made:
         each = made[0] if len(made) == 1 else "TASK"
         rows["models"] = (
-            f"{plan.model_folder(each)} (a Hugging Face folder: the best run of {'the task' if len(made) == 1 else 'each task'})"
+            f"{plan.model_folder(each)} (a Hugging Face folder: the best run of "
+            f"{'the task' if len(made) == 1 else 'each task'})"
         )
         words = ["fmlm", "predict", "--from", str(plan.model_folder(made[0]))]
         rows["next"] = f'{shlex.join(words)} "a text"' + (

@@ -9,7 +9,7 @@ from fmlm_cli import storage
 from fmlm_cli.config import FinetuneSettings, to_yaml
 from fmlm_cli.corpus.tokenizer import loading as tokenizers
 from fmlm_cli.errors import UserError
-from fmlm_cli.events import Caution, Emit, Note, Table, ignore
+from fmlm_cli.events import Caution, Emit, Facts, Note, counted, ignore
 from fmlm_cli.model.build import save_model
 from fmlm_cli.recipes.finetuning.board import board_of
 from fmlm_cli.recipes.finetuning.cells import CellResult, CellRun, read_result
@@ -19,7 +19,7 @@ from fmlm_cli.recipes.finetuning.report import Report, write_report
 from fmlm_cli.recipes.jobs.board import WorkBoard
 from fmlm_cli.recipes.jobs.processes import check_sharing, spread
 from fmlm_cli.recipes.shared.checkpoints import FINETUNED
-from fmlm_cli.recipes.shared.words import counted, where_line
+from fmlm_cli.recipes.shared.words import where_line
 
 
 def finetune(
@@ -176,7 +176,7 @@ def _describe(plan: Plan, emit: Emit) -> None:
     if chosen.from_mnli:
         begun = [name for name in plan.data if plan.begins_from_mnli(name)]
         rows["from MNLI"] = f"{', '.join(begun)} begin as the MNLI model"
-    emit(Table("fine-tuning", rows))
+    emit(Facts("fine-tuning", rows))
     for data in plan.data.values():
         for note in data.notes:
             emit(Caution(note))

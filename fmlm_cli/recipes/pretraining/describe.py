@@ -2,11 +2,11 @@
 
 import torch
 
-from fmlm_cli.events import Emit, Table
+from fmlm_cli.events import Emit, Facts, counted
 from fmlm_cli.masking.strategies import nearest_segments
 from fmlm_cli.model.build import parameter_counts
 from fmlm_cli.recipes.pretraining.plan import RunPlan, packing_report
-from fmlm_cli.recipes.shared.words import counted, where_line
+from fmlm_cli.recipes.shared.words import where_line
 
 
 def describe(plan: RunPlan, device: torch.device, precision: torch.dtype, emit: Emit) -> None:
@@ -30,7 +30,7 @@ def describe(plan: RunPlan, device: torch.device, precision: torch.dtype, emit: 
     if plan.start.unused:
         rows["not used"] = _unused(plan)
     title = "pre-training" if plan.origin is None else "continued pre-training"
-    emit(Table(title, {name: value for name, value in rows.items() if value}))
+    emit(Facts(title, {name: value for name, value in rows.items() if value}))
 
 
 def _model_line(plan: RunPlan) -> str:

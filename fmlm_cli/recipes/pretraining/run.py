@@ -23,7 +23,7 @@ from fmlm_cli.engine.runtime import resolve_device, resolve_precision
 from fmlm_cli.engine.signals import StopRequest, graceful_stop
 from fmlm_cli.engine.step import DivergedError
 from fmlm_cli.errors import UserError
-from fmlm_cli.events import Caution, Emit, Note, Table, ignore
+from fmlm_cli.events import Caution, Emit, Facts, Note, ignore
 from fmlm_cli.masking import Strategy
 from fmlm_cli.model.build import save_model, tokenizer_for
 from fmlm_cli.model.lora import load_trained, merged, save_trained
@@ -310,10 +310,10 @@ class _Job:
             for prediction in sample_predictions(self.model, self.plan.store.tokenizer, held_out):
                 self.emit(prediction)
         if self.plan.origin is not None and evaluations:
-            self.emit(Table("held-out loss before and after", before_and_after(evaluations)))
+            self.emit(Facts("held-out loss before and after", before_and_after(evaluations)))
             if better:
-                self.emit(Table("tokens whose prediction improved most", better))
-        self.emit(Table("done", self._results(state, evaluations, curve)))
+                self.emit(Facts("tokens whose prediction improved most", better))
+        self.emit(Facts("done", self._results(state, evaluations, curve)))
         return PretrainResult(self.run, metrics.records)
 
     def _results(self, state: TrainState, evaluations: Evaluations, curve: Path) -> dict[str, str]:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from fmlm_cli.analysis.gradient_noise.estimators import Estimates, per_sequence
-from fmlm_cli.analysis.gradient_noise.measure import Draw, Plan, measure
+from fmlm_cli.analysis.gradient_noise.measure import Draw, GradientPlan, measure
 from fmlm_cli.analysis.statistics import Interval
 from tests.analysis.gradient_noise.worlds import (
     DISTANCES,
@@ -24,7 +24,7 @@ from tests.analysis.gradient_noise.worlds import (
     near,
 )
 
-PLAN_OF_SPANS = Plan(random=4, segments=K, sets=2)
+PLAN_OF_SPANS = GradientPlan(random=4, segments=K, sets=2)
 
 
 @pytest.mark.parametrize(("noise", "independent"), [(0.0, False), (0.8, False), (0.0, True)])
@@ -181,7 +181,7 @@ def test_residuals_that_add_up_over_tokens_leave_full_exploration_no_variance() 
 
 def test_intervals_cover_as_often_as_they_say() -> None:
     """200 experiments of 30 sequences: about 95 % of the intervals hold the truth."""
-    world, plan = World.of(), Plan(random=3, segments=K, sets=2)
+    world, plan = World.of(), GradientPlan(random=3, segments=K, sets=2)
     ratio = K * world.full.mean() / world.sigma2.mean()
     share = world.delta2 / (world.delta2 + world.sigma2.mean())
     held = np.zeros(2)
@@ -231,7 +231,7 @@ def test_a_model_at_initialisation_has_hardly_any_variance_left(tiny_store: Path
             loss = mlm.loss(model, batch) / (rows.maskable.sum() / segments)
             yield torch.cat([part.ravel() for part in torch.autograd.grad(loss, weights)])
 
-    records = measure(gradients, range(8), Plan(random=8, segments=segments, sets=2))
+    records = measure(gradients, range(8), GradientPlan(random=8, segments=segments, sets=2))
     assert records.parameters == sum(part.numel() for part in weights)
     found = Estimates(records, resamples=1000).summary()
     assert 0 <= found.variance_ratio.value <= found.variance_ratio.high < 0.01

@@ -16,7 +16,14 @@ from torch import Tensor
 
 from fmlm_cli.analysis.gradient_noise import measure as variance
 from fmlm_cli.analysis.gradient_noise.estimators import Estimates
-from fmlm_cli.analysis.gradient_noise.measure import CountSketch, Draw, Plan, Records, mean_squares, measure
+from fmlm_cli.analysis.gradient_noise.measure import (
+    CountSketch,
+    Draw,
+    GradientPlan,
+    Records,
+    mean_squares,
+    measure,
+)
 from tests.analysis.gradient_noise.worlds import LENGTH, PLAN, World
 
 
@@ -76,7 +83,7 @@ def test_records_travel_and_join(tmp_path: Path) -> None:
         Records.joined([parts[0], measure(world, range(20, 22), replace(PLAN, random=2))])
     with pytest.raises(ValueError, match="no records"):
         Records.joined([])
-    plain = Plan(random=2, segments=2, sets=2)
+    plain = GradientPlan(random=2, segments=2, sets=2)
     assert Records.from_arrays(measure(world_of_noise, [0], plain).to_arrays()).plan == plain
 
 
@@ -85,7 +92,7 @@ def world_of_noise(sequence: int, draws: Sequence[Draw]) -> Tensor:
 
 
 def test_what_cannot_be_measured_is_refused() -> None:
-    plan = Plan(random=2, segments=2, sets=2)
+    plan = GradientPlan(random=2, segments=2, sets=2)
 
     def spoiled(change: Callable[[Tensor], Tensor]) -> Callable[[int, Sequence[Draw]], Tensor]:
         return lambda n, draws: change(world_of_noise(n, draws))
@@ -100,10 +107,10 @@ def test_what_cannot_be_measured_is_refused() -> None:
             measure(spoiled(change), range(20), plan)
     for bad in ({"random": 1}, {"sets": 1}, {"pairs": 1}, {"segments": 1}):
         with pytest.raises(ValueError, match="must be at least 2, not 1"):
-            Plan(**bad)
+            GradientPlan(**bad)
     for distances in ((1.5,), (0.5, 0.5)):
         with pytest.raises(ValueError, match="different shares"):
-            Plan(distances=distances)
+            GradientPlan(distances=distances)
     with pytest.raises(ValueError, match="at least 2 of them, not 1"):
         Estimates(measure(world_of_noise, [0], plan))
 

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fmlm_cli.analysis.gradient_noise.measure import Draw, Plan, RatioResiduals, Records, measure
+from fmlm_cli.analysis.gradient_noise.measure import Draw, GradientPlan, RatioResiduals, Records, measure
 
 TOKENS, K, SIZE, LENGTH = (
     6,
@@ -33,7 +33,7 @@ PAIRS = {
     ]
     for h in DISTANCES
 }
-PLAN = Plan(random=3, segments=K, sets=2, distances=DISTANCES, pairs=2)
+PLAN = GradientPlan(random=3, segments=K, sets=2, distances=DISTANCES, pairs=2)
 
 
 @dataclass

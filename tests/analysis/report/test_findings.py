@@ -7,13 +7,15 @@ from typing import Any
 import pytest
 
 from fmlm_cli.analysis.report.findings import verdict
-from tests.analysis.report.comparison import ARMS, interval, made_results
+from fmlm_cli.analysis.results.comparison import Measurements
+from fmlm_cli.analysis.results.plain import as_json, from_json
+from tests.analysis.report.comparison import ARMS, interval, made_json
 
-ALL = made_results()
+ALL = made_json()
 
 
 def found(**changed: Any) -> dict[str, Any]:
-    return verdict(copy.deepcopy(ALL) | changed)
+    return dict(as_json(verdict(from_json(Measurements, copy.deepcopy(ALL) | changed))))
 
 
 def paired(**better: str | None) -> dict[str, Any]:

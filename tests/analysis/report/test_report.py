@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import xml.etree.ElementTree as ET
 from collections.abc import Mapping
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -19,8 +20,17 @@ import pytest
 from fmlm_cli.analysis.report import writing as report
 from fmlm_cli.analysis.report.figures.drawing import DASHES, SERIES, colour, dash
 from fmlm_cli.analysis.report.findings import verdict
+from fmlm_cli.analysis.report.parts import Part
 from fmlm_cli.analysis.report.values import Estimate, Ratio, compact, decimals, probability, rounded_up, spell
-from tests.analysis.report.comparison import ARMS, made_results
+from fmlm_cli.analysis.results.comparison import (
+    ComparisonResults,
+    IntervalResult,
+    Measurements,
+    SweepResult,
+    Verdict,
+)
+from fmlm_cli.analysis.results.plain import as_json, from_json
+from tests.analysis.report.comparison import ARMS, interval, made_json, made_results
 
 FIGURES = (
     "covariance",
@@ -46,13 +56,18 @@ OF_PART = {
 
 @pytest.fixture(scope="module")
 def results() -> dict[str, Any]:
-    return made_results()
+    return made_json()
+
+
+def write(root: Path, results: Mapping[str, Any]) -> list[Path]:
+    """The report of what results.json holds."""
+    return report.write_report(root, from_json(ComparisonResults, results))
 
 
 @pytest.fixture(scope="module")
 def written(tmp_path_factory: pytest.TempPathFactory, results: dict[str, Any]) -> Path:
     root = tmp_path_factory.mktemp("report")
-    paths = report.write_report(root, results)
+    paths = write(root, results)
     assert paths[:2] == [root / "report.html", root / "report.md"]
     assert sorted(paths) == sorted(path for path in root.rglob("*") if path.is_file())
     return root
@@ -182,32 +197,36 @@ def test_markdown_has_the_same_and_links_the_figures(written: Path, results: dic
 
 def test_the_same_results_give_the_same_bytes(written: Path, results: dict[str, Any], tmp_path: Path) -> None:
     given = only(json.loads(json.dumps(results)), "coverage", "sweep")
-    paths = report.write_report(tmp_path, given)
+    paths = write(tmp_path, given)
     figures = [path for path in paths if path.parent.name == "figures"]
     assert len(figures) == 4
     for path in figures:
         assert path.read_bytes() == (written / path.relative_to(tmp_path)).read_bytes(), path.name
     first = [path.read_bytes() for path in paths]
-    assert [p.read_bytes() for p in report.write_report(tmp_path, copy.deepcopy(given))] == first
+    assert [p.read_bytes() for p in write(tmp_path, copy.deepcopy(given))] == first
 
 
 # ---------------------------------------------------------------- parts that are missing
 
 
 def exhibits(results: Mapping[str, Any]) -> dict[str, Any]:
-    return {own.name: own for part in report.parts_of(report.cleaned(results)) for own in part.exhibits}
+    return {own.name: own for part in parts_of(results) for own in part.exhibits}
+
+
+def parts_of(results: Mapping[str, Any]) -> list[Part]:
+    return report.parts_of(from_json(ComparisonResults, results))
 
 
 @pytest.mark.parametrize("name", OF_PART)
 def test_a_missing_part_says_what_would_make_it(name: str, results: dict[str, Any]) -> None:
     without = {**results, name: None}
     assert set(exhibits(without)) == set(FIGURES) - set(OF_PART[name])
-    (part,) = (own for own in report.parts_of(without) if own.name == name)
+    (part,) = (own for own in parts_of(without) if own.name == name)
     assert f"`--resume --only {'race' if name == 'sweep' else name}" in part.missing
 
 
 def test_without_anything_there_is_still_a_page(results: dict[str, Any], tmp_path: Path) -> None:
-    assert len(report.write_report(tmp_path, only(results))) == 2
+    assert len(write(tmp_path, only(results))) == 2
     page = page_of(tmp_path)
     assert "No verdict: it needs a race." in page.text and page.text.count("--only") >= 4
     assert "Nothing was measured yet" in page.text
@@ -219,13 +238,17 @@ def test_without_anything_there_is_still_a_page(results: dict[str, Any], tmp_pat
 def only(results: Mapping[str, Any], *parts: str) -> dict[str, Any]:
     """Results of which only these parts are there."""
     own = copy.deepcopy(dict(results)) | {name: None for name in OF_PART if name not in parts}
-    return own | {"verdict": verdict(own)}
+    return with_verdict(own)
+
+
+def with_verdict(results: dict[str, Any]) -> dict[str, Any]:
+    return results | {"verdict": as_json(verdict(from_json(Measurements, results)))}
 
 
 @pytest.mark.parametrize("number", [2, 12])
 def test_two_arms_and_twelve(number: int, tmp_path: Path) -> None:
     names = {f"arm-{place}": f"arm {place} of {number}, a rather long name" for place in range(number)}
-    report.write_report(tmp_path, only(made_results(names), "race"))
+    write(tmp_path, only(made_json(names), "race"))
     page = page_of(tmp_path)
     assert all(page.text.count(label) >= 2 for label in names.values())
 
@@ -241,11 +264,11 @@ def diverged(results: Mapping[str, Any], arm: str, seed: str) -> dict[str, Any]:
     ratio = dict.fromkeys(race["tokens_to_reach"][arm]["ratio"]) | {"note": "not every seed got there"}
     race["tokens_to_reach"][arm] |= {"ratio": ratio}
     race["tokens_to_reach"][arm]["values"][seed] = None
-    return given | {"verdict": verdict(given)}
+    return with_verdict(given)
 
 
 def test_a_seed_that_diverged(tmp_path: Path, results: dict[str, Any]) -> None:
-    report.write_report(tmp_path, diverged(results, "full-batch", "1"))
+    write(tmp_path, diverged(results, "full-batch", "1"))
     page = page_of(tmp_path).text
     assert "seed 1 diverged" in page and "not every seed got there" in page and "not reached" in page
     assert not re.search(r"\b(nan|inf|None)\b", page)
@@ -258,8 +281,7 @@ def test_runs_that_are_the_baselines_own_are_no_test(tmp_path: Path, results: di
     given["race"]["paired"]["full-epoch"] = dict.fromkeys(own) | same
     by_name = {arm["name"]: arm for arm in given["arms"]}
     by_name["full-epoch"]["passes"] = 0.67
-    given |= {"verdict": verdict(given)}
-    report.write_report(tmp_path, given)
+    write(tmp_path, with_verdict(given))
     page = page_of(tmp_path).text
     assert "the baseline's own result with every seed" in page
     assert "fully-explored (epoch) made at most one pass over the data" in page
@@ -271,13 +293,23 @@ EVIL = "<script>alert(1)</script>"
 
 def test_hostile_texts_are_texts(tmp_path: Path) -> None:
     evil = f"{EVIL}\"'&|`*_[x](javascript:x) $\\frac{{1}}$ 日本\x00\ud800\u2028"
-    given = only(made_results({"random": evil, EVIL: f"{EVIL} two"}), "race", "sweep")
-    given["command"] = given["data"]["store"] = given["evaluation"]["store"] = given["model"]["name"] = evil
-    given["settings"] = {"out": evil, EVIL: ["```", evil], "</pre>": 1}
-    given["verdict"] = {"headline": evil, "sentences": [evil, f"`{EVIL}`"], "cost": evil}
-    given["sweep"]["axes"] = {EVIL: [evil], "corruption": []}
-    for own in given["sweep"]["points"]:
-        own["settings"] = {EVIL: evil, "corruption": own["settings"]["corruption"]}
+    made = made_results({"random": evil, EVIL: f"{EVIL} two"})
+    assert made.evaluation is not None and made.sweep is not None
+    points = [
+        replace(point, settings={EVIL: evil, "corruption": point.settings["corruption"]})
+        for point in made.sweep.points
+    ]
+    given = replace(
+        made,
+        **dict.fromkeys(("coverage", "variance", "downstream")),
+        command=evil,
+        data=replace(made.data, store=evil),
+        evaluation=replace(made.evaluation, store=evil),
+        model=replace(made.model, name=evil),
+        settings={"out": evil, EVIL: ["```", evil], "</pre>": 1},
+        verdict=Verdict(evil, (evil, f"`{EVIL}`"), evil),
+        sweep=SweepResult({EVIL: (evil,), "corruption": ()}, tuple(points)),
+    )
     report.write_report(tmp_path, given)
     page = page_of(tmp_path)
     assert "script" not in page.tags and not [link for link in page.links if link.startswith("javascript")]
@@ -303,14 +335,13 @@ def test_hostile_texts_are_texts(tmp_path: Path) -> None:
     ],
 )  # fmt: skip
 def test_no_more_digits_than_the_interval_warrants(value: float, half: float, text: str) -> None:
-    estimate = Estimate.of({"value": value, "low": value - half, "high": value + half})
-    assert estimate.text() == text
+    assert Estimate.of(interval(value, half)).text() == text
 
 
 def test_a_ratio_does_not_end_at_nought() -> None:
-    assert Ratio.of({"value": 0.977, "low": 0.038, "high": 24.9}).text() == "0.977 (0.038 to 24.900)"
-    assert Ratio.of({"value": 0.98, "low": 0.93, "high": 1.03}).text() == "0.98 (0.93 to 1.03)"
-    assert Ratio.of({"value": 1.0, "low": None, "high": None}).text() == "1.000 (no interval)"
+    assert Ratio.of(IntervalResult(0.977, 0.038, 24.9)).text() == "0.977 (0.038 to 24.900)"
+    assert Ratio.of(IntervalResult(0.98, 0.93, 1.03)).text() == "0.98 (0.93 to 1.03)"
+    assert Ratio.of(IntervalResult(1.0, None, None)).text() == "1.000 (no interval)"
 
 
 def test_what_can_be_seen_is_rounded_up() -> None:

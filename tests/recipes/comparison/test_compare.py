@@ -10,17 +10,18 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from fmlm_cli.analysis.results.plain import as_json
 from fmlm_cli.analysis.statistics import falling_curve
 from fmlm_cli.config import CompareSettings, build, nested
 from fmlm_cli.errors import UserError
-from fmlm_cli.events import Caution, Event, Note, Scoreboard, Table
+from fmlm_cli.events import Caution, Event, Facts, Note, Scoreboard
 from fmlm_cli.masking import get_strategy
 from fmlm_cli.recipes import comparison
 from fmlm_cli.recipes.comparison.coverage import expected_times, hamming
 from fmlm_cli.recipes.comparison.draft import Budget, draft
 from fmlm_cli.recipes.comparison.plan import with_budget
 from fmlm_cli.recipes.shared.checkpoints import find_checkpoint
-from tests.analysis.report.comparison import made_results
+from tests.analysis.report.comparison import made_json
 from tests.recipes.finetuning.test_finetune import sentences, write_jsonl
 from tests.recipes.runs import TINY, without_pictures
 
@@ -109,8 +110,8 @@ def said(settings: CompareSettings, **how: Any) -> tuple[dict[str, Any] | None, 
     events: list[Event] = []
     found = comparison.compare_masks(settings, emit=events.append, **how)
     texts = [e.text for e in events if isinstance(e, Note | Caution)]
-    texts += [f"{e.title} {dict(e.rows)}" for e in events if isinstance(e, Table)]
-    return None if found is None else dict(found.results), "\n".join(texts)
+    texts += [f"{e.title} {dict(e.rows)}" for e in events if isinstance(e, Facts)]
+    return None if found is None else as_json(found.results), "\n".join(texts)
 
 
 def timeless(results: Any) -> Any:
@@ -256,7 +257,7 @@ def test_downstream_scores_are_those_of_finetune(whole: tuple[Path, Any]) -> Non
 def test_made_up_results_have_the_shape_of_real_ones(whole: tuple[Path, Any]) -> None:
     """On what tests/analysis/comparison.py makes the report is tested."""
     _, real = whole
-    made = made_results()
+    made = made_json()
     places: tuple[Callable[[Any], Any], ...] = (
         lambda r: r,
         *(lambda r, name=name: r[name] for name in ("model", "data", "evaluation", "race", "verdict")),
@@ -493,8 +494,8 @@ def test_hamming_distances() -> None:
     one = np.array([[[1, 1, 0, 0], [0, 0, 1, 1], [0, 1, 1, 0]]], bool)
     found = hamming(one)
     assert found is not None
-    assert found["pairs"] == 3 and found["mean"] == pytest.approx((1 + 0.5 + 0.5) / 3)
-    assert found["disjoint"] == pytest.approx(1 / 3)
+    assert found.pairs == 3 and found.mean == pytest.approx((1 + 0.5 + 0.5) / 3)
+    assert found.disjoint == pytest.approx(1 / 3)
     assert hamming(one[:, :1]) is None
 
 

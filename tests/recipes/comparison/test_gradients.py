@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from fmlm_cli.analysis.gradient_noise.estimators import Estimates, per_sequence
-from fmlm_cli.analysis.gradient_noise.measure import Draw, Gradients, Plan, RatioResiduals, Records
+from fmlm_cli.analysis.gradient_noise.measure import Draw, GradientPlan, Gradients, RatioResiduals, Records
 from fmlm_cli.corpus.rows.reading import RowReader, Rows
 from fmlm_cli.corpus.store.reading import TokenStore
 from fmlm_cli.engine.batch import Batch
@@ -82,7 +82,7 @@ def measured(
 def gradients_of(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Mapping[tuple[int, Draw], Tensor]]:
     """`gradients_of(model, reader, store, ...)`: every gradient that would be measured."""
 
-    def keep(gradients: Gradients, sequences: list[int], plan: Plan, **others: Any) -> Any:
+    def keep(gradients: Gradients, sequences: list[int], plan: GradientPlan, **others: Any) -> Any:
         draws = [Draw("random", group) for group in range(plan.random)]
         draws += [Draw("segments", s, k) for s in range(plan.sets) for k in range(plan.segments)]
         draws += [

@@ -16,9 +16,10 @@ from transformers import (
     AutoTokenizer,
 )
 
+from fmlm_cli.analysis.results.plain import as_json
 from fmlm_cli.config import FinetuneSettings, build, nested
 from fmlm_cli.errors import UserError
-from fmlm_cli.events import Caution, Event, Note, Scoreboard, Table
+from fmlm_cli.events import Caution, Event, Facts, Note, Scoreboard
 from fmlm_cli.recipes import finetuning
 from fmlm_cli.recipes.finetuning.cells import read_result
 from fmlm_cli.recipes.finetuning.report import statistics
@@ -104,7 +105,7 @@ def said(settings: FinetuneSettings, **how: Any) -> tuple[Any, str]:
     events: list[Event] = []
     report = finetuning.finetune(settings, emit=events.append, **how)
     texts = [e.text for e in events if isinstance(e, Note | Caution)]
-    texts += [f"{e.title} {dict(e.rows)}" for e in events if isinstance(e, Table)]
+    texts += [f"{e.title} {dict(e.rows)}" for e in events if isinstance(e, Facts)]
     return report, "\n".join(texts)
 
 
@@ -115,12 +116,12 @@ def timeless(report: Any) -> Any:
             return {k: strip(v) for k, v in value.items() if k not in timing}
         return [strip(v) for v in value] if isinstance(value, list | tuple) else value
 
-    return strip(json.loads(json.dumps(report.results)))
+    return strip(as_json(report.results))
 
 
 def test_the_report_says_what_scikit_learn_finds_in_the_predictions(tune: Tune, tmp_path: Path) -> None:
     report, _ = said(tune(**{"training.learning_rate": 3e-3, "training.epochs": 8}))
-    task = report.results["tasks"]["rivers"]
+    task = report.results.tasks["rivers"]
     for split in ("dev", "test"):
         found: dict[str, list[float]] = {"accuracy": [], "macro_f1": [], "micro_f1": []}
         for seed in (0, 1):
@@ -132,22 +133,22 @@ def test_the_report_says_what_scikit_learn_finds_in_the_predictions(tune: Tune, 
             found["macro_f1"].append(f1_score(y, p, average="macro"))
             found["micro_f1"].append(f1_score(y, p, average="micro"))
         for name, values in found.items():
-            own = task[split][split][name]
-            assert own["values"] == pytest.approx(values)
-            assert own["mean"] == pytest.approx(np.mean(values))
-            assert own["sd"] == pytest.approx(np.std(values, ddof=1))
-    assert task["median"] == pytest.approx(np.median(task["dev"]["dev"]["macro_f1"]["values"]))
-    assert task["median"] > 0.9  # it can be learnt
-    assert task["baseline"]["accuracy"] < 0.75
+            over_seeds = getattr(task, split)[split][name]
+            assert over_seeds.values == pytest.approx(values)
+            assert over_seeds.mean == pytest.approx(np.mean(values))
+            assert over_seeds.sd == pytest.approx(np.std(values, ddof=1))
+    assert task.median == pytest.approx(np.median(task.dev["dev"]["macro_f1"].values))
+    assert task.median > 0.9  # it can be learnt
+    assert task.baseline["accuracy"] < 0.75
 
 
 def test_the_model_that_is_left_is_the_best_cell(tune: Tune, data: Path, tmp_path: Path) -> None:
     """Loaded as a stranger would, it predicts what that cell's predictions say, with label names."""
     report, _ = said(tune(**{"training.learning_rate": 1e-3}))
     folder = tmp_path / "tuned/models/rivers"
-    best = max(report.results["cells"], key=lambda cell: (cell["score"], -cell["seed"]))
+    best = max(report.results.cells, key=lambda cell: (cell.score, -cell.seed))
     kept = json.loads((folder / "finetuned.json").read_text())
-    assert kept["cell"] == f"rivers/default/seed-{best['seed']}"
+    assert kept["cell"] == f"rivers/default/seed-{best.seed}"
     model = AutoModelForSequenceClassification.from_pretrained(folder).eval()
     tokenizer = AutoTokenizer.from_pretrained(folder)
     path = tmp_path / "tuned/cells" / kept["cell"] / "predictions/dev.jsonl"
@@ -204,9 +205,9 @@ def test_cells_spread_over_processes_make_the_same_report(tune: Tune, tmp_path: 
         report, text = said(spread, cell=f"{i}/3")
     assert report is not None and "cells are done" not in text
     assert timeless(report) == timeless(whole)
-    points = whole.results["tasks"]["rivers"]["points"]
+    points = whole.results.tasks["rivers"].points
     assert set(points) == {"learning_rate=0.01", "learning_rate=0.0001"}
-    assert whole.results["tasks"]["rivers"]["point"] == "learning_rate=0.01"
+    assert whole.results.tasks["rivers"].point == "learning_rate=0.01"
     assert r"| rivers | learning\_rate=0.01 (chosen) | 2 |" in (tmp_path / "whole/results.md").read_text()
 
 
@@ -219,7 +220,7 @@ def test_a_report_comes_once_all_cells_are_done(tune: Tune) -> None:
     assert report is None
     said(settings, cell="2/2")
     report, _ = said(settings, report_only=True)
-    assert report.results["tasks"]["rivers"]["n"] == 2
+    assert report.results.tasks["rivers"].n == 2
 
 
 def test_more_seeds_are_added_to_those_that_are_there(tune: Tune, tmp_path: Path) -> None:
@@ -227,7 +228,7 @@ def test_more_seeds_are_added_to_those_that_are_there(tune: Tune, tmp_path: Path
     stamp = (tmp_path / "tuned/cells/rivers/default/seed-0/result.json").stat().st_mtime_ns
     report, _ = said(tune(**{"training.epochs": 1, "seeds": 3}), resume=True)
     assert (tmp_path / "tuned/cells/rivers/default/seed-0/result.json").stat().st_mtime_ns == stamp
-    assert report.results["tasks"]["rivers"]["n"] == 3
+    assert report.results.tasks["rivers"].n == 3
 
 
 def test_other_settings_or_data_in_the_same_folder(tune: Tune, tmp_path: Path, data: Path) -> None:
@@ -246,28 +247,28 @@ def test_other_settings_or_data_in_the_same_folder(tune: Tune, tmp_path: Path, d
     with pytest.raises(UserError, match="is not empty"):
         said(tune(**{"training.epochs": 1}))
     report, _ = said(tune(**changed), overwrite=True)
-    assert report.results["tasks"]["rivers"]["examples"]["dev"] == {"dev": 41}
+    assert report.results.tasks["rivers"].examples.dev == {"dev": 41}
 
 
 def test_one_that_diverges_does_not_stop_the_others(tune: Tune, tmp_path: Path) -> None:
     grid = tmp_path / "grid.yaml"
     grid.write_text("learning_rate: [1e-2, 1e30]\n")
     report, _ = said(tune(grid=str(grid), **{"training.learning_rate": None, "training.clip": None}))
-    task = report.results["tasks"]["rivers"]
-    assert task["points"]["learning_rate=1e+30"]["diverged"] == 2
-    assert task["point"] == "learning_rate=0.01"
+    task = report.results.tasks["rivers"]
+    assert task.points["learning_rate=1e+30"].diverged == 2
+    assert task.point == "learning_rate=0.01"
     failed = read_result(tmp_path / "tuned/cells/rivers/learning_rate=1e+30/seed-0")
     assert failed is not None and failed.score is None and "not finite at step" in str(failed.failed)
 
 
 def test_early_stopping_and_small_sets(tune: Tune) -> None:
     report, _ = said(tune(patience=1, **{"training.epochs": 30, "training.min_steps": 1}))
-    cell = report.results["cells"][0]
-    scores = [record["score"] for record in cell["history"]]
+    cell = report.results.cells[0]
+    scores = [record["score"] for record in cell.history]
     assert len(scores) < 30
     assert len(scores) - 1 - int(np.argmax(scores)) == 1
     report, _ = said(tune("long", **{"training.epochs": 1, "training.min_steps": 35, "seeds": 1}))
-    assert report.results["cells"][0]["steps"] == 40  # 10 steps a pass
+    assert report.results.cells[0].steps == 40  # 10 steps a pass
 
 
 # ---------------------------------------------------------------- GLUE
@@ -309,7 +310,7 @@ def test_glue_is_submitted_in_its_form(tune: Tune, glue: Path, tmp_path: Path) -
     given = {"tasks.names": ["all"], "tasks.folder": str(glue), "seeds": 1, "training.epochs": 1}
     report, text = said(tune(**given))
     assert "has no sst2, qqp, qnli, rte, wnli" in text
-    assert report.results["glue_average"] is None
+    assert report.results.glue_average is None
     with zipfile.ZipFile(tmp_path / "tuned/submission.zip") as archive:
         names = {"CoLA.tsv", "MRPC.tsv", "STS-B.tsv", "MNLI-m.tsv", "MNLI-mm.tsv", "AX.tsv"}
         assert set(archive.namelist()) == names
@@ -321,12 +322,12 @@ def test_glue_is_submitted_in_its_form(tune: Tune, glue: Path, tmp_path: Path) -
             "neutral",
             "contradiction",
         }
-    assert set(report.results["tasks"]["mnli"]["dev"]) == {"matched", "mismatched"}
+    assert set(report.results.tasks["mnli"].dev) == {"matched", "mismatched"}
     path = tmp_path / "tuned/cells/cola/default/seed-0/predictions/dev.jsonl"
     rows = [json.loads(line) for line in path.read_text().splitlines()]
     wanted = matthews_corrcoef([r["label"] for r in rows], [r["prediction"] for r in rows])
-    assert report.results["tasks"]["cola"]["mean"] == pytest.approx(wanted)
-    assert set(report.results["tasks"]["stsb"]["dev"]["dev"]) == {"pearson", "spearman", "score"}
+    assert report.results.tasks["cola"].mean == pytest.approx(wanted)
+    assert set(report.results.tasks["stsb"].dev["dev"]) == {"pearson", "spearman", "score"}
 
 
 def test_beginning_from_mnli_is_shown(tune: Tune, glue: Path, tmp_path: Path) -> None:
@@ -336,20 +337,20 @@ def test_beginning_from_mnli_is_shown(tune: Tune, glue: Path, tmp_path: Path) ->
     plain, _ = said(tune("plain", **given, **{"tasks.names": ["mrpc", "mnli"]}))
     settings = tune(**given, from_mnli=True, **{"tasks.names": ["mrpc", "mnli"]})
     report, _ = said(settings)
-    assert [cell["task"] for cell in report.results["cells"]] == ["mnli", "mrpc"]
+    assert [cell.task for cell in report.results.cells] == ["mnli", "mrpc"]
     assert "| mrpc (from MNLI) | dev |" in (tmp_path / "tuned/results.md").read_text()
     cells = [
         json.loads((tmp_path / r / "cells/mrpc/default/seed-0/cell.json").read_text())
         for r in ("plain", "tuned")
     ]
-    assert cells[0]["weights"] != cells[1]["weights"]
-    assert plain.results["cells"][1]["history"] != report.results["cells"][1]["history"]
+    assert cells[0].weights != cells[1].weights
+    assert plain.results.cells[1].history != report.results.cells[1].history
 
 
 def test_ax_is_predicted_by_the_mnli_model(tune: Tune, glue: Path, tmp_path: Path) -> None:
     given = {"tasks.names": ["ax"], "tasks.folder": str(glue), "seeds": 1, "training.epochs": 1}
     report, _ = said(tune(**given))
-    assert list(report.results["tasks"]) == ["mnli"]
+    assert list(report.results.tasks) == ["mnli"]
     assert (tmp_path / "tuned/submission/AX.tsv").is_file()
 
 

@@ -15,7 +15,7 @@ from transformers import AutoModelForSequenceClassification, BertConfig, BertFor
 from fmlm_cli.config import PretrainSettings, build, nested
 from fmlm_cli.corpus.store.reading import TokenStore
 from fmlm_cli.errors import UserError
-from fmlm_cli.events import Caution, Event, Note, Table, ignore
+from fmlm_cli.events import Caution, Event, Facts, Note, ignore
 from fmlm_cli.recipes import pretraining
 from fmlm_cli.recipes.pretraining.plan import plan_run
 from fmlm_cli.recipes.pretraining.run import make_schedule
@@ -64,7 +64,7 @@ def said(settings: PretrainSettings, **how: Any) -> tuple[Any, str]:
     events: list[Event] = []
     result = pretraining.pretrain(settings, emit=events.append, **how)
     lines = [e.text for e in events if isinstance(e, Note | Caution)]
-    lines += [f"{e.title} {k} {v}" for e in events if isinstance(e, Table) for k, v in e.rows.items()]
+    lines += [f"{e.title} {k} {v}" for e in events if isinstance(e, Facts) for k, v in e.rows.items()]
     return result, "\n".join(lines)
 
 
@@ -448,7 +448,7 @@ def test_new_words_become_tokens_and_begin_as_their_pieces(
     chosen = going_on(**given, **replay)
     events: list[Event] = []
     made = plan_run(chosen, events.append)
-    listed = next(e for e in events if isinstance(e, Table) and "become tokens" in e.title)
+    listed = next(e for e in events if isinstance(e, Facts) and "become tokens" in e.title)
     assert "watermill" in listed.rows
     base = TokenStore.open(tiny_store).vocabulary
     assert made.store.vocabulary == base + 2

@@ -10,7 +10,7 @@ import torch
 from fmlm_cli.config import PretrainSettings, build, nested
 from fmlm_cli.engine.runtime import resolve_device
 from fmlm_cli.errors import UserError
-from fmlm_cli.events import Event, Table, ignore
+from fmlm_cli.events import Event, Facts, ignore
 from fmlm_cli.recipes.pretraining import plan as planning
 from fmlm_cli.recipes.pretraining.check import check_run
 from fmlm_cli.recipes.pretraining.describe import describe
@@ -48,7 +48,7 @@ def test_a_plan_over_stores_leaves_no_trace_and_can_be_printed(settings: Setting
     before, events = traces(tmp_path), list[Event]()
     plan = plan_run(settings(**{"budget.steps": 8}), ignore)
     describe(plan, resolve_device("cpu"), torch.float32, events.append)
-    [facts] = [event for event in events if isinstance(event, Table)]
+    [facts] = [event for event in events if isinstance(event, Facts)]
     assert facts.rows["budget"].startswith("8 steps of 8 rows")
     assert traces(tmp_path) == before
 

@@ -1,4 +1,6 @@
-"""The figures of a comparison of maskings: gradient variance and coverage; `report_figures` has those of trained models. Each is drawn for a width in inches; below `TWO_COLUMNS` panels are stacked.
+"""The figures of a comparison of maskings: gradient variance and coverage; `race` has those of trained models.
+
+Each is drawn for a width in inches; below `TWO_COLUMNS` panels are stacked.
 
 Intervals are drawn as lines from end to end, not as error bars around a value: those of a bootstrap need not hold it.
 """
@@ -20,7 +22,8 @@ from fmlm_cli.analysis.report.figures.drawing import (
     dash,
     panels,
 )
-from fmlm_cli.analysis.report.values import Arms, Estimate, Json, measurement, percent
+from fmlm_cli.analysis.report.values import Arms, Estimate, measurement, percent
+from fmlm_cli.analysis.results.comparison import VarianceResult
 
 TWO_COLUMNS = 5.5
 INTERVAL: dict[str, Any] = {"linewidth": 2.2, "alpha": 0.45, "solid_capstyle": "butt"}
@@ -29,18 +32,18 @@ INTERVAL: dict[str, Any] = {"linewidth": 2.2, "alpha": 0.45, "solid_capstyle": "
 # ---------------------------------------------------------------- gradient variance
 
 
-def draw_covariance(entries: Sequence[Json], width: float) -> Figure:
+def draw_covariance(entries: Sequence[VarianceResult], width: float) -> Figure:
     """c(h) / sigma^2 against the Hamming distance: a panel for each corruption, a line for each checkpoint."""
-    corruptions = list(dict.fromkeys(entry["corruption"] for entry in entries))
+    corruptions = list(dict.fromkeys(entry.corruption for entry in entries))
     beside = width >= TWO_COLUMNS and len(corruptions) > 1
     rows, columns = (1, len(corruptions)) if beside else (len(corruptions), 1)
     figure, grid = panels(width, 3.2 * rows, rows, columns, sharey=True)
     every = [axes for row in grid for axes in row]
-    names = list(dict.fromkeys((entry["name"], entry["step"]) for entry in entries))
+    names = list(dict.fromkeys((entry.name, entry.step) for entry in entries))
     for axes, corruption in zip(every, corruptions, strict=True):
         for entry in entries:
-            if entry["corruption"] == corruption:
-                place = names.index((entry["name"], entry["step"]))
+            if entry.corruption == corruption:
+                place = names.index((entry.name, entry.step))
                 _correlations(axes, entry, place, 0.012 * (place - (len(names) - 1) / 2))
         axes.axhline(0, color=INK, linewidth=0.8)
         axes.set_title(corruption)
@@ -52,31 +55,34 @@ def draw_covariance(entries: Sequence[Json], width: float) -> Figure:
     return figure
 
 
-def _correlations(axes: Axes, entry: Json, place: int, shift: float) -> None:
+def _correlations(axes: Axes, entry: VarianceResult, place: int, shift: float) -> None:
     """A line, `shift`ed so that the intervals of several lie beside each other."""
-    at = [own["distance"] + shift for own in entry["correlations"]]
-    found = [Estimate.of(own) for own in entry["correlations"]]
-    for x, own in zip(at, found, strict=True):
-        axes.plot([x] * 2, [own.low, own.high], color=colour(1 + place), **INTERVAL)
+    at = [correlation.distance + shift for correlation in entry.correlations]
+    estimates = [Estimate.of(correlation) for correlation in entry.correlations]
+    for x, estimate in zip(at, estimates, strict=True):
+        axes.plot([x] * 2, [estimate.low, estimate.high], color=colour(1 + place), **INTERVAL)
     axes.plot(
         at,
-        [own.value for own in found],
+        [estimate.value for estimate in estimates],
         color=colour(1 + place),
         linestyle=dash(1 + place),
         marker=MARKERS[place % len(MARKERS)],
         markersize=4,
         linewidth=1.4,
-        label=f"{entry['name']}, step {entry['step']:,}",
+        label=f"{entry.name}, step {entry.step:,}",
     )
 
 
-def draw_ratios(entries: Sequence[Json], width: float) -> Figure:
+def draw_ratios(entries: Sequence[VarianceResult], width: float) -> Figure:
     """Var_full / Var_random of every measurement, by the masks alone and with the rows' variance in both."""
     figure, ((axes,),) = panels(width, 1.5 + 0.42 * len(entries), 1, 1)
-    kinds = (("ratio", "o", 1, "masks of one row"), ("repeated_ratio", "s", 2, "with the rows’ part"))
-    for (key, marker, series, label), offset in zip(kinds, (-0.12, 0.12), strict=True):
-        for place, entry in enumerate(entries):
-            draw_estimate(axes, Estimate.of(entry[key]), place + offset, colour(series), marker)
+    kinds = (
+        ([entry.ratio for entry in entries], "o", 1, "masks of one row"),
+        ([entry.repeated_ratio for entry in entries], "s", 2, "with the rows’ part"),
+    )
+    for (ratios, marker, series, label), offset in zip(kinds, (-0.12, 0.12), strict=True):
+        for place, ratio in enumerate(ratios):
+            draw_estimate(axes, Estimate.of(ratio), place + offset, colour(series), marker)
         axes.plot([], [], marker, color=colour(series), markersize=4.5, label=label)
     _one(axes)
     name_rows(axes, [measurement(entry) for entry in entries], width)
@@ -85,18 +91,19 @@ def draw_ratios(entries: Sequence[Json], width: float) -> Figure:
     return figure
 
 
-def draw_equal_compute(entries: Sequence[Json], width: float) -> Figure:
+def draw_equal_compute(entries: Sequence[VarianceResult], width: float) -> Figure:
     """What a step of as many rows varies by, relative to different rows with one random mask each."""
     figure, ((axes,),) = panels(width, 1.5 + 0.42 * len(entries), 1, 1)
+    steps = [entry.equal_compute for entry in entries]
     kinds = (
-        ("random_masks", "s", 2, "K random masks of each of B/K rows"),
-        ("segments", "o", 1, "all K segments of each of B/K rows"),
+        ([step.random_masks for step in steps], "s", 2, "K random masks of each of B/K rows"),
+        ([step.segments for step in steps], "o", 1, "all K segments of each of B/K rows"),
     )
-    for (key, marker, series, label), offset in zip(kinds, (-0.12, 0.12), strict=True):
-        for place, entry in enumerate(entries):
-            own = Estimate.of(entry["equal_compute"][key])
-            draw_estimate(axes, own, place + offset, colour(series), marker)
-            axes.annotate(own.point(), (max(own.value, own.high), place + offset), (3, 0), textcoords="offset points", va="center")  # fmt: skip
+    for (ratios, marker, series, label), offset in zip(kinds, (-0.12, 0.12), strict=True):
+        for place, ratio in enumerate(map(Estimate.of, ratios)):
+            draw_estimate(axes, ratio, place + offset, colour(series), marker)
+            end = (max(ratio.value, ratio.high), place + offset)
+            axes.annotate(ratio.point(), end, (3, 0), textcoords="offset points", va="center")
         axes.plot([], [], marker, color=colour(series), markersize=4.5, label=label)
     _one(axes)
     axes.margins(x=0.12)
@@ -119,15 +126,15 @@ def draw_coverage(times: Mapping[str, Sequence[float]], arms: Arms, width: float
     """For each arm the shares of the tokens that were masked never, once, twice, ... in all passes."""
     names = list(times)
     figure, ((axes,),) = panels(width, 1.2 + 0.4 * len(names), 1, 1)
-    last = min(len(STEPS) - 1, max(len(own) for own in times.values()) - 1)
+    last = min(len(STEPS) - 1, max(map(len, times.values())) - 1)
     for k in range(last + 1):
-        shares = [sum(own[k:]) if k == last else sum(own[k : k + 1]) for own in times.values()]
-        begins = [sum(own[:k]) for own in times.values()]
+        widths = [sum(shares[k:] if k == last else shares[k : k + 1]) for shares in times.values()]
+        begins = [sum(shares[:k]) for shares in times.values()]
         label = ("never", "once", "twice", "3 times", "4 times", "5 times")[k]
-        more = any(len(own) > last + 1 for own in times.values()) and k == last
-        axes.barh(range(len(names)), shares, left=begins, height=0.66, color=STEPS[k], edgecolor=PAPER,
+        more = any(len(shares) > last + 1 for shares in times.values()) and k == last
+        axes.barh(range(len(names)), widths, left=begins, height=0.66, color=STEPS[k], edgecolor=PAPER,
                   linewidth=0.8, label=f"{label} or more" if more else label)  # fmt: skip
-        for place, (begin, share) in enumerate(zip(begins, shares, strict=True)):
+        for place, (begin, share) in enumerate(zip(begins, widths, strict=True)):
             if share >= 0.09:
                 axes.text(begin + share / 2, place, percent(share), ha="center", va="center",
                           color="#fefefe" if k < 3 else "#101010")  # fmt: skip
@@ -143,13 +150,11 @@ def draw_coverage(times: Mapping[str, Sequence[float]], arms: Arms, width: float
 # ---------------------------------------------------------------- shared
 
 
-def draw_estimate(
-    axes: Axes, own: Estimate, place: float, own_colour: str, marker: str, scale: float = 1.0
-) -> None:
+def draw_estimate(axes: Axes, estimate: Estimate, place: float, series_colour: str, marker: str) -> None:
     """An estimate as a marker, its interval as a line."""
-    if own.bounded:
-        axes.plot([scale * own.low, scale * own.high], [place] * 2, color=own_colour, **INTERVAL)
-    axes.plot([scale * own.value], [place], marker, color=own_colour, markersize=4.5)
+    if estimate.bounded:
+        axes.plot([estimate.low, estimate.high], [place] * 2, color=series_colour, **INTERVAL)
+    axes.plot([estimate.value], [place], marker, color=series_colour, markersize=4.5)
 
 
 def name_rows(axes: Axes, names: Sequence[str], width: float, text: int | None = None) -> None:

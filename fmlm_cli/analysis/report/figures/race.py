@@ -9,10 +9,11 @@ from matplotlib.figure import Figure
 
 from fmlm_cli.analysis.report.figures.drawing import INK, MARKERS, PAPER, SOFT, colour, dash, panels
 from fmlm_cli.analysis.report.figures.noise import TWO_COLUMNS, draw_estimate, name_rows
-from fmlm_cli.analysis.report.values import Arms, Estimate, Json, Ratio, compact
+from fmlm_cli.analysis.report.values import Arms, Estimate, Ratio, compact
+from fmlm_cli.analysis.results.comparison import BySeed, PointResult
 from fmlm_cli.analysis.statistics import Floats
 
-Dots = Mapping[str, Mapping[str, float | None]]  # by arm and seed
+Dots = Mapping[str, BySeed]  # by arm
 Estimates = Mapping[str, Estimate]  # by arm, where there is one
 _WIDE = 4  # times that ratios are apart, from where on their axis is logarithmic
 _OUT_OF_SIGHT = 5  # times as far from the baseline as the median arm
@@ -30,7 +31,7 @@ def draw_curves(curves: Mapping[str, Curve], gaps: Mapping[str, Curve], arms: Ar
     legend_columns = (2 if longest > _LEGEND else 3) if width >= TWO_COLUMNS else 1
     legend = 0.2 * -(-len(curves) // legend_columns)
     figure, grid = panels(width, 3.0 * rows + legend, rows, columns)
-    axes = [own for row in grid for own in row]
+    axes = [panel for row in grid for panel in row]
     for name, curve in curves.items():
         _curve(axes[0], curve, arms, name)
     axes[0].set_title("Held-out loss (nats)")
@@ -41,11 +42,11 @@ def draw_curves(curves: Mapping[str, Curve], gaps: Mapping[str, Curve], arms: Ar
         axes[1].axhline(0, color=colour(0), linewidth=1.4)
         axes[1].set_title(textwrap.fill(f"Minus {arms.base}, by seed", 34))
         _look_at_means(axes[1], list(gaps.values()))
-    for own in axes:
-        own.set_xlabel("tokens forwarded")
-        own.xaxis.set_major_formatter(lambda value, _: compact(value))
-        own.locator_params(axis="x", nbins=5)
-        own.grid(axis="y")
+    for panel in axes:
+        panel.set_xlabel("tokens forwarded")
+        panel.xaxis.set_major_formatter(lambda value, _: compact(value))
+        panel.locator_params(axis="x", nbins=5)
+        panel.grid(axis="y")
     figure.legend(
         *axes[0].get_legend_handles_labels(),
         loc="outside lower left",
@@ -69,7 +70,9 @@ def _band(axes: Axes, curve: Curve, place: int) -> None:
 def _look_at_means(axes: Axes, curves: Sequence[Curve]) -> None:
     """What would leave the lines of most arms one line may leave the figure: wide intervals, and an arm far off."""
     last = [abs(mean[-1]) for _, mean, _, _ in curves]
-    near = [own for own, away in zip(curves, last, strict=True) if away <= _OUT_OF_SIGHT * np.median(last)]
+    near = [
+        curve for curve, away in zip(curves, last, strict=True) if away <= _OUT_OF_SIGHT * np.median(last)
+    ]
     means = np.concatenate([mean for _, mean, _, _ in near or curves])
     low, high = min(means.min(), 0.0), max(means.max(), 0.0)
     room = max(high - low, 1e-6)
@@ -96,8 +99,8 @@ def draw_pairs(
     figure, grid = panels(
         width, height * (1 if beside else 2), *((1, 2) if beside else (2, 1)), sharey=beside
     )
-    left, right = (own for row in grid for own in row)
-    ratios = [own for own in compared.values() if isinstance(own, Ratio)]
+    left, right = (panel for row in grid for panel in row)
+    ratios = any(isinstance(estimate, Ratio) for estimate in compared.values())
     _seeds(left, values, arms, joined=not ratios)  # each ratio's tokens are down to a loss of its own
     for place, name in enumerate(names):
         if name in compared:
@@ -140,9 +143,9 @@ def _as_ratios(axes: Axes) -> None:
 
 def _far(compared: Estimates) -> list[str]:
     """Arms beside which the others could not be told apart in a figure: several times as far off as the median arm."""
-    away = {name: abs(own.value) for name, own in compared.items()}
+    away = {name: abs(estimate.value) for name, estimate in compared.items()}
     limit = _OUT_OF_SIGHT * float(np.median(list(away.values()))) if away else 0.0
-    return [name for name, own in away.items() if own > limit > 0]
+    return [name for name, distance in away.items() if distance > limit > 0]
 
 
 def _look_at(axes: Axes, seen: Sequence[float], others: Mapping[int, tuple[float, str]]) -> None:
@@ -163,25 +166,26 @@ def _look_at(axes: Axes, seen: Sequence[float], others: Mapping[int, tuple[float
 
 def _seeds(axes: Axes, values: Dots, arms: Arms, *, joined: bool) -> None:
     """A dot for every seed, a bar for the mean, a cross at the edge for what has no value; `joined`: seeds by lines."""
-    seeds = list(dict.fromkeys(seed for own in values.values() for seed in own))
+    seeds = list(dict.fromkeys(seed for by_seed in values.values() for seed in by_seed))
     spread = np.linspace(-0.16, 0.16, len(seeds)) if len(seeds) > 1 else np.zeros(1)
     for seed, offset in zip(seeds, spread, strict=True):
         path = [
-            (own[seed], place + offset)
-            for place, own in enumerate(values.values())
-            if own.get(seed) is not None
+            (by_seed[seed], place + offset)
+            for place, by_seed in enumerate(values.values())
+            if by_seed.get(seed) is not None
         ]
         if path and joined:
             axes.plot(*zip(*path, strict=True), color=SOFT, linewidth=0.6, alpha=0.5)
-    for place, (name, own) in enumerate(values.items()):
-        found = [value for value in own.values() if value is not None]
+    for place, (name, by_seed) in enumerate(values.items()):
+        there = [value for value in by_seed.values() if value is not None]
         for seed, offset in zip(seeds, spread, strict=True):
-            if (value := own.get(seed)) is not None:
+            if (value := by_seed.get(seed)) is not None:
                 axes.plot([value], [place + offset], MARKERS[0], color=colour(arms.place(name)), markersize=4)
-            elif seed in own:
-                axes.plot([0.985], [place + offset], "x", color=SOFT, markersize=4, transform=axes.get_yaxis_transform())  # fmt: skip
-        if found:
-            axes.plot([np.mean(found)] * 2, [place - 0.32, place + 0.32], color=INK, linewidth=1.3)
+            elif seed in by_seed:
+                edge = axes.get_yaxis_transform()
+                axes.plot([0.985], [place + offset], "x", color=SOFT, markersize=4, transform=edge)
+        if there:
+            axes.plot([np.mean(there)] * 2, [place - 0.32, place + 0.32], color=INK, linewidth=1.3)
 
 
 # ---------------------------------------------------------------- downstream, sweep
@@ -190,9 +194,10 @@ def _seeds(axes: Axes, values: Dots, arms: Arms, *, joined: bool) -> None:
 def draw_downstream(values: Dots, compared: Estimates, arms: Arms, measure: str, width: float) -> Figure:
     """Each seed's score (%) by arm, and the paired differences in percentage points."""
     percents = {
-        arm: {seed: None if v is None else 100 * v for seed, v in own.items()} for arm, own in values.items()
+        arm: {seed: None if score is None else 100 * score for seed, score in by_seed.items()}
+        for arm, by_seed in values.items()
     }
-    points = {name: own.times(100) for name, own in compared.items()}
+    points = {name: estimate.times(100) for name, estimate in compared.items()}
     return draw_pairs(
         percents,
         points,
@@ -204,22 +209,23 @@ def draw_downstream(values: Dots, compared: Estimates, arms: Arms, measure: str,
     )
 
 
-def draw_sweep(axis_names: Sequence[str], points: Sequence[Json], width: float) -> Figure:
+def draw_sweep(axis_names: Sequence[str], points: Sequence[PointResult], width: float) -> Figure:
     """A heat map over the first two axes, one panel for each combination of the others; dots if there is one axis."""
     if len(axis_names) < 2:
         return _sweep_line(axis_names[0], points, width)
     across, down, *others = axis_names
-    kept = [own for own in points if own["mean"] is not None]
-    groups: dict[str, list[Json]] = {}
-    for own in kept:
-        groups.setdefault(", ".join(f"{key} {own['settings'][key]}" for key in others), []).append(own)
+    means = [point.mean for point in points if point.mean is not None] or [0.0]
+    groups: dict[str, list[PointResult]] = {}
+    for point in points:
+        if point.mean is not None:
+            title = ", ".join(f"{key} {point.settings[key]}" for key in others)
+            groups.setdefault(title, []).append(point)
     xs, ys = (_distinct(points, name) for name in (across, down))
-    means = [float(own["mean"]) for own in kept] or [0.0]
     figure, grid = panels(
         width, (0.9 + 0.4 * len(ys)) * max(1, len(groups)), max(1, len(groups)), 1, sharex=True
     )
-    for (axes,), (title, own_points) in zip(grid, groups.items(), strict=True):
-        _heat(axes, own_points, (across, xs), (down, ys), (min(means), max(means)))
+    for (axes,), (title, panel_points) in zip(grid, groups.items(), strict=True):
+        _heat(axes, panel_points, (across, xs), (down, ys), (min(means), max(means)))
         axes.set_title(title)
         axes.set_ylabel(down)
     grid[-1][0].set_xlabel(across)
@@ -228,7 +234,7 @@ def draw_sweep(axis_names: Sequence[str], points: Sequence[Json], width: float) 
 
 def _heat(
     axes: Axes,
-    points: Sequence[Json],
+    points: Sequence[PointResult],
     across: tuple[str, Sequence[str]],
     down: tuple[str, Sequence[str]],
     ends: tuple[float, float],
@@ -236,15 +242,16 @@ def _heat(
     """Cells as shapes, not as an image, each with its mean; the lower the loss, the darker."""
     (x_name, xs), (y_name, ys) = across, down
     table = np.full((len(ys), len(xs)), np.nan)
-    for own in points:
-        settings = own["settings"]
-        table[ys.index(str(settings[y_name])), xs.index(str(settings[x_name]))] = own["mean"]
+    for point in points:
+        row, column = ys.index(str(point.settings[y_name])), xs.index(str(point.settings[x_name]))
+        table[row, column] = point.mean
     low, high = ends
-    axes.pcolormesh(np.ma.masked_invalid(table), cmap="Blues_r", vmin=low, vmax=high + 1e-12, edgecolors=PAPER, linewidth=1)  # fmt: skip
+    cells = np.ma.masked_invalid(table)
+    axes.pcolormesh(cells, cmap="Blues_r", vmin=low, vmax=high + 1e-12, edgecolors=PAPER, linewidth=1)
     for (row, column), value in np.ndenumerate(table):
         if np.isfinite(value):
-            dark = value < low + 0.5 * (high - low)
-            axes.text(column + 0.5, row + 0.5, f"{value:.4g}", ha="center", va="center", color="#fefefe" if dark else "#101010")  # fmt: skip
+            ink = "#fefefe" if value < low + 0.5 * (high - low) else "#101010"
+            axes.text(column + 0.5, row + 0.5, f"{value:.4g}", ha="center", va="center", color=ink)
     axes.set_xticks(np.arange(len(xs)) + 0.5, xs)
     axes.set_yticks(np.arange(len(ys)) + 0.5, ys)
     axes.tick_params(length=0)
@@ -252,15 +259,14 @@ def _heat(
     axes.spines[:].set_visible(False)
 
 
-def _sweep_line(name: str, points: Sequence[Json], width: float) -> Figure:
+def _sweep_line(name: str, points: Sequence[PointResult], width: float) -> Figure:
     """The values of each point, in order, joined at their means."""
     figure, ((axes,),) = panels(width, 3.0, 1, 1)
-    labels = [str(own["settings"][name]) for own in points]
-    means = [own["mean"] for own in points]
-    for place, own in enumerate(points):
-        dots = [value for value in own["values"].values() if value is not None]
+    labels = [str(point.settings[name]) for point in points]
+    for place, point in enumerate(points):
+        dots = [value for value in point.values.values() if value is not None]
         axes.plot([place] * len(dots), dots, "o", color=colour(1), markersize=4)
-    known = [(place, mean) for place, mean in enumerate(means) if mean is not None]
+    known = [(place, point.mean) for place, point in enumerate(points) if point.mean is not None]
     if known:
         axes.plot(*zip(*known, strict=True), color=colour(1), linewidth=1.2)
     axes.set_xticks(range(len(labels)), labels)
@@ -270,5 +276,5 @@ def _sweep_line(name: str, points: Sequence[Json], width: float) -> Figure:
     return figure
 
 
-def _distinct(points: Sequence[Json], name: str) -> list[str]:
-    return list(dict.fromkeys(str(own["settings"][name]) for own in points))
+def _distinct(points: Sequence[PointResult], name: str) -> list[str]:
+    return list(dict.fromkeys(str(point.settings[name]) for point in points))

@@ -1,0 +1,162 @@
+"""Arms against a baseline, paired by seed: spreads, differences, and tokens to a loss, as results hold them."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+import numpy as np
+
+from fmlm_cli.analysis.results.comparison import (
+    BySeed,
+    CurveResult,
+    PairedResult,
+    RatioResult,
+    ReachResult,
+    SpreadResult,
+)
+from fmlm_cli.analysis.statistics import (
+    Judged,
+    PairedDifference,
+    judged,
+    paired_difference,
+    reachable_loss,
+    tokens_to_reach,
+)
+
+Pair = PairedDifference | str  # or why there is none
+Key = TypeVar("Key", bound=str | tuple[str, str])  # an arm, or a task and an arm
+Curves = Mapping[int, CurveResult]  # of an arm, by seed
+
+
+def mean_of(values: Sequence[float]) -> float | None:
+    """The mean; None of nothing."""
+    return float(np.mean(values)) if values else None
+
+
+def spread_of(values: BySeed) -> SpreadResult:
+    """Values by seed, mean and sample standard deviation of those that are there."""
+    there = [value for value in values.values() if value is not None]
+    return SpreadResult(
+        values=dict(values),
+        mean=mean_of(there),
+        sd=float(np.std(there, ddof=1)) if len(there) > 1 else None,
+    )
+
+
+def pair_up(values: BySeed, baseline: BySeed) -> Pair:
+    """The paired difference of an arm and the baseline, or why there is none."""
+    lacking = [seed for seed in values if values[seed] is None or baseline[seed] is None]
+    if lacking:
+        return f"seed {lacking[0]} diverged, with it or with the baseline"
+    first, second = ([float(side[seed] or 0.0) for seed in values] for side in (values, baseline))
+    return paired_difference(first, second)
+
+
+@dataclass(frozen=True)
+class Contest:
+    """Arms that are compared with a `baseline`. `controls`: those that are there for scale, by name.
+
+    The candidates are judged together. Controls are no candidates: each is a test of its own.
+    """
+
+    baseline: str
+    controls: frozenset[str]
+
+    def pairs(self, values: Mapping[str, BySeed]) -> dict[str, Pair]:
+        """Every arm but the baseline against it."""
+        baseline = values[self.baseline]
+        return {arm: pair_up(runs, baseline) for arm, runs in values.items() if arm != self.baseline}
+
+    def judge(self, pairs: Mapping[Key, Pair], *, lower_is_better: bool = True) -> dict[Key, PairedResult]:
+        """What comparisons with the baseline came to; of a pair that is none, why."""
+        controls = [key for key in pairs if _arm_of(key) in self.controls]
+        together = {key: pair for key, pair in pairs.items() if key not in controls}
+        results: dict[Key, PairedResult] = {}
+        for family in (together, *({key: pairs[key]} for key in controls)):
+            tested = judged({key: pair for key, pair in family.items() if not isinstance(pair, str)})
+            for key, pair in family.items():
+                if isinstance(pair, str):
+                    results[key] = PairedResult(note=pair)
+                elif key not in tested:
+                    results[key] = _untestable(pair)
+                else:
+                    gains = (pair.mean < 0) == lower_is_better
+                    winner = _arm_of(key) if gains else self.baseline
+                    results[key] = _tested(tested[key], len(tested), winner)
+        return {key: results[key] for key in pairs}
+
+    def tokens_to_reach(
+        self, curves: Mapping[str, Curves], seeds: Sequence[int], target: float | None = None
+    ) -> dict[str, ReachResult]:
+        """How many tokens each arm and the baseline took to a loss that all runs of both reach; ratios by
+        seed.
+
+        `target`: that loss, if it is given. One that all arms share would be set by the worst of them, and so
+        early in the others' curves.
+        """
+        baseline = curves[self.baseline]
+        reached: dict[str, tuple[float, BySeed, BySeed]] = {}
+        for arm, runs in curves.items():
+            if arm == self.baseline or not runs or not baseline:
+                continue
+            loss = target or reachable_loss([run.losses for run in (*runs.values(), *baseline.values())])
+            reached[arm] = (loss, _tokens(runs, seeds, loss), _tokens(baseline, seeds, loss))
+        ratios = self.judge({arm: _log_ratio(*tokens) for arm, (_, *tokens) in reached.items()})
+        return {arm: ReachResult(*reached[arm], ratio=_exponential(pair)) for arm, pair in ratios.items()}
+
+
+def _arm_of(key: str | tuple[str, str]) -> str:
+    return key if isinstance(key, str) else key[-1]
+
+
+def _untestable(pair: PairedDifference) -> PairedResult:
+    same = pair.mean == 0
+    note = "the baseline's own result with every seed" if same else "no spread to test by"
+    return PairedResult(n=pair.n, mean=pair.mean, sd=0.0, note=note)
+
+
+def _tested(test: Judged, tests: int, winner: str) -> PairedResult:
+    return PairedResult(
+        **vars(test.difference),
+        p_adjusted=test.p_adjusted,
+        tests=tests,
+        better=winner if test.told else None,
+        detectable=test.detectable,
+    )
+
+
+def _tokens(runs: Curves, seeds: Sequence[int], target: float) -> dict[int, float | None]:
+    return {
+        seed: tokens_to_reach(runs[seed].tokens, runs[seed].losses, target) if seed in runs else None
+        for seed in seeds
+    }
+
+
+def _log_ratio(values: BySeed, baseline: BySeed) -> Pair:
+    """Of positive tokens, as differences of logarithms."""
+    every = [*values.values(), *baseline.values()]
+    if any(value is None for value in every):
+        return "not every seed got there"
+    if not all(every):
+        return "a run ended no lower than it began"
+    return paired_difference(*([math.log(v) for v in side.values() if v] for side in (values, baseline)))
+
+
+def _exponential(pair: PairedResult) -> RatioResult:
+    """A comparison of logarithms as one of ratios, whose value is the geometric mean over seeds."""
+
+    def ratio(logarithm: float | None) -> float | None:
+        return None if logarithm is None else math.exp(logarithm)
+
+    return RatioResult(
+        value=ratio(pair.mean),
+        low=ratio(pair.low),
+        high=ratio(pair.high),
+        n=pair.n,
+        p_value=pair.p_value,
+        p_adjusted=pair.p_adjusted,
+        tests=pair.tests,
+        better=pair.better,
+        note=pair.note,
+    )

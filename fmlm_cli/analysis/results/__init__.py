@@ -1,0 +1,1 @@
+"""What commands measure, as types: results.json is made from them, and reports are."""

@@ -1,0 +1,384 @@
+"""What `fmlm compare-masks` measures: its results.json, whose names and order are those of the fields.
+
+Losses are in nats a masked token, mean over the same held-out tokens for every run. Scores are shares, as a
+rule from 0 to 1. `seconds` are of the wall clock. None: not measured, diverged, or not defined. An arm is
+known by its `name`, a run by arm and seed.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+BySeed = Mapping[int, float | None]  # None for a run that diverged, or never got there
+
+# ---------------------------------------------------------------- what was compared
+
+
+@dataclass(frozen=True)
+class ComparedModel:
+    """What was trained: a preset, a folder or a checkpoint. `parameters`: weights, tied ones once."""
+
+    name: str
+    parameters: int
+
+
+@dataclass(frozen=True)
+class ComparedData:
+    """What arms train on: `rows` of `sequence_length` tokens, about `tokens` without padding. `store`: folders."""
+
+    store: str
+    rows: int
+    sequence_length: int
+    tokens: int
+
+
+@dataclass(frozen=True)
+class HeldOutData:
+    """What held-out losses are measured on: `rows` of a store; `masks`: how these are masked, in words."""
+
+    store: str
+    rows: int
+    masks: str
+
+
+@dataclass(frozen=True)
+class Speed:
+    """Tokens trained on in a second, evaluations aside: over an arm's runs."""
+
+    mean: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class ArmResult:
+    """An arm, and what its runs took.
+
+    `label`: how the report calls it. `masking`: its settings. `rate`: masked share of the maskable tokens.
+    `cycle`: passes after which its masks have been everywhere, 1 if none depends on another.
+    `masks_per_sequence`: of a row in a step; `sequences_per_step`: different rows. `rows`: that it draws
+    from; `passes`: how often it sees each, None without runs. `tokens`, `seconds`: of a run, mean. `control`:
+    there for scale, not to be chosen.
+    """
+
+    name: str
+    label: str
+    masking: Mapping[str, Any]
+    description: str
+    rate: float
+    cycle: int
+    masks_per_sequence: int
+    sequences_per_step: int
+    rows: int
+    passes: float | None
+    tokens: float | None
+    seconds: float | None
+    tokens_per_second: Speed | None
+    control: bool
+
+
+# ---------------------------------------------------------------- coverage
+
+
+@dataclass(frozen=True)
+class MaskSizes:
+    """Masked tokens of a mask."""
+
+    least: int
+    mean: float
+    most: int
+
+
+@dataclass(frozen=True)
+class HammingResult:
+    """Hamming distances between a row's masks, as shares of the largest possible one, |a| + |b|.
+
+    `masks` of each row make `pairs` in all rows, of which `disjoint` is the share without a token in common.
+    `shares`: of the pairs, in the bins between neighbouring `edges`.
+    """
+
+    masks: int
+    pairs: int
+    mean: float
+    sd: float
+    least: float
+    disjoint: float
+    edges: tuple[float, ...]
+    shares: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class CoverageResult:
+    """What an arm's masks reach of some `rows` in `epochs` passes; all shares are of the maskable tokens.
+
+    `rate`: masked share of a mask. `times_masked[k]`: share masked k times, of which `never_masked` is the
+    first; `expected`: the same as the strategy promises it, None where that is unknown. `covered[e]`: share
+    masked in passes 0 to e.
+    """
+
+    rows: int
+    epochs: int
+    rate: float
+    never_masked: float
+    times_masked: tuple[float, ...]
+    expected: tuple[float, ...] | None
+    covered: tuple[float, ...]
+    tokens_in_a_mask: MaskSizes
+    hamming: HammingResult | None
+
+
+# ---------------------------------------------------------------- gradient variance
+
+
+@dataclass(frozen=True)
+class IntervalResult:
+    """An estimate and its 95 % bootstrap interval over rows; the ends are None where there is no interval."""
+
+    value: float
+    low: float | None
+    high: float | None
+
+
+@dataclass(frozen=True)
+class CorrelationResult:
+    """Correlation of two gradients of a row, whose masks are `distance` apart as a share of 2 tau."""
+
+    distance: float
+    value: float
+    low: float | None
+    high: float | None
+
+
+@dataclass(frozen=True)
+class ComponentsResult:
+    """Parts of the variance of one gradient: squared gradient norms. `ratio`: data / masks."""
+
+    masks: IntervalResult
+    data: IntervalResult
+    ratio: IntervalResult
+    data_share: IntervalResult
+
+
+@dataclass(frozen=True)
+class EqualComputeResult:
+    """Variance of a step over B forwarded rows relative to B different rows with one random mask each.
+
+    Of B/K rows, with K random masks or with all K segments of each.
+    """
+
+    random_masks: IntervalResult
+    segments: IntervalResult
+
+
+@dataclass(frozen=True)
+class VarianceResult:
+    """Gradient variance of the baseline's model at checkpoint `name`, after `step` steps.
+
+    `loss`: of that model. `corruption`: in words. `unit`: what is masked as a whole. `sequences` of `store`
+    were measured; of those `looked_at`, `left_out` are too short for K = `segments`. `gradients` of each, of
+    so many `parameters`; `relative_error`: that projecting them adds, at most. `ratio`: Var_full / Var_random
+    for the masks of one row; `repeated_ratio`: with the rows' part in both. `identity`: its two sides, by
+    name, as in `gradient_noise.estimators`.
+    """
+
+    name: str
+    step: int
+    loss: float | None
+    corruption: str
+    unit: str
+    store: str
+    sequences: int
+    left_out: int
+    looked_at: int
+    segments: int
+    gradients: int
+    parameters: int
+    relative_error: float
+    ratio: IntervalResult
+    identity: Mapping[str, IntervalResult]
+    correlations: tuple[CorrelationResult, ...]
+    components: ComponentsResult
+    repeated_ratio: IntervalResult
+    equal_compute: EqualComputeResult
+
+
+# ---------------------------------------------------------------- the race
+
+
+@dataclass(frozen=True)
+class CurveResult:
+    """A run's held-out `losses`, at optimizer `steps` and after so many `tokens` forwarded."""
+
+    steps: tuple[int, ...]
+    tokens: tuple[int, ...]
+    losses: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class SpreadResult:
+    """Values by seed; mean and sample standard deviation of those that are there."""
+
+    values: BySeed
+    mean: float | None
+    sd: float | None
+
+
+@dataclass(frozen=True)
+class PairedResult:
+    """An arm minus the baseline in `n` pairs of seeds: their `mean`, and its 95 % Student-t interval.
+
+    `p_value`: of the two-sided paired t-test, None where nothing could be tested, for the reason in `note`.
+    `p_adjusted`: Holm's, among so many `tests`. `better`: the name of the better one where the two are told
+    apart. `detectable`: the true difference that would be told with a probability of 80 %.
+    """
+
+    n: int | None = None
+    mean: float | None = None
+    sd: float | None = None
+    low: float | None = None
+    high: float | None = None
+    p_value: float | None = None
+    p_adjusted: float | None = None
+    tests: int | None = None
+    better: str | None = None
+    detectable: float | None = None
+    note: str | None = None
+
+    @property
+    def value(self) -> float | None:
+        """What the interval is of."""
+        return self.mean
+
+    @property
+    def tested(self) -> bool:
+        """Whether there was anything to test by."""
+        return self.p_value is not None
+
+
+@dataclass(frozen=True)
+class RatioResult:
+    """An arm's tokens over the baseline's: geometric mean and its interval; the rest as in `PairedResult`."""
+
+    value: float | None
+    low: float | None
+    high: float | None
+    n: int | None
+    p_value: float | None
+    p_adjusted: float | None
+    tests: int | None
+    better: str | None
+    note: str | None
+
+    @property
+    def tested(self) -> bool:
+        """Whether there was anything to test by."""
+        return self.p_value is not None
+
+
+@dataclass(frozen=True)
+class ReachResult:
+    """Tokens forwarded until the loss is down at `target`: the arm's `values` and the `baseline`'s, by seed."""
+
+    target: float
+    values: BySeed
+    baseline: BySeed
+    ratio: RatioResult
+
+
+@dataclass(frozen=True)
+class RaceResult:
+    """The race: all by arm. `curves`: of runs that did not diverge, by seed. `paired`: without the baseline."""
+
+    curves: Mapping[str, Mapping[int, CurveResult]]
+    final: Mapping[str, SpreadResult]
+    paired: Mapping[str, PairedResult]
+    tokens_to_reach: Mapping[str, ReachResult]
+
+
+# ---------------------------------------------------------------- downstream, sweep
+
+
+@dataclass(frozen=True)
+class ScoresResult(SpreadResult):
+    """An arm's scores in a task by seed of the race, and against the baseline's; None for the baseline."""
+
+    paired: PairedResult | None
+
+
+@dataclass(frozen=True)
+class TaskResult:
+    """A task's scores by arm: `measure` on `split`; where every run diverged these are "" and None."""
+
+    measure: str
+    split: str | None
+    arms: Mapping[str, ScoresResult]
+
+
+@dataclass(frozen=True)
+class PointResult:
+    """What a point of the sweep sets, its passes over the data, losses, and how it compares with the baseline."""
+
+    name: str
+    settings: Mapping[str, Any]
+    passes: float
+    values: BySeed
+    mean: float | None
+    sd: float | None
+    paired: PairedResult | None
+
+
+@dataclass(frozen=True)
+class SweepResult:
+    """The values of each setting that is varied, and a point for every combination."""
+
+    axes: Mapping[str, tuple[Any, ...]]
+    points: tuple[PointResult, ...]
+
+
+# ---------------------------------------------------------------- all of it
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The numbers in words. `headline`: which masking. `sentences`: how sure. `cost`: of time and data."""
+
+    headline: str
+    sentences: tuple[str, ...]
+    cost: str
+
+
+@dataclass(frozen=True)
+class Measurements:
+    """All numbers of a comparison; a part that was not measured is None.
+
+    `fmlm`: the version. `command`: what repeats it. `steps`: of each run, 0 where none is made; of
+    `batch_size` forwarded rows. `segments`: K of the base settings. `learning_rate`: the peak. `baseline`: an
+    arm's name.
+    """
+
+    fmlm: str
+    command: str
+    settings: Mapping[str, Any]
+    model: ComparedModel
+    data: ComparedData
+    evaluation: HeldOutData | None
+    steps: int
+    segments: int
+    batch_size: int
+    learning_rate: float
+    device: str
+    baseline: str
+    arms: tuple[ArmResult, ...]
+    seeds: tuple[int, ...]
+    coverage: Mapping[str, CoverageResult] | None
+    variance: tuple[VarianceResult, ...] | None
+    race: RaceResult | None
+    downstream: Mapping[str, TaskResult] | None
+    sweep: SweepResult | None
+
+
+@dataclass(frozen=True)
+class ComparisonResults(Measurements):
+    """What results.json holds: the numbers, and what they say."""
+
+    verdict: Verdict
