@@ -8,6 +8,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from fmlm_cli.config.roles import Free
+
 Count = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -24,11 +26,11 @@ class Section(BaseModel):
 class DataSettings(Section):
     """Which tokens, and how they become rows."""
 
-    stores: tuple[str, ...] = Field(
+    stores: Free[tuple[str, ...]] = Field(
         (),
         description="folders made by `fmlm tokenize`; several are mixed, by PATH:WEIGHT or else by their rows",
     )
-    replay: tuple[str, ...] = Field(
+    replay: Free[tuple[str, ...]] = Field(
         (), description="PATH:SHARE, stores that give this share of all rows, against forgetting"
     )
     packing: Packing = Field(
@@ -38,7 +40,7 @@ class DataSettings(Section):
     max_rows: Count | None = Field(
         None, description="train on a fixed subset of this many rows; default: all"
     )
-    verify: bool = Field(True, description="check the stores' hashes before training")
+    verify: Free[bool] = Field(True, description="check the stores' hashes before training")
     first_row: Annotated[int, Field(ge=0)] | None = Field(
         None,
         description="where in the endless stream of rows to begin; default 0, or where the run that is gone on with stopped",
@@ -59,7 +61,9 @@ class ModelSettings(Section):
     name: str = Field(
         "bert-mini", description="from scratch: a preset, or the path of a Hugging Face config.json"
     )
-    checkpoint: str | None = Field(None, description="go on from: a Hub name, a folder, a run, or RUN@step-N")
+    checkpoint: Free[str | None] = Field(
+        None, description="go on from: a Hub name, a folder, a run, or RUN@step-N"
+    )
     revision: str | None = Field(None, description="branch, tag or commit of a Hub name; becomes the commit")
     trust_remote_code: bool = Field(False, description="run the Python code that a checkpoint brings")
     dropout: Share | None = Field(
@@ -156,7 +160,7 @@ class BatchSettings(Section):
         None,
         description="masked rows forwarded per optimizer step, all processes together; default by preset",
     )
-    micro_size: Count | None = Field(
+    micro_size: Free[Count | None] = Field(
         None,
         description="rows forwarded at once; changes memory, not results (but for dropout's draws); default min(size, 32)",
     )
@@ -216,7 +220,7 @@ class EvaluationSettings(Section):
 
     every_steps: Count | None = Field(None, description="default: a tenth of the run, at most 5,000")
     max_rows: Count | None = Field(512, description="a fixed subset of the validation rows; null: all")
-    stores: dict[str, str] = Field({}, description="more stores to evaluate on, by a name for each")
+    stores: Free[dict[str, str]] = Field({}, description="more stores to evaluate on, by a name for each")
 
 
 class LoggingSettings(Section):
@@ -251,25 +255,25 @@ class TextSettings(Section):
 class PretrainSettings(Section):
     """`fmlm pretrain` and `fmlm continue`."""
 
-    out: str | None = Field(None, description="the run's folder")
+    out: Free[str | None] = Field(None, description="the run's folder")
     seed: Seed = Field(0, description="weights, order, masks and dropout")
     sequence_length: Count | None = Field(
         None, description="positions in a row; default 128, or the model's limit"
     )
-    device: str = Field("auto", description="auto | cpu | cuda | cuda:N | mps")
+    device: Free[str] = Field("auto", description="auto | cpu | cuda | cuda:N | mps")
     precision: Literal["auto", "float32", "bfloat16"] = Field(
         "auto", description="auto: bfloat16 autocast where a GPU has it, else float32"
     )
     data: DataSettings = DataSettings()
-    text: TextSettings = TextSettings()
+    text: Free[TextSettings] = TextSettings()
     model: ModelSettings = ModelSettings()
     masking: MaskingSettings = MaskingSettings()
     batch: BatchSettings = BatchSettings()
     budget: BudgetSettings = BudgetSettings()
     optimizer: OptimizerSettings = OptimizerSettings()
-    checkpoint: CheckpointSettings = CheckpointSettings()
+    checkpoint: Free[CheckpointSettings] = CheckpointSettings()
     evaluation: EvaluationSettings = EvaluationSettings()
-    logging: LoggingSettings = LoggingSettings()
+    logging: Free[LoggingSettings] = LoggingSettings()
 
 
 class EvaluateSettings(Section):

@@ -18,7 +18,7 @@ from fmlm_cli.events import Caution, Emit, Table
 from fmlm_cli.model.classifier import Encoder
 from fmlm_cli.objectives.classification import SequenceClassification
 from fmlm_cli.recipes.finetuning.cells import CellResult
-from fmlm_cli.recipes.finetuning.plan import Plan
+from fmlm_cli.recipes.finetuning.plan import FinetunePlan as Plan
 from fmlm_cli.recipes.shared.checkpoints import FINETUNED
 from fmlm_cli.recipes.shared.predictions import predict_split, write_predictions
 from fmlm_cli.recipes.shared.words import counted
