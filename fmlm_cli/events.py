@@ -20,9 +20,13 @@ class Note(Event):
 
 @dataclass(frozen=True)
 class Caution(Event):
-    """A sentence about something that may not be what the user wants."""
+    """A sentence about something that may not be what the user wants.
+
+    `code`: what it is about, for whoever has to tell kinds of cautions apart; "" where nobody has to.
+    """
 
     text: str
+    code: str = ""
 
 
 @dataclass(frozen=True)

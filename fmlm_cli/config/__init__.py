@@ -21,10 +21,12 @@ from fmlm_cli.config.layers import (
     nested,
     parse_assignments,
     read_yaml,
+    saved_settings,
     setting_field,
     setting_names,
     to_yaml,
 )
+from fmlm_cli.config.roles import deciding, differing
 from fmlm_cli.config.schema import (
     EvaluateSettings,
     MaskingSettings,
@@ -55,10 +57,13 @@ __all__ = [
     "VarianceSettings",
     "build",
     "choices",
+    "deciding",
     "describe_settings",
+    "differing",
     "nested",
     "parse_assignments",
     "read_yaml",
+    "saved_settings",
     "setting_field",
     "setting_names",
     "to_yaml",

@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from fmlm_cli.config.finetune import Hyperparameters
+from fmlm_cli.config.roles import Free
 from fmlm_cli.config.schema import Count, Positive, PretrainSettings, Section, Seed
 
 Part = Literal["coverage", "variance", "race", "downstream"]
@@ -15,12 +16,12 @@ LEAST_SEQUENCES = 10  # of fewer, resampled, the 2.5th and 97.5th percentile are
 class VarianceSettings(Section):
     """How gradient variance is measured."""
 
-    checkpoints: tuple[Literal["start", "early", "late"], ...] = Field(
+    checkpoints: Free[tuple[Literal["start", "early", "late"], ...]] = Field(
         ("start", "early", "late"),
         description="of which models: before the race, after a tenth and at the end "
         "of the baseline's first run",
     )
-    corruptions: tuple[Literal["mask-only", "race"], ...] = Field(
+    corruptions: Free[tuple[Literal["mask-only", "race"], ...]] = Field(
         ("mask-only", "race"), description="every masked token [MASK] | as in the race"
     )
     unit: Literal["token", "word", "span"] = Field("token", description="what is masked as a whole")
@@ -42,16 +43,18 @@ class VarianceSettings(Section):
 class DownstreamSettings(Section):
     """On what, and how, raced models are fine-tuned."""
 
-    tasks: tuple[str, ...] = Field(
+    tasks: Free[tuple[str, ...]] = Field(
         (),
         description="tasks to fine-tune the raced models on: GLUE's, or folders that hold "
         "train, dev and perhaps test files",
     )
-    folder: str | None = Field(None, description="where GLUE's files, or the folders of the tasks, lie")
-    text_field: str | None = Field(None, description="field of the text; default: found by its name")
-    text_pair_field: str | None = Field(None, description="field of a second text")
-    label_field: str | None = Field(None, description="field of the label or score")
-    metrics: dict[str, str] = Field({}, description="what decides, by task; default: as in fmlm finetune")
+    folder: Free[str | None] = Field(None, description="where GLUE's files, or the folders of the tasks, lie")
+    text_field: Free[str | None] = Field(None, description="field of the text; default: found by its name")
+    text_pair_field: Free[str | None] = Field(None, description="field of a second text")
+    label_field: Free[str | None] = Field(None, description="field of the label or score")
+    metrics: Free[dict[str, str]] = Field(
+        {}, description="what decides, by task; default: as in fmlm finetune"
+    )
     seeds: Count = Field(1, description="fine-tuned models of each raced one; their mean counts for it")
     training: Hyperparameters = Hyperparameters()
     select: Literal["best", "last"] = Field("best", description="which epoch counts, as in fmlm finetune")

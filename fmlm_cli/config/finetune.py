@@ -4,6 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
+from fmlm_cli.config.roles import Free
 from fmlm_cli.config.schema import Count, Positive, Section, Seed, Share
 
 ALL = "all"
@@ -78,35 +79,41 @@ class Hyperparameters(Section):
 class FinetuneSettings(Section):
     """`fmlm finetune`."""
 
-    checkpoint: str = Field(description="a run, one of its checkpoints, a Hugging Face folder, or a Hub name")
-    revision: str | None = Field(None, description="branch, tag or commit of a Hub name; becomes the commit")
-    trust_remote_code: bool = Field(False, description="run the Python code that a checkpoint brings")
-    out: str | None = Field(None, description="folder of the results")
-    tasks: TaskSettings = TaskSettings()
+    checkpoint: Free[str] = Field(
+        description="a run, one of its checkpoints, a Hugging Face folder, or a Hub name"
+    )
+    revision: Free[str | None] = Field(
+        None, description="branch, tag or commit of a Hub name; becomes the commit"
+    )
+    trust_remote_code: Free[bool] = Field(False, description="run the Python code that a checkpoint brings")
+    out: Free[str | None] = Field(None, description="folder of the results")
+    tasks: Free[TaskSettings] = TaskSettings()
     training: Hyperparameters = Hyperparameters()
-    grid: str = Field(
+    grid: Free[str] = Field(
         "none",
         description="hyperparameters to try: none | paper: those of BERT's or RoBERTa's paper | "
         "a YAML file of lists, by setting",
     )
-    seeds: Count = Field(5, description="runs of each: head, order and dropout differ")
-    first_seed: Seed = Field(0, description="the seeds are this and the numbers after it")
+    seeds: Free[Count] = Field(5, description="runs of each: head, order and dropout differ")
+    first_seed: Free[Seed] = Field(0, description="the seeds are this and the numbers after it")
     select: Literal["best", "last"] = Field(
         "best", description="which epoch counts: the best on the development split | the last"
     )
     patience: Count | None = Field(
         None, description="stop after so many epochs without a better score; default: never"
     )
-    from_mnli: bool = Field(
+    from_mnli: Free[bool] = Field(
         False, description="begin RTE, MRPC and STS-B from the MNLI model of the same call"
     )
     max_length: Count | None = Field(
         None, description="tokens in a sequence, what is longer is cut; default 128, or the model's limit"
     )
-    micro_size: Count | None = Field(None, description="sequences forwarded at once; default: a whole batch")
-    checkpoint_every_steps: Count = Field(1000, description="what an interruption can cost at most")
-    device: str = Field("auto", description="auto | cpu | cuda | cuda:N | mps")
-    precision: Literal["auto", "float32", "bfloat16"] = Field("auto", description="as for pretrain")
+    micro_size: Free[Count | None] = Field(
+        None, description="sequences forwarded at once; default: a whole batch"
+    )
+    checkpoint_every_steps: Free[Count] = Field(1000, description="what an interruption can cost at most")
+    device: Free[str] = Field("auto", description="auto | cpu | cuda | cuda:N | mps")
+    precision: Free[Literal["auto", "float32", "bfloat16"]] = Field("auto", description="as for pretrain")
 
 
 class PredictSettings(Section):

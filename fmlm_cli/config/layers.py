@@ -231,6 +231,11 @@ def _problem(section: type[Section], found: ErrorDetails, where: Callable[[str],
     return UserError(f"{place}: {message}" if place else message)
 
 
+def saved_settings(section: type[S], path: Path) -> S:
+    """The settings that a command has left in its config.yaml; `UserError` for another kind of file."""
+    return build(section, read_yaml(path, section))
+
+
 def choices(section: type[Section], dotted: str) -> tuple[str, ...]:
     """The values that a setting with a fixed choice accepts; none where the choice is free."""
     annotation = setting_field(section, dotted).annotation

@@ -8,6 +8,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from fmlm_cli.config.roles import Free
+
 Count = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -24,11 +26,11 @@ class Section(BaseModel):
 class DataSettings(Section):
     """Which tokens, and how they become rows."""
 
-    stores: tuple[str, ...] = Field(
+    stores: Free[tuple[str, ...]] = Field(
         (),
         description="folders made by `fmlm tokenize`; several are mixed, by STORE:WEIGHT or by their rows",
     )
-    replay: tuple[str, ...] = Field(
+    replay: Free[tuple[str, ...]] = Field(
         (), description="stores that give a share of all rows, against forgetting: STORE:SHARE"
     )
     packing: Packing = Field(
@@ -38,7 +40,7 @@ class DataSettings(Section):
     max_rows: Count | None = Field(
         None, description="train on a fixed subset of this many rows; default: all"
     )
-    verify: bool = Field(True, description="check the stores' hashes before training")
+    verify: Free[bool] = Field(True, description="check the stores' hashes before training")
     first_row: Annotated[int, Field(ge=0)] | None = Field(
         None,
         description="where in the endless stream of rows to begin; default 0, or where the run "
@@ -64,7 +66,7 @@ class ModelSettings(Section):
         description="shape from scratch: bert-tiny, -mini, -small, -medium, -base, -large, "
         "or a Hugging Face config.json",
     )
-    checkpoint: str | None = Field(
+    checkpoint: Free[str | None] = Field(
         None, description="what to go on from: a run, RUN@step-N, a Hugging Face folder, or a Hub name"
     )
     revision: str | None = Field(None, description="branch, tag or commit of a Hub name; becomes the commit")
@@ -167,7 +169,7 @@ class BatchSettings(Section):
         None,
         description="masked rows forwarded per optimizer step, all processes together; default by preset",
     )
-    micro_size: Count | None = Field(
+    micro_size: Free[Count | None] = Field(
         None,
         description="rows forwarded at once; changes memory, not results (but for dropout's draws); "
         "default min(size, 32)",
@@ -229,7 +231,7 @@ class EvaluationSettings(Section):
 
     every_steps: Count | None = Field(None, description="default: a tenth of the run, at most 5,000")
     max_rows: Count | None = Field(512, description="a fixed subset of the validation rows; null: all")
-    stores: dict[str, str] = Field(
+    stores: Free[dict[str, str]] = Field(
         {}, description="more stores whose held-out text to evaluate on, by a name for each"
     )
 
@@ -269,25 +271,25 @@ class TextSettings(Section):
 class PretrainSettings(Section):
     """`fmlm pretrain` and `fmlm continue`."""
 
-    out: str | None = Field(None, description="the run's folder")
+    out: Free[str | None] = Field(None, description="the run's folder")
     seed: Seed = Field(0, description="seed of weights, order, masks and dropout")
     sequence_length: Count | None = Field(
         None, description="positions in a row; default 128, or the model's limit"
     )
-    device: str = Field("auto", description="auto | cpu | cuda | cuda:N | mps")
+    device: Free[str] = Field("auto", description="auto | cpu | cuda | cuda:N | mps")
     precision: Literal["auto", "float32", "bfloat16"] = Field(
         "auto", description="auto: bfloat16 autocast where a GPU has it, else float32"
     )
     data: DataSettings = DataSettings()
-    text: TextSettings = TextSettings()
+    text: Free[TextSettings] = TextSettings()
     model: ModelSettings = ModelSettings()
     masking: MaskingSettings = MaskingSettings()
     batch: BatchSettings = BatchSettings()
     budget: BudgetSettings = BudgetSettings()
     optimizer: OptimizerSettings = OptimizerSettings()
-    checkpoint: CheckpointSettings = CheckpointSettings()
+    checkpoint: Free[CheckpointSettings] = CheckpointSettings()
     evaluation: EvaluationSettings = EvaluationSettings()
-    logging: LoggingSettings = LoggingSettings()
+    logging: Free[LoggingSettings] = LoggingSettings()
 
 
 class EvaluateSettings(Section):

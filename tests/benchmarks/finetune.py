@@ -32,7 +32,7 @@ from fmlm_cli.engine.step import train_step
 from fmlm_cli.events import ignore
 from fmlm_cli.hub import quiet
 from fmlm_cli.recipes.finetuning.cells import CellRun
-from fmlm_cli.recipes.finetuning.plan import Plan, resolve
+from fmlm_cli.recipes.finetuning.plan import FinetunePlan, resolve
 from tests.conftest import SHARED
 
 TASKS = ("sst2", "mrpc")
@@ -53,7 +53,7 @@ def make_checkpoint(folder: Path, texts: list[str]) -> Path:
     return folder
 
 
-def our_turns(plan: Plan, task: str) -> Iterator[int]:
+def our_turns(plan: FinetunePlan, task: str) -> Iterator[int]:
     """Each time `STEPS` steps of a cell; the examples in them."""
     run = CellRun(plan.cells[0], plan.prepared(task), plan.settings, plan.where, plan.root / "cell")
     optimizer = make_adamw(run.model, weight_decay=0.01, betas=(0.9, 0.999), epsilon=1e-8)
@@ -80,7 +80,7 @@ def our_turns(plan: Plan, task: str) -> Iterator[int]:
         yield examples
 
 
-def their_turns(plan: Plan, task: str, folder: Path, *, to_128: bool) -> Iterator[int]:
+def their_turns(plan: FinetunePlan, task: str, folder: Path, *, to_128: bool) -> Iterator[int]:
     """The same by transformers' Trainer."""
     train = plan.data[task].train
     tokenizer = plan.tokenizer

@@ -3,9 +3,11 @@
 from collections import Counter
 from collections.abc import Iterator
 
+from fmlm_cli.events import Caution
 from fmlm_cli.masking import FullExploration, RandomExploration
 from fmlm_cli.recipes.comparison.arms import Arm, Sweep
-from fmlm_cli.recipes.comparison.plan import Plan
+from fmlm_cli.recipes.comparison.plan import ComparisonPlan
+from fmlm_cli.recipes.pretraining.describe import FEW_PASSES
 
 # Random masking of the same units: in the first pass over the data its masks are those of scope epoch.
 _AT_RANDOM = {
@@ -17,15 +19,15 @@ _AT_RANDOM = {
 _REMEDY = "fewer rows, with --set run.data.max_rows=N, or a larger budget would change that"
 
 
-def cautions(plan: Plan) -> Iterator[str]:
-    """Sentences about arms that the budget leaves little to differ in, and sweeps that cannot tell causes apart."""
+def cautions(plan: ComparisonPlan) -> Iterator[Caution]:
+    """Arms that the budget leaves little to differ in, and sweeps that cannot tell causes apart."""
     if plan.total_steps:
-        yield from _few_passes(plan)
+        yield from (Caution(text, FEW_PASSES) for text in _few_passes(plan))
     if plan.sweep:
-        yield from _confounded(plan, plan.sweep)
+        yield from (Caution(text, "confounded-sweep") for text in _confounded(plan, plan.sweep))
 
 
-def _few_passes(plan: Plan) -> Iterator[str]:
+def _few_passes(plan: ComparisonPlan) -> Iterator[str]:
     for arm in plan.arms:
         meaning = _of_few_passes(plan, arm)
         if meaning:
@@ -36,7 +38,7 @@ def _few_passes(plan: Plan) -> Iterator[str]:
         yield f"{number} of {len(points)} points of the sweep make too few passes: {meaning} ({_REMEDY})"
 
 
-def _of_few_passes(plan: Plan, arm: Arm) -> str | None:
+def _of_few_passes(plan: ComparisonPlan, arm: Arm) -> str | None:
     """What it means for an arm with scope epoch that it makes less than two passes; None where it does not."""
     if not isinstance(arm.strategy.inside, FullExploration) or arm.strategy.cycle == 1:
         return None
@@ -50,7 +52,7 @@ def _of_few_passes(plan: Plan, arm: Arm) -> str | None:
     return None
 
 
-def _confounded(plan: Plan, sweep: Sweep) -> Iterator[str]:
+def _confounded(plan: ComparisonPlan, sweep: Sweep) -> Iterator[str]:
     """Whether a loss by K is one by the mask rate as well."""
     varied = [name for name in ("segments", "rate") if name in sweep.axes]
     full = {_rate(arm) for _, arm in sweep.points if isinstance(arm.strategy.inside, FullExploration)}

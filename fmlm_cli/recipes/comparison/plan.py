@@ -1,49 +1,47 @@
 """A comparison's items of work: what each is made with, where it lies, and in what order they are done."""
 
-import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
 from fmlm_cli import storage
-from fmlm_cli.config import CompareSettings, PretrainSettings, build, read_yaml
+from fmlm_cli.config import PretrainSettings, deciding
 from fmlm_cli.errors import UserError
 from fmlm_cli.events import counted
 from fmlm_cli.model.build import weights_hash
 from fmlm_cli.recipes.comparison.arms import Arm, folder_of, fresh_control
 from fmlm_cli.recipes.comparison.draft import LEAST_STEPS, PARTS, Draft
-from fmlm_cli.recipes.comparison.tasks import Labelled
-from fmlm_cli.recipes.pretraining.resume import deciding
+from fmlm_cli.recipes.jobs.ledger import Job, Ledger
+from fmlm_cli.recipes.jobs.records import FileRecord
 
 COVERED_ROWS = 256  # that coverage is looked at in
 COVERED_CYCLES = 4  # passes that it is looked at over, at most, in K
 EARLY = 10  # the checkpoint `early` comes after one of so many parts of the run
+# Settings of a run that have a part in its gradients before the first step.
+_AT_START = ("seed", "sequence_length", "data", "model", "masking", "evaluation.max_rows")
 
 Kind = Literal["coverage", "variance", "race", "sweep", "downstream"]
 Unit = tuple["Item", ...]
 
 
-@dataclass(frozen=True)
-class Item:
-    """A piece of work with a result of its own. `name`: its place below DIR. `what`: a checkpoint or a task."""
+@dataclass(frozen=True, kw_only=True)
+class Item(Job):
+    """A piece of a comparison's work. `what`: a checkpoint or a task."""
 
     kind: Kind
-    name: str
     arm: Arm
-    seed: int = 0
     what: str = ""
     corruption: str = ""
 
 
 @dataclass(frozen=True)
-class Plan(Draft):
+class ComparisonPlan(Draft):
     """A comparison with every choice made. `total_steps`: of each run, 0 where none is made."""
 
     total_steps: int = 0
-    _decided: dict[str, dict[str, Any]] = field(default_factory=dict, repr=False, compare=False)
 
     @property
     def seeds(self) -> list[int]:
@@ -80,82 +78,54 @@ class Plan(Draft):
         kind = "sweep" if item.kind == "sweep" else "race"
         return self.root / kind / item.arm.folder / f"seed-{item.seed}"
 
-    def record(self, item: Item) -> Path:
+    @cached_property
+    def ledger(self) -> Ledger[Item, dict[str, Any]]:
+        """What of the items is done."""
+        return Ledger(self.units, self._decide, self.record, noun="pieces of work")
+
+    def record(self, item: Item) -> FileRecord:
         """The file that says what an item was made with and, once it is finished, what it found."""
-        return self.root / "cells" / f"{item.name}.json"
+        beside = self.measured(item) if item.kind == "variance" else None
+        return FileRecord(self.root / "cells" / f"{item.name}.json", self.root / item.name, beside)
 
     def measured(self, item: Item) -> Path:
         """The file of a gradient variance item's `Records`."""
         return self.root / f"{item.name}.npz"
 
     def result(self, item: Item) -> dict[str, Any] | None:
-        """What a finished item found; None for one that is not finished, or was made with other settings."""
-        path = self.record(item)
-        if not path.is_file() or (item.kind == "variance" and not self.measured(item).is_file()):
-            return None
-        there = _read(path)
-        found: dict[str, Any] | None = there.get("result")
-        return found if there["made_with"] == self.decided(item) else None
-
-    def check(self, item: Item) -> None:
-        """Refuse what another comparison has left in an item's place.
-
-        Coverage over other passes is no other comparison's: they follow from the budget, which may be given later.
-        """
-        path = self.record(item)
-        if not path.is_file():
-            return
-        before, now = _read(path)["made_with"], self.decided(item)
-        for name in {**before, **now}:
-            if before.get(name) != now.get(name) and (item.kind, name) != ("coverage", "passes"):
-                raise UserError(
-                    f"{self.root / item.name} was made with {name} {before.get(name)}, not {now.get(name)}: "
-                    "go back to that, or choose another --out"
-                )
-
-    def decided(self, item: Item) -> dict[str, Any]:
-        """All that decides what an item finds, flat, in plain values."""
-        if item.name not in self._decided:
-            self._decided[item.name] = json.loads(json.dumps(self._decide(item)))
-        return self._decided[item.name]
+        """What a finished item found, of whatever parts it is; None for one that is not finished."""
+        return self.ledger.result(item)
 
     def _decide(self, item: Item) -> dict[str, Any]:
-        made: Mapping[str, Any] = {"coverage": self._covered, "variance": self._measured}
-        if item.kind in made:
-            return dict(made[item.kind](item))
-        found = deciding(self.settings_of(item)) | self._content
-        if item.kind == "downstream":
-            task = next(task for task in self.tasks if task.name == item.what)
-            found |= {f"downstream.{k}": v for k, v in self._tuned(task).items()}
-        return found
+        """All that decides what an item finds, flat, in plain values."""
+        if item.kind == "coverage":
+            return self._covered(item)
+        if item.kind == "variance":
+            return self._measured(item)
+        tuned = self._tuned(item) if item.kind == "downstream" else {}
+        return deciding(self.settings_of(item)) | self._content | tuned
 
     def _covered(self, item: Item) -> dict[str, Any]:
-        run = deciding(self.run_settings(item.arm, self.settings.first_seed, self.root, 1))
-        kept = {k: v for k, v in run.items() if k.startswith(("masking", "data", "sequence_length"))}
-        return kept | {"passes": self.covered_passes(item.arm), "rows": COVERED_ROWS, **self._data}
+        run = self.run_settings(item.arm, self.settings.first_seed, self.root, 1)
+        masks = deciding(run, only=("masking", "data", "sequence_length"))
+        return masks | {"passes": self.covered_passes(item.arm), "rows": COVERED_ROWS, **self._data}
 
     def _measured(self, item: Item) -> dict[str, Any]:
-        own = self.settings.variance.model_dump(mode="json")
-        own = {f"variance.{k}": v for k, v in own.items() if k not in ("checkpoints", "corruptions")}
-        steps = self.total_steps if item.what != "start" else 1
-        run = deciding(self.run_settings(item.arm, item.seed, self.root, steps))
-        if item.what == "start":
-            parts = ("seed", "sequence_length", "data", "model", "masking", "evaluation.max_rows")
-            run = {k: v for k, v in run.items() if k.startswith(parts)}
-        return own | run | {"at": item.what, "corruption": item.corruption} | self._content
-
-    def _tuned(self, task: Labelled) -> dict[str, Any]:
-        chosen = self.settings.downstream
-        training = {f"training.{k}": v for k, v in chosen.training.model_dump(mode="json").items()}
+        started = item.what == "start"
+        run = self.run_settings(item.arm, item.seed, self.root, 1 if started else self.total_steps)
         return {
-            "task": task.name,
-            **task.content,
-            "metric": task.metric,
-            "seeds": chosen.seeds,
-            "select": chosen.select,
-            "max_length": chosen.max_length,
-            **training,
+            **deciding(self.settings.variance, "variance."),
+            **deciding(run, only=_AT_START if started else None),
+            "at": item.what,
+            "corruption": item.corruption,
+            **self._content,
         }
+
+    def _tuned(self, item: Item) -> dict[str, Any]:
+        task = next(task for task in self.tasks if task.name == item.what)
+        of_task = {"task": task.name, **task.content, "metric": task.metric}
+        named = {f"downstream.{name}": value for name, value in of_task.items()}
+        return named | deciding(self.settings.downstream, "downstream.")
 
     @property
     def _data(self) -> dict[str, Any]:
@@ -193,7 +163,7 @@ class Plan(Draft):
 
     def _units(self) -> Iterator[Unit]:
         if "coverage" in self.parts:
-            yield tuple(Item("coverage", f"coverage/{arm.folder}", arm) for arm in self._repeating)
+            yield tuple(_coverage_item(arm) for arm in self._repeating)
         yield tuple(self._variance(("start",)))
         if not self.total_steps:
             return
@@ -203,11 +173,11 @@ class Plan(Draft):
                 first = arm.name == self.baseline.name and seed == self.settings.first_seed
                 if runs_wanted or (first and self.needs_baseline_run):
                     more = self._variance(("early", "late")) if first else ()
-                    yield (self._race(arm, seed), *more, *self._downstream(arm, seed))
+                    yield (_run_item("race", arm, seed), *more, *self._downstream(arm, seed))
         if self.sweep and "race" in self.parts:
             for seed in self.seeds:
                 for _, arm in self.sweep.points:
-                    yield (Item("sweep", f"sweep/{arm.folder}/seed-{seed}", arm, seed),)
+                    yield (_run_item("sweep", arm, seed),)
 
     @property
     def _repeating(self) -> list[Arm]:
@@ -217,41 +187,77 @@ class Plan(Draft):
         """
         return [a for a in self.arms if not a.control and a.masking.schedule.final_rate is None]
 
-    def _race(self, arm: Arm, seed: int) -> Item:
-        return Item("race", f"race/{arm.folder}/seed-{seed}", arm, seed)
-
     def _variance(self, checkpoints: Sequence[str]) -> Iterator[Item]:
         if "variance" not in self.parts:
             return
-        chosen, arm, seed = self.settings.variance, self.baseline, self.settings.first_seed
+        measured = self.settings.variance
         for at in checkpoints:
-            for corruption in chosen.corruptions if at in chosen.checkpoints else ():
-                yield Item("variance", f"variance/{at}.{corruption}", arm, seed, at, corruption)
+            for corruption in measured.corruptions if at in measured.checkpoints else ():
+                yield _variance_item(self.baseline, self.settings.first_seed, at, corruption)
 
     def _downstream(self, arm: Arm, seed: int) -> Iterator[Item]:
         if "downstream" in self.parts:
             for task in self.tasks:
-                name = f"downstream/{arm.folder}/seed-{seed}/{folder_of(task.name)}"
-                yield Item("downstream", name, arm, seed, task.name)
+                yield _downstream_item(arm, seed, task.name)
 
 
-def _read(path: Path) -> dict[str, Any]:
-    """An item's record; `UserError` with what to do for one that is damaged."""
-    try:
-        there = storage.read_json(path)
-    except UserError as error:
-        raise UserError(f"{error}: remove it, and --resume does this piece of work again") from None
-    if isinstance(there, dict) and isinstance(there.get("made_with"), dict):
-        return there
-    raise UserError(f"{path} is damaged: remove it, and --resume does this piece of work again")
+def _coverage_item(arm: Arm) -> Item:
+    """Coverage over other passes is no other comparison's: a budget, which gives them, may come later."""
+    return Item(
+        kind="coverage",
+        name=f"coverage/{arm.folder}",
+        label=arm.label,
+        title=f"coverage of {arm.label}",
+        tabled=False,
+        pace="coverage",
+        may_differ=("passes",),
+        arm=arm,
+    )
 
 
-def saved_settings(root: Path) -> CompareSettings:
-    """The settings of what `compare-masks` left in a folder; `UserError` if its config.yaml is not one of these."""
-    return build(CompareSettings, read_yaml(root / storage.RUN_CONFIG, CompareSettings))
+def _variance_item(arm: Arm, seed: int, at: str, corruption: str) -> Item:
+    return Item(
+        kind="variance",
+        name=f"variance/{at}.{corruption}",
+        label=arm.label,
+        title=f"gradient variance, {at}, {corruption}",
+        seed=seed,
+        tabled=False,
+        pace="variance",
+        arm=arm,
+        what=at,
+        corruption=corruption,
+    )
 
 
-def with_budget(made: Draft, steps: int) -> Plan:
+def _run_item(kind: Literal["race", "sweep"], arm: Arm, seed: int) -> Item:
+    label = arm.label if kind == "race" else f"sweep {arm.name}"
+    return Item(
+        kind=kind,
+        name=f"{kind}/{arm.folder}/seed-{seed}",
+        label=label,
+        title=f"{label} seed {seed}",
+        seed=seed,
+        pace="run",
+        arm=arm,
+    )
+
+
+def _downstream_item(arm: Arm, seed: int, task: str) -> Item:
+    return Item(
+        kind="downstream",
+        name=f"downstream/{arm.folder}/seed-{seed}/{folder_of(task)}",
+        label=arm.label,
+        title=f"{task} from {arm.label} seed {seed}",
+        seed=seed,
+        tabled=False,
+        pace=f"downstream {task}",
+        arm=arm,
+        what=task,
+    )
+
+
+def with_budget(made: Draft, steps: int) -> ComparisonPlan:
     """The plan for runs of so many steps, with the control of fresh rows where there are enough of them.
 
     `UserError` for too few steps, and for fresh rows that were asked for and that the stores do not have.
@@ -275,7 +281,7 @@ def with_budget(made: Draft, steps: int) -> Plan:
         settings = settings.model_copy(update={"budget": f"{steps}-steps"})
         arms += tuple(_control(made, steps))
     own = vars(made) | {"settings": settings, "arms": arms}
-    return Plan(**{name: own[name] for name in Draft.__dataclass_fields__}, total_steps=steps)
+    return ComparisonPlan(**{name: own[name] for name in Draft.__dataclass_fields__}, total_steps=steps)
 
 
 def _control(made: Draft, steps: int) -> Iterator[Arm]:

@@ -43,7 +43,8 @@ from fmlm_cli.errors import UserError
 from fmlm_cli.model.build import parameter_counts
 from fmlm_cli.recipes.comparison.arms import Arm, base_segments
 from fmlm_cli.recipes.comparison.draft import held_out
-from fmlm_cli.recipes.comparison.plan import Item, Kind, Plan
+from fmlm_cli.recipes.comparison.plan import ComparisonPlan as Plan
+from fmlm_cli.recipes.comparison.plan import Item, Kind
 from fmlm_cli.recipes.shared.held_out import EVALUATION_RATE
 
 Record = Mapping[str, Any]  # what a finished item left

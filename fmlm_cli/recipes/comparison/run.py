@@ -5,7 +5,7 @@ import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from fmlm_cli import storage
 from fmlm_cli.analysis.report.summary import glance
@@ -13,18 +13,16 @@ from fmlm_cli.analysis.report.values import Arms
 from fmlm_cli.analysis.report.writing import write_report
 from fmlm_cli.analysis.results.comparison import ComparisonResults
 from fmlm_cli.analysis.results.plain import as_json
-from fmlm_cli.config import CompareSettings, Part, PretrainSettings, build, nested, to_yaml
+from fmlm_cli.config import CompareSettings, Part, PretrainSettings, build, nested, saved_settings, to_yaml
 from fmlm_cli.engine.runtime import resolve_device, resolve_precision
 from fmlm_cli.errors import UserError
-from fmlm_cli.events import Caution, Emit, Event, Facts, Grid, Note, Progress, Trained, ignore
-from fmlm_cli.recipes.comparison.board import Board
+from fmlm_cli.events import Emit, Event, Facts, Grid, Note, Progress, Trained, ignore
 from fmlm_cli.recipes.comparison.cautions import cautions
 from fmlm_cli.recipes.comparison.draft import PARTS, Budget, Draft, draft
-from fmlm_cli.recipes.comparison.plan import Plan, saved_settings, with_budget
+from fmlm_cli.recipes.comparison.plan import ComparisonPlan, with_budget
 from fmlm_cli.recipes.comparison.results import results_of
-from fmlm_cli.recipes.comparison.work import Worker
-from fmlm_cli.recipes.finetuning.grid import share_of
-from fmlm_cli.recipes.jobs.processes import check_sharing, spread
+from fmlm_cli.recipes.comparison.work import Worker, board_of
+from fmlm_cli.recipes.jobs.work import Sharing, report_once_done, work_through
 from fmlm_cli.recipes.pretraining.run import pretrain
 from fmlm_cli.recipes.shared.words import where_line
 
@@ -63,21 +61,23 @@ def compare_masks(
     """
     if settings.out is None:
         raise UserError("no output folder: give --out DIR")
-    check_sharing(jobs, alone=cell is None and not report_only)
-    share_of([], cell)  # whether it is one at all, before anything else
+    sharing = Sharing(cell, jobs, report_only, report)
     root = Path(settings.out)
-    going_on = resume or cell is not None or report_only
+    going_on = resume or sharing.goes_on
     _claim(root, overwrite=overwrite, resume=going_on)
     if report_only and not (root / PLAN).is_file():
         raise UserError(f"{root} holds no comparison to report on (it has no {PLAN})")
     with storage.clear_disk_errors(root), _one_plan_at_a_time(root, together=cell is not None):
         plan = _plan(settings, root, overwrite=overwrite, resume=going_on, emit=emit)
     _describe(plan, emit)
-    if not report_only:
-        with storage.clear_disk_errors(root):
-            _work(plan, cell, jobs, emit)
-    _check_finished(plan, report_only=report_only, emit=emit)
-    return _report(plan, emit) if report else None
+    with storage.clear_disk_errors(root):
+        board = board_of(plan, emit, jobs)
+        only = ",".join(plan.parts)  # config.yaml names those of earlier calls too
+        words = ["compare-masks", str(root / storage.RUN_CONFIG), "--only", only, "--no-report"]
+        work_through(plan.ledger, Worker(plan, board).do, board, sharing, words, root)
+    return report_once_done(
+        plan.ledger, lambda: _report(plan, emit), sharing, root / _LOCK, emit, insist=report_only
+    )
 
 
 def _claim(root: Path, *, overwrite: bool, resume: bool) -> None:
@@ -86,7 +86,7 @@ def _claim(root: Path, *, overwrite: bool, resume: bool) -> None:
     if not beginning:
         storage.claim_output(root, marker=PLAN, overwrite=overwrite, resume=resume)
     if (root / storage.RUN_CONFIG).is_file():
-        saved_settings(root)  # a config.yaml of something else is not ours to write over
+        saved_settings(CompareSettings, root / storage.RUN_CONFIG)  # another's is not ours to write over
 
 
 @contextlib.contextmanager
@@ -100,12 +100,14 @@ def _one_plan_at_a_time(root: Path, *, together: bool) -> Iterator[None]:
         yield
 
 
-def _plan(settings: CompareSettings, root: Path, *, overwrite: bool, resume: bool, emit: Emit) -> Plan:
+def _plan(
+    settings: CompareSettings, root: Path, *, overwrite: bool, resume: bool, emit: Emit
+) -> ComparisonPlan:
     """The comparison with every choice made and written down, nothing in the folder contradicting it."""
     config = root / storage.RUN_CONFIG
     asked = settings.only
     if resume and config.is_file():
-        saved, explicit = saved_settings(root), settings.model_dump(exclude_unset=True)
+        saved, explicit = saved_settings(CompareSettings, config), settings.model_dump(exclude_unset=True)
         settings = build(CompareSettings, saved.model_dump(), explicit)
         asked = _either(saved.only, settings.only)
     if settings.budget is not None:
@@ -122,8 +124,7 @@ def _plan(settings: CompareSettings, root: Path, *, overwrite: bool, resume: boo
     if overwrite:
         storage.check_outside(plan.root, _needed(plan))
     else:
-        for item in plan.items:
-            plan.check(item)
+        plan.ledger.check_all()
     root.mkdir(parents=True, exist_ok=True)
     if overwrite:
         storage.clear_folder(root, last=root / PLAN)
@@ -193,7 +194,7 @@ def _planned(root: Path) -> Mapping[str, Any]:
     return there
 
 
-def _needed(plan: Plan) -> dict[Path, str]:
+def _needed(plan: ComparisonPlan) -> dict[Path, str]:
     """What the comparison is made from, and what each is."""
     needed = {source.store.root: "store" for source in plan.base.stream.sources}
     needed |= {store.root: "store" for store in plan.base.evaluated.values()}
@@ -204,43 +205,11 @@ def _needed(plan: Plan) -> dict[Path, str]:
     return needed
 
 
-def _work(plan: Plan, cell: str | None, jobs: int, emit: Emit) -> None:
-    board = Board(plan, emit, jobs)
-    if jobs > 1:
-        only = ",".join(plan.parts)  # config.yaml names those of earlier calls too
-        words = ["compare-masks", str(plan.root / storage.RUN_CONFIG), "--only", only, "--no-report"]
-        spread(words, min(jobs, len(plan.units)), plan.root / "logs", board.look)
-        board.look()
-        return
-    worker = Worker(plan, board)
-    mine: Any = share_of(cast("Any", plan.units), cell)
-    for unit in mine:
-        for item in unit:
-            worker.do(item)
-
-
-def _check_finished(plan: Plan, *, report_only: bool, emit: Emit) -> None:
-    """Say, or refuse to report on, what other shares of the work have still to do."""
-    missing = [item.name for item in plan.items if plan.result(item) is None]
-    if not missing:
-        return
-    done = f"{len(plan.items) - len(missing)} of {len(plan.items)} pieces of work are done"
-    if report_only:
-        named = ", ".join(missing[:3]) + (", ..." if len(missing) > 3 else "")
-        raise UserError(f"{done}, and {named} not: do them with --resume, or the other shares with --cell")
-    emit(Note(f"{done}: there is a report once all are"))
-
-
-def _report(plan: Plan, emit: Emit) -> Comparison | None:
-    """All files of the report, if all that was asked for is done."""
-    if any(plan.result(item) is None for item in plan.items):
-        return None
-    for item in plan.items:
-        plan.check(item)
+def _report(plan: ComparisonPlan, emit: Emit) -> Comparison:
+    """All files of the report."""
     results = results_of(plan)
-    with storage.one_at_a_time(plan.root / _LOCK):
-        storage.write_json(plan.root / RESULTS, as_json(results))
-        files = [plan.root / RESULTS, *write_report(plan.root, results)]
+    storage.write_json(plan.root / RESULTS, as_json(results))
+    files = [plan.root / RESULTS, *write_report(plan.root, results)]
     _tell(results, files, emit)
     return Comparison(plan.root, results)
 
@@ -248,7 +217,7 @@ def _report(plan: Plan, emit: Emit) -> Comparison | None:
 # ---------------------------------------------------------------- words
 
 
-def _describe(plan: Plan, emit: Emit) -> None:
+def _describe(plan: ComparisonPlan, emit: Emit) -> None:
     settings, device = plan.settings, resolve_device(plan.settings.run.device)
     rows = {
         "model": _model_line(plan),
@@ -268,11 +237,11 @@ def _describe(plan: Plan, emit: Emit) -> None:
         rows["sweep"] = f"{len(plan.sweep.points)} points of {', '.join(plan.sweep.axes)}"
     rows["device"] = where_line(device, resolve_precision(settings.run.precision, device))
     emit(Facts("comparing masks", rows))
-    for text in cautions(plan):
-        emit(Caution(text))
+    for caution in cautions(plan):
+        emit(caution)
 
 
-def _model_line(plan: Plan) -> str:
+def _model_line(plan: ComparisonPlan) -> str:
     """What is trained, in a word."""
     origin = plan.base.origin
     return origin.name if origin else f"{plan.base.settings.model.name}, from scratch"

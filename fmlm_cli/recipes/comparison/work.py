@@ -3,6 +3,7 @@
 import io
 import shutil
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,17 +19,18 @@ from fmlm_cli.engine.records import evaluations_of
 from fmlm_cli.engine.runtime import resolve_device
 from fmlm_cli.engine.step import DivergedError
 from fmlm_cli.errors import UserError
-from fmlm_cli.events import Caution, Event, Progress, Trained
+from fmlm_cli.events import Caution, Emit, Event, Progress, Trained, counted
 from fmlm_cli.masking import Corruption
 from fmlm_cli.model.masked_lm import MaskedLM
 from fmlm_cli.model.pretrained import load_pretrained
 from fmlm_cli.recipes.comparison.arms import base_segments
-from fmlm_cli.recipes.comparison.board import Board
 from fmlm_cli.recipes.comparison.coverage import covered
 from fmlm_cli.recipes.comparison.draft import held_out, request_of
 from fmlm_cli.recipes.comparison.gradients import ChosenRows, choose_rows, measure_gradient_variance
-from fmlm_cli.recipes.comparison.plan import COVERED_ROWS, Item, Plan
+from fmlm_cli.recipes.comparison.plan import COVERED_ROWS, ComparisonPlan, Item
 from fmlm_cli.recipes.finetuning.run import finetune
+from fmlm_cli.recipes.jobs.board import Board, Outcome
+from fmlm_cli.recipes.pretraining.describe import FEW_PASSES
 from fmlm_cli.recipes.pretraining.run import pretrain
 
 Result = dict[str, Any]
@@ -36,23 +38,38 @@ Result = dict[str, Any]
 MANY_LEFT_OUT = 0.1  # of the rows looked at: the others are another kind of text
 
 
-class Worker:
-    """Does the items of a plan; what is finished is left as it is."""
+def board_of(plan: ComparisonPlan, emit: Emit, processes: int) -> Board[Item, Result]:
+    """The board that tells of a plan's items. That runs make few passes was said of all arms before."""
+    title = "held-out loss at the end"
+    return Board(title, plan.ledger, outcome, emit, processes, said=(FEW_PASSES,))
 
-    def __init__(self, plan: Plan, board: Board) -> None:
+
+def outcome(item: Item, result: Mapping[str, Any]) -> Outcome:
+    """What an item found, in words."""
+    text = ""
+    if item.kind == "coverage":
+        passes = counted(result["epochs"], "pass", "passes")
+        words = f"{result['never_masked']:.1%} of the tokens never masked in {passes}"
+    elif item.kind == "variance":
+        words = f"{result['sequences']} rows measured"
+    elif item.kind == "downstream":
+        words = "diverged" if result["score"] is None else f"score {result['score']:.1%}"
+    else:
+        text = "diverged" if result["loss"] is None else f"{result['loss']:.4f}"
+        words = f"held-out loss {text}"
+    return Outcome(text, words, float(result["seconds"]))
+
+
+class Worker:
+    """Does the items of a plan, and tells its board of them."""
+
+    def __init__(self, plan: ComparisonPlan, board: Board[Item, Result]) -> None:
         self.plan, self.board = plan, board
         self.device = resolve_device(plan.settings.run.device)
         self._cautioned = False
 
-    def do(self, item: Item) -> None:
-        """Work at an item, unless it is finished already."""
-        self.plan.check(item)
-        if self.plan.result(item) is not None:
-            return
-        record, decided = self.plan.record(item), self.plan.decided(item)
-        record.parent.mkdir(parents=True, exist_ok=True)
-        storage.write_json(record, {"made_with": decided})
-        self.board.begin(item.name)
+    def do(self, item: Item) -> Result:
+        """Work at an item; what it found."""
         begun = time.monotonic()
         work = {
             "coverage": self._coverage,
@@ -63,8 +80,7 @@ class Worker:
         }
         result = work[item.kind](item)
         result.setdefault("seconds", time.monotonic() - begun)
-        storage.write_json(record, {"made_with": decided, "result": result})
-        self.board.end(item.name)
+        return result
 
     def _coverage(self, item: Item) -> Result:
         reader = self.plan.base.stream.sources[0].reader  # of `measured_store`
@@ -200,7 +216,8 @@ class Worker:
             raced = next(i for i in self.plan.possible("race") if self.plan.run_folder(i) == run)
             if (self.plan.result(raced) or {}).get("loss") is not None:
                 raise UserError(
-                    f"{run / 'final'} is no longer there to be fine-tuned: remove {self.plan.record(raced)}, and --resume trains it again"
+                    f"{run / 'final'} is no longer there to be fine-tuned: remove "
+                    f"{self.plan.record(raced).path}, and --resume trains it again"
                 )
             return {"score": None, "failed": "the run that it begins from diverged"}
         folder = self.plan.root / item.name

@@ -1,6 +1,5 @@
 """One cell of a grid: a model fine-tuned for a task at a point of the grid with a seed."""
 
-import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -26,24 +25,16 @@ from fmlm_cli.engine.optimizer import Schedule, make_adamw
 from fmlm_cli.engine.records import MetricsLog
 from fmlm_cli.engine.signals import graceful_stop
 from fmlm_cli.engine.step import DivergedError
-from fmlm_cli.errors import UserError
 from fmlm_cli.events import Emit, Event, Trained, ignore
 from fmlm_cli.model.classifier import Classifier, Encoder
 from fmlm_cli.model.first_token import shorten_last_layer
 from fmlm_cli.model.layers import rate_scales
 from fmlm_cli.objectives.classification import SequenceClassification
-from fmlm_cli.recipes.finetuning.grid import Cell
+from fmlm_cli.recipes.finetuning.grid import Cell, epochs_of
+from fmlm_cli.recipes.jobs.board import Outcome
 from fmlm_cli.recipes.shared.predictions import Where, predict_split, split_name, write_predictions
 from fmlm_cli.tasks import Examples, TaskData, compute_metrics
 
-RESULT, CELL = "result.json", "cell.json"
-# Of what decides a cell, that which is known by its hash.
-_CONTENT = {
-    "train": "with other training data",
-    "dev": "with other development data",
-    "weights": "from another checkpoint",
-    "tokenizer": "with another tokenizer",
-}
 _MODEL, _BEST = "model.safetensors", "best.safetensors"
 
 
@@ -72,43 +63,16 @@ class Prepared:
         return next(iter(self.dev))
 
 
-def read_result(folder: Path) -> CellResult | None:
-    """The result of a cell that is finished."""
-    path = folder / RESULT
-    if not path.is_file():
-        return None
-    try:
-        return CellResult(**storage.read_json(path))
-    except (TypeError, UserError):
-        raise _damaged(path) from None
-
-
-def _damaged(path: Path) -> UserError:
-    return UserError(f"{path} is damaged: remove {path.parent}, and the cell is done again with --resume")
-
-
-def deciding(cell: Cell, settings: FinetuneSettings, where: Where) -> dict[str, Any]:
-    """The settings that decide what a cell finds, flat, by name."""
-    training = {f"training.{k}": v for k, v in cell.point.training.model_dump(mode="json").items()}
-    chosen = {name: getattr(settings, name) for name in ("select", "patience", "max_length")}
-    return {**training, **chosen, "seed": cell.seed, "precision": str(where.precision)}
-
-
-def check_same_cell(folder: Path, now: Mapping[str, Any]) -> None:
-    """Refuse to go on with, or to report, a cell that was begun under other settings, data or weights than `now`."""
-    path = folder / CELL
-    try:
-        before = storage.read_json(path)
-    except UserError:
-        before = None
-    if not isinstance(before, dict):
-        raise _damaged(path)
-    for name in {**before, **now}:
-        if before.get(name) != now.get(name):
-            was = f"with {name} {before.get(name)}, not {now.get(name)}"
-            raise UserError(
-                f"{folder} was made {_CONTENT.get(name.partition('.')[0], was)}: go back to that, or choose another --out"
-            )
+def outcome(result: CellResult) -> Outcome:
+    """What a cell has found, in words."""
+    text = "diverged" if result.score is None else f"{100 * result.score:.1f}"
+    decided_by = next(iter(result.dev.values()), {})
+    measures = [
+        f"{name.replace('_', '-')} {value:.1%}" for name, value in decided_by.items() if name != "score"
+    ]
+    at = f"epoch {result.epoch} of {result.epochs}"
+    words = ", ".join([*measures, at]) if decided_by else f"diverged: {result.failed}"
+    return Outcome(text, words, max(result.seconds, result.train_seconds))
 
 
 @dataclass
@@ -145,7 +109,7 @@ class CellRun:
     @cached_property
     def epochs(self) -> int:
         """Passes over the training split."""
-        return max(self.training.epochs, -(-self.training.min_steps // self.buckets.batches))
+        return epochs_of(self.training, len(self.prepared.train.examples))
 
     @property
     def steps(self) -> int:
@@ -192,26 +156,21 @@ class CellRun:
         patience = self.settings.patience
         return patience is not None and len(scores) - 1 - int(np.argmax(scores)) >= patience
 
-    def run(self, decided: Mapping[str, Any], keep: Callable[[CellResult], None]) -> CellResult:
-        """Train from the newest checkpoint or the start; leave result.json and predictions, remove the checkpoints.
+    def run(self, identity: str, keep: Callable[[CellResult], None]) -> CellResult:
+        """Train from the newest checkpoint or the start; leave predictions.
 
-        `decided`: all that decides the result. `keep` is told of it while the model has the weights that count, before
-        it is written.
+        `identity`: stands for all that decides the result. `keep` is told of the result while the model has
+        the weights that count.
         """
-        identity, begun = storage.sha256_of_json(decided), time.monotonic()
-        with storage.sole_owner(self.folder), storage.clear_disk_errors(self.folder):
-            storage.write_json(self.folder / CELL, decided)
-            try:
-                state, log = self._train(identity)
-            except DivergedError as error:
-                result = self._result(TrainState(0), [], identity, failed=str(error))
-            else:
-                result = self._finish(state, log, identity)
-                keep(result)
-            result = replace(result, seconds=round(time.monotonic() - begun, 2))
-            storage.write_json(self.folder / RESULT, vars(result))
-            shutil.rmtree(self.folder / "checkpoints", ignore_errors=True)
-        return result
+        begun = time.monotonic()
+        try:
+            state, log = self._train(identity)
+        except DivergedError as error:
+            result = self._result(TrainState(0), [], identity, failed=str(error))
+        else:
+            result = self._finish(state, log, identity)
+            keep(result)
+        return replace(result, seconds=round(time.monotonic() - begun, 2))
 
     def _train(self, identity: str) -> tuple[TrainState, MetricsLog]:
         chosen = self.training

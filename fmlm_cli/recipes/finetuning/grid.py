@@ -1,7 +1,7 @@
 """The points of a grid of hyperparameters, and the cells (task, point, seed) that it has."""
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,6 +10,8 @@ import yaml
 
 from fmlm_cli.config import FinetuneSettings, Hyperparameters, build
 from fmlm_cli.errors import UserError, one_line, unknown_name
+from fmlm_cli.recipes.jobs.ledger import Job
+from fmlm_cli.tasks import Examples, TaskData
 
 # Devlin et al. 2019, appendix A.3; GLUE itself was run there with batches of 32 and 3 epochs.
 BERT_GRID: Mapping[str, Sequence[Any]] = {
@@ -40,19 +42,12 @@ class Point:
     training: Hyperparameters
 
 
-@dataclass(frozen=True)
-class Cell:
-    """One model to fine-tune. `number`: its place among all cells of the call."""
+@dataclass(frozen=True, kw_only=True)
+class Cell(Job):
+    """One model to fine-tune."""
 
-    number: int
     task: str
     point: Point
-    seed: int
-
-    @property
-    def folder(self) -> str:
-        """Where it lies, below the folder of the cells."""
-        return f"{self.task}/{self.point.name}/seed-{self.seed}"
 
 
 def find_points(settings: FinetuneSettings, model_type: str, default_rate: float) -> list[Point]:
@@ -109,17 +104,28 @@ def _short(value: Any) -> str:
     return f"{value:.12g}" if isinstance(value, float) else str(value)
 
 
-def find_cells(tasks: Sequence[str], points: Sequence[Point], seeds: Sequence[int]) -> list[Cell]:
+def find_cells(data: Mapping[str, TaskData], points: Sequence[Point], seeds: Sequence[int]) -> list[Cell]:
     """All cells, task by task, and of a task point by point."""
-    every = itertools.product(tasks, points, seeds)
-    return [Cell(number, task, point, seed) for number, (task, point, seed) in enumerate(every)]
+    return [cell for task in data for cell in _cells_of(task, data[task].train, points, seeds)]
 
 
-def share_of(cells: Sequence[Cell], text: str | None) -> list[Cell]:
-    """The cells that `--cell i/n` leaves to this process: every n-th, from the i-th (from 1) on; all without it."""
-    if text is None:
-        return list(cells)
-    number, slash, of = text.partition("/")
-    if not (slash and number.isdecimal() and of.isdecimal() and 1 <= int(number) <= int(of)):
-        raise UserError(f"--cell {text}: write it as i/n, i from 1 to n, such as 1/4")
-    return list(cells[int(number) - 1 :: int(of)])
+def _cells_of(task: str, train: Examples, points: Sequence[Point], seeds: Sequence[int]) -> Iterator[Cell]:
+    characters = sum(len(text) for texts in (train.first, train.second or ()) for text in texts)
+    for point, seed in itertools.product(points, seeds):
+        label = task if point.name == NO_GRID else f"{task} {point.name}"
+        yield Cell(
+            name=f"{task}/{point.name}/seed-{seed}",
+            label=label,
+            title=f"{label} seed {seed}",
+            seed=seed,
+            # Characters that it trains on: near enough to be in proportion to its time.
+            cost=float(epochs_of(point.training, len(train)) * max(characters, 1)),
+            task=task,
+            point=point,
+        )
+
+
+def epochs_of(training: Hyperparameters, examples: int) -> int:
+    """Passes over so many examples."""
+    batches = -(-examples // training.batch_size)
+    return max(training.epochs, -(-training.min_steps // batches))

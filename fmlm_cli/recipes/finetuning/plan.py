@@ -11,8 +11,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
-from fmlm_cli import storage
-from fmlm_cli.config import ALL, FinetuneSettings, build, nested, read_yaml
+from fmlm_cli.config import ALL, FinetuneSettings, build, deciding, nested
 from fmlm_cli.corpus.rows.sequences import encode_once
 from fmlm_cli.corpus.tokenizer import loading as tokenizers
 from fmlm_cli.engine.runtime import resolve_device, resolve_precision
@@ -20,8 +19,10 @@ from fmlm_cli.errors import UserError, unknown_name
 from fmlm_cli.events import Caution, Emit, Note
 from fmlm_cli.model.build import longest_sequence, preset_of, tokenizer_for
 from fmlm_cli.model.classifier import Encoder
-from fmlm_cli.recipes.finetuning.cells import CELL, Prepared, Split, check_same_cell, deciding, read_result
+from fmlm_cli.recipes.finetuning.cells import CellResult, Prepared, Split
 from fmlm_cli.recipes.finetuning.grid import Cell, find_cells, find_points
+from fmlm_cli.recipes.jobs.ledger import Ledger
+from fmlm_cli.recipes.jobs.records import FolderRecord
 from fmlm_cli.recipes.shared.checkpoints import Origin, check_vocabulary, find_checkpoint
 from fmlm_cli.recipes.shared.limits import resolve_length
 from fmlm_cli.recipes.shared.predictions import Where
@@ -29,10 +30,17 @@ from fmlm_cli.tasks import GLUE, Examples, TaskData, available, load_files, load
 
 FROM_MNLI = ("rte", "mrpc", "stsb")
 _LONGEST_NAME = 100  # bytes; a file's name may have 255, and some are made of this one
+# Of what decides a cell, that which is known by its hash.
+_BY_HASH = {
+    "train": "with other training data",
+    "dev": "with other development data",
+    "weights": "from another checkpoint",
+    "tokenizer": "with another tokenizer",
+}
 
 
 @dataclass
-class Plan:
+class FinetunePlan:
     """A call of `finetune` with every choice made."""
 
     settings: FinetuneSettings
@@ -76,7 +84,16 @@ class Plan:
         first, second, content = examples.first, examples.second, examples.fingerprint
         return Split(examples, encode_once(cache, self.tokenizer, first, second, length, content))
 
-    def decided(self, cell: Cell) -> dict[str, Any]:
+    @cached_property
+    def ledger(self) -> Ledger[Cell, CellResult]:
+        """What of the cells is done."""
+        groups = [[cell] for cell in self.cells]
+        return Ledger(groups, self._decide, self._record, noun="cells", by_hash=_BY_HASH)
+
+    def _record(self, cell: Cell) -> FolderRecord[CellResult]:
+        return FolderRecord(self.folder(cell), CellResult, scratch="checkpoints")
+
+    def _decide(self, cell: Cell) -> dict[str, Any]:
         """All that decides what a cell finds, flat, by name."""
         data = self.data[cell.task]
         content = {
@@ -85,12 +102,8 @@ class Plan:
             "weights": self._mnli_weights if self.begins_from_mnli(cell.task) else self.weights,
             "tokenizer": self._tokenizer_fingerprint,
         }
-        return {**content, **deciding(cell, self.settings, self.where)}
-
-    def check(self, cell: Cell) -> None:
-        """Refuse a cell that was begun otherwise: by other processes, or an earlier call."""
-        if (self.folder(cell) / CELL).is_file():
-            check_same_cell(self.folder(cell), self.decided(cell))
+        settings = deciding(self.settings.model_copy(update={"training": cell.point.training}))
+        return {**content, **settings, "seed": cell.seed, "precision": str(self.where.precision)}
 
     @property
     def is_glue(self) -> bool:
@@ -109,9 +122,7 @@ class Plan:
     def _mnli_encoder(self) -> Encoder:
         """MNLI's best model, once it is final: until then there is none, and it is asked for again."""
         folder = self.model_folder("mnli")
-        unfinished = any(
-            cell.task == "mnli" and read_result(self.folder(cell)) is None for cell in self.cells
-        )
+        unfinished = any(cell.task == "mnli" and self.ledger.result(cell) is None for cell in self.cells)
         if unfinished or not folder.is_dir():
             raise UserError(
                 "from_mnli: the cells of MNLI are not all done: fine-tune with --task mnli alone first, and go on with "
@@ -125,19 +136,14 @@ class Plan:
 
     def folder(self, cell: Cell) -> Path:
         """Where a cell lies."""
-        return self.root / "cells" / cell.folder
+        return self.root / "cells" / cell.name
 
     def model_folder(self, task: str) -> Path:
         """Where a task's best model so far lies."""
         return self.root / "models" / task
 
 
-def saved_settings(root: Path) -> FinetuneSettings:
-    """The settings of what `finetune` left in a folder; `UserError` if its config.yaml is not one of these."""
-    return build(FinetuneSettings, read_yaml(root / storage.RUN_CONFIG, FinetuneSettings))
-
-
-def resolve(settings: FinetuneSettings, emit: Emit) -> Plan:
+def resolve(settings: FinetuneSettings, emit: Emit) -> FinetunePlan:
     """Make every choice that the settings leave open."""
     assert settings.out is not None
     device = resolve_device(settings.device)
@@ -172,14 +178,14 @@ def resolve(settings: FinetuneSettings, emit: Emit) -> Plan:
     if settings.grid == "none":
         settings = settings.model_copy(update={"training": points[0].training})
     seeds = range(settings.first_seed, settings.first_seed + settings.seeds)
-    return Plan(
+    return FinetunePlan(
         settings,
         Path(settings.out or ""),
         origin,
         encoder,
         tokenizer_for(model, tokenizer),
         data,
-        find_cells(list(data), points, seeds),
+        find_cells(data, points, seeds),
         where,
         weights_of(encoder.tensors),
     )

@@ -25,7 +25,7 @@ from fmlm_cli.config import to_yaml
 from fmlm_cli.events import Caution, Emit, Facts, counted
 from fmlm_cli.model.classifier import Encoder
 from fmlm_cli.objectives.classification import SequenceClassification
-from fmlm_cli.recipes.finetuning.plan import Plan
+from fmlm_cli.recipes.finetuning.plan import FinetunePlan
 from fmlm_cli.recipes.shared.checkpoints import FINETUNED
 from fmlm_cli.recipes.shared.predictions import predict_split, write_predictions
 from fmlm_cli.tasks import (
@@ -51,7 +51,7 @@ class Report:
     results: FinetuneResults
 
 
-def write_report(plan: Plan, done: Sequence[CellResult], emit: Emit) -> Report:
+def write_report(plan: FinetunePlan, done: Sequence[CellResult], emit: Emit) -> Report:
     """Sum the finished cells up, and write all files of the report."""
     tasks = {
         name: _summary(plan, data, [cell for cell in done if cell.task == name])
@@ -86,7 +86,7 @@ def write_report(plan: Plan, done: Sequence[CellResult], emit: Emit) -> Report:
 # ---------------------------------------------------------------- numbers
 
 
-def _average(plan: Plan, tasks: Tasks) -> float | None:
+def _average(plan: FinetunePlan, tasks: Tasks) -> float | None:
     """GLUE's average of the mean scores, where its tasks are complete."""
     scores = {name: task.mean for name, task in tasks.items() if task.mean is not None}
     return glue_average(scores) if plan.is_glue else None
@@ -106,7 +106,7 @@ def statistics(values: Sequence[float]) -> Statistics:
     )
 
 
-def _summary(plan: Plan, data: TaskData, cells: Sequence[CellResult]) -> TaskScores:
+def _summary(plan: FinetunePlan, data: TaskData, cells: Sequence[CellResult]) -> TaskScores:
     """A task's results: of every point its scores, and all measures of the point with the best median score."""
     by_point: dict[str, list[CellResult]] = {}
     for cell in cells:
@@ -176,7 +176,7 @@ def _baseline(data: TaskData) -> dict[str, float] | None:
     return compute_metrics(data.task, dev.labels, outputs)
 
 
-def _cut(plan: Plan, data: TaskData) -> dict[str, int]:
+def _cut(plan: FinetunePlan, data: TaskData) -> dict[str, int]:
     """Sequences that were too long, by split."""
     splits = {"train": data.train, **data.dev, **data.test}
     return {name: plan.split(examples).sequences.cut for name, examples in splits.items()}
@@ -185,7 +185,7 @@ def _cut(plan: Plan, data: TaskData) -> dict[str, int]:
 # ---------------------------------------------------------------- GLUE's submission
 
 
-def _submit(plan: Plan, emit: Emit) -> tuple[str | None, list[str]]:
+def _submit(plan: FinetunePlan, emit: Emit) -> tuple[str | None, list[str]]:
     """Predict the unlabelled test splits with each task's best model; the zip, and what it lacks."""
     files = []
     for name, data in plan.data.items():
@@ -242,7 +242,7 @@ def _console_rows(tasks: Tasks) -> Iterator[tuple[str, str]]:
         yield label, spread if over_seeds.n > 1 else f"{_percent(over_seeds.mean)}, one seed"
 
 
-def _notes(plan: Plan, results: FinetuneResults) -> list[str]:
+def _notes(plan: FinetunePlan, results: FinetuneResults) -> list[str]:
     """What has to be known to read the numbers rightly."""
     notes = [note for name, task in results.tasks.items() for note in _notes_of(plan, name, task)]
     if results.glue_average is not None:
@@ -251,7 +251,7 @@ def _notes(plan: Plan, results: FinetuneResults) -> list[str]:
     return notes
 
 
-def _notes_of(plan: Plan, name: str, task: TaskScores) -> Iterator[str]:
+def _notes_of(plan: FinetunePlan, name: str, task: TaskScores) -> Iterator[str]:
     for split, number in task.cut.items():
         if number:
             cut = counted(number, "sequence")
@@ -271,7 +271,7 @@ def _notes_of(plan: Plan, name: str, task: TaskScores) -> Iterator[str]:
         )
 
 
-def _markdown(plan: Plan, tasks: Tasks, notes: Sequence[str]) -> str:
+def _markdown(plan: FinetunePlan, tasks: Tasks, notes: Sequence[str]) -> str:
     counts = (
         "the epoch with the best development score" if plan.settings.select == "best" else "the last epoch"
     )
@@ -308,7 +308,7 @@ def _figures(over_seeds: Statistics) -> list[str]:
     return [str(over_seeds.n), *map(_percent, figures)]
 
 
-def _latex(plan: Plan, tasks: Tasks) -> str:
+def _latex(plan: FinetunePlan, tasks: Tasks) -> str:
     """A table for a paper (booktabs), mean and standard deviation over seeds."""
     lines = [
         f"% fine-tuning of {plan.origin.name}, {counted(plan.settings.seeds, 'seed')}: mean, standard "
@@ -327,7 +327,7 @@ def _latex(plan: Plan, tasks: Tasks) -> str:
     return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", ""])
 
 
-def _where(plan: Plan, picture: Path, submitted: str | None) -> dict[str, str]:
+def _where(plan: FinetunePlan, picture: Path, submitted: str | None) -> dict[str, str]:
     """What lies where, and what to do with it."""
     rows = {
         "tables": f"{plan.root / 'results.md'}, results.tex, results.json",

@@ -6,18 +6,17 @@ from pathlib import Path
 import torch
 
 from fmlm_cli import storage
-from fmlm_cli.config import FinetuneSettings, to_yaml
+from fmlm_cli.config import FinetuneSettings, saved_settings, to_yaml
 from fmlm_cli.corpus.tokenizer import loading as tokenizers
 from fmlm_cli.errors import UserError
-from fmlm_cli.events import Caution, Emit, Facts, Note, counted, ignore
+from fmlm_cli.events import Caution, Emit, Facts, counted, ignore
 from fmlm_cli.model.build import save_model
-from fmlm_cli.recipes.finetuning.board import board_of
-from fmlm_cli.recipes.finetuning.cells import CellResult, CellRun, read_result
-from fmlm_cli.recipes.finetuning.grid import GRIDS, Cell, share_of
-from fmlm_cli.recipes.finetuning.plan import Plan, resolve, saved_settings
+from fmlm_cli.recipes.finetuning.cells import CellResult, CellRun, outcome
+from fmlm_cli.recipes.finetuning.grid import GRIDS, Cell
+from fmlm_cli.recipes.finetuning.plan import FinetunePlan, resolve
 from fmlm_cli.recipes.finetuning.report import Report, write_report
-from fmlm_cli.recipes.jobs.board import WorkBoard
-from fmlm_cli.recipes.jobs.processes import check_sharing, spread
+from fmlm_cli.recipes.jobs.board import Board
+from fmlm_cli.recipes.jobs.work import Sharing, report_once_done, work_through
 from fmlm_cli.recipes.shared.checkpoints import FINETUNED
 from fmlm_cli.recipes.shared.words import where_line
 
@@ -39,14 +38,13 @@ def finetune(
     `jobs`: processes that share the cells. Raises `UserError` for anything wrong with settings, data or checkpoint
     before anything is written; `Interrupted` on Ctrl-C or SIGTERM.
     """
-    root = _claim(settings, overwrite=overwrite, resume=resume, cell=cell, jobs=jobs, report_only=report_only)
+    sharing = Sharing(cell, jobs, report_only, report)
+    root = _claim(settings, sharing, overwrite=overwrite, resume=resume)
     plan = resolve(settings, emit)
-    mine = [] if report_only else share_of(plan.cells, cell)
     if overwrite:
         storage.check_outside(root, _needed(plan))
     else:
-        for each in plan.cells:
-            plan.check(each)
+        plan.ledger.check_all()
     _describe(plan, emit)
     config = root / storage.RUN_CONFIG
     with storage.clear_disk_errors(root):
@@ -54,38 +52,27 @@ def finetune(
         if overwrite:
             storage.clear_folder(root, last=config)
         storage.write_text(config, to_yaml(plan.settings))
-        board = board_of(plan, emit, jobs)
-        if jobs > 1 and board.unfinished:
-            words = ["finetune", str(config), "--no-report"]
-            spread(words, min(jobs, len(board.unfinished)), root / "logs", board.look)
-        elif jobs == 1:
-            for each in mine:
-                _do(plan, each, board)
-        return _report(plan, emit) if report else None
+        board = Board("development scores", plan.ledger, lambda _, found: outcome(found), emit, jobs)
+        words = ["finetune", str(config), "--no-report"]
+        work_through(plan.ledger, lambda each: _tuned(plan, each, board), board, sharing, words, root)
+        return report_once_done(plan.ledger, lambda: _report(plan, emit), sharing, root / storage.LOCK, emit)
 
 
-def _claim(
-    settings: FinetuneSettings,
-    *,
-    overwrite: bool,
-    resume: bool,
-    cell: str | None,
-    jobs: int,
-    report_only: bool,
-) -> Path:
+def _claim(settings: FinetuneSettings, sharing: Sharing, *, overwrite: bool, resume: bool) -> Path:
     """The output folder, once it is known that it may be written to; nothing is touched."""
     if settings.out is None:
         raise UserError("no output folder: give --out DIR")
-    check_sharing(jobs, alone=cell is None and not report_only)
-    if overwrite and (cell is not None or report_only):
+    if overwrite and sharing.goes_on:
         raise UserError("--cell and --report-only go on with what is there: leave out --overwrite")
     root = Path(settings.out)
-    if report_only and not (root / "cells").is_dir():
+    if sharing.report_only and not (root / "cells").is_dir():
         raise UserError(f"{root} has no finished cells to report on: leave out --report-only")
-    resume = resume or cell is not None or report_only  # the other processes write into the same folder
+    resume = resume or sharing.goes_on  # the other processes write into the same folder
     storage.claim_output(root, marker=storage.RUN_CONFIG, overwrite=overwrite, resume=resume)
     if (root / storage.RUN_CONFIG).is_file():
-        saved_settings(root)  # a config.yaml of something else is not ours to write over
+        saved_settings(
+            FinetuneSettings, root / storage.RUN_CONFIG
+        )  # that of something else is not ours to write over
     if overwrite:
         for lock in root.glob(f"cells/*/*/*/{storage.LOCK}"):
             with storage.sole_owner(lock.parent):
@@ -93,7 +80,7 @@ def _claim(
     return root
 
 
-def _needed(plan: Plan) -> dict[Path, str]:
+def _needed(plan: FinetunePlan) -> dict[Path, str]:
     """What the call is made from, and what each is."""
     chosen = plan.settings.tasks
     files = {chosen.folder: "data", chosen.train: "data", chosen.dev: "data", chosen.test: "data"}
@@ -101,25 +88,19 @@ def _needed(plan: Plan) -> dict[Path, str]:
     return {plan.origin.folder: "checkpoint", **{Path(file): kind for file, kind in files.items() if file}}
 
 
-def _do(plan: Plan, cell: Cell, board: WorkBoard) -> None:
-    """Work at a cell, unless it is finished already; keep its model if that is the task's best so far."""
-    plan.check(cell)
-    folder = plan.folder(cell)
-    if read_result(folder) is not None:
-        return
-    board.begin(cell.folder)
-    decided = plan.decided(cell)
-    run = CellRun(cell, plan.prepared(cell.task), plan.settings, plan.where, folder, board.hear)
-    run.run(decided, lambda found: _keep_if_best(plan, run, found))
-    board.end(cell.folder)
+def _tuned(plan: FinetunePlan, cell: Cell, board: Board[Cell, CellResult]) -> CellResult:
+    """Work at a cell; keep its model if that is the task's best so far."""
+    run = CellRun(cell, plan.prepared(cell.task), plan.settings, plan.where, plan.folder(cell), board.hear)
+    identity = storage.sha256_of_json(plan.ledger.decides(cell))
+    return run.run(identity, lambda found: _keep_if_best(plan, run, found))
 
 
-def _keep_if_best(plan: Plan, run: CellRun, result: CellResult) -> None:
+def _keep_if_best(plan: FinetunePlan, run: CellRun, result: CellResult) -> None:
     """Save the model as the task's unless one that is there has a better score, or the same and an earlier name."""
     cell, target = run.cell, plan.model_folder(run.cell.task)
     target.parent.mkdir(parents=True, exist_ok=True)
     with storage.one_at_a_time(target.parent / f".{cell.task}.lock"):
-        if _rank_of(target) <= (-(result.score or 0.0), cell.folder):
+        if _rank_of(target) <= (-(result.score or 0.0), cell.name):
             return
         with storage.complete_folder(target) as folder:
             save_model(run.model, folder, {})
@@ -130,7 +111,7 @@ def _keep_if_best(plan: Plan, run: CellRun, result: CellResult) -> None:
                 "labels": task.labels,
                 "pair": task.pair,
                 "max_length": plan.settings.max_length,
-                "cell": cell.folder,
+                "cell": cell.name,
                 "identity": result.identity,
                 "score": result.score,
                 "dev": result.dev,
@@ -149,7 +130,7 @@ def _rank_of(model: Path) -> tuple[float, str]:
         return math.inf, ""
 
 
-def _describe(plan: Plan, emit: Emit) -> None:
+def _describe(plan: FinetunePlan, emit: Emit) -> None:
     chosen, points = plan.settings, {cell.point.name for cell in plan.cells}
     training = plan.cells[0].point.training
     rows = {
@@ -182,14 +163,6 @@ def _describe(plan: Plan, emit: Emit) -> None:
             emit(Caution(note))
 
 
-def _report(plan: Plan, emit: Emit) -> Report | None:
-    """The report, if all cells are done."""
-    results = [read_result(plan.folder(cell)) for cell in plan.cells]
-    done = [result for result in results if result is not None]
-    if len(done) < len(results):
-        emit(Note(f"{len(done)} of {len(results)} cells are done: there is a report once all are"))
-        return None
-    for cell in plan.cells:
-        plan.check(cell)
-    with storage.one_at_a_time(plan.root / storage.LOCK):  # two processes may have finished the last cells
-        return write_report(plan, done, emit)
+def _report(plan: FinetunePlan, emit: Emit) -> Report:
+    results = [plan.ledger.result(cell) for cell in plan.cells]
+    return write_report(plan, [result for result in results if result is not None], emit)

@@ -1,4 +1,4 @@
-"""The cells of a grid spread over processes of this machine."""
+"""Jobs spread over processes of this machine."""
 
 import os
 import signal
@@ -13,14 +13,6 @@ import torch
 from fmlm_cli.errors import UserError
 
 _LOOK_EVERY = 0.5  # seconds
-
-
-def check_sharing(jobs: int, *, alone: bool) -> None:
-    """Refuse a number of processes that is none, and several where this call is not `alone`, but a share of others'."""
-    if jobs < 1:
-        raise UserError(f"--jobs {jobs}: give 1 or more")
-    if jobs > 1 and not alone:
-        raise UserError("--jobs makes processes of its own: leave out --cell and --report-only")
 
 
 def spread(words: Sequence[str], jobs: int, logs: Path, look: Callable[[], None]) -> None:

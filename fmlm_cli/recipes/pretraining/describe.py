@@ -2,11 +2,13 @@
 
 import torch
 
-from fmlm_cli.events import Emit, Facts, counted
+from fmlm_cli.events import Caution, Emit, Facts, counted
 from fmlm_cli.masking.strategies import nearest_segments
 from fmlm_cli.model.build import parameter_counts
 from fmlm_cli.recipes.pretraining.plan import RunPlan, packing_report
 from fmlm_cli.recipes.shared.words import where_line
+
+FEW_PASSES = "few-passes"  # the code of the caution about scope epoch
 
 
 def describe(plan: RunPlan, device: torch.device, precision: torch.dtype, emit: Emit) -> None:
@@ -80,25 +82,31 @@ def passes_line(plan: RunPlan) -> str:
     return f"{plan.passes:.2f} passes over the data" + (f", each under {masks} masks" if masks > 1 else "")
 
 
-def cautions(plan: RunPlan) -> list[str]:
+def cautions(plan: RunPlan) -> list[Caution]:
     """What the console and the model card have to say about the limits of this run."""
-    found = []
+    made = []
     if plan.strategy.cycle > 1 and plan.passes < 2:
-        found.append(
-            f"the budget makes {plan.passes:.2f} passes over the data; below 2, {plan.strategy.name} masks with scope epoch act "
-            f"almost as random ones (fewer rows with data.max_rows, or scope batch, would change that)"
+        text = (
+            f"the budget makes {plan.passes:.2f} passes over the data; below 2, {plan.strategy.name} masks "
+            "with scope epoch act almost as random ones (fewer rows with data.max_rows, or scope batch, "
+            "would change that)"
         )
+        made.append(Caution(text, FEW_PASSES))
     schedule, last = plan.timetable.schedule, plan.timetables[0].last
     if schedule is not None and last.cycle > 1 and last.cycle != nearest_segments(schedule.final):
-        found.append(
-            f"the number of segments changes only between cycles of passes: in {plan.passes:.2f} passes the mask rate goes to "
-            f"{last.rate:.1%}, not to {1 / nearest_segments(schedule.final):.1%}"
+        text = (
+            "the number of segments changes only between cycles of passes: in "
+            f"{plan.passes:.2f} passes the mask rate goes to {last.rate:.1%}, not to "
+            f"{1 / nearest_segments(schedule.final):.1%}"
         )
+        made.append(Caution(text, "rate-not-reached"))
     if plan.model.whole_head:
         family = plan.start.model.config.model_type
-        found.append(
-            f"the head of '{family}' cannot be run on masked positions alone: it runs on all of them, which takes more time and memory"
+        text = (
+            f"the head of '{family}' cannot be run on masked positions alone: it runs on all of them, "
+            "which takes more time and memory"
         )
+        made.append(Caution(text, "whole-head"))
     if not plan.evaluated:
-        found.append("the store has no validation split: there is no evaluation")
-    return found
+        made.append(Caution("the store has no validation split: there is no evaluation", "no-evaluation"))
+    return made

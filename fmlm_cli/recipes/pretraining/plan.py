@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from fmlm_cli import storage
-from fmlm_cli.config import PretrainSettings, build, nested
+from fmlm_cli.config import PretrainSettings, build, deciding, nested
 from fmlm_cli.corpus.rows.reading import RowReader
 from fmlm_cli.corpus.store.reading import TokenStore
 from fmlm_cli.engine.checkpoint import read_facts
@@ -33,7 +33,6 @@ from fmlm_cli.recipes.pretraining.data import (
     open_stores,
     verify_stores,
 )
-from fmlm_cli.recipes.pretraining.resume import deciding
 from fmlm_cli.recipes.pretraining.start import Start
 from fmlm_cli.recipes.shared.checkpoints import Origin
 from fmlm_cli.recipes.shared.limits import resolve_length, resolve_packing

@@ -10,7 +10,7 @@ import torch
 
 from fmlm_cli import storage
 from fmlm_cli.analysis.report.figures.training import draw_loss_curve
-from fmlm_cli.config import PretrainSettings, to_yaml
+from fmlm_cli.config import PretrainSettings, saved_settings, to_yaml
 from fmlm_cli.corpus.rows.reading import Int64s, RowReader, Rows
 from fmlm_cli.corpus.store.reading import TokenStore
 from fmlm_cli.corpus.tokenizer.loading import save_tokenizer
@@ -41,7 +41,6 @@ from fmlm_cli.recipes.pretraining.plan import RunPlan, plan_run
 from fmlm_cli.recipes.pretraining.resume import check_same_run, settings_to_resume
 from fmlm_cli.recipes.pretraining.samples import sample_predictions
 from fmlm_cli.recipes.pretraining.start import beside_head
-from fmlm_cli.recipes.shared.checkpoints import saved_settings
 from fmlm_cli.recipes.shared.held_out import HeldOut, Scores, make_objective
 from fmlm_cli.recipes.shared.words import where_line
 
@@ -67,7 +66,8 @@ def pretrain(
     run = storage.RunDirectory(Path(settings.out))
     storage.claim_output(run.root, marker=storage.RUN_CONFIG, overwrite=overwrite, resume=resume)
     if overwrite and run.config.is_file():
-        saved_settings(run)  # a config.yaml of something else is no run, and is not ours to remove
+        # A config.yaml of something else is no run, and is not ours to remove.
+        saved_settings(PretrainSettings, run.config)
     device = resolve_device(settings.device)
     precision = resolve_precision(settings.precision, device)
     resuming = resume and run.config.is_file()
@@ -142,8 +142,8 @@ class _Job:
         self.cautions = cautions(plan)
         self.held_out = self._held_out()
         self.scores: dict[str, Scores] = {}  # the latest, by name
-        for text in self.cautions:
-            emit(Caution(text))
+        for caution in self.cautions:
+            emit(caution)
 
     def _held_out(self) -> dict[str, HeldOut]:
         """What to evaluate on, by name."""
@@ -153,9 +153,11 @@ class _Job:
             if each.has_targets:
                 found[name] = each
             else:
-                self.cautions.append(
-                    f"the validation split of {store.root} is too small to mask a token of it: there is no evaluation on it"
+                lacking = (
+                    f"the validation split of {store.root} is too small to mask a token of it: "
+                    "there is no evaluation on it"
                 )
+                self.cautions.append(Caution(lacking, "no-evaluation"))
         return found
 
     def _validation(self, store: TokenStore) -> RowReader:
@@ -304,7 +306,8 @@ class _Job:
         better = improved_tokens(self.run, self.scores, self.plan.store.tokenizer)
         with storage.complete_folder(self.run.final) as folder:
             self._save_model(folder)
-            card = model_card(self.plan, state, evaluations, better, self.cautions, where)
+            told = [caution.text for caution in self.cautions]
+            card = model_card(self.plan, state, evaluations, better, told, where)
             storage.write_text(folder / "README.md", card)
         for held_out in list(self.held_out.values())[:1]:
             for prediction in sample_predictions(self.model, self.plan.store.tokenizer, held_out):

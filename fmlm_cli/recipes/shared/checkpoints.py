@@ -6,7 +6,7 @@ from pathlib import Path
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from fmlm_cli import hub, storage
-from fmlm_cli.config import PretrainSettings, build, read_yaml
+from fmlm_cli.config import PretrainSettings, saved_settings
 from fmlm_cli.corpus.store.reading import TokenStore
 from fmlm_cli.corpus.tokenizer import loading as tokenizers
 from fmlm_cli.engine.checkpoint import complete_checkpoints
@@ -67,7 +67,8 @@ def find_checkpoint(name: str, *, revision: str | None = None, code: bool = Fals
             inside = root.parent == owner.checkpoints or root == owner.final
             if inside and owner.config.is_file():
                 training = root if root != owner.final else _newest(owner)
-                return Origin(name, root, None, owner, saved_settings(owner), training)
+                settings = saved_settings(PretrainSettings, owner.config)
+                return Origin(name, root, None, owner, settings, training)
     located = hub.locate(name, revision=revision, weights=True, code=code)
     return Origin(name, located.folder, located.revision)
 
@@ -99,7 +100,7 @@ def _newest(run: storage.RunDirectory) -> Path | None:
 def _of_run(run: storage.RunDirectory, name: str, step: int | None) -> Origin:
     if not run.config.is_file():
         raise UserError(f"{run.root} is no run of fmlm's (it has no {storage.RUN_CONFIG})")
-    settings = saved_settings(run)
+    settings = saved_settings(PretrainSettings, run.config)
     kept = dict(complete_checkpoints(run.checkpoints))
     if step is not None:
         if step not in kept:
@@ -114,11 +115,6 @@ def _of_run(run: storage.RunDirectory, name: str, step: int | None) -> Origin:
             f"{run.root} has neither a final model nor a checkpoint yet: let it train on with --resume"
         )
     return Origin(name, newest, None, run, settings, newest)
-
-
-def saved_settings(run: storage.RunDirectory) -> PretrainSettings:
-    """The settings of a run that exists; `UserError` if its config.yaml is not one of fmlm's."""
-    return build(PretrainSettings, read_yaml(run.config, PretrainSettings))
 
 
 def check_tokenizer(origin: Origin, store: TokenStore, *, extended: bool) -> PreTrainedTokenizerFast:

@@ -13,7 +13,7 @@ from fmlm_cli.events import Caution, Event
 from fmlm_cli.recipes import comparison
 from fmlm_cli.recipes.comparison.cautions import cautions
 from fmlm_cli.recipes.comparison.draft import Budget, draft
-from fmlm_cli.recipes.comparison.plan import Plan, with_budget
+from fmlm_cli.recipes.comparison.plan import ComparisonPlan, with_budget
 from fmlm_cli.recipes.pretraining.plan import plan_run
 from tests.recipes.runs import TINY, without_pictures
 
@@ -78,7 +78,7 @@ def compare(stores: dict[str, str], tmp_path_factory: pytest.TempPathFactory) ->
     return make
 
 
-def planned(settings: CompareSettings) -> Plan:
+def planned(settings: CompareSettings) -> ComparisonPlan:
     made = draft(settings, Path("never"), lambda event: None)
     return with_budget(made, made.steps(Budget.parse(settings.budget or "")))
 
@@ -301,8 +301,13 @@ def test_processes_leave_the_report_to_the_one_that_began_them(
     compare: Compare, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     told: list[list[str]] = []
-    monkeypatch.setattr("fmlm_cli.recipes.comparison.run.spread", lambda words, *_: told.append(words))
-    reports: list[Plan] = []
+
+    def spread(words: list[str], *_: Any) -> None:
+        told.append(words)
+        assert comparison.compare_masks(settings, cell="1/1", report=False) is None
+
+    monkeypatch.setattr("fmlm_cli.recipes.jobs.work.spread", spread)
+    reports: list[ComparisonPlan] = []
     monkeypatch.setattr("fmlm_cli.recipes.comparison.run._report", lambda plan, emit: reports.append(plan))
     settings = compare("spread", only=["coverage"])
     comparison.compare_masks(settings, jobs=2)
@@ -355,7 +360,7 @@ def test_one_pass_is_the_same_run_as_random(compare: Compare) -> None:
     ],
 )
 def test_few_passes_in_words(compare: Compare, changed: dict[str, Any], words: list[str]) -> None:
-    said = list(cautions(planned(compare("never", **changed, fresh_control=False))))
+    said = [each.text for each in cautions(planned(compare("never", **changed, fresh_control=False)))]
     assert len(said) == len(words)
     for text, part in zip(said, words, strict=True):
         assert part in text
@@ -368,16 +373,16 @@ def test_one_store_that_comes_twice_makes_another_run(compare: Compare, stores: 
     )
     full = plan.arms[1]
     assert plan.passes(full) < 1 < plan.most_passes(full)
-    assert ["only the part of the rows" in text for text in cautions(plan)] == [True]
+    assert ["only the part of the rows" in each.text for each in cautions(plan)] == [True]
 
 
 def test_what_a_sweep_cannot_tell_apart(compare: Compare) -> None:
     sweep = {"segments": [2, 4, 5], "scope": ["epoch"]}
     changed = {"run.data.max_rows": 96, "budget": "12-steps", "only": ["race"], "run.batch.size": 8}
-    said = list(cautions(planned(compare("never", **changed, sweep=sweep))))
+    said = [each.text for each in cautions(planned(compare("never", **changed, sweep=sweep)))]
     assert len(said) == 3
     assert "3 of 3 points of the sweep make too few passes: the same run as random" in said[1]
     assert "K and the mask rate vary together: no random masking runs at rate 0.2, 0.5 (" in said[2]
     both = {"segments": [2, 4, 5], "strategy": ["random", "fully-explored"]}
-    said = list(cautions(planned(compare("never", **changed, sweep=both))))
+    said = [each.text for each in cautions(planned(compare("never", **changed, sweep=both)))]
     assert "3 of 6 points" in said[1] and len(said) == 2

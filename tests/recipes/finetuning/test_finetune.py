@@ -21,7 +21,6 @@ from fmlm_cli.config import FinetuneSettings, build, nested
 from fmlm_cli.errors import UserError
 from fmlm_cli.events import Caution, Event, Facts, Note, Scoreboard
 from fmlm_cli.recipes import finetuning
-from fmlm_cli.recipes.finetuning.cells import read_result
 from fmlm_cli.recipes.finetuning.report import statistics
 
 Tune = Callable[..., FinetuneSettings]
@@ -257,8 +256,9 @@ def test_one_that_diverges_does_not_stop_the_others(tune: Tune, tmp_path: Path) 
     task = report.results.tasks["rivers"]
     assert task.points["learning_rate=1e+30"].diverged == 2
     assert task.point == "learning_rate=0.01"
-    failed = read_result(tmp_path / "tuned/cells/rivers/learning_rate=1e+30/seed-0")
-    assert failed is not None and failed.score is None and "not finite at step" in str(failed.failed)
+    path = tmp_path / "tuned/cells/rivers/learning_rate=1e+30/seed-0/result.json"
+    failed = json.loads(path.read_text())
+    assert failed["score"] is None and "not finite at step" in failed["failed"]
 
 
 def test_early_stopping_and_small_sets(tune: Tune) -> None:

@@ -1,0 +1,114 @@
+"""Jobs worked through, by this process or spread over several, and a report once all are done."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from fmlm_cli import storage
+from fmlm_cli.errors import UserError
+from fmlm_cli.events import Emit, Note
+from fmlm_cli.recipes.jobs.board import Board
+from fmlm_cli.recipes.jobs.ledger import Job, Ledger, parse_share
+from fmlm_cli.recipes.jobs.processes import spread
+
+J = TypeVar("J", bound=Job)
+R = TypeVar("R")
+Report = TypeVar("Report")
+
+_NAMED = 3  # unfinished jobs that are named
+
+
+@dataclass(frozen=True)
+class Sharing:
+    """Who does the jobs of a call. `UserError` for what is no way of sharing.
+
+    `cell`: "i/n", this process does one share, and others the rest. `processes`: they share all jobs.
+    `report_only`: nobody does any. `report`: whether this call writes one once all are done.
+    """
+
+    cell: str | None = None
+    processes: int = 1
+    report_only: bool = False
+    report: bool = True
+
+    def __post_init__(self) -> None:
+        if self.processes < 1:
+            raise UserError(f"--jobs {self.processes}: give 1 or more")
+        if self.processes > 1 and self.goes_on:
+            raise UserError("--jobs makes processes of its own: leave out --cell and --report-only")
+        if self.cell is not None:
+            parse_share(self.cell)
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether the call needs what others do in the same folder."""
+        return self.cell is not None or self.report_only
+
+
+def work_through(
+    ledger: Ledger[J, R],
+    do: Callable[[J], R],
+    board: Board[J, R],
+    sharing: Sharing,
+    words: Sequence[str],
+    root: Path,
+) -> None:
+    """Do what of the jobs is left to this process, or have it done by processes that run `fmlm` with `words`.
+
+    `do` works at a claimed job and gives back what it found. What processes say goes to `root`/logs.
+    """
+    if sharing.report_only:
+        return
+    if sharing.processes == 1:
+        for job in ledger.share(sharing.cell):
+            _do(job, ledger, do, board)
+        return
+    unfinished = {job.name for job in ledger.unfinished}
+    groups = [group for group in ledger.groups if any(job.name in unfinished for job in group)]
+    if groups:
+        spread(words, min(sharing.processes, len(groups)), root / "logs", board.look)
+        board.look()
+
+
+def _do(job: J, ledger: Ledger[J, R], do: Callable[[J], R], board: Board[J, R]) -> None:
+    """Do a job, unless it is finished already."""
+    ledger.check(job)
+    if ledger.result(job) is not None:
+        return
+    board.begin(job)
+    with ledger.claim(job):
+        ledger.enter(job, do(job))
+    board.end(job)
+
+
+def report_once_done(
+    ledger: Ledger[J, R],
+    write: Callable[[], Report],
+    sharing: Sharing,
+    lock: Path,
+    emit: Emit,
+    *,
+    insist: bool = False,
+) -> Report | None:
+    """What `write` makes of the results, if a report is wanted and all jobs are done.
+
+    Where some are left it is said how many are done, or a call that `insist`s on a report is refused.
+    `lock`: a file by which one process at a time writes.
+    """
+    if not sharing.report:
+        return None
+    ledger.check_all()
+    missing = [job.name for job in ledger.unfinished]
+    if missing:
+        total = len(ledger.jobs)
+        done = f"{total - len(missing)} of {total} {ledger.noun} are done"
+        if insist:
+            named = ", ".join(missing[:_NAMED]) + (", ..." if len(missing) > _NAMED else "")
+            raise UserError(
+                f"{done}, and {named} not: do them with --resume, or the other shares with --cell"
+            )
+        emit(Note(f"{done}: there is a report once all are"))
+        return None
+    with storage.one_at_a_time(lock):  # two processes may have finished the last jobs
+        return write()
