@@ -61,7 +61,7 @@ def _blocks(file: SourceFile, stats: ReadStats) -> Iterator[bytes]:
 
 def _text_blocks(file: SourceFile, stats: ReadStats) -> Iterator[bytes]:
     """The contents without byte-order mark and with every line end as a line feed; blocks may be empty."""
-    held = b""  # a carriage return at the end of a block, perhaps half of '\r\n'; the file's last one ends nothing
+    held = b""  # a carriage return at a block's end, perhaps half of '\r\n'; the file's last one ends nothing
     blocks = _blocks(file, stats)
     for block in chain([next(blocks, b"").removeprefix(BOM)], blocks):
         text = held + block

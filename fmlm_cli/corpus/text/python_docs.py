@@ -130,7 +130,7 @@ _SKIPPED = words(
     "externals third_party encodings idlelib lib2to3 pydoc_data turtledemo ensurepip lib-dynload __phello__"
 )
 
-# --- Reading: from a file to its docstrings ------------------------------------------------------------------
+# --- Reading: from a file to its docstrings ---
 
 
 _QUOTED = re.compile(rb'"""(?s:.*?)"""|\'\'\'(?s:.*?)\'\'\'')
@@ -170,7 +170,7 @@ def _docstrings(body: Iterable[ast.stmt]) -> Iterator[str]:
 
 
 def _topics(tree: ast.Module) -> list[str]:
-    """The language reference's topics, longest first: the short ones mostly repeat sections of the long ones."""
+    """The language reference's topics, longest first: short ones mostly repeat sections of long ones."""
     for node in tree.body:
         if isinstance(node, ast.Assign) and isinstance(node.value, ast.Dict):
             texts = ast.literal_eval(node.value)
@@ -204,7 +204,7 @@ def _read_all(sources: Sequence[_CodeFile]) -> list[list[Docstring]]:
             gc.enable()
 
 
-# --- Finding the files ---------------------------------------------------------------------------------------
+# --- Finding the files ---
 
 
 def _files_under(package: str, root: Path) -> Iterator[_CodeFile]:
@@ -249,7 +249,7 @@ def _version_of(package: str, owners: Mapping[str, Sequence[str]]) -> str:
     return "unknown"
 
 
-# --- Reading in parallel -------------------------------------------------------------------------------------
+# --- Reading in parallel ---
 
 
 def _start_worker() -> None:
@@ -313,7 +313,7 @@ def _read_files(
     return [docstrings for index in range(len(chunks)) for docstrings in done[index]]
 
 
-# --- Documents -----------------------------------------------------------------------------------------------
+# --- Documents ---
 
 
 def _packed(docstrings: Iterable[Docstring]) -> Iterator[str]:

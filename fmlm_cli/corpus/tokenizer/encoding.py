@@ -83,9 +83,10 @@ def _cuts_safely(backend: Tokenizer) -> bool:
 def _literal(backend: Tokenizer) -> Tokenizer:
     """A copy whose model cannot find special tokens in texts either.
 
-    Unigram, and word-based models without punctuation splitting, know them as ordinary vocabulary: there a text's
-    "</s>" would come out as the real one. Byte-pair models reach only what their merges make. One that the model
-    does not know leaves a token behind that no text holds: ids of added tokens are counted anew when they are read.
+    Unigram, and word-based models without punctuation splitting, know them as ordinary vocabulary: there a
+    text's "</s>" would come out as the real one. Byte-pair models reach only what their merges make. One that
+    the model does not know leaves a token behind that no text holds: ids of added tokens are counted anew
+    when they are read.
     """
     content = json.loads(backend.to_str())
     special = {token["id"] for token in content["added_tokens"] if token["special"]}
