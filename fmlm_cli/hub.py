@@ -107,12 +107,12 @@ def _from_hub(name: str, revision: str | None, weights: bool, code: bool) -> Loc
             folder = _download(name, revision, weights, code)
     except Exception as error:  # huggingface_hub, the network and the disk raise kinds of their own
         refusal = _refusal(error, name, revision)
-        found = None if refusal else _cached(name, revision, weights)
-        if found is None:
+        cached = None if refusal else _cached(name, revision, weights)
+        if cached is None:
             raise refusal or UserError(
                 f"'{name}' could not be had from {constants.ENDPOINT}: {one_line(error)}"
             ) from error
-        folder = found
+        folder = cached
     return Located(folder, folder.name)
 
 
@@ -182,11 +182,11 @@ def _cached(name: str, revision: str | None, weights: bool) -> Path | None:
 
 def _has_weights(folder: Path) -> bool:
     """Whether a folder holds weights, all parts of them."""
-    found = next((folder / name for name in WEIGHTS if (folder / name).is_file()), None)
-    if found is None or found.suffix != ".json":
-        return found is not None
+    weights = next((folder / name for name in WEIGHTS if (folder / name).is_file()), None)
+    if weights is None or weights.suffix != ".json":
+        return weights is not None
     try:
-        parts = set(json.loads(found.read_text(encoding="utf-8"))["weight_map"].values())
+        parts = set(json.loads(weights.read_text(encoding="utf-8"))["weight_map"].values())
     except (ValueError, KeyError, AttributeError, TypeError):
         return True  # damage is told of by whoever loads it
     return all((folder / str(part)).is_file() for part in parts)

@@ -310,11 +310,12 @@ def _add_collocations(root: Path, settings: TokenizeSettings, emit: Emit, *, aga
 def _say_what_was_mined(out: Path, mined: Mined, emit: Emit) -> None:
     rows = {}
     for length in np.unique(mined.words).tolist():
-        chosen = np.flatnonzero(mined.words == length)
+        of_length = np.flatnonzero(mined.words == length)
         examples = [
-            mined.texts[i] for i in chosen[np.linspace(0, len(chosen) - 1, min(5, len(chosen))).astype(int)]
+            mined.texts[i]
+            for i in of_length[np.linspace(0, len(of_length) - 1, min(5, len(of_length))).astype(int)]
         ]
-        rows[f"{length} words"] = f"{len(chosen):,}, from the best to the last: {' | '.join(examples)}"
+        rows[f"{length} words"] = f"{len(of_length):,}, from the best to the last: {' | '.join(examples)}"
     rows["cover"] = f"{mined.covered:.0%} of the words"
     if mined.undercount:
         rows["counts"] = f"may be low by {mined.undercount:,} at most"

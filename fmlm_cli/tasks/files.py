@@ -133,8 +133,8 @@ def find_fields(table: ColumnTable, text: str | None, pair: str | None, label: s
     else:
         first, second = text, pair
     if label is None:
-        found = [name for name in _present(there, LABELS) if name not in (first, second)]
-        label = _only(table, found, "label", LABEL)
+        candidates = [name for name in _present(there, LABELS) if name not in (first, second)]
+        label = _only(table, candidates, "label", LABEL)
     if len({first, second, label}) < 3:
         raise UserError(
             f"{table.source}: {TEXT}, {PAIR} and {LABEL} must name different fields of {table.fields}"

@@ -147,7 +147,7 @@ def load_glue(name: str, folder: Path | None = None) -> TaskData:
     examples = {key: _examples(glue, table, key[0], notes) for key, table in tables.items()}
     check_train(glue.task, examples[_TRAIN])
     dev, test = (
-        {split: found for (role, split), found in examples.items() if role == wanted}
+        {split: split_examples for (role, split), split_examples in examples.items() if role == wanted}
         for wanted in ("dev", "test")
     )
     return assemble(glue.task, examples[_TRAIN], dev, test, notes)
@@ -155,13 +155,13 @@ def load_glue(name: str, folder: Path | None = None) -> TaskData:
 
 def available(folder: Path) -> list[str]:
     """The tasks that a folder has training and dev files of. Raises `UserError` if it is not there."""
-    found = []
+    names = []
     for name, glue in GLUE.items():
         inner = _named_folder(folder, (glue.folder, name))
         deciding = next(iter(glue.dev.values()))
         if inner and _files(inner, ("train",)) and _files(inner, deciding):
-            found.append(name)
-    return found
+            names.append(name)
+    return names
 
 
 def glue_average(scores: Mapping[str, float]) -> float | None:
@@ -212,31 +212,31 @@ def _named_folder(root: Path, names: Sequence[str]) -> Path | None:
 
 
 def _task_folder(root: Path, glue: GlueTask) -> Path:
-    found = _named_folder(root, (glue.folder, glue.task.name))
-    if found is None:
+    inner = _named_folder(root, (glue.folder, glue.task.name))
+    if inner is None:
         there = ", ".join(available(root)) or "none of GLUE's tasks"
         raise UserError(
             f"{root}: no folder {glue.folder} or {glue.task.name} in it, but {there}; choose another folder"
         )
-    return found
+    return inner
 
 
 def _files(folder: Path, names: Sequence[str]) -> list[Path]:
     """The file of a split, or all parts of it."""
-    found: dict[tuple[str, str, int], list[Path]] = {}
+    by_form: dict[tuple[str, str, int], list[Path]] = {}
     with readable(folder):
         for path in sorted(folder.iterdir()):
             match = _FILE.fullmatch(path.name)
             if match and match["split"].lower() in names:
                 key = (match["split"].lower(), match["form"].lower(), int(match["parts"] or 1))
-                found.setdefault(key, []).append(path)
-    paths = [path for files in found.values() for path in files]
-    parts = sum(key[2] for key in found)
-    if len(paths) < parts and len(found) == 1:
+                by_form.setdefault(key, []).append(path)
+    paths = [path for files in by_form.values() for path in files]
+    parts = sum(key[2] for key in by_form)
+    if len(paths) < parts and len(by_form) == 1:
         raise UserError(
             f"{folder}: {len(paths)} of {parts} parts as {paths[0].name} are there; fetch the others"
         )
-    if len(found) > 1 or len(paths) > parts:
+    if len(by_form) > 1 or len(paths) > parts:
         several = " and ".join(path.name for path in paths)
         raise UserError(f"{folder}: {several} are the same split: keep one of them")
     return paths

@@ -53,8 +53,8 @@ class Mixture:
 
     def counts(self, positions: int) -> list[int]:
         """How many of the first `positions` each stream gives."""
-        left, found = positions, []
+        left, drawn = positions, []
         for share, phase in self._splits:
-            found.append((left * share + phase) >> _BITS)
-            left -= found[-1]
-        return [left, *reversed(found)]
+            drawn.append((left * share + phase) >> _BITS)
+            left -= drawn[-1]
+        return [left, *reversed(drawn)]

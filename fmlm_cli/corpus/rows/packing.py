@@ -127,13 +127,13 @@ def _best_fit_window(sizes: Int64s, capacity: int) -> tuple[Int64s, int]:
         fitting = spaces >> size
         if fitting:
             space = size + (fitting & -fitting).bit_length() - 1
-            chosen = by_space[space].pop()
+            fitting_row = by_space[space].pop()
             if not by_space[space]:
                 spaces ^= 1 << space
         else:
-            space, chosen, rows = capacity, rows, rows + 1
-        row[index] = chosen
-        by_space[space - size].append(chosen)
+            space, fitting_row, rows = capacity, rows, rows + 1
+        row[index] = fitting_row
+        by_space[space - size].append(fitting_row)
         spaces |= 1 << (space - size)
     return row, rows
 

@@ -92,9 +92,9 @@ def mine(
     text = Text(split, never_masked, len(punctuation))
     tables = count_ngrams(text, capacity, emit)
     limit = LARGEST if size is None else size
-    found = _merged([_scored(text, tables, n, punctuation)[:limit] for n in range(SHORTEST, LONGEST + 1)])
-    lowest = _lowest_ranks(text, found["hash"])
-    taken = found[: min(limit, _half(lowest, len(found))) if size is None else size]
+    ranked = _merged([_scored(text, tables, n, punctuation)[:limit] for n in range(SHORTEST, LONGEST + 1)])
+    lowest = _lowest_ranks(text, ranked["hash"])
+    taken = ranked[: min(limit, _half(lowest, len(ranked))) if size is None else size]
     hashes, words, counts, scores = (taken[name].copy() for name in ("hash", "words", "count", "pmi"))
     covered = float(np.mean(lowest < len(taken))) if len(lowest) else 0.0
     texts = _texts(text, taken, tokenizer)
@@ -180,12 +180,12 @@ class Text:
         while begin < self.tokens:
             end = min(begin + size, self.tokens)
             words = self.read(self.between(begin, end))
-            own = words.complete() if end < self.tokens else len(words)
-            following = begin + int(words.begin[own]) if own < len(words) else end
+            owned = words.complete() if end < self.tokens else len(words)
+            following = begin + int(words.begin[owned]) if owned < len(words) else end
             if following == begin:  # five words longer than a chunk
                 size *= 2
                 continue
-            yield begin, words, own
+            yield begin, words, owned
             begin, size = following, _CHUNK
 
 
@@ -194,7 +194,7 @@ _ENTRY = [("hash", np.uint64), ("count", np.int64), ("place", np.int64), ("token
 _SCORED = [*_ENTRY, ("words", np.uint8), ("pmi", np.float32)]
 
 
-class Table:
+class NgramTable:
     """The n-grams of one n that were counted. `entries`: records of `_ENTRY`, sorted by hash.
 
     `total`: how many n-grams were met, with repetitions. `undercount`: by how much a count may be too low; an
@@ -238,18 +238,18 @@ class Table:
 def _find(among: UInt64s, wanted: UInt64s) -> tuple[Int64s, Bools]:
     """Where in a sorted array these hashes stand or would stand, and whether they do."""
     at = np.searchsorted(among, wanted)
-    found = at < len(among)
-    found[found] = among[at[found]] == wanted[found]
-    return at, found
+    is_there = at < len(among)
+    is_there[is_there] = among[at[is_there]] == wanted[is_there]
+    return at, is_there
 
 
-def count_ngrams(text: Text, capacity: int, emit: Emit = ignore) -> list[Table]:
+def count_ngrams(text: Text, capacity: int, emit: Emit = ignore) -> list[NgramTable]:
     """Tables of the words, the 2-grams, ... the `LONGEST`-grams that may be as frequent as `MIN_COUNT`."""
-    tables: list[Table] = []
+    tables: list[NgramTable] = []
     for n in range(1, LONGEST + 1):
-        table = Table()
-        for begin, words, own in text.chunks():
-            first = _worth_counting(words, own, n, tables)
+        table = NgramTable()
+        for begin, words, owned in text.chunks():
+            first = _worth_counting(words, owned, n, tables)
             length = words.end[first + n - 1] - words.begin[first]
             table.add(words.hashes(first, n), begin + words.begin[first], length)
             table.drop_rarest(capacity)
@@ -263,14 +263,16 @@ def count_ngrams(text: Text, capacity: int, emit: Emit = ignore) -> list[Table]:
     return tables
 
 
-def _worth_counting(words: Words, own: int, n: int, shorter: Sequence[Table]) -> Int64s:
+def _worth_counting(words: Words, owned: int, n: int, shorter: Sequence[NgramTable]) -> Int64s:
     """First words of the n-grams of a chunk's own words whose two (n-1)-grams are in their table."""
     if n == 1:
-        return np.arange(own)
+        return np.arange(owned)
     parts = np.flatnonzero(words.left >= n - 1)
     frequent = np.zeros(len(words), np.bool_)
     frequent[parts] = _find(shorter[-1].entries["hash"], words.hashes(parts, n - 1))[1]
-    return np.flatnonzero((words.left >= n)[:own] & frequent[:own] & np.append(frequent[1:], False)[:own])
+    return np.flatnonzero(
+        (words.left >= n)[:owned] & frequent[:owned] & np.append(frequent[1:], False)[:owned]
+    )
 
 
 def pmi(log_p: Mapping[tuple[int, int], Floats], n: int) -> Floats:
@@ -290,7 +292,7 @@ def pmi(log_p: Mapping[tuple[int, int], Floats], n: int) -> Floats:
     return log_p[0, n] - cut(0, n)
 
 
-def _scored(text: Text, tables: Sequence[Table], n: int, punctuation: Bools) -> Records:
+def _scored(text: Text, tables: Sequence[NgramTable], n: int, punctuation: Bools) -> Records:
     """The candidates of n words, best first; equal PMIs by count, then by hash, so always in one order."""
     entries = tables[n - 1].entries
     entries = entries[entries["count"] >= MIN_COUNT]
@@ -305,7 +307,7 @@ def _scored(text: Text, tables: Sequence[Table], n: int, punctuation: Bools) -> 
     return scored[np.lexsort((scored["hash"], -scored["count"], -scored["pmi"]))]
 
 
-def _score(text: Text, tables: Sequence[Table], n: int, punctuation: Bools, entries: Records) -> Floats:
+def _score(text: Text, tables: Sequence[NgramTable], n: int, punctuation: Bools, entries: Records) -> Floats:
     """PMI_n of entries of the table of n words; minus infinity where punctuation stands at an end."""
     words = text.read(text.at(entries["place"], entries["tokens"]))
     begin, end = words.begin.reshape(-1, n), words.end.reshape(-1, n)
@@ -346,9 +348,9 @@ def _lowest_in(words: Words, hashes: UInt64s, ranks: Int64s) -> Int64s:
     lowest = np.full(len(words), len(hashes))
     for n in range(SHORTEST, LONGEST + 1):
         first = np.flatnonzero(words.left >= n)
-        at, found = _find(hashes, words.hashes(first, n))
+        at, is_there = _find(hashes, words.hashes(first, n))
         rank = np.full(len(words), len(hashes))
-        rank[first[found]] = ranks[at[found]]
+        rank[first[is_there]] = ranks[at[is_there]]
         for place in range(min(n, len(words))):
             lowest[place:] = np.minimum(lowest[place:], rank[: len(rank) - place])
     return lowest

@@ -208,11 +208,11 @@ class TokenStore:
 
         Checked here, when it is needed, for nothing else depends on it. Raises `UserError` if it is damaged.
         """
-        found = self.manifest.get("collocations")
-        if found is None:
+        entry = self.manifest.get("collocations")
+        if entry is None:
             return None
-        path = self.root / found["name"]
-        if not path.is_file() or storage.sha256_of_file(path) != found["sha256"]:
+        path = self.root / entry["name"]
+        if not path.is_file() or storage.sha256_of_file(path) != entry["sha256"]:
             raise UserError(
                 f"{path} is missing or damaged: "
                 f"make it again with `fmlm tokenize --pmi --out {self.root} --overwrite`"
@@ -238,19 +238,19 @@ class TokenStore:
         for path, expected in self._files(SPLITS):
             size = path.stat().st_size if path.is_file() else None
             if size != expected["bytes"]:
-                found = (
+                damage = (
                     "is missing" if size is None else f"has {size:,} bytes instead of {expected['bytes']:,}"
                 )
-                raise UserError(f"damaged store: {path} {found}; tokenize the corpus again (--overwrite)")
+                raise UserError(f"damaged store: {path} {damage}; tokenize the corpus again (--overwrite)")
 
     def verify(self, splits: Sequence[str]) -> None:
         """Compare the hashes of these splits' files. Raises `UserError` for one that has changed."""
         paths, expected = zip(*self._files(splits), strict=True)
         with ThreadPoolExecutor() as pool:
-            for path, wanted, found in zip(
+            for path, wanted, sha256 in zip(
                 paths, expected, pool.map(storage.sha256_of_file, paths), strict=True
             ):
-                if wanted["sha256"] != found:
+                if wanted["sha256"] != sha256:
                     raise UserError(
                         f"damaged store: the contents of {path} have changed since it was written; "
                         "tokenize the corpus again (--overwrite)"

@@ -219,8 +219,8 @@ def _files_under(package: str, root: Path) -> Iterator[_CodeFile]:
 def _files_of_interpreter() -> list[_CodeFile]:
     root = Path(sysconfig.get_path("stdlib"))
     topics = root / _TOPICS
-    found = list(_files_under(INTERPRETER, root))
-    return [*found, _CodeFile(INTERPRETER, _TOPICS, str(topics))] if topics.is_file() else found
+    files = list(_files_under(INTERPRETER, root))
+    return [*files, _CodeFile(INTERPRETER, _TOPICS, str(topics))] if topics.is_file() else files
 
 
 def _files_of_package(package: str) -> list[_CodeFile]:
@@ -360,20 +360,20 @@ def read_python_docs(
     depend on it. `progress(files_done, files_total)` is called here as results come in. Packages that are
     not installed are left out and named in the result; files that do not parse are left out.
     """
-    found = {
+    files_by_package = {
         package: _files_of_package(package) for package in dict.fromkeys(packages) if package != INTERPRETER
     }
-    present = [package for package, files in found.items() if files]
+    present = [package for package, files in files_by_package.items() if files]
     owners = importlib.metadata.packages_distributions() if present else {}
     versions = {INTERPRETER: platform.python_version()}
     versions |= {package: _version_of(package, owners) for package in present}
-    sources = sorted([*_files_of_interpreter(), *itertools.chain.from_iterable(found.values())])
+    sources = sorted([*_files_of_interpreter(), *itertools.chain.from_iterable(files_by_package.values())])
     cores = min(getattr(os, "process_cpu_count", os.cpu_count)() or 1, _MOST_WORKERS)
     results = _read_files(sources, workers or cores, progress or (lambda done, total: None))
     files, duplicates = _deduplicated(results)
     return PythonDocs(
         texts=tuple(itertools.chain.from_iterable(map(_packed, files))),
         packages=versions,
-        missing=tuple(package for package, files in found.items() if not files),
+        missing=tuple(package for package, files in files_by_package.items() if not files),
         duplicates=duplicates,
     )

@@ -88,8 +88,8 @@ def frequent_splits(texts: Iterable[str], tokenizer: PreTrainedTokenizerFast, nu
         if count >= MIN_COUNT and _is_plain(word) and word not in vocabulary
     }
     splits = _splits_of_new(tokenizer, list(counts))
-    found = [NewToken(word, pieces, counts[word]) for word, pieces in splits.items()]
-    return sorted(found, key=lambda token: (-token.saved, token.text))[:number]
+    candidates = [NewToken(word, pieces, counts[word]) for word, pieces in splits.items()]
+    return sorted(candidates, key=lambda token: (-token.saved, token.text))[:number]
 
 
 def _count(texts: Iterable[str], normal_form: Callable[[str], str]) -> Counter[str]:
@@ -207,9 +207,9 @@ def extended(
     best, fitting = copy.deepcopy(tokenizer), list[str]()
     for flags in _FLAGS:
         if len(fitting) < len(wanted):
-            found, kept = _with_fitting(tokenizer, wanted, flags, trial)
+            candidate, kept = _with_fitting(tokenizer, wanted, flags, trial)
             if len(kept) > len(fitting):
-                best, fitting = found, kept
+                best, fitting = candidate, kept
     _put_blanks(best, fitting)
     return best, [word for word, form in forms.items() if form not in set(fitting)]
 

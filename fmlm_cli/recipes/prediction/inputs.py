@@ -30,9 +30,9 @@ def read_inputs(settings: PredictSettings) -> Inputs:
         source, lines = _read_lines(settings.file)
         parts = [line.split("\t") for line in lines]
         inputs = Inputs([p[0] for p in parts], [p[1] if p[1:] else None for p in parts], source)
-        for number, own in enumerate(parts):
-            if len(own) > 2:
-                raise UserError(f"{inputs.place(number)}: {len(own)} texts parted by tabs: give one or two")
+        for number, texts in enumerate(parts):
+            if len(texts) > 2:
+                raise UserError(f"{inputs.place(number)}: {len(texts)} texts parted by tabs: give one or two")
     else:
         inputs = Inputs(settings.texts, settings.pairs or [None] * len(settings.texts), None)
     for number, (text, pair) in enumerate(zip(inputs.texts, inputs.pairs, strict=True)):
