@@ -24,7 +24,7 @@ from fmlm_cli.errors import OutOfSpaceError, UserError, is_out_of_space, one_lin
 
 _SECONDS = 4.0  # how long the Hub may take to answer at all before it counts as out of reach
 _SMALL = ("*.json", "*.txt", "*.model")  # configurations and vocabularies
-# Where a model's weights lie, in the order in which they are looked for; an index names the files of several parts.
+# Where a model's weights lie, in the order in which they are looked for; an index names several parts.
 WEIGHTS = (
     "model.safetensors",
     "model.safetensors.index.json",
@@ -44,9 +44,10 @@ class Located:
 def locate(name: str, *, revision: str | None = None, weights: bool = True, code: bool = False) -> Located:
     """The folder of a model: a local one as it is, or a Hub name's, downloaded at a commit.
 
-    `revision`: a branch, tag or commit of a Hub name. `weights`: its weights too, pickles only where there are no
-    safetensors. `code`: its Python files too; nothing here runs them. Only files at the top are fetched: folders hold
-    variants for other frameworks. Where the Hub is out of reach, the local cache serves. Raises `UserError`.
+    `revision`: a branch, tag or commit of a Hub name. `weights`: its weights too, pickles only where there
+    are no safetensors. `code`: its Python files too; nothing here runs them. Only files at the top are
+    fetched: folders hold variants for other frameworks. Where the Hub is out of reach, the local cache
+    serves. Raises `UserError`.
     """
     if not name.strip():
         raise UserError("the checkpoint's name is empty: give a local folder or a Hub name")
@@ -91,13 +92,14 @@ def quiet() -> Iterator[None]:
 
 
 def _from_hub(name: str, revision: str | None, weights: bool, code: bool) -> Located:
-    """A Hub name's folder. The Hub is asked once first: on its own, huggingface_hub would try for most of a minute."""
+    """A Hub name's folder. The Hub is asked once first: huggingface_hub would try for most of a minute."""
     if why := out_of_reach():
         folder = _cached(name, revision, weights)
         if folder is None:
             what = f" at revision '{revision}'" if revision else ""
             raise UserError(
-                f"'{name}' is no local folder, not in the Hub's local cache{what}, and {why}: give a local folder"
+                f"'{name}' is no local folder, not in the Hub's local cache{what}, and {why}: "
+                "give a local folder"
             )
         return Located(folder, folder.name)
     try:
@@ -105,17 +107,17 @@ def _from_hub(name: str, revision: str | None, weights: bool, code: bool) -> Loc
             folder = _download(name, revision, weights, code)
     except Exception as error:  # huggingface_hub, the network and the disk raise kinds of their own
         refusal = _refusal(error, name, revision)
-        found = None if refusal else _cached(name, revision, weights)
-        if found is None:
+        cached = None if refusal else _cached(name, revision, weights)
+        if cached is None:
             raise refusal or UserError(
                 f"'{name}' could not be had from {constants.ENDPOINT}: {one_line(error)}"
             ) from error
-        folder = found
+        folder = cached
     return Located(folder, folder.name)
 
 
 def out_of_reach() -> str | None:
-    """Why the Hub cannot be asked now, in words that follow "and"; None if it answers. Takes a few seconds at most."""
+    """Why the Hub cannot be asked now, in words that follow "and"; None if it answers. Takes seconds."""
     if is_offline_mode():
         return "HF_HUB_OFFLINE is set"
     return None if _answers() else f"{constants.ENDPOINT} cannot be reached"
@@ -155,12 +157,13 @@ def _refusal(error: Exception, name: str, revision: str | None) -> UserError | N
         )
     if isinstance(error, GatedRepoError):  # a RepositoryNotFoundError too
         return UserError(
-            f"'{name}' is gated: ask for access at {constants.ENDPOINT}/{name}, then log in with `hf auth login`"
+            f"'{name}' is gated: ask for access at {constants.ENDPOINT}/{name}, "
+            "then log in with `hf auth login`"
         )
     if isinstance(error, RepositoryNotFoundError):
         return UserError(
-            f"'{name}' is no local folder, and {constants.ENDPOINT} has no such model: check the name, or log in with "
-            "`hf auth login` if it is private"
+            f"'{name}' is no local folder, and {constants.ENDPOINT} has no such model: check the name, "
+            "or log in with `hf auth login` if it is private"
         )
     return None
 
@@ -168,7 +171,7 @@ def _refusal(error: Exception, name: str, revision: str | None) -> UserError | N
 def _cached(name: str, revision: str | None, weights: bool) -> Path | None:
     """The folder of a revision in the Hub's local cache, if it is there with its weights."""
     try:
-        # Asked for the one file alone: huggingface_hub takes the lack of any other for an incomplete snapshot.
+        # Asked for one file alone: huggingface_hub takes the lack of any other for an incomplete snapshot.
         folder = Path(
             snapshot_download(name, revision=revision, allow_patterns="config.json", local_files_only=True)
         )
@@ -179,11 +182,11 @@ def _cached(name: str, revision: str | None, weights: bool) -> Path | None:
 
 def _has_weights(folder: Path) -> bool:
     """Whether a folder holds weights, all parts of them."""
-    found = next((folder / name for name in WEIGHTS if (folder / name).is_file()), None)
-    if found is None or found.suffix != ".json":
-        return found is not None
+    weights = next((folder / name for name in WEIGHTS if (folder / name).is_file()), None)
+    if weights is None or weights.suffix != ".json":
+        return weights is not None
     try:
-        parts = set(json.loads(found.read_text(encoding="utf-8"))["weight_map"].values())
+        parts = set(json.loads(weights.read_text(encoding="utf-8"))["weight_map"].values())
     except (ValueError, KeyError, AttributeError, TypeError):
         return True  # damage is told of by whoever loads it
     return all((folder / str(part)).is_file() for part in parts)

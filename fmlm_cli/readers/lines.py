@@ -21,8 +21,8 @@ def lines_of(path: Path) -> Iterator[Line]:
 def numbered_lines(stream: Iterable[bytes], source: object) -> Iterator[Line]:
     """The lines of a binary stream, without its byte-order mark; `source`: its name, for messages.
 
-    Lines end at line feeds alone, not at the other characters that `str.splitlines` knows. Raises `UserError` for
-    one that is not UTF-8.
+    Lines end at line feeds alone, not at the other characters that `str.splitlines` knows. Raises `UserError`
+    for one that is not UTF-8.
     """
     for number, line in enumerate(stream, start=1):
         try:

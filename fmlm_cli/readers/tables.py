@@ -1,7 +1,7 @@
 """Files of rows as tables: csv, tsv, JSON lines and parquet, each row with the place where it stands.
 
-csv is read with the quoting of Python's `csv` (fields may run over lines). tsv is read without any, as GLUE's files
-and most on the Hub are written: a `"` is text, and a field can hold neither a tab nor a line end.
+csv is read with the quoting of Python's `csv` (fields may run over lines). tsv is read without any, as GLUE's
+files and most on the Hub are written: a `"` is text, and a field can hold neither a tab nor a line end.
 """
 
 import contextlib
@@ -32,7 +32,7 @@ _Record = tuple[int, list[str]]  # the number of its first line, and its cells
 
 @dataclass(frozen=True)
 class ColumnTable:
-    """Columns of equal length by name. `lines`: the line on which each row begins; None where rows have no lines.
+    """Columns of equal length by name. `lines`: on which each row begins; None where rows have no lines.
 
     `broken`: how many rows were left out because they had not the header's number of columns.
     """
@@ -106,9 +106,9 @@ def read_tsv(
 ) -> ColumnTable:
     """Read tab-separated lines without quoting.
 
-    `header`: the columns' names, for a file whose first line has none of them. `only`: the columns to keep, as MNLI's
-    parses fill most of it. `skip_broken`: leave rows with other than the header's number of columns out and count
-    them.
+    `header`: the columns' names, for a file whose first line has none of them. `only`: the columns to keep,
+    as MNLI's parses fill most of it. `skip_broken`: leave rows with other than the header's number of columns
+    out and count them.
     """
     records = ((number, text.rstrip("\r\n").split("\t")) for number, text in lines_of(path))
     remedy = "fields of a .tsv hold no tabs or line ends; quoted ones go in a .csv"

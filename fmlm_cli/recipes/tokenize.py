@@ -60,7 +60,8 @@ def make_store(
 
     `renew`: so it is with this, and a store of anything else is replaced.
 
-    Raises `UserError` for anything wrong with the settings, the text or the tokenizer; then nothing is written.
+    Raises `UserError` for anything wrong with the settings, the text or the tokenizer; then nothing is
+    written.
     """
     out = Path(settings.out)
     if not settings.sources:
@@ -95,7 +96,8 @@ def make_store(
     if _unknown_share(manifest) > UNKNOWN_SHARE:
         emit(
             Caution(
-                "many tokens are unknown to the tokenizer and will never be predicted: is it made for this text?"
+                "many tokens are unknown to the tokenizer and will never be predicted: "
+                "is it made for this text?"
             )
         )
     # The store is complete now: whatever becomes of the collocations, the work on it is not lost.
@@ -142,7 +144,8 @@ def _check_same(out: Path, request: dict[str, Any]) -> None:
     different = _different(out, request)
     if different:
         raise UserError(
-            f"{out} was made with another {' and '.join(different)}: choose another --out, or pass --overwrite to replace it"
+            f"{out} was made with another {' and '.join(different)}: "
+            "choose another --out, or pass --overwrite to replace it"
         )
 
 
@@ -165,7 +168,8 @@ def _learn(settings: TokenizeSettings, corpus: TextCorpus, emit: Emit) -> PreTra
     emit(Progress("learning the tokenizer", 1, 1, ""))
     emit(
         Note(
-            f"learnt a {settings.train_tokenizer} tokenizer of {len(tokenizer):,} tokens from {read / 1e6:,.1f} MB of text"
+            f"learnt a {settings.train_tokenizer} tokenizer of {len(tokenizer):,} tokens "
+            f"from {read / 1e6:,.1f} MB of text"
         )
     )
     return tokenizer
@@ -272,15 +276,15 @@ def _check_not_empty(writer: StoreWriter, settings: TokenizeSettings, stats: Rea
         raise UserError(f"no text in {named}{bad}: give sources that hold some")
     if not train:
         raise UserError(
-            f"{named} holds a single document, which became the validation split: give more text, --documents line, "
-            f"--valid SOURCE, or --valid-fraction 0"
+            f"{named} holds a single document, which became the validation split: give more text, "
+            f"--documents line, --valid SOURCE, or --valid-fraction 0"
         )
     if settings.valid and not validation:
         raise UserError(f"no text in {', '.join(settings.valid)} (--valid): give a source that holds some")
 
 
 def _add_collocations(root: Path, settings: TokenizeSettings, emit: Emit, *, again: bool = False) -> Path:
-    """Mine the training split of a complete store, and put what was found beside it; `again`: also if it has them."""
+    """Mine a complete store's training split, and put the result beside it; `again`: also if it has one."""
     store = TokenStore.open(root, verify=("train",))
     had = store.manifest.get("collocations")
     if had and had["asked"] == settings.pmi_size and not again:
@@ -295,8 +299,8 @@ def _add_collocations(root: Path, settings: TokenizeSettings, emit: Emit, *, aga
         mined = mine(split, store.tokenizer, store.special.never_masked, size=settings.pmi_size, emit=emit)
         if not len(mined.hashes):
             raise UserError(
-                f"no collocations in {root}: no two words occur together {MIN_COUNT} times and more often than by chance; "
-                f"the text is too short for --pmi, and the store is complete without"
+                f"no collocations in {root}: no two words occur together {MIN_COUNT} times and more often "
+                f"than by chance; the text is too short for --pmi, and the store is complete without"
             )
         add_collocations(store, mined, asked=settings.pmi_size)
     _say_what_was_mined(root, mined, emit)
@@ -306,11 +310,12 @@ def _add_collocations(root: Path, settings: TokenizeSettings, emit: Emit, *, aga
 def _say_what_was_mined(out: Path, mined: Mined, emit: Emit) -> None:
     rows = {}
     for length in np.unique(mined.words).tolist():
-        chosen = np.flatnonzero(mined.words == length)
+        of_length = np.flatnonzero(mined.words == length)
         examples = [
-            mined.texts[i] for i in chosen[np.linspace(0, len(chosen) - 1, min(5, len(chosen))).astype(int)]
+            mined.texts[i]
+            for i in of_length[np.linspace(0, len(of_length) - 1, min(5, len(of_length))).astype(int)]
         ]
-        rows[f"{length} words"] = f"{len(chosen):,}, from the best to the last: {' | '.join(examples)}"
+        rows[f"{length} words"] = f"{len(of_length):,}, from the best to the last: {' | '.join(examples)}"
     rows["cover"] = f"{mined.covered:.0%} of the words"
     if mined.undercount:
         rows["counts"] = f"may be low by {mined.undercount:,} at most"

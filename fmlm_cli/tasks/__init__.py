@@ -1,4 +1,4 @@
-"""Labelled sets: GLUE and any other, their measures, and GLUE's submissions. Knows nothing of models or training."""
+"""Labelled sets: GLUE and any other, their measures, GLUE's submissions. Knows no models and no training."""
 
 from fmlm_cli.tasks.files import load_files
 from fmlm_cli.tasks.glue import GLUE, GlueTask, available, glue_average, load_glue

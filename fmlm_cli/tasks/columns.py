@@ -15,7 +15,7 @@ INDEX = ("index", "idx", "id")
 
 
 def texts_of(table: ColumnTable, field: str) -> list[str]:
-    """A column of texts. Raises `UserError` (file, line) for what is no string, or none that UTF-8 could hold."""
+    """A column of texts. Raises `UserError` (file, line) for what is no string or does not fit in UTF-8."""
     values = table.columns[field]
     for row, value in enumerate(values):
         if not isinstance(value, str):
@@ -24,7 +24,8 @@ def texts_of(table: ColumnTable, field: str) -> list[str]:
             )
         if not value.isascii() and HALF_CHARACTER.search(value):
             raise UserError(
-                f"{table.where(row)}: field '{field}' has half a character (\\ud800 to \\udfff, alone); mend the row"
+                f"{table.where(row)}: field '{field}' has half a character (\\ud800 to \\udfff, alone); "
+                "mend the row"
             )
     return values
 
@@ -53,7 +54,7 @@ def number_of(value: Any) -> float | None:
 
 
 def are_scores(values: Sequence[Any]) -> bool:
-    """Whether values are scores, not names of classes: all are numbers, but not all whole, or most are broken numbers.
+    """Whether values are scores, not classes: all are numbers, but not all whole, or most broken ones.
 
     The latter so that a slip of the pen among scores is found, and not taken for a class.
     """
@@ -86,7 +87,7 @@ def label_names(table: ColumnTable, field: str) -> list[str]:
 
 
 def _label_name(value: Any) -> str | None:
-    """A label's name: strings without blanks around them, whole numbers without a point, true and false as in JSON."""
+    """A label's name: strings without blanks around, whole numbers without a point, booleans as in JSON."""
     if isinstance(value, str):
         return value.strip() or None
     if isinstance(value, bool):
@@ -106,7 +107,7 @@ def in_order(names: Iterable[str]) -> tuple[str, ...]:
 
 
 def is_unlabelled(values: Sequence[Any]) -> bool:
-    """Whether a column holds no labels: nothing at all, or -1 in every row, which is how the Hub writes it."""
+    """Whether a column holds no labels: nothing at all, or -1 in every row, as the Hub writes it."""
     return all(value is None or value == "" for value in values) or all(
         number_of(value) == -1 for value in values
     )

@@ -64,12 +64,13 @@ def load_files(
     regression: bool | None = None,
     metric: str | None = None,
 ) -> TaskData:
-    """Read a labelled set of .jsonl, .csv, .tsv (each also .gz) or .parquet files; the test file may lack labels.
+    """Read a set of .jsonl, .csv, .tsv (each also .gz) or .parquet files; the test file may lack labels.
 
-    `name`: the task's, else that of the folder of `train`. Fields: as given, else found by the usual names (`PAIRS`,
-    `SINGLES`, `LABELS`) in `train`; `text_field` alone means no pairs. Labels: the sorted union of those in `train`,
-    by value if all are numbers. `regression`: None decides by the labels of `train`: all numbers, and not all of them
-    whole. `metric`: the one that counts, else macro-F1 or, for regression, the mean of Pearson and Spearman.
+    `name`: the task's, else that of the folder of `train`. Fields: as given, else found by the usual names
+    (`PAIRS`, `SINGLES`, `LABELS`) in `train`; `text_field` alone means no pairs. Labels: the sorted union of
+    those in `train`, by value if all are numbers. `regression`: None decides by the labels of `train`: all
+    numbers, and not all of them whole. `metric`: the one that counts, else macro-F1 or, for regression, the
+    mean of Pearson and Spearman.
 
     Raises `UserError` (file, line, remedy), also for empty texts and for labels that `train` lacks.
     """
@@ -81,7 +82,8 @@ def load_files(
     deciding = _examples(read_table(dev), fields, task)
     held_out = {} if test is None else {"test": _examples(read_table(test), fields, task, optional=True)}
     notes = [
-        f"{split.source}: no labels in '{fields.label}', so it is predicted only and nothing is measured on it"
+        f"{split.source}: no labels in '{fields.label}', "
+        "so it is predicted only and nothing is measured on it"
         for split in held_out.values()
         if split.labels is None
     ]
@@ -117,8 +119,8 @@ def _metrics(labels: Sequence[str], metric: str | None) -> tuple[tuple[str, ...]
 def find_fields(table: ColumnTable, text: str | None, pair: str | None, label: str | None) -> Fields:
     """The fields that were named, and the others by their usual names, whatever the case.
 
-    Raises `UserError`, with the fields there are and the option to use, where a named one is missing and where none
-    or several would do.
+    Raises `UserError`, with the fields there are and the option to use, where a named one is missing and
+    where none or several would do.
     """
     for field, option in ((text, TEXT), (pair, PAIR), (label, LABEL)):
         if field is not None:
@@ -131,8 +133,8 @@ def find_fields(table: ColumnTable, text: str | None, pair: str | None, label: s
     else:
         first, second = text, pair
     if label is None:
-        found = [name for name in _present(there, LABELS) if name not in (first, second)]
-        label = _only(table, found, "label", LABEL)
+        candidates = [name for name in _present(there, LABELS) if name not in (first, second)]
+        label = _only(table, candidates, "label", LABEL)
     if len({first, second, label}) < 3:
         raise UserError(
             f"{table.source}: {TEXT}, {PAIR} and {LABEL} must name different fields of {table.fields}"
@@ -172,7 +174,8 @@ def _only(table: ColumnTable, candidates: Sequence[str], what: str, option: str)
     shown = ", ".join(f"'{name}'" for name in candidates)
     why = f"{shown} could each hold it" if candidates else "no field has a usual name"
     raise UserError(
-        f"{table.source}: which field holds the {what}? {why}; fields are {table.fields}; choose with {option}"
+        f"{table.source}: which field holds the {what}? {why}; fields are {table.fields}; "
+        f"choose with {option}"
     )
 
 
@@ -207,6 +210,7 @@ def _indices(table: ColumnTable, field: str, task: Task) -> npt.NDArray[np.int64
         if name not in index:
             known = ", ".join(task.labels[:_SHOWN])
             raise UserError(
-                f"{table.where(row)}: label '{name}' is not in the training set, which has {known}; mend one of them"
+                f"{table.where(row)}: label '{name}' is not in the training set, which has {known}; "
+                "mend one of them"
             )
     return np.fromiter((index[name] for name in names), np.int64, len(names))

@@ -28,10 +28,11 @@ _GOLD, _NO_CONSENSUS = "gold_label", "-"  # MNLI's official column, and its labe
 class GlueTask:
     """A task and its form on the disk.
 
-    `folder`: its official name. `first`, `second`, `label`: the names that a column has in the official files and on
-    the Hub. `numbered`: labels are numbers in the official files and in submissions. `dev`, `test`: for each split the
-    names that its files have. `submissions`: for each test split the official file, without extension. `header`: the
-    columns of files without a header. `broken_rows`: the official files hold some, which everyone leaves out.
+    `folder`: its official name. `first`, `second`, `label`: the names that a column has in the official files
+    and on the Hub. `numbered`: labels are numbers in the official files and in submissions. `dev`, `test`:
+    for each split the names that its files have. `submissions`: for each test split the official file,
+    without extension. `header`: the columns of files without a header. `broken_rows`: the official files hold
+    some, which everyone leaves out.
     """
 
     task: Task
@@ -115,8 +116,8 @@ GLUE: Mapping[str, GlueTask] = MappingProxyType(
             "accuracy",
             "WNLI",
             numbered=True,
-            note="WNLI's dev set repeats training sentences with opposite labels: a model that learns them scores "
-            "below 0.5, and averages over GLUE leave WNLI out",
+            note="WNLI's dev set repeats training sentences with opposite labels: a model that learns them "
+            "scores below 0.5, and averages over GLUE leave WNLI out",
             **_SENTENCES,
         ),
     }
@@ -130,12 +131,13 @@ _Read = Callable[[Sequence[str]], ColumnTable | None]  # the table of the split 
 
 
 def load_glue(name: str, folder: Path | None = None) -> TaskData:
-    """Read a task of GLUE from a folder that holds GLUE's folders, or, without one, from the Hub or its local cache.
+    """Read a task of GLUE from a folder that holds GLUE's folders, or from the Hub or its local cache.
 
-    The folders are named as in the official download (CoLA, SST-2, ...) or as on the Hub (cola, sst2, ...), whatever
-    the case, and hold files as in the official download (.tsv) or as on the Hub (.parquet, or .jsonl with the same
-    columns). The network is touched without a folder only. Empty texts are kept and counted in the notes, MNLI's rows
-    without a gold label and QQP's broken rows left out and counted. Raises `UserError` (file, line, remedy).
+    The folders are named as in the official download (CoLA, SST-2, ...) or as on the Hub (cola, sst2, ...),
+    whatever the case, and hold files as in the official download (.tsv) or as on the Hub (.parquet, or .jsonl
+    with the same columns). The network is touched without a folder only. Empty texts are kept and counted in
+    the notes, MNLI's rows without a gold label and QQP's broken rows left out and counted. Raises `UserError`
+    (file, line, remedy).
     """
     if name not in GLUE:
         raise unknown_name("GLUE task", name, GLUE)
@@ -145,28 +147,28 @@ def load_glue(name: str, folder: Path | None = None) -> TaskData:
     examples = {key: _examples(glue, table, key[0], notes) for key, table in tables.items()}
     check_train(glue.task, examples[_TRAIN])
     dev, test = (
-        {split: found for (role, split), found in examples.items() if role == wanted}
+        {split: split_examples for (role, split), split_examples in examples.items() if role == wanted}
         for wanted in ("dev", "test")
     )
     return assemble(glue.task, examples[_TRAIN], dev, test, notes)
 
 
 def available(folder: Path) -> list[str]:
-    """The tasks whose folder, with training and dev files, is in a folder. Raises `UserError` if that is not there."""
-    found = []
+    """The tasks that a folder has training and dev files of. Raises `UserError` if it is not there."""
+    names = []
     for name, glue in GLUE.items():
         inner = _named_folder(folder, (glue.folder, name))
         deciding = next(iter(glue.dev.values()))
         if inner and _files(inner, ("train",)) and _files(inner, deciding):
-            found.append(name)
-    return found
+            names.append(name)
+    return names
 
 
 def glue_average(scores: Mapping[str, float]) -> float | None:
-    """The mean of the eight tasks' scores, WNLI left out as in BERT (Devlin et al. 2019, section 4.1) and since.
+    """The mean of the eight tasks' scores, without WNLI as in BERT (Devlin et al. 2019, section 4.1).
 
-    `scores`: by task, in any unit. MNLI counts once: "mnli" (or "mnli_matched") is its score on the matched set, and
-    where there is "mnli_mismatched" too, the mean of both. None unless all eight are there.
+    `scores`: by task, in any unit. MNLI counts once: "mnli" (or "mnli_matched") is its score on the matched
+    set, and where there is "mnli_mismatched" too, the mean of both. None unless all eight are there.
     """
     both = [scores.get("mnli_matched", scores.get("mnli")), scores.get("mnli_mismatched")]
     mnli = [score for score in both if score is not None]
@@ -210,31 +212,31 @@ def _named_folder(root: Path, names: Sequence[str]) -> Path | None:
 
 
 def _task_folder(root: Path, glue: GlueTask) -> Path:
-    found = _named_folder(root, (glue.folder, glue.task.name))
-    if found is None:
+    inner = _named_folder(root, (glue.folder, glue.task.name))
+    if inner is None:
         there = ", ".join(available(root)) or "none of GLUE's tasks"
         raise UserError(
             f"{root}: no folder {glue.folder} or {glue.task.name} in it, but {there}; choose another folder"
         )
-    return found
+    return inner
 
 
 def _files(folder: Path, names: Sequence[str]) -> list[Path]:
     """The file of a split, or all parts of it."""
-    found: dict[tuple[str, str, int], list[Path]] = {}
+    by_form: dict[tuple[str, str, int], list[Path]] = {}
     with readable(folder):
         for path in sorted(folder.iterdir()):
             match = _FILE.fullmatch(path.name)
             if match and match["split"].lower() in names:
                 key = (match["split"].lower(), match["form"].lower(), int(match["parts"] or 1))
-                found.setdefault(key, []).append(path)
-    paths = [path for files in found.values() for path in files]
-    parts = sum(key[2] for key in found)
-    if len(paths) < parts and len(found) == 1:
+                by_form.setdefault(key, []).append(path)
+    paths = [path for files in by_form.values() for path in files]
+    parts = sum(key[2] for key in by_form)
+    if len(paths) < parts and len(by_form) == 1:
         raise UserError(
             f"{folder}: {len(paths)} of {parts} parts as {paths[0].name} are there; fetch the others"
         )
-    if len(found) > 1 or len(paths) > parts:
+    if len(by_form) > 1 or len(paths) > parts:
         several = " and ".join(path.name for path in paths)
         raise UserError(f"{folder}: {several} are the same split: keep one of them")
     return paths
@@ -306,13 +308,14 @@ def _texts(table: ColumnTable, names: Sequence[str], notes: list[str]) -> list[s
     texts = texts_of(table, column)
     if empty := empty_rows(texts):
         notes.append(
-            f"{table.source}: {len(empty):,} empty texts in '{column}' kept, the first at {table.where(empty[0])}"
+            f"{table.source}: {len(empty):,} empty texts in '{column}' kept, "
+            f"the first at {table.where(empty[0])}"
         )
     return texts
 
 
 def _indices(glue: GlueTask, table: ColumnTable, column: str) -> npt.NDArray[np.int64]:
-    """Label indices, int64[rows], from names (official files) or numbers (the Hub, and official files of some tasks)."""
+    """Label indices, int64[rows], from names (official files) or numbers (the Hub, some official files)."""
     names = glue.task.labels
     known: dict[Any, int] = {key: index for index, name in enumerate(names) for key in (name, index)}
     if glue.numbered:

@@ -65,13 +65,13 @@ REGRESSION_METRICS = ("pearson", "spearman")
 def compute_metrics(task: Task, labels: _Values, outputs: npt.NDArray[np.floating[Any]]) -> dict[str, float]:
     """Every measure of `task.metrics`, and "score": the mean of those in `task.score`.
 
-    `labels`: int64[n], or float64[n] scores. `outputs`: float[n, labels] logits, the greatest of which decides (the
-    first of equal ones), or float[n] scores, which are not clipped.
+    `labels`: int64[n], or float64[n] scores. `outputs`: float[n, labels] logits, the greatest of which
+    decides (the first of equal ones), or float[n] scores, which are not clipped.
 
-    Macro-F1 is the mean over classes that occur among the labels or the predictions. Micro-F1 over all classes equals
-    accuracy where each example has one label. An F1 whose class is neither there nor predicted is 0, and so is a
-    Matthews, Pearson or Spearman correlation with predictions or labels that are all the same, for which the formulas
-    are 0/0. Raises `UserError` for outputs that are not finite.
+    Macro-F1 is the mean over classes that occur among the labels or the predictions. Micro-F1 over all
+    classes equals accuracy where each example has one label. An F1 whose class is neither there nor predicted
+    is 0, and so is a Matthews, Pearson or Spearman correlation with predictions or labels that are all the
+    same, for which the formulas are 0/0. Raises `UserError` for outputs that are not finite.
     """
     predicted = _decided(task, outputs)
     assert len(labels) == len(predicted) > 0, (len(labels), len(predicted))
@@ -94,7 +94,7 @@ def _decided(task: Task, outputs: npt.NDArray[np.floating[Any]]) -> _Values:
     assert outputs.shape[1:] == ((len(task.labels),) if task.labels else ()), (task.name, outputs.shape)
     if not np.isfinite(outputs).all():
         raise UserError(
-            f"{task.name}: the model's outputs are not finite, so its weights are damaged: train again, with a lower "
-            "learning rate if it was fine-tuned here"
+            f"{task.name}: the model's outputs are not finite, so its weights are damaged: train again, with "
+            "a lower learning rate if it was fine-tuned here"
         )
     return outputs.astype(np.float64) if task.regression else outputs.argmax(axis=1)

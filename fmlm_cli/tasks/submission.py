@@ -19,11 +19,11 @@ _DATE = (1980, 1, 1, 0, 0, 0)  # the first that a zip can hold
 def write_submission(
     folder: Path, task: Task, split: str, examples: Examples, outputs: npt.NDArray[np.floating[Any]]
 ) -> Path:
-    """Write a GLUE task's predictions for a test split (`TaskData.test`'s keys) to its official file, e.g. MNLI-mm.tsv.
+    """Write a task's predictions for a test split (`TaskData.test`'s keys) to its official file.
 
-    `outputs`: float[n, labels] logits or float[n] scores, in the order of `examples`. Labels are names for MNLI, QNLI,
-    RTE and AX, and 0 or 1 for the others; scores have three decimals and lie in 0 to 5. For any other task there is
-    `write_predictions`.
+    `outputs`: float[n, labels] logits or float[n] scores, in the order of `examples`. Labels are names for
+    MNLI, QNLI, RTE and AX, and 0 or 1 for the others; scores have three decimals and lie in 0 to 5. For any
+    other task there is `write_predictions`.
     """
     glue = GLUE[task.name]
     predictions: Sequence[str | float] = predictions_of(task, outputs)
@@ -44,7 +44,7 @@ def write_predictions(path: Path, ids: Sequence[str], predictions: Sequence[str 
 
 
 def zip_submissions(files: Iterable[Path], target: Path) -> None:
-    """Put files side by side into a zip; the same files give the same bytes, whenever and wherever they were written."""
+    """Put files side by side into a zip; the same files give the same bytes, whenever they were written."""
     with complete_file(target) as temporary, zipfile.ZipFile(temporary, "w") as archive:
         for file in sorted(files, key=lambda file: file.name):
             entry = zipfile.ZipInfo(file.name, _DATE)

@@ -17,9 +17,10 @@ _SHOWN = 10  # labels in a message
 class Task:
     """What is to be told of a text or of a pair of texts.
 
-    `labels`: the names of the classes in order of index; none for regression. `metrics`: the measures computed, names
-    in `METRICS`; `score`: those of them whose mean is the task's score. `pair`: whether examples are two texts.
-    `bounds`: the least and the greatest score that there is, to which predictions are clipped.
+    `labels`: the names of the classes in order of index; none for regression. `metrics`: the measures
+    computed, names in `METRICS`; `score`: those of them whose mean is the task's score. `pair`: whether
+    examples are two texts. `bounds`: the least and the greatest score that there is, to which predictions are
+    clipped.
     """
 
     name: str
@@ -39,9 +40,9 @@ class Task:
 class Examples:
     """One split of n examples.
 
-    `first`, `second`: n texts each, as they stand in the file; `second` is None where a task has no pairs. `labels`:
-    int64[n] label indices, float64[n] scores, or None where unlabelled. `ids`: what an index column says, else
-    running numbers from 0. `source`: a path or a Hub name, for messages.
+    `first`, `second`: n texts each, as they stand in the file; `second` is None where a task has no pairs.
+    `labels`: int64[n] label indices, float64[n] scores, or None where unlabelled. `ids`: what an index column
+    says, else running numbers from 0. `source`: a path or a Hub name, for messages.
     """
 
     first: Sequence[str]
@@ -65,9 +66,9 @@ class Examples:
 class TaskData:
     """A task and its splits.
 
-    `dev`: {"dev": ...}, for MNLI {"matched": ..., "mismatched": ...}; the first one decides. `test`: the same with
-    "test", for MNLI also the diagnostic set "ax"; empty where there is none, labelled or not. `notes`: sentences that
-    a user should read.
+    `dev`: {"dev": ...}, for MNLI {"matched": ..., "mismatched": ...}; the first one decides. `test`: the same
+    with "test", for MNLI also the diagnostic set "ax"; empty where there is none, labelled or not. `notes`:
+    sentences that a user should read.
     """
 
     task: Task
@@ -93,7 +94,7 @@ def assemble(
     test: Mapping[str, Examples],
     notes: Sequence[str],
 ) -> TaskData:
-    """Put splits together after a look at whether their labels fit; labels of train that dev lacks make a note.
+    """Put splits together if their labels fit; labels of train that dev lacks make a note.
 
     Raises `UserError` for labels that only dev or test have.
     """

@@ -18,8 +18,8 @@ _SEQUENCES, _BATCHES = 0xB0C4, 0xBA7C  # streams of the hash
 
 @dataclass(frozen=True, eq=False)
 class LengthBuckets:
-    """Every pass a new shuffle, cut into stretches of `WINDOW` batches, sorted by length inside each, and the batches
-    then shuffled: a pure function of (seed, pass). `lengths`: int64[sequences].
+    """Every pass a new shuffle, cut into stretches of `WINDOW` batches, sorted by length inside each, and the
+    batches then shuffled: a pure function of (seed, pass). `lengths`: int64[sequences].
     """
 
     lengths: Int64s

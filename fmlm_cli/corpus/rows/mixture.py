@@ -1,9 +1,10 @@
 """Several row streams as one: which stream gives the row at any position, computed from the position alone.
 
-With two streams, the second is drawn at position p where floor(p * share + phase) steps up: a Sturmian word. It was then
-drawn floor(p * share + phase) times before, so both the choice and a row's place in its own stream need no state, and
-any stretch of n positions holds n * share rows of the stream, to within one. The phase comes from the seed. More
-streams are split off one after the other, each from what those before it have left.
+With two streams, the second is drawn at position p where floor(p * share + phase) steps up: a Sturmian word.
+It was then drawn floor(p * share + phase) times before, so both the choice and a row's place in its own
+stream need no state, and any stretch of n positions holds n * share rows of the stream, to within one. The
+phase comes from the seed. More streams are split off one after the other, each from what those before it have
+left.
 """
 
 from collections.abc import Sequence
@@ -21,7 +22,7 @@ _BITS = 24  # shares are multiples of 2^-24, so that positions up to 2^39 are co
 
 @dataclass(frozen=True)
 class Mixture:
-    """Streams by the shares they have of all positions. `shares`: one for each, positive; they are scaled to sum to 1."""
+    """Streams by their shares of all positions. `shares`: one for each, positive, scaled to sum to 1."""
 
     shares: Sequence[float]
     seed: int
@@ -52,8 +53,8 @@ class Mixture:
 
     def counts(self, positions: int) -> list[int]:
         """How many of the first `positions` each stream gives."""
-        left, found = positions, []
+        left, drawn = positions, []
         for share, phase in self._splits:
-            found.append((left * share + phase) >> _BITS)
-            left -= found[-1]
-        return [left, *reversed(found)]
+            drawn.append((left * share + phase) >> _BITS)
+            left -= drawn[-1]
+        return [left, *reversed(drawn)]

@@ -5,8 +5,9 @@ Three ways, chosen by `data.packing`:
     documents   [CLS] a a a [SEP] [CLS] b b [SEP] pad     rows filled by best fit; a document longer than a
                                                           row is cut into full rows and a rest; attention and
                                                           positions never cross a document's border
-    concat      [CLS] a a a [SEP] b b b b [SEP]           one continuous text cut at every row's end, documents
-                                                          set apart by a separator; attention over the whole row
+    concat      [CLS] a a a [SEP] b b b b [SEP]           one continuous text cut at every row's end;
+                                                          documents set apart by a separator; attention
+                                                          over the whole row
     none        [CLS] a a a [SEP] pad pad pad             one stretch of one document a row
 
 A plan is computed once from the documents' lengths. It holds no text, and a row's contents never change.
@@ -29,7 +30,7 @@ _WINDOW = 16_384  # stretches among which best fit looks for partners: keeps nei
 
 @dataclass(frozen=True)
 class Frame:
-    """Special tokens around a sequence: counts of tokens before and after, and whether documents are set apart."""
+    """Special tokens around a sequence: tokens before and after, and whether documents are set apart."""
 
     before: int
     after: int
@@ -45,10 +46,10 @@ class Frame:
 class RowPlan:
     """Rows as stretches of documents. Stretches are sorted by row; all arrays int64[stretches] unless said.
 
-    `spans`: which tokens. `column`: where in the row the first of them stands. `closed`: bool, whether special
-    tokens follow the stretch (packing documents and none: always; concat: a separator, where the document ends).
-    `first`: int64[rows + 1], row r holds the stretches first[r] to first[r + 1].
-    `cut`: how many documents stand in more than one stretch.
+    `spans`: which tokens. `column`: where in the row the first of them stands. `closed`: bool, whether
+    special tokens follow the stretch (packing documents and none: always; concat: a separator, where the
+    document ends). `first`: int64[rows + 1], row r holds the stretches first[r] to first[r + 1]. `cut`: how
+    many documents stand in more than one stretch.
     """
 
     packing: Packing
@@ -126,13 +127,13 @@ def _best_fit_window(sizes: Int64s, capacity: int) -> tuple[Int64s, int]:
         fitting = spaces >> size
         if fitting:
             space = size + (fitting & -fitting).bit_length() - 1
-            chosen = by_space[space].pop()
+            fitting_row = by_space[space].pop()
             if not by_space[space]:
                 spaces ^= 1 << space
         else:
-            space, chosen, rows = capacity, rows, rows + 1
-        row[index] = chosen
-        by_space[space - size].append(chosen)
+            space, fitting_row, rows = capacity, rows, rows + 1
+        row[index] = fitting_row
+        by_space[space - size].append(fitting_row)
         spaces |= 1 << (space - size)
     return row, rows
 

@@ -23,10 +23,10 @@ class Rows:
 
     `input_ids`: int64, padded. `position_ids`: int64, counted from 0 in each document (packing documents) or
     each row. `segments`: int64, 0 for padding, 1, 2, ... for the parts of a row that see only themselves.
-    `word_starts`, `maskable`: bool; special tokens, unknown tokens and padding are not maskable. `word_starts` is
-    None where the store does not know them; where a document (or a part of one) begins, a word does too.
-    `row_ids`: int64[rows], the rows' identities, which their masks depend on. `numbers`: int64[rows], the rows'
-    numbers within their split, for messages.
+    `word_starts`, `maskable`: bool; special tokens, unknown tokens and padding are not maskable.
+    `word_starts` is None where the store does not know them; where a document (or a part of one) begins, a
+    word does too. `row_ids`: int64[rows], the rows' identities, which their masks depend on. `numbers`:
+    int64[rows], the rows' numbers within their split, for messages.
     """
 
     input_ids: Int64s
@@ -93,7 +93,8 @@ class RowReader:
         )
         if sequence_length <= self.frame.size:
             raise UserError(
-                f"sequence_length {sequence_length} leaves no room for text beside {self.frame.size} special tokens"
+                f"sequence_length {sequence_length} leaves no room for text "
+                f"beside {self.frame.size} special tokens"
             )
         self.plan: RowPlan = plan_rows(self._split.lengths, packing, sequence_length, self.frame)
         self._maskable = np.ones(store.vocabulary, np.bool_)
@@ -152,7 +153,7 @@ class RowReader:
         return Rows(input_ids, position_ids, segments, word_starts, maskable, row_ids, layout.number)
 
     def _frame_stretches(self, ids: Int64s, layout: "_Layout") -> tuple[Int64s, Spans]:
-        """Put special tokens around every stretch; each one's segment, and the columns of its row it covers."""
+        """Put special tokens around every stretch; each one's segment, and the columns that it covers."""
         begin, end = layout.column - self.frame.before, layout.column + layout.spans.length
         for offset, token in enumerate(self._special.prefix):
             ids[layout.row, begin + offset] = token
@@ -161,7 +162,7 @@ class RowReader:
         return layout.within + 1, Spans(layout.row, begin, end + self.frame.after - begin)
 
     def _frame_rows(self, ids: Int64s, layout: "_Layout") -> tuple[Int64s, Spans]:
-        """Put separators after documents, special tokens around whole rows; one segment to a row, and its columns."""
+        """Put separators after documents, special tokens around rows; one segment to a row, its columns."""
         every, closed = np.arange(len(ids)), layout.closed
         end = layout.column + layout.spans.length
         if self._special.separator is not None:
@@ -177,8 +178,8 @@ class RowReader:
 
 @dataclass(frozen=True)
 class _Layout:
-    """Some rows, by their stretches. `number`: int64[rows]; the others have one entry a stretch: its row among
-    these, its number within the row, its tokens, its first column, whether special tokens follow it.
+    """Some rows, by their stretches. `number`: int64[rows]; the others have one entry a stretch: its row
+    among these, its number within the row, its tokens, its first column, whether special tokens follow it.
     """
 
     number: Int64s

@@ -23,9 +23,9 @@ _AT_ONCE = 2000  # texts given to the tokenizer in one call
 class Sequences:
     """Token sequences, one after the other.
 
-    `tokens`: int32[total], special tokens included. `types`: uint8[total], which of two texts a token belongs to, or
-    None where the tokenizer does not say. `offsets`: int64[sequences + 1]. `cut`: sequences that were longer than
-    allowed.
+    `tokens`: int32[total], special tokens included. `types`: uint8[total], which of two texts a token belongs
+    to, or None where the tokenizer does not say. `offsets`: int64[sequences + 1]. `cut`: sequences that were
+    longer than allowed.
     """
 
     tokens: npt.NDArray[np.int32]
@@ -64,7 +64,7 @@ class Sequences:
 def encode(
     tokenizer: PreTrainedTokenizerFast, first: Sequence[str], second: Sequence[str] | None, max_length: int
 ) -> Sequences:
-    """Texts, or pairs of texts, as the tokenizer frames them; of what is too long the longer text is cut first."""
+    """Texts, or pairs of them, as the tokenizer frames them; where too long, the longer is cut first."""
     ids: list[npt.NDArray[np.int32]] = []
     types: list[npt.NDArray[np.uint8]] = []
     cut = 0

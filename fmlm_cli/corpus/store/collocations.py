@@ -1,16 +1,17 @@
 """Mining collocations: n-grams of words that stand together far more often than their parts would by chance.
 
-The vocabulary of PMI-masking (Levine et al. 2021, "PMI-Masking: Principled masking of correlated spans", ICLR,
-arXiv 2010.01825), from the tokens of a store.
+The vocabulary of PMI-masking (Levine et al. 2021, "PMI-Masking: Principled masking of correlated spans",
+ICLR, arXiv 2010.01825), from the tokens of a store.
 
-A *word* reaches from one word start to the next. A *run* is a stretch of words in one document without a token that
-is never masked. An *n-gram* is n words of one run, and is known by its tokens. Its probability is its count over the
-number of all words of the split, for every n; a collocation neither begins nor ends with punctuation.
+A *word* reaches from one word start to the next. A *run* is a stretch of words in one document without a
+token that is never masked. An *n-gram* is n words of one run, and is known by its tokens. Its probability is
+its count over the number of all words of the split, for every n; a collocation neither begins nor ends with
+punctuation.
 
-Counting takes one pass over the split for each n: an n-gram can only be frequent if the two (n-1)-grams in it are
-(Agrawal & Srikant 1994, "Fast algorithms for mining association rules"), so each pass keeps a table of the few n-grams
-that still can be, where a single pass would have to keep every 5-gram it meets. Counted are only n-grams whose parts
-are in the tables, so that whatever else was dropped, no PMI lacks a count.
+Counting takes one pass over the split for each n: an n-gram can only be frequent if the two (n-1)-grams in it
+are (Agrawal & Srikant 1994, "Fast algorithms for mining association rules"), so each pass keeps a table of
+the few n-grams that still can be, where a single pass would have to keep every 5-gram it meets. Counted are
+only n-grams whose parts are in the tables, so that whatever else was dropped, no PMI lacks a count.
 """
 
 import itertools
@@ -52,9 +53,10 @@ _BATCH = 1 << 17  # n-grams whose tokens are read back at once
 class Mined:
     """Collocations, the best first, as parallel arrays [n], and how they were found.
 
-    `hashes`: uint64, the `keys.StretchHash` of their tokens. `words`: uint8, 2 to 5. `counts`: int64. `pmi`: float32,
-    PMI_n in nats. `texts`: as the tokenizer decodes them. `total_words`: of the split. `covered`: the share of the
-    sampled words that stand in a collocation. `undercount`: a count may be too low by so much (0: all are exact).
+    `hashes`: uint64, the `keys.StretchHash` of their tokens. `words`: uint8, 2 to 5. `counts`: int64. `pmi`:
+    float32, PMI_n in nats. `texts`: as the tokenizer decodes them. `total_words`: of the split. `covered`:
+    the share of the sampled words that stand in a collocation. `undercount`: a count may be too low by so
+    much (0: all are exact).
     """
 
     hashes: UInt64s
@@ -78,21 +80,21 @@ def mine(
 ) -> Mined:
     """Find the collocations of a split.
 
-    Candidates are n-grams of 2 to 5 words with a count of `MIN_COUNT` and a PMI of `MIN_PMI` at least. They are
-    ranked by PMI within each length and merged in the paper's `SHARES`. `size` of them are taken; by default as
-    many as it takes for half of the words to stand in one, and no more than `LARGEST`.
+    Candidates are n-grams of 2 to 5 words with a count of `MIN_COUNT` and a PMI of `MIN_PMI` at least. They
+    are ranked by PMI within each length and merged in the paper's `SHARES`. `size` of them are taken; by
+    default as many as it takes for half of the words to stand in one, and no more than `LARGEST`.
 
-    `never_masked`: ids across which nothing is masked. `capacity`: n-grams in a table while counting; beyond it
-    the rarest are dropped, and `Mined.undercount` says how much counts may have lost. 28 bytes each, and about
-    as much again while a chunk is merged.
+    `never_masked`: ids across which nothing is masked. `capacity`: n-grams in a table while counting; beyond
+    it the rarest are dropped, and `Mined.undercount` says how much counts may have lost. 28 bytes each, and
+    about as much again while a chunk is merged.
     """
     punctuation = punctuation_tokens(tokenizer.backend_tokenizer)
     text = Text(split, never_masked, len(punctuation))
     tables = count_ngrams(text, capacity, emit)
     limit = LARGEST if size is None else size
-    found = _merged([_scored(text, tables, n, punctuation)[:limit] for n in range(SHORTEST, LONGEST + 1)])
-    lowest = _lowest_ranks(text, found["hash"])
-    taken = found[: min(limit, _half(lowest, len(found))) if size is None else size]
+    ranked = _merged([_scored(text, tables, n, punctuation)[:limit] for n in range(SHORTEST, LONGEST + 1)])
+    lowest = _lowest_ranks(text, ranked["hash"])
+    taken = ranked[: min(limit, _half(lowest, len(ranked))) if size is None else size]
     hashes, words, counts, scores = (taken[name].copy() for name in ("hash", "words", "count", "pmi"))
     covered = float(np.mean(lowest < len(taken))) if len(lowest) else 0.0
     texts = _texts(text, taken, tokenizer)
@@ -103,8 +105,8 @@ def mine(
 class Words:
     """The words of some text, in order. `ids`: int64[tokens]; the others int64[words].
 
-    `begin`, `end`: a word's first token and the one behind its last. `left`: how many words its run still has, with
-    itself.
+    `begin`, `end`: a word's first token and the one behind its last. `left`: how many words its run still
+    has, with itself.
     """
 
     ids: Int64s
@@ -121,7 +123,7 @@ class Words:
         return self.hashed(self.begin[first], self.end[first + n - 1])
 
     def complete(self) -> int:
-        """How many words, from the first on, have all their n-grams in the text, if it goes on behind the end.
+        """How many words, from the first on, have all their n-grams in the text if it goes on.
 
         The last word may not be whole, so its run's last `LONGEST` words wait for what comes.
         """
@@ -178,12 +180,12 @@ class Text:
         while begin < self.tokens:
             end = min(begin + size, self.tokens)
             words = self.read(self.between(begin, end))
-            own = words.complete() if end < self.tokens else len(words)
-            following = begin + int(words.begin[own]) if own < len(words) else end
+            owned = words.complete() if end < self.tokens else len(words)
+            following = begin + int(words.begin[owned]) if owned < len(words) else end
             if following == begin:  # five words longer than a chunk
                 size *= 2
                 continue
-            yield begin, words, own
+            yield begin, words, owned
             begin, size = following, _CHUNK
 
 
@@ -192,11 +194,11 @@ _ENTRY = [("hash", np.uint64), ("count", np.int64), ("place", np.int64), ("token
 _SCORED = [*_ENTRY, ("words", np.uint8), ("pmi", np.float32)]
 
 
-class Table:
+class NgramTable:
     """The n-grams of one n that were counted. `entries`: records of `_ENTRY`, sorted by hash.
 
-    `total`: how many n-grams were met, with repetitions. `undercount`: by how much a count may be too low; an n-gram
-    that is not here is no more frequent than that, or less frequent than `MIN_COUNT`.
+    `total`: how many n-grams were met, with repetitions. `undercount`: by how much a count may be too low; an
+    n-gram that is not here is no more frequent than that, or less frequent than `MIN_COUNT`.
     """
 
     def __init__(self) -> None:
@@ -216,10 +218,10 @@ class Table:
         self.entries = np.insert(self.entries, at[~known], new)
 
     def drop_rarest(self, capacity: int) -> None:
-        """Keep at most `capacity` entries: lossy counting (Manku & Motwani 2002), by space instead of by error.
+        """Keep at most `capacity` entries: lossy counting (Manku & Motwani 2002), by space, not by error.
 
-        Whole levels of counts go: to keep some entries of a level would save no bound, and the next chunk would
-        have to drop again. What goes with count c may have gone before, hence the sum.
+        Whole levels of counts go: to keep some entries of a level would save no bound, and the next chunk
+        would have to drop again. What goes with count c may have gone before, hence the sum.
         """
         surplus = len(self.entries) - capacity
         if surplus > 0:
@@ -236,46 +238,49 @@ class Table:
 def _find(among: UInt64s, wanted: UInt64s) -> tuple[Int64s, Bools]:
     """Where in a sorted array these hashes stand or would stand, and whether they do."""
     at = np.searchsorted(among, wanted)
-    found = at < len(among)
-    found[found] = among[at[found]] == wanted[found]
-    return at, found
+    is_there = at < len(among)
+    is_there[is_there] = among[at[is_there]] == wanted[is_there]
+    return at, is_there
 
 
-def count_ngrams(text: Text, capacity: int, emit: Emit = ignore) -> list[Table]:
+def count_ngrams(text: Text, capacity: int, emit: Emit = ignore) -> list[NgramTable]:
     """Tables of the words, the 2-grams, ... the `LONGEST`-grams that may be as frequent as `MIN_COUNT`."""
-    tables: list[Table] = []
+    tables: list[NgramTable] = []
     for n in range(1, LONGEST + 1):
-        table = Table()
-        for begin, words, own in text.chunks():
-            first = _worth_counting(words, own, n, tables)
+        table = NgramTable()
+        for begin, words, owned in text.chunks():
+            first = _worth_counting(words, owned, n, tables)
             length = words.end[first + n - 1] - words.begin[first]
             table.add(words.hashes(first, n), begin + words.begin[first], length)
             table.drop_rarest(capacity)
             done = (n - 1) * text.tokens + begin + len(words.ids)
             details = {"n-grams of": f"{n} words" if n > 1 else "1 word", "kept": f"{len(table.entries):,}"}
             emit(Progress("mining collocations", done, LONGEST * text.tokens, "tokens", details))
-        # An n-gram that was passed over, as one of its parts had been dropped, is no more frequent than that part.
+        # An n-gram that was passed over, as one of its parts had been dropped, is no more frequent than that.
         table.undercount = max(table.undercount, tables[-1].undercount if tables else 0)
         table.entries = table.entries[table.entries["count"] + table.undercount >= MIN_COUNT]
         tables.append(table)
     return tables
 
 
-def _worth_counting(words: Words, own: int, n: int, shorter: Sequence[Table]) -> Int64s:
+def _worth_counting(words: Words, owned: int, n: int, shorter: Sequence[NgramTable]) -> Int64s:
     """First words of the n-grams of a chunk's own words whose two (n-1)-grams are in their table."""
     if n == 1:
-        return np.arange(own)
+        return np.arange(owned)
     parts = np.flatnonzero(words.left >= n - 1)
     frequent = np.zeros(len(words), np.bool_)
     frequent[parts] = _find(shorter[-1].entries["hash"], words.hashes(parts, n - 1))[1]
-    return np.flatnonzero((words.left >= n)[:own] & frequent[:own] & np.append(frequent[1:], False)[:own])
+    return np.flatnonzero(
+        (words.left >= n)[:owned] & frequent[:owned] & np.append(frequent[1:], False)[:owned]
+    )
 
 
 def pmi(log_p: Mapping[tuple[int, int], Floats], n: int) -> Floats:
     """PMI_n of n-grams, in nats (Levine et al. 2021, equation 3): float64[n-grams].
 
-    The least of log(p(w_1 ... w_n) / product of p(s)) over all ways to cut the n-gram into parts s, two at least.
-    `log_p[i, j]`: float64[n-grams], log-probabilities of the words i to j (exclusive), for 0 <= i < j <= n.
+    The least of log(p(w_1 ... w_n) / product of p(s)) over all ways to cut the n-gram into parts s, two at
+    least. `log_p[i, j]`: float64[n-grams], log-probabilities of the words i to j (exclusive), for 0 <= i < j
+    <= n.
     """
     best: dict[tuple[int, int], Floats] = {}  # of the words i to j in one part or more
 
@@ -287,8 +292,8 @@ def pmi(log_p: Mapping[tuple[int, int], Floats], n: int) -> Floats:
     return log_p[0, n] - cut(0, n)
 
 
-def _scored(text: Text, tables: Sequence[Table], n: int, punctuation: Bools) -> Records:
-    """The candidates of n words, best first. Equal PMIs stand by count, then by hash: the order is always the same."""
+def _scored(text: Text, tables: Sequence[NgramTable], n: int, punctuation: Bools) -> Records:
+    """The candidates of n words, best first; equal PMIs by count, then by hash, so always in one order."""
     entries = tables[n - 1].entries
     entries = entries[entries["count"] >= MIN_COUNT]
     entries = entries[np.argsort(entries["place"])]  # read them in the order in which they lie on the disk
@@ -302,7 +307,7 @@ def _scored(text: Text, tables: Sequence[Table], n: int, punctuation: Bools) -> 
     return scored[np.lexsort((scored["hash"], -scored["count"], -scored["pmi"]))]
 
 
-def _score(text: Text, tables: Sequence[Table], n: int, punctuation: Bools, entries: Records) -> Floats:
+def _score(text: Text, tables: Sequence[NgramTable], n: int, punctuation: Bools, entries: Records) -> Floats:
     """PMI_n of entries of the table of n words; minus infinity where punctuation stands at an end."""
     words = text.read(text.at(entries["place"], entries["tokens"]))
     begin, end = words.begin.reshape(-1, n), words.end.reshape(-1, n)
@@ -318,15 +323,15 @@ def _score(text: Text, tables: Sequence[Table], n: int, punctuation: Bools, entr
 def _merged(rankings: Sequence[Records]) -> Records:
     """One ranking of the lengths' own, whose every prefix holds `SHARES` of each, as nearly as can be.
 
-    That is Webster's apportionment (Sainte-Lague): the k-th of a length, from 0, comes at (k + 1/2) / share. Once a
-    length has run out, the others go on in their proportions.
+    That is Webster's apportionment (Sainte-Lague): the k-th of a length, from 0, comes at (k + 1/2) / share.
+    Once a length has run out, the others go on in their proportions.
     """
     turns = [(np.arange(len(ranking)) + 0.5) / SHARES[n] for n, ranking in enumerate(rankings, SHORTEST)]
     return np.concatenate(rankings)[np.argsort(np.concatenate(turns), kind="stable")]
 
 
 def _lowest_ranks(text: Text, hashes: UInt64s) -> Int64s:
-    """For each word of a sample, the lowest rank of a collocation that it stands in; without any, their number.
+    """For each word of a sample, the lowest rank of its collocations; without any, their number.
 
     `hashes`: of the collocations by rank. The sample is the whole split or stretches evenly spread over it.
     """
@@ -343,16 +348,16 @@ def _lowest_in(words: Words, hashes: UInt64s, ranks: Int64s) -> Int64s:
     lowest = np.full(len(words), len(hashes))
     for n in range(SHORTEST, LONGEST + 1):
         first = np.flatnonzero(words.left >= n)
-        at, found = _find(hashes, words.hashes(first, n))
+        at, is_there = _find(hashes, words.hashes(first, n))
         rank = np.full(len(words), len(hashes))
-        rank[first[found]] = ranks[at[found]]
+        rank[first[is_there]] = ranks[at[is_there]]
         for place in range(min(n, len(words))):
             lowest[place:] = np.minimum(lowest[place:], rank[: len(rank) - place])
     return lowest
 
 
 def _half(lowest: Int64s, number: int) -> int:
-    """How many of `number` collocations it takes for half of the words to stand in one; all if that is too few."""
+    """How many of `number` collocations it takes for half of the words to stand in one, or all."""
     if not len(lowest):
         return 0
     middle = (len(lowest) - 1) // 2
@@ -371,7 +376,7 @@ def _texts(text: Text, taken: Records, tokenizer: PreTrainedTokenizerFast) -> li
 
 
 def write_collocations(path: Path, mined: Mined) -> None:
-    """Write one Arrow IPC file: hash, words, count, pmi, text. Raises `UserError` where that is impossible."""
+    """Write one Arrow IPC file: hash, words, count, pmi, text. Raises `UserError` if it cannot."""
     columns = [mined.hashes, mined.words, mined.counts, mined.pmi, pa.array(mined.texts, pa.string())]
     table = pa.table([pa.array(column) for column in columns], ["hash", "words", "count", "pmi", "text"])
     with (

@@ -44,7 +44,7 @@ def token_dtype(vocabulary: int) -> np.dtype[Any]:
 
 @dataclass(frozen=True)
 class Spans:
-    """Stretches of tokens: `length[i]` tokens of document `document[i]` from token `start[i]` on. int64[n] each."""
+    """Stretches: `length[i]` tokens of document `document[i]` from token `start[i]` on. int64[n] each."""
 
     document: npt.NDArray[np.int64]
     start: npt.NDArray[np.int64]
@@ -66,7 +66,7 @@ class Spans:
         return self.spread(np.zeros_like(self.length))
 
     def spread(self, first: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-        """For every token of every span in turn, its offset within its span plus `first` of its span. int64[total]."""
+        """For every token of every span in turn, its offset in its span plus that's `first`. int64[total]"""
         every = np.repeat(first - self._before, self.length)
         every += np.arange(self.total)
         return every
@@ -97,7 +97,7 @@ class Split:
     def _locate(
         self, path: Path
     ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-        """Map one Arrow file; its documents' lengths, first tokens and first bits, counted from the file's start."""
+        """Map one Arrow file; its documents' lengths, first tokens and first bits, from the file's start."""
         buffer = pa.memory_map(str(path)).read_buffer()
         self._bytes.append(np.frombuffer(buffer, np.uint8))
         lengths, tokens, starts = [np.empty(0, np.int64)], [np.empty(0, np.int64)], [np.empty(0, np.int64)]
@@ -117,7 +117,7 @@ class Split:
         return np.concatenate(lengths), np.concatenate(tokens), np.concatenate(starts)
 
     def read(self, spans: Spans) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
-        """Token ids (int64[total]) and word starts (bool[total]; without any, all False) of the spans in turn."""
+        """Token ids, int64[total], and word starts, bool[total] (without any, all False), of the spans."""
         ids = np.empty(spans.total, np.int64)
         words = np.zeros(spans.total, np.bool_)
         tokens = spans.spread(self._token_index[spans.document] + spans.start)
@@ -188,7 +188,8 @@ class TokenStore:
         tokenizer = tokenizers.load_tokenizer(str(self.root / TOKENIZER))
         if tokenizers.fingerprint(tokenizer) != self.manifest["tokenizer"]["fingerprint"]:
             raise UserError(
-                f"{self.root / TOKENIZER} is not the tokenizer that made this store: tokenize the corpus again"
+                f"{self.root / TOKENIZER} is not the tokenizer that made this store: "
+                "tokenize the corpus again"
             )
         return tokenizer
 
@@ -207,13 +208,14 @@ class TokenStore:
 
         Checked here, when it is needed, for nothing else depends on it. Raises `UserError` if it is damaged.
         """
-        found = self.manifest.get("collocations")
-        if found is None:
+        entry = self.manifest.get("collocations")
+        if entry is None:
             return None
-        path = self.root / found["name"]
-        if not path.is_file() or storage.sha256_of_file(path) != found["sha256"]:
+        path = self.root / entry["name"]
+        if not path.is_file() or storage.sha256_of_file(path) != entry["sha256"]:
             raise UserError(
-                f"{path} is missing or damaged: make it again with `fmlm tokenize --pmi --out {self.root} --overwrite`"
+                f"{path} is missing or damaged: "
+                f"make it again with `fmlm tokenize --pmi --out {self.root} --overwrite`"
             )
         return path
 
@@ -236,21 +238,22 @@ class TokenStore:
         for path, expected in self._files(SPLITS):
             size = path.stat().st_size if path.is_file() else None
             if size != expected["bytes"]:
-                found = (
+                damage = (
                     "is missing" if size is None else f"has {size:,} bytes instead of {expected['bytes']:,}"
                 )
-                raise UserError(f"damaged store: {path} {found}; tokenize the corpus again (--overwrite)")
+                raise UserError(f"damaged store: {path} {damage}; tokenize the corpus again (--overwrite)")
 
     def verify(self, splits: Sequence[str]) -> None:
         """Compare the hashes of these splits' files. Raises `UserError` for one that has changed."""
         paths, expected = zip(*self._files(splits), strict=True)
         with ThreadPoolExecutor() as pool:
-            for path, wanted, found in zip(
+            for path, wanted, sha256 in zip(
                 paths, expected, pool.map(storage.sha256_of_file, paths), strict=True
             ):
-                if wanted["sha256"] != found:
+                if wanted["sha256"] != sha256:
                     raise UserError(
-                        f"damaged store: the contents of {path} have changed since it was written; tokenize the corpus again (--overwrite)"
+                        f"damaged store: the contents of {path} have changed since it was written; "
+                        "tokenize the corpus again (--overwrite)"
                     )
 
 
@@ -263,14 +266,16 @@ def read_manifest(root: Path) -> Mapping[str, Any]:
     path = root / storage.MANIFEST
     if not path.is_file():
         raise UserError(
-            f"{root} is not a token store (no {storage.MANIFEST}): make one with `fmlm tokenize SOURCE --out STORE`"
+            f"{root} is not a token store (no {storage.MANIFEST}): "
+            "make one with `fmlm tokenize SOURCE --out STORE`"
         )
     manifest = storage.read_json(path)
     if not isinstance(manifest, dict) or "format" not in manifest:
         raise UserError(f"{path} is not the manifest of a token store")
     if manifest["format"] != FORMAT:
         raise UserError(
-            f"{root} has store format {manifest['format']}, this fmlm reads {FORMAT}: tokenize the corpus again, or update fmlm"
+            f"{root} has store format {manifest['format']}, this fmlm reads {FORMAT}: "
+            "tokenize the corpus again, or update fmlm"
         )
     if manifest.get("sha256") != seal(manifest):
         raise UserError(

@@ -61,7 +61,7 @@ def _blocks(file: SourceFile, stats: ReadStats) -> Iterator[bytes]:
 
 def _text_blocks(file: SourceFile, stats: ReadStats) -> Iterator[bytes]:
     """The contents without byte-order mark and with every line end as a line feed; blocks may be empty."""
-    held = b""  # a carriage return at the end of a block, perhaps half of '\r\n'; the file's last one ends nothing
+    held = b""  # a carriage return at a block's end, perhaps half of '\r\n'; the file's last one ends nothing
     blocks = _blocks(file, stats)
     for block in chain([next(blocks, b"").removeprefix(BOM)], blocks):
         text = held + block
@@ -257,18 +257,18 @@ def _lone_surrogate(where: str) -> UserError:
 
 def _text_of(value: dict[str, Any], field: str, where: str) -> str:
     """The text in a field; null is an empty text."""
-    found: Any = value
+    inner: Any = value
     for name in [field] if field in value else field.split("."):
-        if not isinstance(found, dict) or name not in found:
+        if not isinstance(inner, dict) or name not in inner:
             raise _no_field(value, field, where)
-        found = found[name]
-    if found is None:
+        inner = inner[name]
+    if inner is None:
         return ""
-    if not isinstance(found, str):
+    if not isinstance(inner, str):
         raise UserError(
-            f"{where}: field '{field}' is {kind(found)}, not a string; choose another --text-field"
+            f"{where}: field '{field}' is {kind(inner)}, not a string; choose another --text-field"
         )
-    return found
+    return inner
 
 
 def _no_field(value: dict[str, Any], field: str, where: str) -> UserError:

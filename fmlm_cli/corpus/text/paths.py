@@ -31,14 +31,14 @@ def resolve_sources(sources: Sequence[str]) -> list[SourceFile]:
     Folders (searched to the bottom, links to folders not followed) and globs give their files sorted, without
     hidden ones and other extensions. Raises `UserError` for a source that cannot be read or gives no file.
     """
-    found: dict[str, SourceFile] = {}
+    by_real_path: dict[str, SourceFile] = {}
     for source in sources:
         try:
             for file in _resolve(source):
-                found.setdefault(os.path.realpath(file.path), file)
+                by_real_path.setdefault(os.path.realpath(file.path), file)
         except OSError as error:
             raise unreadable(error.filename or source, error) from error
-    return list(found.values())
+    return list(by_real_path.values())
 
 
 def _resolve(source: str) -> list[SourceFile]:

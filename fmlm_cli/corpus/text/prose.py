@@ -25,7 +25,8 @@ _DIRECTIVE = re.compile(r"\.\.\s+([\w:-]+)::\s*(.*)")
 _VERSIONED = re.compile(r"version\w+|deprecated")
 _SPOKEN = words("note warning tip important caution attention hint danger seealso admonition error")
 _TAG = re.compile(
-    r"</?(?:Tip|a|b|br|code|div|em|i|li|ol|p|pre|span|strong|sub|sup|tt|ul?|small|img)(?:[\s/][^<>]*)?>|<!--.*?-->"
+    r"</?(?:Tip|a|b|br|code|div|em|i|li|ol|p|pre|span|strong|sub|sup|tt|ul?|small|img)(?:[\s/][^<>]*)?>|"
+    r"<!--.*?-->"
 )
 _INLINE = tuple(
     (re.compile(pattern), replacement)
@@ -51,9 +52,9 @@ _WORD = re.compile(r"[(\"'\[]*[A-Za-z]+(?:['/-][A-Za-z]+)*(?:'s?)?[)\]\"']*[.,;:
 _END = re.compile(r"[.!?][)\]\"']*$")
 _DANGLING = re.compile(r"(?:[:,]|\b(?:and|or|the|an?|of|by|is|are|as|that|with|for|in))$")
 _COMMON = words(
-    "a an the of to in is are be for and or not on by with as that this it its if from which when can will may "
-    "must should has have was were been used all any each at then than into only no but they you we there these "
-    "does whether where such other between so one also how what some their more"
+    "a an the of to in is are be for and or not on by with as that this it its if from which when can will "
+    "may must should has have was were been used all any each at then than into only no but they you we "
+    "there these does whether where such other between so one also how what some their more"
 )
 
 
@@ -79,7 +80,7 @@ def _after_body(lines: list[str], at: int) -> int:
 
 
 def _without_blocks(lines: list[str]) -> list[str]:
-    """Put a blank line for doctests, fenced and literal code, and directives but for those that hold prose."""
+    """Put a blank line for doctests, fenced and literal code, and directives that hold no prose."""
     kept: list[str] = []
     at = 0
     while at < len(lines):
@@ -107,7 +108,7 @@ def _without_blocks(lines: list[str]) -> list[str]:
 
 
 def _spoken(text: str) -> str | None:
-    """What a directive's own line says if its body is prose, such as a note's; None for any other directive."""
+    """What a directive's own line says if its body is prose, such as a note's; else None."""
     match = _DIRECTIVE.match(text)
     if match and match[1].lower() in _SPOKEN:
         return match[2]
@@ -117,7 +118,7 @@ def _spoken(text: str) -> str | None:
 
 
 def _is_typed(text: str) -> bool:
-    """Whether a line is the "name : type" of numpy's style (some leave out the blank), without a description."""
+    """Whether a line is the "name : type" of numpy's style (or "name: type"), without a description."""
     match = _TYPED.match(text)
     if not match or _END.search(text):
         return False
@@ -178,7 +179,7 @@ def _joined(lines: Iterable[str]) -> str:
 
 @functools.lru_cache(maxsize=2**13)
 def _polished(paragraph: str) -> str:
-    """A paragraph without inline markup and without sentences that are not prose; "" if too little is left."""
+    """A paragraph without inline markup and sentences that are not prose; "" if too little is left."""
     if paragraph.count(" ") < 4:
         return ""
     for pattern, replacement in _INLINE if re.search(r"[`*_\[\\]", paragraph) else ():

@@ -130,7 +130,7 @@ _SKIPPED = words(
     "externals third_party encodings idlelib lib2to3 pydoc_data turtledemo ensurepip lib-dynload __phello__"
 )
 
-# --- Reading: from a file to its docstrings ------------------------------------------------------------------
+# --- Reading: from a file to its docstrings ---
 
 
 _QUOTED = re.compile(rb'"""(?s:.*?)"""|\'\'\'(?s:.*?)\'\'\'')
@@ -170,7 +170,7 @@ def _docstrings(body: Iterable[ast.stmt]) -> Iterator[str]:
 
 
 def _topics(tree: ast.Module) -> list[str]:
-    """The language reference's topics, longest first: the short ones mostly repeat sections of the long ones."""
+    """The language reference's topics, longest first: short ones mostly repeat sections of long ones."""
     for node in tree.body:
         if isinstance(node, ast.Assign) and isinstance(node.value, ast.Dict):
             texts = ast.literal_eval(node.value)
@@ -204,7 +204,7 @@ def _read_all(sources: Sequence[_CodeFile]) -> list[list[Docstring]]:
             gc.enable()
 
 
-# --- Finding the files ---------------------------------------------------------------------------------------
+# --- Finding the files ---
 
 
 def _files_under(package: str, root: Path) -> Iterator[_CodeFile]:
@@ -219,8 +219,8 @@ def _files_under(package: str, root: Path) -> Iterator[_CodeFile]:
 def _files_of_interpreter() -> list[_CodeFile]:
     root = Path(sysconfig.get_path("stdlib"))
     topics = root / _TOPICS
-    found = list(_files_under(INTERPRETER, root))
-    return [*found, _CodeFile(INTERPRETER, _TOPICS, str(topics))] if topics.is_file() else found
+    files = list(_files_under(INTERPRETER, root))
+    return [*files, _CodeFile(INTERPRETER, _TOPICS, str(topics))] if topics.is_file() else files
 
 
 def _files_of_package(package: str) -> list[_CodeFile]:
@@ -249,7 +249,7 @@ def _version_of(package: str, owners: Mapping[str, Sequence[str]]) -> str:
     return "unknown"
 
 
-# --- Reading in parallel -------------------------------------------------------------------------------------
+# --- Reading in parallel ---
 
 
 def _start_worker() -> None:
@@ -313,7 +313,7 @@ def _read_files(
     return [docstrings for index in range(len(chunks)) for docstrings in done[index]]
 
 
-# --- Documents -----------------------------------------------------------------------------------------------
+# --- Documents ---
 
 
 def _packed(docstrings: Iterable[Docstring]) -> Iterator[str]:
@@ -360,20 +360,20 @@ def read_python_docs(
     depend on it. `progress(files_done, files_total)` is called here as results come in. Packages that are
     not installed are left out and named in the result; files that do not parse are left out.
     """
-    found = {
+    files_by_package = {
         package: _files_of_package(package) for package in dict.fromkeys(packages) if package != INTERPRETER
     }
-    present = [package for package, files in found.items() if files]
+    present = [package for package, files in files_by_package.items() if files]
     owners = importlib.metadata.packages_distributions() if present else {}
     versions = {INTERPRETER: platform.python_version()}
     versions |= {package: _version_of(package, owners) for package in present}
-    sources = sorted([*_files_of_interpreter(), *itertools.chain.from_iterable(found.values())])
+    sources = sorted([*_files_of_interpreter(), *itertools.chain.from_iterable(files_by_package.values())])
     cores = min(getattr(os, "process_cpu_count", os.cpu_count)() or 1, _MOST_WORKERS)
     results = _read_files(sources, workers or cores, progress or (lambda done, total: None))
     files, duplicates = _deduplicated(results)
     return PythonDocs(
         texts=tuple(itertools.chain.from_iterable(map(_packed, files))),
         packages=versions,
-        missing=tuple(package for package, files in found.items() if not files),
+        missing=tuple(package for package, files in files_by_package.items() if not files),
         duplicates=duplicates,
     )

@@ -24,7 +24,7 @@ class ReadStats:
 
 
 class Source(Protocol):
-    """Documents in a fixed order, which can be read again. Classes that inherit from this get its defaults."""
+    """Documents in a fixed order, which can be read again. Whoever inherits from this gets its defaults."""
 
     @property
     def size(self) -> int:
@@ -47,7 +47,7 @@ class Source(Protocol):
         return ()
 
     def documents(self, stats: ReadStats) -> Iterator[str]:
-        """All documents, none of them empty, while counting into `stats`. Raises `UserError` (place, remedy)."""
+        """All documents, none of them empty, counted into `stats`. Raises `UserError` (place, remedy)."""
         ...
 
     def identity(self) -> list[dict[str, Any]]:
@@ -55,11 +55,11 @@ class Source(Protocol):
         ...
 
     def describe(self) -> list[str]:
-        """Sentences that a user should read before the text is: what a document is here, what was passed over."""
+        """Sentences for the user: what a document is here, where from, what was passed over."""
         return []
 
     def shards(self, number: int) -> "Sequence[Source]":
-        """So many sources, some perhaps empty and else of about one size, whose documents in turn are these."""
+        """So many sources of about one size, some perhaps empty, whose documents in turn are these."""
         ...
 
 

@@ -29,19 +29,19 @@ def assign_splits(documents: Iterable[D], fraction: float) -> Iterator[tuple[str
     so this works on a stream of any length.
     """
     held: list[D] = []
-    found = fraction == 0
+    has_validation = fraction == 0
     for document in documents:
         if in_validation(document.content, fraction):
-            found = True
+            has_validation = True
             yield "validation", document
-        elif found or (held and document.content > held[0].content):
+        elif has_validation or (held and document.content > held[0].content):
             yield "train", document
         elif held and document.content == held[0].content:
             held.append(document)
         else:
             yield from (("train", old) for old in held)
             held = [document]
-        if found:
+        if has_validation:
             yield from (("train", old) for old in held)
             held = []
     yield from (("validation", old) for old in held)

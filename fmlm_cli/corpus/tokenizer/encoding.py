@@ -58,8 +58,8 @@ def pieces_of(text: str, length: int) -> list[str]:
     """Cut a text longer than twice `length` before lone blanks, or anywhere if there is none in reach."""
     places, start = [0], 0
     while len(text) - start > 2 * length:
-        found = _CUT.search(text, start + length, start + 2 * length)
-        start = found.start() if found else start + 2 * length
+        blank = _CUT.search(text, start + length, start + 2 * length)
+        start = blank.start() if blank else start + 2 * length
         places.append(start)
     return [text[begin:end] for begin, end in itertools.pairwise([*places, len(text)])]
 
@@ -76,16 +76,17 @@ def _cuts_safely(backend: Tokenizer) -> bool:
         normal = backend.normalizer.normalize_str(text) if backend.normalizer else text
         return [word for word, _ in backend.pre_tokenizer.pre_tokenize_str(normal)]
 
-    cuts = ((probe, found.start()) for probe in _PROBES for found in _CUT.finditer(probe))
+    cuts = ((probe, blank.start()) for probe in _PROBES for blank in _CUT.finditer(probe))
     return all(words(probe) == words(probe[:cut]) + words(probe[cut:]) for probe, cut in cuts)
 
 
 def _literal(backend: Tokenizer) -> Tokenizer:
     """A copy whose model cannot find special tokens in texts either.
 
-    Unigram, and word-based models without punctuation splitting, know them as ordinary vocabulary: there a text's
-    "</s>" would come out as the real one. Byte-pair models reach only what their merges make. One that the model
-    does not know leaves a token behind that no text holds: ids of added tokens are counted anew when they are read.
+    Unigram, and word-based models without punctuation splitting, know them as ordinary vocabulary: there a
+    text's "</s>" would come out as the real one. Byte-pair models reach only what their merges make. One that
+    the model does not know leaves a token behind that no text holds: ids of added tokens are counted anew
+    when they are read.
     """
     content = json.loads(backend.to_str())
     special = {token["id"] for token in content["added_tokens"] if token["special"]}

@@ -1,7 +1,7 @@
 """A tokenizer's vocabulary, extended with words of the text: found, read from a file, added, and tried.
 
-A new word is an added token in the sense of the tokenizers library: it is matched in the text before the model sees it,
-and as a whole word only. So what it does not match stays as it was, ids and all.
+A new word is an added token in the sense of the tokenizers library: it is matched in the text before the
+model sees it, and as a whole word only. So what it does not match stays as it was, ids and all.
 """
 
 import copy
@@ -31,8 +31,8 @@ _BLANK = "\u2581"  # SentencePiece's sign for a blank
 _BATCH = 50_000  # words encoded at a time: bounds the memory of their encodings
 _BESIDE = "a"  # a word that every tokenizer knows, to stand beside another
 _LETTER = "q"  # makes another word of a word
-# Ways in which a word may be matched, the first that works is taken. In normalized text one token serves all of a
-# word's written forms; a blank before the word is swallowed only where it would be left over as a token.
+# Ways in which a word may be matched, the first that works is taken. In normalized text one token serves all
+# of a word's written forms; a blank before the word is swallowed only where it would be left over as a token.
 _FLAGS = tuple({"normalized": n, "lstrip": left} for n in (True, False) for left in (False, True))
 
 
@@ -50,7 +50,7 @@ class NewToken:
         return self.count * (len(self.pieces) - 1)
 
 
-# A word, as the Rust library sees it, has letters, digits and underscores in it, and what these do not name here:
+# A word, as the Rust library sees it, has letters, digits and underscores in it, and what these do not name:
 _SIMPLE_WORD = re.compile(rf"\w{{{_SHORTEST},}}")
 
 
@@ -73,13 +73,13 @@ def _words(text: str) -> list[str]:
 
 
 def frequent_splits(texts: Iterable[str], tokenizer: PreTrainedTokenizerFast, number: int) -> list[NewToken]:
-    """The `number` words of the text that save most tokens as tokens of their own, the best first, ties by text.
+    """The `number` words that save most tokens as tokens of their own, the best first, ties by text.
 
-    A word is a run of letters between whatever is none: of "fine-tuning" there are two, of "covid19" or "a_word" none.
-    Words are counted in the tokenizer's own normal form, so that for one that lower-cases Word and word are one. One
-    that is unknown as a whole saves no token and comes last; left out is what the vocabulary holds as a piece of words,
-    for then `extended` cannot add it.
-    `texts` is read once; memory grows with the number of different words, so give a bounded sample.
+    A word is a run of letters between whatever is none: of "fine-tuning" there are two, of "covid19" or
+    "a_word" none. Words are counted in the tokenizer's own normal form, so that for one that lower-cases Word
+    and word are one. One that is unknown as a whole saves no token and comes last; left out is what the
+    vocabulary holds as a piece of words, for then `extended` cannot add it. `texts` is read once; memory
+    grows with the number of different words, so give a bounded sample.
     """
     vocabulary = tokenizer.get_vocab()
     counts = {
@@ -88,8 +88,8 @@ def frequent_splits(texts: Iterable[str], tokenizer: PreTrainedTokenizerFast, nu
         if count >= MIN_COUNT and _is_plain(word) and word not in vocabulary
     }
     splits = _splits_of_new(tokenizer, list(counts))
-    found = [NewToken(word, pieces, counts[word]) for word, pieces in splits.items()]
-    return sorted(found, key=lambda token: (-token.saved, token.text))[:number]
+    candidates = [NewToken(word, pieces, counts[word]) for word, pieces in splits.items()]
+    return sorted(candidates, key=lambda token: (-token.saved, token.text))[:number]
 
 
 def _count(texts: Iterable[str], normal_form: Callable[[str], str]) -> Counter[str]:
@@ -142,8 +142,8 @@ def _splits_of_new(tokenizer: PreTrainedTokenizerFast, words: Sequence[str]) -> 
 def read_words(path: Path, tokenizer: PreTrainedTokenizerFast) -> list[NewToken]:
     """The words of a UTF-8 file, one a line, in the tokenizer's normal form, each with `count` 0.
 
-    Blank lines do not count. Words that are one token already are among them; `extended` leaves them out. Raises
-    `UserError`, with the line, for what is no list of words.
+    Blank lines do not count. Words that are one token already are among them; `extended` leaves them out.
+    Raises `UserError`, with the line, for what is no list of words.
     """
     if not path.exists():
         raise UserError(f"no such file of words: {path}; give a text file with one word a line")
@@ -177,21 +177,23 @@ def read_words(path: Path, tokenizer: PreTrainedTokenizerFast) -> list[NewToken]
 def extended(
     tokenizer: PreTrainedTokenizerFast, words: Sequence[str]
 ) -> tuple[PreTrainedTokenizerFast, list[str]]:
-    """A copy of a tokenizer with these words as tokens, numbered from `len(tokenizer)` on; and the words left out.
+    """A copy of a tokenizer with these words as tokens, with ids from its end on; and the words left out.
 
-    Words are brought to the tokenizer's normal form, and those that are the same then become one token. Each is tried:
-    between blanks it has to come out as its one id, a word of its own, and where it is a part of another word, as well
-    as around it, everything as before. Left out is what fails, such as a word that is a token already.
+    Words are brought to the tokenizer's normal form, and those that are the same then become one token. Each
+    is tried: between blanks it has to come out as its one id, a word of its own, and where it is a part of
+    another word, as well as around it, everything as before. Left out is what fails, such as a word that is a
+    token already.
 
-    What cannot be had: tokenizers that mark blanks inside tokens lose the blanks and line ends before a new word
-    (RoBERTa's do at their mask, too), those of SentencePiece's kind that put a blank before every stretch of text
-    (XLM-R's) do so before the comma in "word," as well, and decoding puts a blank before a new word wherever it stands.
+    What cannot be had: tokenizers that mark blanks inside tokens lose the blanks and line ends before a new
+    word (RoBERTa's do at their mask, too), those of SentencePiece's kind that put a blank before every
+    stretch of text (XLM-R's) do so before the comma in "word," as well, and decoding puts a blank before a
+    new word wherever it stands.
 
     Raises `UserError` for a tokenizer with gaps between its ids.
     """
     normal_form = _normal_form(tokenizer)
     vocabulary = tokenizer.get_vocab()
-    # The Rust library numbers new tokens by how many there are, so that after a gap they would take ids in use.
+    # The Rust library numbers new tokens by how many there are: after a gap they would take ids in use.
     if max(vocabulary.values()) >= len(tokenizer):
         raise UserError(
             "the tokenizer's ids have gaps, so it cannot be given new tokens: choose another tokenizer"
@@ -205,9 +207,9 @@ def extended(
     best, fitting = copy.deepcopy(tokenizer), list[str]()
     for flags in _FLAGS:
         if len(fitting) < len(wanted):
-            found, kept = _with_fitting(tokenizer, wanted, flags, trial)
+            candidate, kept = _with_fitting(tokenizer, wanted, flags, trial)
             if len(kept) > len(fitting):
-                best, fitting = found, kept
+                best, fitting = candidate, kept
     _put_blanks(best, fitting)
     return best, [word for word, form in forms.items() if form not in set(fitting)]
 
@@ -260,7 +262,7 @@ class _Trial:
         return kept
 
     def _is_one(self, number: int, ids: Any, starts: Any) -> bool:
-        """Whether the word that was added as this number is one token and one word, between others as they were."""
+        """Whether the word added as this number is one token and one word, between others as they were."""
         expected = np.concatenate([self._before, [self._first_id + number], self._after])
         beginning = np.concatenate([self._starts[0], [True], self._starts[1]])
         return np.array_equal(ids, expected) and np.array_equal(starts, beginning)
@@ -269,8 +271,8 @@ class _Trial:
 def _put_blanks(tokenizer: PreTrainedTokenizerFast, words: Sequence[str]) -> None:
     """Have decoding put a blank before new words, where a decoder takes blanks from inside tokens alone.
 
-    A byte-level decoder also takes a letter such as the e with an accent for a byte; a token with a blank in it, which
-    no byte-level token has, it leaves as it is.
+    A byte-level decoder also takes a letter such as the e with an accent for a byte; a token with a blank in
+    it, which no byte-level token has, it leaves as it is.
     """
     backend = tokenizer.backend_tokenizer
     kinds = decoder_kinds(json.loads(backend.to_str()).get("decoder"))
@@ -283,7 +285,7 @@ def _put_blanks(tokenizer: PreTrainedTokenizerFast, words: Sequence[str]) -> Non
 def pieces_of_new(
     tokenizer: PreTrainedTokenizerFast, before: int, base: PreTrainedTokenizerFast
 ) -> dict[int, list[int]]:
-    """For each id of an extended tokenizer from `before` on: the ids that `base` splits this word into after a blank."""
+    """For each id of an extended tokenizer from `before` on: the ids that `base` splits the word into."""
     added = tokenizer.backend_tokenizer.get_added_tokens_decoder()
     new = {number: added[number].content for number in range(before, len(tokenizer)) if number in added}
     return {number: ids for number, (ids, _) in zip(new, _splits(base, list(new.values())), strict=True)}

@@ -1,10 +1,10 @@
 """Where words begin, beyond what a tokenizer's pre-tokenizer tells.
 
-Pre-tokenizers differ: BERT's splits at blanks and around punctuation, GPT-2's keeps runs of punctuation together,
-SentencePiece's (Unigram) splits at blanks alone, so that "cat," is one word and a Chinese sentence too. For masking
-whole words, a token of punctuation is a word of its own under all of them, and so is a token of a script that is
-written without blanks. What a token joins stays joined: byte-level BPE's "'t" and "..." are single words, and parts of
-characters, which have no text, go with what stands before them.
+Pre-tokenizers differ: BERT's splits at blanks and around punctuation, GPT-2's keeps runs of punctuation
+together, SentencePiece's (Unigram) splits at blanks alone, so that "cat," is one word and a Chinese sentence
+too. For masking whole words, a token of punctuation is a word of its own under all of them, and so is a token
+of a script that is written without blanks. What a token joins stays joined: byte-level BPE's "'t" and "..."
+are single words, and parts of characters, which have no text, go with what stands before them.
 """
 
 import json

@@ -25,14 +25,14 @@ class Inputs:
 
 
 def read_inputs(settings: PredictSettings) -> Inputs:
-    """The texts that the settings hold or name. Raises `UserError` for empty ones, and for what is not UTF-8."""
+    """The texts that the settings hold or name. Raises `UserError` for empty ones and bad UTF-8."""
     if settings.file is not None:
         source, lines = _read_lines(settings.file)
         parts = [line.split("\t") for line in lines]
         inputs = Inputs([p[0] for p in parts], [p[1] if p[1:] else None for p in parts], source)
-        for number, own in enumerate(parts):
-            if len(own) > 2:
-                raise UserError(f"{inputs.place(number)}: {len(own)} texts parted by tabs: give one or two")
+        for number, texts in enumerate(parts):
+            if len(texts) > 2:
+                raise UserError(f"{inputs.place(number)}: {len(texts)} texts parted by tabs: give one or two")
     else:
         inputs = Inputs(settings.texts, settings.pairs or [None] * len(settings.texts), None)
     for number, (text, pair) in enumerate(zip(inputs.texts, inputs.pairs, strict=True)):
@@ -65,7 +65,7 @@ def _read_lines(file: str) -> tuple[str, list[str]]:
 
 
 def check_pairs(inputs: Inputs, two: bool, takes: str) -> None:
-    """Refuse the first text that is single where `two` are wanted, or the other way round; `takes`: by whom."""
+    """Refuse the first text that is single where `two` are wanted, or the reverse; `takes`: by whom."""
     for number, pair in enumerate(inputs.pairs):
         if (pair is not None) == two:
             continue

@@ -343,7 +343,7 @@ def test_a_saved_tokenizer_comes_back_beside_any_model(
 
 
 @pytest.mark.parametrize("family", [None, *tokenizers_module._CLASSES, "electra"])
-@pytest.mark.parametrize("named", [None, "PreTrainedTokenizerFast", "TokenizersBackend", "BertTokenizer", "RobertaTokenizerFast"])  # fmt: skip
+@pytest.mark.parametrize("named", [None, *tokenizers_module._PLAIN, "BertTokenizer", "RobertaTokenizerFast"])
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_class_is_the_one_that_transformers_takes(
     tmp_path: Path, kind: str, family: str | None, named: str | None
