@@ -21,6 +21,7 @@ from fmlm_cli.config.layers import (
     nested,
     parse_assignments,
     read_yaml,
+    setting_field,
     setting_names,
     to_yaml,
 )
@@ -58,6 +59,7 @@ __all__ = [
     "nested",
     "parse_assignments",
     "read_yaml",
+    "setting_field",
     "setting_names",
     "to_yaml",
 ]

@@ -17,7 +17,8 @@ class VarianceSettings(Section):
 
     checkpoints: tuple[Literal["start", "early", "late"], ...] = Field(
         ("start", "early", "late"),
-        description="of which models: before the race, after a tenth and at the end of the baseline's first run",
+        description="of which models: before the race, after a tenth and at the end "
+        "of the baseline's first run",
     )
     corruptions: tuple[Literal["mask-only", "race"], ...] = Field(
         ("mask-only", "race"), description="every masked token [MASK] | as in the race"
@@ -42,7 +43,9 @@ class DownstreamSettings(Section):
     """On what, and how, raced models are fine-tuned."""
 
     tasks: tuple[str, ...] = Field(
-        (), description="GLUE tasks, or folders that hold train, dev and perhaps test in .jsonl, .csv, ..."
+        (),
+        description="tasks to fine-tune the raced models on: GLUE's, or folders that hold "
+        "train, dev and perhaps test files",
     )
     folder: str | None = Field(None, description="where GLUE's files, or the folders of the tasks, lie")
     text_field: str | None = Field(None, description="field of the text; default: found by its name")
@@ -58,19 +61,24 @@ class DownstreamSettings(Section):
 class CompareSettings(Section):
     """`fmlm compare-masks`."""
 
-    out: str | None = Field(None, description="the folder of all that comes of it")
+    out: str | None = Field(None, description="folder of the results")
     strategies: tuple[str, ...] = Field(
         (),
-        description="NAME[:SETTING=VALUE...] with settings of masking, or rows=fresh; the first plain random is the baseline",
+        description="each NAME[:SETTING=VALUE...], with settings of masking or rows=fresh, e.g. "
+        "random,fully-explored:scope=batch; "
+        "the first plain random is the baseline",
     )
     seeds: Count = Field(3, description="runs of each strategy: weights, order and masks differ")
     first_seed: Seed = Field(0, description="the seeds are this and the numbers after it")
     only: tuple[Part, ...] = Field(
         (),
-        description="parts to do, with --resume beside earlier ones; default: all, downstream if there are tasks",
+        description="parts to do, of coverage, variance, race and downstream, with --resume beside "
+        "earlier ones; default: all, downstream if there are tasks",
     )
     budget: str | None = Field(
-        None, description="of each run: 2000-steps, 5M-tokens, 7-epochs (forward passes), 20m or 2h"
+        None,
+        description="length of each run of the race: 2000-steps, 5M-tokens, 7-epochs (forward passes), "
+        "20m or 2h",
     )
     fresh_control: bool = Field(
         True, description="with data.max_rows: also a random run on rows that are never seen twice"
@@ -83,6 +91,6 @@ class CompareSettings(Section):
     downstream: DownstreamSettings = DownstreamSettings()
     sweep: dict[str, Any] = Field(
         {},
-        description="lists of values, every combination of which is raced too: of strategy, of settings of masking "
-        "(segments, scope, ...), or below run",
+        description="lists of values, every combination of which is raced too: of strategy, "
+        "of settings of masking (segments, scope, ...), or below run",
     )

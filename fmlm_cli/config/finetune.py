@@ -16,11 +16,13 @@ class TaskSettings(Section):
         (), description="GLUE tasks: cola, sst2, mrpc, stsb, qqp, mnli, qnli, rte, wnli, ax, or all"
     )
     folder: str | None = Field(
-        None, description="GLUE's files, as its download script or the Hub lays them out; default: the Hub"
+        None,
+        description="folder of GLUE's files, as its download script or the Hub lays them out; "
+        "default: from the Hub",
     )
     train: str | None = Field(None, description="a set of your own: .jsonl, .csv, .tsv or .parquet")
-    dev: str | None = Field(None, description="its development split")
-    test: str | None = Field(None, description="its test split, labelled or not")
+    dev: str | None = Field(None, description="development split of your own set")
+    test: str | None = Field(None, description="test split of your own set, if any, labelled or not")
     name: str | None = Field(
         None, description="what to call it, as its folders will be; default: its folder's name"
     )
@@ -31,7 +33,9 @@ class TaskSettings(Section):
         None, description="whether labels are scores; default: if they are numbers and not all whole"
     )
     metric: str | None = Field(
-        None, description="what decides: accuracy, f1, macro_f1, micro_f1, matthews, pearson or spearman"
+        None,
+        description="what decides: accuracy, f1, macro_f1, micro_f1, matthews, pearson or spearman; "
+        "default: macro_f1, or the mean of both correlations",
     )
 
     @model_validator(mode="after")
@@ -46,12 +50,15 @@ class TaskSettings(Section):
 class Hyperparameters(Section):
     """How one model is fine-tuned: the axes of a grid."""
 
-    learning_rate: Positive | None = Field(None, description="peak; default by the model's size")
+    learning_rate: Positive | None = Field(
+        None, description="peak of the learning rate; default by the model's size"
+    )
     batch_size: Count = Field(32, description="sequences in an optimizer step")
     epochs: Count = Field(3, description="passes over the training split")
     min_steps: Annotated[int, Field(ge=0)] = Field(
         0,
-        description="more passes where these make fewer steps; 1000 steadies small sets (Mosbach et al. 2021)",
+        description="more passes where these make fewer steps; 1000 steadies small sets "
+        "(Mosbach et al. 2021)",
     )
     warmup_share: Share = Field(0.1, description="share of the steps spent warming up")
     schedule: Literal["linear", "cosine"] = Field("linear", description="decay after the warm-up, to zero")
@@ -74,12 +81,13 @@ class FinetuneSettings(Section):
     checkpoint: str = Field(description="a run, one of its checkpoints, a Hugging Face folder, or a Hub name")
     revision: str | None = Field(None, description="branch, tag or commit of a Hub name; becomes the commit")
     trust_remote_code: bool = Field(False, description="run the Python code that a checkpoint brings")
-    out: str | None = Field(None, description="the folder of all that comes of it")
+    out: str | None = Field(None, description="folder of the results")
     tasks: TaskSettings = TaskSettings()
     training: Hyperparameters = Hyperparameters()
     grid: str = Field(
         "none",
-        description="none | paper: that of BERT's or RoBERTa's paper | a YAML file of lists, by setting",
+        description="hyperparameters to try: none | paper: those of BERT's or RoBERTa's paper | "
+        "a YAML file of lists, by setting",
     )
     seeds: Count = Field(5, description="runs of each: head, order and dropout differ")
     first_seed: Seed = Field(0, description="the seeds are this and the numbers after it")
@@ -105,15 +113,18 @@ class PredictSettings(Section):
     """`fmlm predict`."""
 
     checkpoint: str = Field(
-        description="a run, what fmlm finetune left, a Hugging Face folder, or a Hub name"
+        description="a run, one of its checkpoints, what fmlm finetune left, a Hugging Face folder, "
+        "or a Hub name"
     )
     revision: str | None = Field(None, description="branch, tag or commit of a Hub name")
     trust_remote_code: bool = Field(False, description="run the Python code that a checkpoint brings")
-    task: str | None = Field(None, description="of several fine-tuned models, the one for this task")
-    texts: tuple[str, ...] = Field((), description="texts")
-    pairs: tuple[str, ...] = Field((), description="for tasks of two texts: the second of each")
+    task: str | None = Field(None, description="which model, where fmlm finetune left several")
+    texts: tuple[str, ...] = Field((), description="texts, each in quotes")
+    pairs: tuple[str, ...] = Field(
+        (), description="for tasks of two texts: the second one, in the order of the first ones"
+    )
     file: str | None = Field(
-        None, description="a file of texts, one a line; two are parted by a tab; - is standard input"
+        None, description="texts, one a line, in UTF-8; two texts are parted by a tab; - is standard input"
     )
     top: Count = Field(5, description="guesses for each mask, and labels shown")
     batch_size: Count = Field(32, description="texts forwarded at once")

@@ -1,7 +1,7 @@
 """From defaults, files, flags and --set to validated settings, and back to YAML.
 
-Settings flow one way: defaults < YAML file < command-line flags < `--set a.b=c`. Unknown names are refused with
-the nearest known one, and with the line where they stand.
+Settings flow one way: defaults < YAML file < command-line flags < `--set a.b=c`. Unknown names are refused
+with the nearest known one, and with the line where they stand.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -10,6 +10,7 @@ from typing import Any, TypeVar, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
 from fmlm_cli.config.schema import Section
@@ -46,12 +47,17 @@ def describe_settings(section: type[BaseModel], prefix: str = "") -> Iterator[tu
             yield prefix + name, default, field.description or ""
 
 
-def _is_mapping(section: type[BaseModel], dotted: str) -> bool:
-    """Whether a setting holds names of the user's own."""
+def setting_field(section: type[BaseModel], dotted: str) -> FieldInfo:
+    """Type, default and description of the setting with this dotted name. KeyError where there is none."""
     *path, last = dotted.split(".")
     for part in path:
         section = section.model_fields[part].annotation  # type: ignore[assignment]
-    return get_origin(section.model_fields[last].annotation) is dict
+    return section.model_fields[last]
+
+
+def _is_mapping(section: type[BaseModel], dotted: str) -> bool:
+    """Whether a setting holds names of the user's own."""
+    return get_origin(setting_field(section, dotted).annotation) is dict
 
 
 def nested(flat: Mapping[str, Any]) -> dict[str, Any]:
@@ -146,8 +152,8 @@ def _lines(node: yaml.Node, path: Path, prefix: str = "") -> Iterator[tuple[str,
             name = f"{prefix}{key.value}"
             if "." in str(key.value):
                 raise UserError(
-                    f"{path}:{key.start_mark.line + 1}: '{key.value}': in a file, settings are nested, not dotted: "
-                    f"write `{key.value.partition('.')[0]}:` and, indented below it, the rest"
+                    f"{path}:{key.start_mark.line + 1}: '{key.value}': in a file, settings are nested, "
+                    f"not dotted: write `{key.value.partition('.')[0]}:` and, indented below it, the rest"
                 )
             if name in seen:
                 raise UserError(f"{path}:{key.start_mark.line + 1}: setting '{name}' is given twice")
@@ -225,9 +231,9 @@ def _problem(section: type[Section], found: ErrorDetails, where: Callable[[str],
     return UserError(f"{place}: {message}" if place else message)
 
 
-def choices(section: type[Section], name: str) -> tuple[str, ...]:
-    """The values that a setting with a fixed choice accepts."""
-    annotation = section.model_fields[name].annotation
+def choices(section: type[Section], dotted: str) -> tuple[str, ...]:
+    """The values that a setting with a fixed choice accepts; none where the choice is free."""
+    annotation = setting_field(section, dotted).annotation
     return tuple(
         value
         for part in (annotation, *get_args(annotation))

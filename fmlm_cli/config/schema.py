@@ -26,10 +26,10 @@ class DataSettings(Section):
 
     stores: tuple[str, ...] = Field(
         (),
-        description="folders made by `fmlm tokenize`; several are mixed, by PATH:WEIGHT or else by their rows",
+        description="folders made by `fmlm tokenize`; several are mixed, by STORE:WEIGHT or by their rows",
     )
     replay: tuple[str, ...] = Field(
-        (), description="PATH:SHARE, stores that give this share of all rows, against forgetting"
+        (), description="stores that give a share of all rows, against forgetting: STORE:SHARE"
     )
     packing: Packing = Field(
         "documents",
@@ -41,14 +41,17 @@ class DataSettings(Section):
     verify: bool = Field(True, description="check the stores' hashes before training")
     first_row: Annotated[int, Field(ge=0)] | None = Field(
         None,
-        description="where in the endless stream of rows to begin; default 0, or where the run that is gone on with stopped",
+        description="where in the endless stream of rows to begin; default 0, or where the run "
+        "that is gone on with stopped",
     )
 
 
 class LoraSettings(Section):
     """Low-rank adapters (Hu et al. 2021) in place of the layers' own weights."""
 
-    rank: Count | None = Field(None, description="rank of the adapters; null: train the weights themselves")
+    rank: Count | None = Field(
+        None, description="rank of LoRA adapters, merged at the end; null: train the weights themselves"
+    )
     alpha: Positive | None = Field(None, description="their scale is alpha / rank; default twice the rank")
     dropout: Share = Field(0.0, description="dropout before the adapters")
 
@@ -57,20 +60,26 @@ class ModelSettings(Section):
     """What is trained."""
 
     name: str = Field(
-        "bert-mini", description="from scratch: a preset, or the path of a Hugging Face config.json"
+        "bert-mini",
+        description="shape from scratch: bert-tiny, -mini, -small, -medium, -base, -large, "
+        "or a Hugging Face config.json",
     )
-    checkpoint: str | None = Field(None, description="go on from: a Hub name, a folder, a run, or RUN@step-N")
+    checkpoint: str | None = Field(
+        None, description="what to go on from: a run, RUN@step-N, a Hugging Face folder, or a Hub name"
+    )
     revision: str | None = Field(None, description="branch, tag or commit of a Hub name; becomes the commit")
     trust_remote_code: bool = Field(False, description="run the Python code that a checkpoint brings")
     dropout: Share | None = Field(
         None,
-        description="all of the model's dropout rates; default 0 from scratch, else the run's or checkpoint's own",
+        description="all of the model's dropout rates; default 0 from scratch, "
+        "else the run's or checkpoint's own",
     )
     unigram_bias: bool = Field(
         True,
-        description="start a new head's bias at the log frequencies of the tokens, so that training begins there",
+        description="start a new head's bias at the log frequencies of the tokens, "
+        "so that training begins there",
     )
-    max_positions: Count | None = Field(None, description="extend the checkpoint to longer sequences")
+    max_positions: Count | None = Field(None, description="extend the checkpoint to sequences of this length")
     keep_unused: bool = Field(
         False, description="keep the checkpoint's weights that a masked LM does not use, such as a pooler"
     )
@@ -125,7 +134,8 @@ class MaskingSettings(Section):
 
     strategy: str = Field(
         "fully-explored",
-        description="random, whole-word, span, pmi, fully-explored, fully-explored-word, -span or -pmi, or package.module:object",
+        description="strategy: random, whole-word, span or pmi; fully-explored, fully-explored-word, "
+        "-span or -pmi; or package.module:object",
     )
     segments: Count | None = Field(
         None, description="K: masks that together cover a sequence, so the rate is 1/K; default 7"
@@ -139,7 +149,8 @@ class MaskingSettings(Section):
     )
     count: Literal["exact", "bernoulli"] = Field(
         "exact",
-        description="random exploration: rate * n tokens in each mask | every unit masked with probability rate",
+        description="random exploration: rate * n tokens in each mask | "
+        "every unit masked with probability rate",
     )
     options: dict[str, Any] = Field(
         {},
@@ -158,16 +169,17 @@ class BatchSettings(Section):
     )
     micro_size: Count | None = Field(
         None,
-        description="rows forwarded at once; changes memory, not results (but for dropout's draws); default min(size, 32)",
+        description="rows forwarded at once; changes memory, not results (but for dropout's draws); "
+        "default min(size, 32)",
     )
 
 
 class BudgetSettings(Section):
     """How long to train: one of the three."""
 
-    steps: Count | None = Field(None, description="optimizer steps")
-    tokens: Positive | None = Field(None, description="tokens forwarded, padding not counted")
-    epochs: Positive | None = Field(None, description="passes over the rows")
+    steps: Count | None = Field(None, description="budget in optimizer steps")
+    tokens: Positive | None = Field(None, description="budget in tokens forwarded, padding not counted")
+    epochs: Positive | None = Field(None, description="budget in passes over the rows")
 
 
 class OptimizerSettings(Section):
@@ -177,7 +189,8 @@ class OptimizerSettings(Section):
         None, description="peak; default by the model's size, lower where a checkpoint is gone on with"
     )
     schedule: Literal["linear", "cosine", "wsd"] = Field(
-        "linear", description="after warm-up: decay, linear or cosine | hold the peak, then decay"
+        "linear",
+        description="learning rate after warm-up: linear or cosine decay | wsd: hold the peak, then decay",
     )
     warmup_share: Share | None = Field(
         None, description="share of the steps spent warming up; default 0.06 from scratch, else 0.03"
@@ -216,7 +229,9 @@ class EvaluationSettings(Section):
 
     every_steps: Count | None = Field(None, description="default: a tenth of the run, at most 5,000")
     max_rows: Count | None = Field(512, description="a fixed subset of the validation rows; null: all")
-    stores: dict[str, str] = Field({}, description="more stores to evaluate on, by a name for each")
+    stores: dict[str, str] = Field(
+        {}, description="more stores whose held-out text to evaluate on, by a name for each"
+    )
 
 
 class LoggingSettings(Section):
@@ -228,23 +243,26 @@ class LoggingSettings(Section):
 class TextSettings(Section):
     """Text, and how it becomes tokens."""
 
-    sources: tuple[str, ...] = Field((), description="files, folders, globs, or python-docs")
+    sources: tuple[str, ...] = Field(
+        (), description="text: .txt or .jsonl files (also .gz), folders, globs, or python-docs"
+    )
     documents: Literal["auto", "blank-line", "line", "file"] = Field(
-        "auto", description="what a document is in .txt"
+        "auto", description="what a document is in .txt files"
     )
     text_field: str = Field("text", description="field of a .jsonl line that holds the text")
     on_bad_text: Literal["stop", "skip", "replace"] = Field(
         "stop", description="what to do with invalid UTF-8"
     )
-    valid: tuple[str, ...] = Field((), description="sources of the validation split")
+    valid: tuple[str, ...] = Field((), description="text of the validation split")
     valid_fraction: Annotated[float, Field(ge=0, lt=1)] = Field(
-        0.01, description="else: share of the documents, chosen by their contents; at least one"
+        0.01, description="without it: share of the documents, chosen by their contents; at least one"
     )
     add_tokens: str | None = Field(
         None, description="file of words, one a line, that the tokenizer gets as tokens of their own"
     )
     extend_vocab: Count | None = Field(
-        None, description="words of the text that become tokens: those that are frequent and split most"
+        None,
+        description="number of words that become tokens: those of the text that are frequent and split most",
     )
 
 
@@ -252,7 +270,7 @@ class PretrainSettings(Section):
     """`fmlm pretrain` and `fmlm continue`."""
 
     out: str | None = Field(None, description="the run's folder")
-    seed: Seed = Field(0, description="weights, order, masks and dropout")
+    seed: Seed = Field(0, description="seed of weights, order, masks and dropout")
     sequence_length: Count | None = Field(
         None, description="positions in a row; default 128, or the model's limit"
     )
@@ -295,8 +313,10 @@ class MasksSettings(Section):
     store: str = Field(description="folder made by `fmlm tokenize`")
     masking: MaskingSettings = MaskingSettings()
     rows: Count = Field(3, description="rows to show")
-    epochs: Count | None = Field(None, description="passes to look at; default: a cycle, or 7")
-    seed: Seed = Field(0, description="which rows, and their masks")
+    epochs: Count | None = Field(
+        None, description="passes to look at; default: until every token was seen, or 7"
+    )
+    seed: Seed = Field(0, description="seed: which rows, and their masks")
     split: Literal["train", "validation"] = Field("train", description="which split")
     sequence_length: Count = Field(128, description="positions in a row")
     packing: Packing = Field("documents", description="as for pretrain")
@@ -307,11 +327,17 @@ class TokenizeSettings(TextSettings):
     """`fmlm tokenize`."""
 
     out: str = Field(description="the store's folder")
-    tokenizer: str | None = Field(None, description="folder, vocab.txt, tokenizer.json or Hub name")
-    train_tokenizer: Literal["wordpiece", "bpe"] | None = Field(None, description="learn one from the text")
-    vocab_size: Annotated[int, Field(ge=8)] = Field(8192, description="of the tokenizer that is learnt")
-    lowercase: bool = Field(False, description="lower-case text, for a tokenizer that is learnt")
-    pmi: bool = Field(False, description="find collocations, for masking pmi and fully-explored-pmi")
+    tokenizer: str | None = Field(
+        None, description="tokenizer to use: folder, vocab.txt, tokenizer.json or Hub name"
+    )
+    train_tokenizer: Literal["wordpiece", "bpe"] | None = Field(
+        None, description="learn a tokenizer from the text"
+    )
+    vocab_size: Annotated[int, Field(ge=8)] = Field(8192, description="size of a tokenizer that is learnt")
+    lowercase: bool = Field(False, description="lower-case text, with a tokenizer that is learnt")
+    pmi: bool = Field(
+        False, description="find collocations, for masking pmi; without SOURCE: in the store that there is"
+    )
     pmi_size: Count | None = Field(
         None, description="collocations to keep; default: enough for half the words"
     )
@@ -335,7 +361,8 @@ class TokenizeSettings(TextSettings):
             return self
         if (self.tokenizer is None) == (self.train_tokenizer is None):
             raise ValueError(
-                "say which tokenizer: --tokenizer FOLDER|vocab.txt|HUB-NAME, or --train-tokenizer wordpiece|bpe"
+                "say which tokenizer: --tokenizer FOLDER|vocab.txt|HUB-NAME, "
+                "or --train-tokenizer wordpiece|bpe"
             )
         if self.train_tokenizer is not None and (self.add_tokens or self.extend_vocab):
             raise ValueError(
