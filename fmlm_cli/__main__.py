@@ -2,13 +2,15 @@
 
 import sys
 
+from fmlm_cli.errors import STOPPED_EARLY
+
 
 def main() -> None:
     """Run the command line; Ctrl-C while it is still being loaded ends it in one line too."""
     try:
         from fmlm_cli.cli.app import main as run
     except KeyboardInterrupt:
-        sys.exit("stopped by Ctrl-C before anything began")
+        sys.exit(STOPPED_EARLY)
     run()
 
 

@@ -9,6 +9,8 @@ import difflib
 import errno
 from collections.abc import Iterable
 
+STOPPED_EARLY = "stopped by Ctrl-C before anything began"  # while a command was still being loaded
+
 
 class UserError(ValueError):
     """Something the user can put right; `str(error)` is one complete line."""

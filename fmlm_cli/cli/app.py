@@ -1,29 +1,51 @@
-"""The `fmlm` command."""
+"""The `fmlm` command: which commands there are. A command is loaded when it runs, or shows its own help."""
 
-from typing import Annotated
+import importlib
+import sys
+from typing import Annotated, Any
 
 import typer
+import typer.main
+from typer.core import TyperGroup
 
 from fmlm_cli import __version__
-from fmlm_cli.cli.commands.compare_masks import compare_masks
-from fmlm_cli.cli.commands.continue_ import continue_
-from fmlm_cli.cli.commands.evaluate import evaluate
-from fmlm_cli.cli.commands.finetune import finetune
-from fmlm_cli.cli.commands.masks import masks
-from fmlm_cli.cli.commands.predict import predict
-from fmlm_cli.cli.commands.pretrain import pretrain
-from fmlm_cli.cli.commands.tokenize import tokenize
+from fmlm_cli.errors import STOPPED_EARLY
+
+# By name: the module whose `command` it is, and what it does.
+COMMANDS = {
+    "tokenize": ("tokenize", "Turn text into a token store."),
+    "masks": ("masks", "Show what a masking strategy does to real rows."),
+    "pretrain": ("pretrain", "Pre-train a masked language model from scratch."),
+    "continue": ("continue_", "Go on training an encoder on your own text."),
+    "evaluate": ("evaluate", "Evaluate any masked language model on a store's validation split."),
+    "finetune": ("finetune", "Fine-tune an encoder on GLUE or a labelled set of your own, over seeds."),
+    "predict": ("predict", "Fill the masks of texts, or label texts, whatever the model is for."),
+    "compare-masks": (
+        "compare_masks",
+        "Compare masking strategies: coverage, gradient variance, a race over seeds, and downstream tasks.",
+    ),
+}
+
+
+class _LazyGroup(TyperGroup):
+    """Commands that are only a name and a line of help until one of them is called."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> tuple[str | None, Any, list[str]]:
+        name, command, rest = super().resolve_command(ctx, args)
+        return name, _load(name) if name else command, rest
+
 
 app = typer.Typer(
     name="fmlm",
+    cls=_LazyGroup,
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
     help="Pre-train masked language models with fully-explored masking.",
-    epilog="First steps: [bold]fmlm tokenize python-docs --train-tokenizer wordpiece --out store[/bold], then "
-    "[bold]fmlm pretrain --data store --epochs 7 --out run[/bold]",
+    epilog="First steps: [bold]fmlm tokenize python-docs --train-tokenizer wordpiece --out store[/bold], "
+    "then [bold]fmlm pretrain --data store --epochs 7 --out run[/bold]",
 )
 
 
@@ -43,14 +65,23 @@ def _root(
     """Options of `fmlm` itself."""
 
 
-app.command()(tokenize)
-app.command()(masks)
-app.command()(pretrain)
-app.command("continue")(continue_)
-app.command()(evaluate)
-app.command()(finetune)
-app.command()(predict)
-app.command("compare-masks")(compare_masks)
+def _not_loaded() -> None:
+    """Stands for every command until it is called."""
+
+
+for _name, (_, _help) in COMMANDS.items():
+    app.command(_name, help=_help)(_not_loaded)
+
+
+def _load(name: str) -> Any:
+    """The command with its options. Ctrl-C meanwhile ends it in one line."""
+    module, _ = COMMANDS[name]
+    alone = typer.Typer(add_completion=False, rich_markup_mode="rich")
+    try:
+        alone.command(name)(importlib.import_module(f"fmlm_cli.cli.commands.{module}").command)
+        return typer.main.get_command(alone)
+    except KeyboardInterrupt:
+        sys.exit(STOPPED_EARLY)
 
 
 def main() -> None:

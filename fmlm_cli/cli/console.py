@@ -16,7 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from fmlm_cli import events
-from fmlm_cli.cli.masked_row import COLOURS, masked_row
+from fmlm_cli.cli.masked_row import COLOURS, show_row
 
 _FILE_WIDTH = 160
 _BOARD_FRAME = 5  # lines of a table of scores that are no rows
@@ -102,7 +102,8 @@ class Console:
             )
             self._predicted = True
         self._out.print(
-            f"  ... {escape(event.before)} [bold cyan]\\[{escape(event.word)}][/bold cyan] {escape(event.after)} ..."
+            f"  ... {escape(event.before)} [bold cyan]\\[{escape(event.word)}][/bold cyan] "
+            f"{escape(event.after)} ..."
         )
         guesses = (
             f"[green]{escape(g)} {p:.0%}[/green]" if g == event.word else f"{escape(g)} {p:.0%}"
@@ -113,7 +114,7 @@ class Console:
     def _masked_row(self, event: events.MaskedRow) -> None:
         self._stop_live()
         many = self._out.color_system in ("256", "truecolor") and not self._out.no_color
-        self._out.print(masked_row(event, colours=many and len(event.counts) <= COLOURS), soft_wrap=False)
+        self._out.print(show_row(event, colours=many and len(event.counts) <= COLOURS), soft_wrap=False)
 
     def _progress(self, event: events.Progress) -> None:
         finished = bool(event.total) and event.done >= event.total
@@ -144,8 +145,9 @@ class Console:
         record = event.record
         name = f" on {record['evaluation']}" if "evaluation" in record else ""
         self._out.print(
-            f"[cyan]step {record['step']:,}[/cyan]  held-out loss{name} [bold]{record['eval_loss']:.3f}[/bold]  "
-            f"accuracy {record['eval_accuracy']:.1%}  [dim](word frequencies alone: {record['unigram_loss']:.3f})[/dim]"
+            f"[cyan]step {record['step']:,}[/cyan]  held-out loss{name} "
+            f"[bold]{record['eval_loss']:.3f}[/bold]  accuracy {record['eval_accuracy']:.1%}  "
+            f"[dim](word frequencies alone: {record['unigram_loss']:.3f})[/dim]"
         )
 
     def _scoreboard(self, event: events.Scoreboard) -> None:

@@ -1,22 +1,23 @@
-"""A masked row as text: every mask in a colour of its own, or in brackets with its number where there is no colour."""
+"""A masked row as text: each mask in a colour of its own, or with its number in brackets."""
 
 from rich.console import Group, RenderableType
 from rich.text import Text
 
 from fmlm_cli.events import MaskedRow
 
-# ColorBrewer's qualitative scheme Set3 (Brewer, Harrower & Penn State), told apart also by most colour-blind readers.
+# ColorBrewer's qualitative scheme Set3 (Brewer, Harrower & Penn State), told apart by most colour-blind
+# readers too.
 _COLOURS = (
-    "#8dd3c7", "#ffffb3", "#bebada", "#fb8072", "#80b1d3", "#fdb462", "#b3de69", "#fccde5", "#d9d9d9", "#bc80bd",
-    "#ccebc5", "#ffed6f",
+    "#8dd3c7", "#ffffb3", "#bebada", "#fb8072", "#80b1d3", "#fdb462",
+    "#b3de69", "#fccde5", "#d9d9d9", "#bc80bd", "#ccebc5", "#ffed6f",
 )  # fmt: skip
 COLOURS = len(_COLOURS)  # masks that can be told apart
 _KEPT = "\u208c"  # a small =
 _SMALL = str.maketrans("0123456789,", "₀₁₂₃₄₅₆₇₈₉ ")
 
 
-def masked_row(row: MaskedRow, *, colours: bool) -> RenderableType:
-    """The row's text under all its masks, how many tokens each holds, and what the first one lets the model see."""
+def show_row(row: MaskedRow, *, colours: bool) -> RenderableType:
+    """The row's text under all its masks, how many tokens each holds, what the first lets the model see."""
     title = Text(f"\nrow {row.number:,}", style="bold")
     title.append(f"  {sum(row.maskable)} tokens that can be masked", style="not bold dim")
     body = _coloured(row) if colours else _bracketed(row)

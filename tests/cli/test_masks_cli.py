@@ -95,14 +95,14 @@ def test_plain_text_and_colours_say_the_same(tiny_store: Path) -> None:
 def test_colours(tiny_store: Path) -> None:
     from rich.console import Console as RichConsole
 
-    from fmlm_cli.cli.masked_row import masked_row
+    from fmlm_cli.cli.masked_row import show_row
     from fmlm_cli.events import MaskedRow
 
     row = MaskedRow(7, [" new", " york", " is"], [True] * 3, [[1], [1], [2, 3]], [False, True, False], [" [MASK]"] * 3, [2, 1, 1])  # fmt: skip
     console = RichConsole(
         file=io.StringIO(), record=True, force_terminal=True, color_system="truecolor", width=80
     )
-    console.print(masked_row(row, colours=True))
+    console.print(show_row(row, colours=True))
     html = console.export_html(inline_styles=True)
     styled = re.findall(r"background-color: (#\w+)[^>]*>([^<]*)<", html)
     assert ("#8dd3c7", "new york") in [(colour, text) for colour, text in styled]

@@ -2,68 +2,51 @@
 
 import dataclasses
 import json
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fmlm_cli.cli.running import MASKING_HELP, Debug, SetOption, command, list_settings, read_settings
+from fmlm_cli.cli.flags import Flag
+from fmlm_cli.cli.options import with_options
 from fmlm_cli.config import MasksSettings
+from fmlm_cli.events import Emit, ignore
+
+if TYPE_CHECKING:  # it brings torch along, which waits until a command runs
+    from fmlm_cli.recipes.masks import MasksResult
 
 
-def masks(
-    store: Annotated[
-        str, typer.Argument(metavar="STORE", help="Folder made by fmlm tokenize.", show_default=False)
-    ],
-    masking: Annotated[
-        str | None, typer.Option(metavar="STRATEGY", help=MASKING_HELP, show_default=False)
-    ] = None,
-    rows: Annotated[int | None, typer.Option(help="Rows to show. Default: 3.", show_default=False)] = None,
-    epochs: Annotated[
-        int | None,
-        typer.Option(
-            help="Passes to look at. Default: until every token was seen, or 7.", show_default=False
-        ),
-    ] = None,
-    seed: Annotated[
-        int | None, typer.Option(help="Which rows, and their masks. Default: 0.", show_default=False)
-    ] = None,
+@with_options(
+    MasksSettings,
+    Flag("STORE", "store"),
+    Flag("--masking", "masking.strategy", metavar="STRATEGY"),
+    Flag("--rows", "rows"),
+    Flag("--epochs", "epochs"),
+    Flag("--seed", "seed"),
+)
+def command(
+    settings: MasksSettings,
+    emit: Emit,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead.")] = False,
-    assignments: SetOption = None,
-    settings_table: Annotated[
-        bool,
-        typer.Option(
-            "--settings",
-            callback=list_settings(MasksSettings),
-            is_eager=True,
-            help="List all settings, for --set, and exit.",
-        ),
-    ] = False,
-    debug: Debug = False,
-) -> None:
+) -> str | None:
     """Show what a masking strategy does to real rows.
 
     Example: fmlm masks store --masking fully-explored-span --rows 2
     """
-    with command(debug) as emit:
-        flags = {"store": store, "masking.strategy": masking, "rows": rows, "epochs": epochs, "seed": seed}
-        settings = read_settings(MasksSettings, flags, assignments)
-        from fmlm_cli.events import ignore
-        from fmlm_cli.recipes import masks
+    from fmlm_cli.recipes.masks import show_masks
 
-        found = masks.show_masks(settings, emit=ignore if as_json else emit)
-        if as_json:
-            typer.echo(json.dumps(_as_json(settings, found), ensure_ascii=False))
+    shown = show_masks(settings, emit=ignore if as_json else emit)
+    return json.dumps(_as_json(settings, shown), ensure_ascii=False) + "\n" if as_json else None
 
 
-def _as_json(settings: MasksSettings, found: Any) -> dict[str, object]:
+def _as_json(settings: MasksSettings, shown: "MasksResult") -> dict[str, object]:
     """Everything that is shown, for programs."""
     return {
-        "strategy": found.strategy.name,
-        "description": found.strategy.description,
-        "rate": found.strategy.rate,
-        "masks_per_sequence": found.strategy.masks_per_sequence,
-        "passes": found.passes,
+        "strategy": shown.strategy.name,
+        "description": shown.strategy.description,
+        "rate": shown.strategy.rate,
+        "masks_per_sequence": shown.strategy.masks_per_sequence,
+        "passes": shown.passes,
         "settings": settings.model_dump(mode="json"),
-        "rows": [dataclasses.asdict(row) for row in found.rows],
-        "coverage": {"rows": found.sampled_rows, **dataclasses.asdict(found.coverage)},
+        "rows": [dataclasses.asdict(row) for row in shown.rows],
+        "coverage": {"rows": shown.sampled_rows, **dataclasses.asdict(shown.coverage)},
     }

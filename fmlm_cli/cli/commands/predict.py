@@ -7,17 +7,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from fmlm_cli.cli.running import (
-    Debug,
-    Revision,
-    SetOption,
-    TrustRemoteCode,
-    command,
-    list_settings,
-    read_settings,
-)
+from fmlm_cli.cli.flags import Flag
+from fmlm_cli.cli.options import with_options
 from fmlm_cli.config import PredictSettings
-from fmlm_cli.events import Caution, Event, Table
+from fmlm_cli.events import Caution, Emit, Event, Table
 
 if TYPE_CHECKING:  # they bring torch along, which waits until a command runs
     from fmlm_cli.recipes.prediction.run import LabelGuess, Predicted, TokenGuess
@@ -26,61 +19,24 @@ _SHOWN = 70  # characters of a text beside its labels
 _BAR = 20  # characters of a bar that stands for 1
 
 
-def predict(
-    checkpoint: Annotated[
-        str,
-        typer.Option(
-            "--from",
-            metavar="CHECKPOINT",
-            help="A run, one of its checkpoints, what fmlm finetune left, a Hugging Face folder, or a Hub name.",
-            show_default=False,
-        ),
-    ],
-    texts: Annotated[
-        list[str] | None,
-        typer.Argument(metavar="TEXT", help="Texts, each in quotes.", show_default=False),
-    ] = None,
-    pair: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="TEXT",
-            help="For tasks of two texts: the second one. Once for each TEXT, in their order.",
-            show_default=False,
-        ),
-    ] = None,
-    file: Annotated[
-        str | None,
-        typer.Option(
-            metavar="FILE",
-            help="Texts, one a line, in UTF-8; two texts are parted by a tab; - is standard input.",
-            show_default=False,
-        ),
-    ] = None,
-    task: Annotated[
-        str | None,
-        typer.Option(help="Which model, where fmlm finetune left several.", show_default=False),
-    ] = None,
-    top: Annotated[
-        int | None,
-        typer.Option(help="Guesses for each mask, and labels shown. Default: 5.", show_default=False),
-    ] = None,
+@with_options(
+    PredictSettings,
+    Flag("--from", "checkpoint", metavar="CHECKPOINT"),
+    Flag("TEXT", "texts"),
+    Flag("--pair", "pairs", metavar="TEXT"),
+    Flag("--file", "file", metavar="FILE"),
+    Flag("--task", "task"),
+    Flag("--top", "top"),
+    Flag("--revision", "revision"),
+    Flag("--trust-remote-code", "trust_remote_code"),
+)
+def command(
+    settings: PredictSettings,
+    emit: Emit,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print one JSON object a line instead: text, pair, predictions.")
     ] = False,
-    revision: Revision = None,
-    trust_remote_code: TrustRemoteCode = False,
-    assignments: SetOption = None,
-    settings_table: Annotated[
-        bool,
-        typer.Option(
-            "--settings",
-            callback=list_settings(PredictSettings),
-            is_eager=True,
-            help="List all settings, for --set, and exit.",
-        ),
-    ] = False,
-    debug: Debug = False,
-) -> None:
+) -> str | None:
     r"""Fill the masks of texts, or label texts, whatever the model is for.
 
     Write each mask as \[MASK] or <mask>: either stands for the tokenizer's own.
@@ -89,27 +45,14 @@ def predict(
 
     Example: fmlm predict --from tuned --task mrpc "It rains." --pair "Rain is falling."
     """
-    found: list[Any] = []
-    with command(debug) as emit:
-        flags = {
-            "checkpoint": checkpoint,
-            "texts": texts or None,
-            "pairs": pair or None,
-            "file": file,
-            "task": task,
-            "top": top,
-            "revision": revision,
-            "trust_remote_code": trust_remote_code or None,
-        }
-        settings = read_settings(PredictSettings, flags, assignments)
-        from fmlm_cli.recipes import prediction
+    from fmlm_cli.recipes.prediction import predict
 
-        found = list(prediction.predict(settings, emit=_cautions_aside if as_json else emit))
-        for each in () if as_json else found:
-            emit(_table(each, settings.top))
-    if as_json:  # out here, so that a reader who closes the pipe early is no fault of fmlm's
-        lines = (json.dumps(dataclasses.asdict(each), ensure_ascii=False) + "\n" for each in found)
-        typer.echo("".join(lines).encode(), nl=False)  # as UTF-8, whatever the terminal's encoding
+    predicted = list(predict(settings, emit=_cautions_aside if as_json else emit))
+    if as_json:
+        return "".join(json.dumps(dataclasses.asdict(each), ensure_ascii=False) + "\n" for each in predicted)
+    for each in predicted:
+        emit(_table(each, settings.top))
+    return None
 
 
 def _cautions_aside(event: Event) -> None:

@@ -1,0 +1,136 @@
+"""Flags made from settings: a command says which settings its flags set, the schema says the rest.
+
+A flag's type, help and default are its setting's; a setting is described, and its default written, in
+`fmlm_cli.config` alone.
+"""
+
+import inspect
+import types
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
+
+import typer
+from pydantic.fields import FieldInfo
+from rich.markup import escape
+
+from fmlm_cli.config import Section, choices, setting_field
+from fmlm_cli.errors import UserError
+
+
+@dataclass(frozen=True)
+class Flag:
+    """What sets one setting: a flag, or an argument where the name has no dashes.
+
+    A setting of several values takes its flag once for each value, or once for all with `commas` between
+    them; one that maps names to paths takes NAME=PATH. Where the choice is fixed, it is the metavar.
+    """
+
+    name: str
+    setting: str
+    metavar: str | None = None
+    commas: bool = False
+
+    @property
+    def parameter(self) -> str:
+        """What it is called as a parameter of a function."""
+        return self.setting.replace(".", "_")
+
+    def is_required(self, section: type[Section]) -> bool:
+        """Whether its setting has no default."""
+        return setting_field(section, self.setting).is_required()
+
+    def as_parameter(self, section: type[Section], *, may_be_missing: bool) -> inspect.Parameter:
+        """What Typer makes an option of; without a default it is required, unless it `may_be_missing`."""
+        field = setting_field(section, self.setting)
+        kind = str if self.commas else _kind(field)
+        help_text = _help(field, repeatable=kind == list[str] and self.name.startswith("-"))
+        metavar = self.metavar or "|".join(choices(section, self.setting)) or None
+        shown = typer_option(self.name, metavar, help_text)
+        required = self.is_required(section) and not may_be_missing
+        return keyword(self.parameter, kind, shown, required=required)
+
+    def settings(self, given: Any, section: type[Section]) -> Mapping[str, Any]:
+        """The setting's value, by its dotted name, from what was given on the command line."""
+        if self.commas:
+            return {self.setting: [part.strip() for part in given.split(",") if part.strip()]}
+        if get_origin(setting_field(section, self.setting).annotation) is dict:
+            return {self.setting: self._named(given)}
+        return {self.setting: given}
+
+    def _named(self, given: Iterable[str]) -> dict[str, str]:
+        """`["general=wiki"]` as `{"general": "wiki"}`; a path without a name goes by its folder's."""
+        named: dict[str, str] = {}
+        for text in given:
+            name, equals, path = text.partition("=")
+            name, path = (name, path) if equals else (Path(text).name, text)
+            if not name or not path:
+                raise UserError(f"{self.name} {text}: write it as {self.name} {str(self.metavar).lower()}")
+            if name in named:
+                raise UserError(f"{self.name} {text}: the name '{name}' is given twice")
+            named[name] = path
+        return named
+
+
+@dataclass(frozen=True)
+class Shortcut:
+    """A flag that stands for several settings, or for one or another: `sets` says for what was given."""
+
+    name: str
+    kind: Any  # bool, or list[str] for one that may be repeated
+    help_text: str
+    sets: Callable[[Any], Mapping[str, Any]]
+    metavar: str | None = None
+
+    @property
+    def parameter(self) -> str:
+        """What it is called as a parameter of a function."""
+        return self.name.lstrip("-").replace("-", "_")
+
+    def as_parameter(self, section: type[Section], *, may_be_missing: bool) -> inspect.Parameter:
+        """What Typer makes an option of."""
+        shown = typer_option(self.name, self.metavar, escape(self.help_text))
+        return keyword(self.parameter, self.kind, shown)
+
+    def settings(self, given: Any, section: type[Section]) -> Mapping[str, Any]:
+        """Values by the settings' dotted names."""
+        return self.sets(given)
+
+
+def typer_option(name: str, metavar: str | None, help_text: str) -> Any:
+    """An option, or an argument where the name has no dashes. The default, if any, is in the help."""
+    if name.startswith("-"):
+        return typer.Option(name, metavar=metavar, help=help_text, show_default=False)
+    return typer.Argument(metavar=name, help=help_text, show_default=False)
+
+
+def keyword(name: str, kind: Any, shown: Any, *, required: bool = False) -> inspect.Parameter:
+    """A parameter of a function, shown as this option; None, or False for a bool, where it is not given."""
+    default = inspect.Parameter.empty if required else False if kind is bool else None
+    taken: Any = kind if required or kind is bool else kind | None
+    annotation = Annotated[taken, shown]
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
+
+
+def _kind(field: FieldInfo) -> Any:
+    """What a setting's flag takes: int, float, bool, str, or list[str] where it may be repeated."""
+    annotation = field.annotation
+    if get_origin(annotation) in (Union, types.UnionType):
+        [annotation] = [part for part in get_args(annotation) if part is not type(None)]
+    if get_origin(annotation) is Annotated:
+        annotation = get_args(annotation)[0]
+    if get_origin(annotation) in (tuple, dict):
+        return list[str]
+    return str if get_origin(annotation) is Literal else annotation
+
+
+def _help(field: FieldInfo, *, repeatable: bool) -> str:
+    """A setting's description as sentences, with its default where it has a plain one."""
+    description = field.description or ""
+    help_text = f"{description[:1].upper()}{description[1:]}."
+    if repeatable:
+        help_text += " May be repeated."
+    if isinstance(field.default, str | int | float) and not isinstance(field.default, bool):
+        help_text += f" Default: {field.default}."
+    return escape(help_text)

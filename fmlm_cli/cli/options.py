@@ -1,0 +1,148 @@
+"""What makes a command of a function: options, those of its settings and those that several commands have."""
+
+import inspect
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Concatenate, ParamSpec, TypeVar
+
+import typer
+
+from fmlm_cli.cli.console import Console
+from fmlm_cli.cli.flags import Flag, Shortcut, keyword, typer_option
+from fmlm_cli.cli.running import guarded
+from fmlm_cli.config import (
+    Section,
+    build,
+    describe_settings,
+    nested,
+    parse_assignments,
+    read_yaml,
+)
+from fmlm_cli.errors import UserError
+from fmlm_cli.events import Emit
+
+S = TypeVar("S", bound=Section)
+P = ParamSpec("P")
+
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what --out holds, if fmlm made it.")]
+Resume = Annotated[
+    bool, typer.Option("--resume", help="Go on where an earlier call stopped; start if there is none.")
+]
+Jobs = Annotated[int, typer.Option("--jobs", help="Processes that share the work.")]
+Cell = Annotated[
+    str | None,
+    typer.Option(
+        "--cell", metavar="I/N", help="Do only this share of the work (Slurm arrays).", show_default=False
+    ),
+]
+ReportOnly = Annotated[
+    bool, typer.Option("--report-only", help="Report on work that is finished; train nothing.")
+]
+Report = Annotated[bool, typer.Option("--report/--no-report", hidden=True)]
+
+_CONFIG = keyword("config", Path, typer_option("[CONFIG.yaml]", None, "Settings, below all flags."))
+_SET = keyword(
+    "assignments",
+    list[str],
+    typer_option("--set", "NAME=VALUE", "Any setting, e.g. sequence_length=256 (may be repeated)."),
+)
+_DEBUG = keyword("debug", bool, typer_option("--debug", None, "Show a traceback when something goes wrong."))
+
+
+def _no_check(flagged: Mapping[str, Any]) -> None:
+    pass
+
+
+def with_options(
+    section: type[S],
+    *flags: Flag | Shortcut,
+    from_file: bool = False,
+    assignable: bool = True,
+    check: Callable[[Mapping[str, Any]], None] = _no_check,
+) -> Callable[[Callable[Concatenate[S, Emit, P], str | None]], Callable[..., None]]:
+    """A decorator that makes a command of a function of settings and of where to emit events.
+
+    The command has these flags (of two that set the same, the later wins), --set and --settings if it is
+    `assignable`, a CONFIG.yaml if it may be given `from_file`, the function's other parameters, and --debug.
+    `check` sees what flags have set, by dotted name, before anything else is read. A text that the function
+    returns is for programs: it goes to the standard output in UTF-8.
+    """
+
+    def decorate(body: Callable[Concatenate[S, Emit, P], str | None]) -> Callable[..., None]:
+        def command(
+            *,
+            debug: bool,
+            config: Path | None = None,
+            assignments: Sequence[str] | None = None,
+            list_settings: bool = False,
+            **given: Any,
+        ) -> None:
+            output = ""
+            with guarded(debug) as emit:
+                flagged: dict[str, Any] = {}
+                for flag in flags:
+                    value = given.pop(flag.parameter)
+                    flagged |= flag.settings(value, section) if _is_given(value) else {}
+                check(flagged)
+                settings = _read_settings(section, flags, config, flagged, assignments or ())
+                output = body(settings, emit, **given) or ""  # type: ignore[call-arg] # Typer gives them all
+            if output:  # written out here, so that a reader who closes the pipe early is no fault of fmlm's
+                typer.echo(output.encode(), nl=False)
+
+        parameters = [*_of_settings(section, flags, from_file, assignable), *_of_body(body)]
+        command.__doc__ = body.__doc__
+        command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        return command
+
+    return decorate
+
+
+def _is_given(value: Any) -> bool:
+    """Whether a flag was given; 0 and an empty text can be."""
+    return value is not None and value is not False and value != []
+
+
+def _read_settings(
+    section: type[S],
+    flags: Iterable[Flag | Shortcut],
+    config: Path | None,
+    flagged: Mapping[str, Any],
+    assignments: Sequence[str],
+) -> S:
+    """A command's settings from its file, its flags and --set, the later over the earlier."""
+    from_file = read_yaml(config, section) if config else {}
+    trees = (from_file, nested(flagged), parse_assignments(assignments, section))
+    required = [flag for flag in flags if isinstance(flag, Flag) and flag.is_required(section)]
+    for flag in required:
+        if not any(tree.get(flag.setting) for tree in trees):  # no required setting is in a group
+            raise UserError(f"no {flag.setting}: give {flag.name} {flag.metavar or ''}".rstrip())
+    return build(section, *trees)
+
+
+def _of_settings(
+    section: type[Section], flags: Iterable[Flag | Shortcut], from_file: bool, assignable: bool
+) -> list[inspect.Parameter]:
+    """The parameters of a command that settings come from."""
+    file = [_CONFIG] if from_file else []
+    others = [_SET, _settings_list(section)] if assignable else []
+    return [*file, *(flag.as_parameter(section, may_be_missing=from_file) for flag in flags), *others]
+
+
+def _of_body(body: Callable[..., Any]) -> list[inspect.Parameter]:
+    """The parameters that a command's function has beside settings and emit, and --debug."""
+    _, _, *others = inspect.signature(body, eval_str=True).parameters.values()
+    return [*(each.replace(kind=inspect.Parameter.KEYWORD_ONLY) for each in others), _DEBUG]
+
+
+def _settings_list(section: type[Section]) -> inspect.Parameter:
+    """--settings, which prints all settings of a command and exits."""
+
+    def show(wanted: bool) -> None:
+        if wanted:
+            Console().settings(describe_settings(section))
+            raise typer.Exit
+
+    help_text = "List all settings, for --set, and exit."
+    return keyword(
+        "list_settings", bool, typer.Option("--settings", callback=show, is_eager=True, help=help_text)
+    )
