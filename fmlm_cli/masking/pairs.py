@@ -28,8 +28,6 @@ from fmlm_cli.masking.units import Bools, Int64s, Unit
 
 STEPS = 4  # a shift is a whole number of these parts of a mask
 
-_PAIR, _UNIT = 0x9A12, 0x9A13  # streams of the hash: where windows lie, and what units are made of
-
 
 def shift_of(distance: float) -> int:
     """The shift, in quarters of a mask, for a share of the largest distance. ValueError for any but 0, 1/4, ... 1."""
@@ -76,7 +74,9 @@ class MaskPairs(Strategy):
     ) -> Bools:
         """See `Strategy.masks`; bool[rows, 2, length]."""
         place = (self.shift, epoch, row_ids)
-        starts = self.unit(maskable, word_starts, input_ids, keys.derive(seed, _UNIT, *place))
-        circle = Circle.of(maskable, starts, keys.derive(seed, _PAIR, *place))
+        starts = self.unit(
+            maskable, word_starts, input_ids, keys.derive(seed, keys.Stream.PAIR_UNITS, *place)
+        )
+        circle = Circle.of(maskable, starts, keys.derive(seed, keys.Stream.PAIR_MASKS, *place))
         fine = circle.windows(Fraction(1, STEPS * self.segments), STEPS + self.shift)
         return np.stack([fine[:, :STEPS].any(axis=1), fine[:, self.shift :].any(axis=1)], axis=1)

@@ -17,8 +17,7 @@ from fmlm_cli.masking.units import Bools, Collocations, Int64s, UInt64s, Unit
 _LEAST_RATE = 1e-9  # anything below masks nothing in any row
 RATE_TOLERANCE = 0.1  # how far, as a share of itself, a rate may be from the 1/K that stands for it
 
-_MASK, _CORRUPT = 0x3A5C, 0xC0DE  # streams of the hash: one for each kind of choice
-_UNIT = np.uint64(0x9AF39A1B6E1C2D57)  # turns a mask's key into that of its units: a stream far from its own
+_UNIT = np.uint64(keys.Stream.UNITS)  # turns a mask's key into that of its units: a stream far from its own
 
 
 @dataclass(frozen=True)
@@ -122,7 +121,7 @@ class Strategy:
         original id where masked and -100 elsewhere. Random replacements come uniformly from `ordinary_ids`.
         """
         number, length = masks.shape[1:]
-        key = _mask_keys(keys.derive(seed, _CORRUPT, epoch, row_ids), number)
+        key = _mask_keys(keys.derive(seed, keys.Stream.CORRUPTION, epoch, row_ids), number)
         each, flat = np.repeat(input_ids, number, axis=0), masks.reshape(-1, length)
         corrupted = self.corruption(each, flat, key, mask_id=mask_id, ordinary_ids=ordinary_ids)
         labels = np.where(flat, each, IGNORED)
@@ -213,7 +212,7 @@ class RandomExploration(Exploration):
 
     def _explore(self, asked: _Request) -> tuple[Bools, Bools]:
         number, shape = self.masks_per_sequence, asked.maskable.shape
-        key = _mask_keys(keys.derive(asked.seed, _MASK, asked.epoch, asked.row_ids), number)
+        key = _mask_keys(keys.derive(asked.seed, keys.Stream.MASKS, asked.epoch, asked.row_ids), number)
         each = asked.repeated(number)
         starts = self._starts(each, key)
         if self.settings.count == "bernoulli":
@@ -258,7 +257,7 @@ class FullExploration(Exploration):
 
     def _explore(self, asked: _Request) -> tuple[Bools, Bools]:
         cycle, turn = divmod(asked.epoch, self.cycle)
-        key = keys.derive(asked.seed, _MASK, cycle, asked.row_ids)
+        key = keys.derive(asked.seed, keys.Stream.MASKS, cycle, asked.row_ids)
         starts = self._starts(asked, key)
         circle = Circle.of(asked.maskable, starts, key)
         masks = circle.windows(Fraction(1, self.segments), self.masks_per_sequence, first=turn)

@@ -21,8 +21,6 @@ from fmlm_cli.recipes.shared.strategy import rate_schedule, resolve_strategy, tr
 
 RANDOM_PASSES = 7  # looked at where the strategy itself knows no number
 
-_SAMPLE = 0x5A3B1E  # stream of the hash: which rows are looked at
-
 Bools = npt.NDArray[np.bool_]
 
 
@@ -52,7 +50,8 @@ def show_masks(settings: MasksSettings, *, emit: Emit = ignore) -> MasksResult:
     )
     try_strategy(timetable, reader)
     number = min(len(reader), max(settings.rows, settings.sample))
-    sample = reader.read(keys.permute(np.arange(number), len(reader), keys.derive(settings.seed, _SAMPLE)))
+    key = keys.derive(settings.seed, keys.Stream.SHOWN_ROWS)
+    sample = reader.read(keys.permute(np.arange(number), len(reader), key))
     passes = settings.epochs or _passes(strategy)
     _describe(timetable, store, reader, emit)
     shown = tuple(

@@ -13,14 +13,14 @@ from fmlm_cli.masking import FullExploration, RandomExploration, Strategy
 
 Bools = npt.NDArray[np.bool_]
 
-_SAMPLE = 0xC0FE  # stream of the hash: which rows are looked at
 _BINS = 20
 
 
 def covered(strategy: Strategy, reader: RowReader, passes: int, rows: int, seed: int) -> dict[str, Any]:
     """Coverage of some rows by the masks of so many passes, and the Hamming distances of a row's K masks in a row."""
     number = min(rows, len(reader))
-    sample = reader.read(keys.permute(np.arange(number), len(reader), keys.derive(seed, _SAMPLE)))
+    key = keys.derive(seed, keys.Stream.COVERED_ROWS)
+    sample = reader.read(keys.permute(np.arange(number), len(reader), key))
     each = [
         strategy.masks(sample.maskable, sample.word_starts, sample.row_ids, epoch, seed, sample.input_ids)
         for epoch in range(passes)

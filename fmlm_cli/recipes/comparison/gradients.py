@@ -61,9 +61,11 @@ from fmlm_cli.recipes.shared.held_out import make_objective
 UnitName = Literal["token", "word", "span"]
 UNITS: Mapping[str, Unit] = {"token": tokens, "word": words, "span": Spans()}
 
-_SEQUENCES, _SKETCH = 0x5E90, 0x5E7C  # streams of the hash: which rows, and the projection
-_FAMILIES: Mapping[Family, int] = {"random": 0xFA1, "segments": 0xFA2, "distance": 0xFA3}  # of masks
-_MEAN = 0xFA0  # of the masks that the mean gradient is estimated from
+_FAMILIES: Mapping[Family, keys.Stream] = {
+    "random": keys.Stream.RANDOM_MASKS,
+    "segments": keys.Stream.SEGMENT_MASKS,
+    "distance": keys.Stream.DISTANCE_MASKS,
+}
 _TYPICAL, _MASKS = 64, 2  # rows that the mean gradient is estimated from, and masks of each
 _BLOCK = 256  # rows looked through at a time
 
@@ -127,7 +129,7 @@ def choose_rows(reader: RowReader, segments: int, request: VarianceRequest, *, s
     the rows do not suffice; `left_out` counts from the order's beginning, whatever `first` is.
     """
     parts, found, left_out, looked_at = [], 0, 0, 0
-    end, key = request.first + request.sequences, keys.derive(seed, _SEQUENCES)
+    end, key = request.first + request.sequences, keys.derive(seed, keys.Stream.MEASURED_ROWS)
     while found < end and looked_at < len(reader):
         place = np.arange(looked_at, min(looked_at + _BLOCK, len(reader)))
         rows = reader.read(keys.permute(place, len(reader), key))
@@ -181,7 +183,7 @@ def measure_gradient_variance(
     typical = choose_rows(reader, segments, replace(request, sequences=_TYPICAL, first=0), seed=seed).rows
     settings = StrategySettings("gradient variance", 1 / segments, corruption=corruption)
     objectives = _objectives(store, settings, UNITS[unit], segments, request.distances, seed)
-    of_mean = _objective(store, RandomExploration(settings, UNITS[unit]), seed, _MEAN)
+    of_mean = _objective(store, RandomExploration(settings, UNITS[unit]), seed, keys.Stream.MEAN_MASKS)
     numbers = chosen.rows.numbers.tolist()
     done = itertools.count(1)
     with _gradient_buffer(model, device) as buffer:
@@ -192,7 +194,7 @@ def measure_gradient_variance(
             request.plan(segments),
             sketch=None
             if request.sketch is None
-            else CountSketch(request.sketch, int(keys.derive(seed, _SKETCH))),
+            else CountSketch(request.sketch, int(keys.derive(seed, keys.Stream.SKETCH))),
             on_sequence=None if progress is None else lambda _: progress(next(done)),
         )
 
