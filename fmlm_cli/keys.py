@@ -26,10 +26,11 @@ _FEISTEL_ROUNDS = 8
 
 @enum.unique
 class Stream(enum.IntEnum):
-    """What is chosen at random: the word of `derive`, after the seed, that keeps choices of different kinds apart.
+    """What is chosen at random: the word of `derive`, after the seed, that keeps choices of different kinds
+    apart.
 
-    This is all of them, so that no two are the same by accident. Values stay as they are for ever: with another one
-    the same seed would give another run.
+    This is all of them, so that no two are the same by accident. Values stay as they are for ever: with
+    another one the same seed would give another run.
     """
 
     # corpus: which rows, in which order
@@ -164,9 +165,10 @@ def permute(index: Any, n: int, key: int | np.integer | UInt64s) -> npt.NDArray[
 class StretchHash:
     """64-bit hashes of any stretches of a sequence of tokens, from one pass over it.
 
-    The hash of tokens t_a ... t_(b-1) is sum mix(t_i) * BASE^(i - a) modulo 2**64, mixed with its length: equal
-    stretches have equal hashes wherever they stand. (Karp & Rabin 1987, with random words for the tokens.) Of n
-    different stretches two share a hash with a probability of about n**2 / 2**65: 1e-7 for two million.
+    The hash of tokens t_a ... t_(b-1) is sum mix(t_i) * BASE^(i - a) modulo 2**64, mixed with its length:
+    equal stretches have equal hashes wherever they stand. (Karp & Rabin 1987, with random words for the
+    tokens.) Of n different stretches two share a hash with a probability of about n**2 / 2**65: 1e-7 for two
+    million.
     """
 
     _BASE = 0xA0761D6478BD642F  # any odd number has an inverse modulo 2**64

@@ -225,8 +225,8 @@ class TestPermute:
 
     @pytest.mark.parametrize(("n", "tolerance"), [(2, 0), (3, 0), (4, 0), (5, 0.1), (6, 0.15)])
     def test_every_permutation_is_equally_likely(self, n: int, tolerance: float) -> None:
-        """`tolerance`: relative deviation of the cells. A balanced Feistel network is an even permutation of its
-        16 or more points, which is felt a little where n is small."""
+        """`tolerance`: relative deviation of the cells. A balanced Feistel network is an even permutation of
+        its 16 or more points, which is felt a little where n is small."""
         number = 100 * math.factorial(n)
         images = keys.permute(
             np.tile(np.arange(n), (number, 1)), n, keys.derive(9, np.arange(number))[:, None]

@@ -3,7 +3,7 @@
 import torch
 
 from fmlm_cli.events import Emit, Table
-from fmlm_cli.masking.strategies import nearest_segments
+from fmlm_cli.masking import nearest_segments
 from fmlm_cli.model.build import parameter_counts
 from fmlm_cli.recipes.pretraining.plan import Plan, packing_report
 from fmlm_cli.recipes.shared.words import counted, where_line
