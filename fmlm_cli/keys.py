@@ -9,6 +9,7 @@ There is no generator state anywhere: masks, orders and draws do not depend on b
 a resumed run makes the same choices. All functions are vectorised over numpy uint64 arrays and broadcast.
 """
 
+import enum
 import functools
 import itertools
 from typing import Any
@@ -21,7 +22,46 @@ UInt64s = npt.NDArray[np.uint64]
 _WORD, _GOLDEN = (1 << 64) - 1, 0x9E3779B97F4A7C15
 GOLDEN = np.uint64(_GOLDEN)
 _FEISTEL_ROUNDS = 8
-_STRETCH = 0x57E7C4  # the stream that gives tokens their words in a StretchHash
+
+
+@enum.unique
+class Stream(enum.IntEnum):
+    """What is chosen at random: the word of `derive`, after the seed, that keeps choices of different kinds
+    apart.
+
+    This is all of them, so that no two are the same by accident. Values stay as they are for ever: with
+    another one the same seed would give another run.
+    """
+
+    # corpus: which rows, in which order
+    ROW_ORDER = 0x0DE2  # the permutation of the rows in a pass
+    ROW_SUBSET = 0x5B5E7  # the rows that are kept where only some are wanted
+    MIXTURE_PHASE = 0x9A5E  # where the draws from one of several stores begin
+    BUCKET_SEQUENCES = 0xB0C4  # the order of sequences before those of like length are put together
+    BUCKET_BATCHES = 0xBA7C  # the order of such batches
+    STRETCH_WORDS = 0x57E7C4  # the words of tokens in a `StretchHash`; a key by itself
+
+    # masking
+    MASKS = 0x3A5C  # the places of masks, and through UNITS what their units are
+    UNITS = 0x9AF39A1B6E1C2D57  # no word of `derive`: a mask's key, xor this, is that of its units
+    CORRUPTION = 0xC0DE  # what masked positions show
+    PAIR_MASKS = 0x9A12  # the places of pairs of masks
+    PAIR_UNITS = 0x9A13  # the units of pairs of masks
+
+    # training
+    DROPOUT = 0xD209  # the state of torch's generator for a batch
+
+    # what is looked at, and gradient variance
+    SHOWN_ROWS = 0x5A3B1E  # the rows that `fmlm masks` looks at
+    COVERED_ROWS = 0xC0FE  # the rows whose coverage a comparison looks at
+    MEASURED_ROWS = 0x5E90  # the rows whose gradients are measured
+    MEAN_MASKS = 0xFA0  # the masks that the mean gradient is estimated from
+    RANDOM_MASKS = 0xFA1  # of the families whose gradients are measured: random masks,
+    SEGMENT_MASKS = 0xFA2  # the segments of a full exploration,
+    DISTANCE_MASKS = 0xFA3  # and pairs at a distance
+    SKETCH = 0x5E7C  # the projection of gradients, of which these are the parts:
+    SKETCH_SIGNS = 0x519  # the sign of each entry
+    SKETCH_TURNS = 0x7092  # how far each stretch of entries is turned
 
 
 def _as_words(values: Any) -> UInt64s:
@@ -125,9 +165,10 @@ def permute(index: Any, n: int, key: int | np.integer | UInt64s) -> npt.NDArray[
 class StretchHash:
     """64-bit hashes of any stretches of a sequence of tokens, from one pass over it.
 
-    The hash of tokens t_a ... t_(b-1) is sum mix(t_i) * BASE^(i - a) modulo 2**64, mixed with its length: equal
-    stretches have equal hashes wherever they stand. (Karp & Rabin 1987, with random words for the tokens.) Of n
-    different stretches two share a hash with a probability of about n**2 / 2**65: 1e-7 for two million.
+    The hash of tokens t_a ... t_(b-1) is sum mix(t_i) * BASE^(i - a) modulo 2**64, mixed with its length:
+    equal stretches have equal hashes wherever they stand. (Karp & Rabin 1987, with random words for the
+    tokens.) Of n different stretches two share a hash with a probability of about n**2 / 2**65: 1e-7 for two
+    million.
     """
 
     _BASE = 0xA0761D6478BD642F  # any odd number has an inverse modulo 2**64
@@ -136,7 +177,7 @@ class StretchHash:
         """`ids`: integers [tokens]."""
         powers, self._inverse = self._powers(1 << max(10, len(ids).bit_length()))
         self._sums = np.zeros(len(ids) + 1, np.uint64)
-        np.cumsum(bits(_STRETCH, ids) * powers[: len(ids)], out=self._sums[1:])
+        np.cumsum(bits(Stream.STRETCH_WORDS, ids) * powers[: len(ids)], out=self._sums[1:])
 
     def __call__(self, begin: npt.NDArray[np.int64], end: npt.NDArray[np.int64]) -> UInt64s:
         """The hashes of tokens `begin` to `end` (exclusive), int64 arrays of one shape."""

@@ -1,5 +1,6 @@
 import itertools
 import math
+from hashlib import sha256
 
 import numpy as np
 import pytest
@@ -224,8 +225,8 @@ class TestPermute:
 
     @pytest.mark.parametrize(("n", "tolerance"), [(2, 0), (3, 0), (4, 0), (5, 0.1), (6, 0.15)])
     def test_every_permutation_is_equally_likely(self, n: int, tolerance: float) -> None:
-        """`tolerance`: relative deviation of the cells. A balanced Feistel network is an even permutation of its
-        16 or more points, which is felt a little where n is small."""
+        """`tolerance`: relative deviation of the cells. A balanced Feistel network is an even permutation of
+        its 16 or more points, which is felt a little where n is small."""
         number = 100 * math.factorial(n)
         images = keys.permute(
             np.tile(np.arange(n), (number, 1)), n, keys.derive(9, np.arange(number))[:, None]
@@ -249,6 +250,25 @@ class TestPermute:
         assert abs(np.corrcoef(images[:, :-1].ravel(), images[:, 1:].ravel())[0, 1]) < 4 / math.sqrt(
             n * number
         )
+
+
+class TestStreams:
+    def test_no_two_are_the_same(self) -> None:
+        assert len(set(map(int, keys.Stream))) == len(keys.Stream.__members__)  # aliases are members, too
+
+    def test_values_stay_as_they_are(self) -> None:
+        """If this fails, the same seed gives another run than it gave before."""
+        values = sorted(map(int, keys.Stream))
+        assert sha256(repr(values).encode()).hexdigest()[:16] == "a1e24a5c9198ab6d"
+
+    @pytest.mark.parametrize("stream", keys.Stream)
+    def test_is_the_plain_number(self, stream: keys.Stream) -> None:
+        rows = np.arange(-2, 2)
+        assert keys.derive(stream) == keys.derive(int(stream))
+        assert keys.derive(5, stream, 7) == keys.derive(5, int(stream), 7)
+        assert np.array_equal(keys.derive(5, stream, rows, 3), keys.derive(5, int(stream), rows, 3))
+        assert np.array_equal(keys.derive(rows, stream), keys.derive(rows, int(stream)))
+        assert np.array_equal(keys.bits(stream, [0, 9]), keys.bits(int(stream), [0, 9]))
 
 
 class TestStretchHash:

@@ -11,8 +11,6 @@ from fmlm_cli.engine.batch import Batch, Objective
 from fmlm_cli.engine.runtime import autocast
 from fmlm_cli.errors import UserError
 
-_DROPOUT = 0xD209
-
 
 class DivergedError(UserError):
     """The loss or its gradient is no longer a finite number."""
@@ -89,7 +87,7 @@ def train_step(
 
 
 def _seed_everything(seed: int, step: int, number: int) -> None:
-    torch.manual_seed(int(keys.derive(seed, _DROPOUT, step, number)) >> 1)
+    torch.manual_seed(int(keys.derive(seed, keys.Stream.DROPOUT, step, number)) >> 1)
 
 
 def _describe_divergence(step: int, loss: float, grad_norm: float, batches: Sequence[Batch]) -> str:

@@ -1,4 +1,7 @@
-"""Corruption: what a masked position shows instead of its token (Devlin et al. 2019: 80 % [MASK], 10 %, 10 %)."""
+"""Corruption: what a masked position shows instead of its token.
+
+80 % [MASK], 10 % a random token, 10 % itself in Devlin et al. 2019.
+"""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -7,7 +10,7 @@ import numpy as np
 
 from fmlm_cli import keys
 from fmlm_cli.errors import UserError, unknown_name
-from fmlm_cli.masking.units import Bools, Int64s, UInt64s
+from fmlm_cli.masking.view import Bools, Int64s, UInt64s
 
 IGNORED = -100  # label of a position that is not predicted, as torch and transformers have it
 
@@ -17,10 +20,12 @@ _HALF = np.uint64(32)
 
 @dataclass(frozen=True)
 class Corruption:
-    """The shares of masked positions that become [MASK], become a random ordinary token, and stay as they are.
+    """The shares of masked positions that become [MASK], become a random ordinary token, and stay as they
+    are.
 
-    `draw` stratified: within each mask of t positions the counts are the shares of t, rounded down or up so that
-    they hold on average; which position gets what is random. Independent: every position draws for itself.
+    `draw` stratified: within each mask of t positions the counts are the shares of t, rounded down or up so
+    that they hold on average; which position gets what is random. Independent: every position draws for
+    itself.
     """
 
     mask: float = 0.8
@@ -38,7 +43,8 @@ class Corruption:
     def __call__(
         self, input_ids: Int64s, masks: Bools, key: UInt64s, *, mask_id: int, ordinary_ids: Int64s
     ) -> Int64s:
-        """Corrupted ids, int64[n, length], of rows `input_ids` int64[n, length] under `masks` bool[n, length].
+        """Corrupted ids, int64[n, length], of rows `input_ids` int64[n, length] under `masks` bool[n,
+        length].
 
         `key`: uint64[n]. `ordinary_ids`: the ids that random replacements are drawn from.
         """

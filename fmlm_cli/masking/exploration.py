@@ -1,18 +1,20 @@
 """Exploration: how the masks of one sequence relate to each other.
 
-Picture a sequence's units laid end to end, in random order, around a circle as long as its n maskable tokens. A
-mask is a window on that circle: it holds the units whose middles lie in it.
+Picture a sequence's units laid end to end, in random order, around a circle as long as its n maskable tokens.
+A mask is a window on that circle: it holds the units whose middles lie in it.
 
-*Random*: every mask has a circle of its own and a window of rate * n tokens, placed at random. *Full* (Zheng et al.
-2020, arXiv 2010.06040): one circle is cut into K windows of n / K tokens, the cuts placed at random, and mask k is
-window k; so the K masks do not overlap, are as far apart as masks can be, and cover every unit exactly once.
+*Random*: every mask has a circle of its own and a window of rate * n tokens, placed at random. *Full* (Zheng
+et al. 2020, arXiv 2010.06040): one circle is cut into K windows of n / K tokens, the cuts placed at random,
+and mask k is window k; so the K masks do not overlap, are as far apart as masks can be, and cover every unit
+exactly once.
 
-A window of w tokens holds floor(w) or ceil(w) units of one token, w on average; of longer units, as many tokens as
-whole units allow: within (u + v) / 2 of w, for units of u and v tokens at its ends. Each single window of the
-full exploration has exactly the law of a random mask of rate 1/K. All of it is exact integer arithmetic.
+A window of w tokens holds floor(w) or ceil(w) units of one token, w on average; of longer units, as many
+tokens as whole units allow: within (u + v) / 2 of w, for units of u and v tokens at its ends. Each single
+window of the full exploration has exactly the law of a random mask of rate 1/K. All of it is exact integer
+arithmetic.
 
-Arrays: `maskable`, `starts` (where units begin) bool[rows, length]; `key` uint64[rows]; masks bool[rows, masks,
-length].
+Arrays: `maskable`, `starts` (where units begin) bool[rows, length]; `key` uint64[rows]; masks bool[rows,
+masks, length].
 """
 
 import functools
@@ -22,7 +24,8 @@ from fractions import Fraction
 import numpy as np
 
 from fmlm_cli import keys
-from fmlm_cli.masking.units import Bools, Int64s, UInt64s, at_all_tokens, unit_sizes
+from fmlm_cli.masking.units import at_all_tokens, unit_sizes
+from fmlm_cli.masking.view import Bools, Int64s, UInt64s
 
 # Largest denominator of a rate: circles then stay shorter than 2**31, for rows up to 100,000.
 _FINEST = 10_000
@@ -38,8 +41,9 @@ def as_fraction(rate: float) -> Fraction:
 
 @dataclass(frozen=True)
 class Circle:
-    """Units in random order. `place`: int64[rows, length], for every maskable position the middle of its unit on
-    the circle, in half-tokens (meaningless elsewhere); `size`: int64[rows], n, the circle's length in tokens.
+    """Units in random order. `place`: int64[rows, length], for every maskable position the middle of its unit
+    on the circle, in half-tokens (meaningless elsewhere); `size`: int64[rows], n, the circle's length in
+    tokens.
     """
 
     maskable: Bools
@@ -64,7 +68,8 @@ class Circle:
     def windows(self, share: Fraction, number: int = 1, first: int | Int64s = 0) -> Bools:
         """`number` windows of `share` of the circle, side by side from window `first` on (one, or one a row).
 
-        The first is placed at random, so wherever on the circle a unit lies, each window is as likely to hold it.
+        The first is placed at random, so wherever on the circle a unit lies, each window is as likely to hold
+        it.
         """
         # In half-tokens times the share's denominator, everything is a whole number.
         scale, circle = share.denominator, (2 * share.denominator * self.size)[:, None]
@@ -84,7 +89,7 @@ def independent(maskable: Bools, starts: Bools, key: UInt64s, rate: float) -> Bo
 
 
 def shuffled(starts: Bools, key: UInt64s) -> Int64s:
-    """Every row's unit starts in random order, then its other positions: int64[rows, length], flat positions."""
+    """Every row's unit starts in random order, then its other positions, all flat: int64[rows, length]."""
     rows, length = starts.shape
     low = np.uint64((1 << max(1, (length - 1).bit_length())) - 1)
     column = np.arange(length, dtype=np.uint64)

@@ -1,19 +1,22 @@
 """Pairs of masks at a controlled Hamming distance, to measure how alike the gradients of two masks are.
 
-A pair is two windows of one circle (see `exploration`), each n / K tokens long, the second shifted against the first
-by a share d of its length. At d = 0 they are the same window, at d = 1 neighbours: two segments of a full
-exploration. Shifts are quarters of a window: the circle is cut into 4 K fine windows, and each mask is four in a row.
+A pair is two windows of one circle (see `exploration`), each n / K tokens long, the second shifted against
+the first by a share d of its length. At d = 0 they are the same window, at d = 1 neighbours: two segments of
+a full exploration. Shifts are quarters of a window: the circle is cut into 4 K fine windows, and each mask is
+four in a row.
 
     first mask      0 1 2 3
     second mask         2 3 4 5        d = 1/2: fine windows 2 and 3 are in both
 
-With units of one token, whatever d is: either mask by itself has exactly the law of a random mask of rate 1/K, and each
-has d n / K tokens that the other has not, rounded down or up. So the Hamming distance is 2 d n / K, give or take less
-than 2, and 2 d n / K on average. Longer units are never split, and distances go as near as they allow.
+With units of one token, whatever d is: either mask by itself has exactly the law of a random mask of rate
+1/K, and each has d n / K tokens that the other has not, rounded down or up. So the Hamming distance is 2 d n
+/ K, give or take less than 2, and 2 d n / K on average. Longer units are never split, and distances go as
+near as they allow.
 
-Corruption is drawn for each mask by itself at every distance, so d = 0 is the limit of small ones: covariances there differ by
-the masks alone. With [MASK] for every masked token the two inputs of d = 0 are equal, a control of whatever is computed
-from them; otherwise corruption's own noise keeps their gradients apart, as it does any two.
+Corruption is drawn for each mask by itself at every distance, so d = 0 is the limit of small ones:
+covariances there differ by the masks alone. With [MASK] for every masked token the two inputs of d = 0 are
+equal, a control of whatever is computed from them; otherwise corruption's own noise keeps their gradients
+apart, as it does any two.
 """
 
 from dataclasses import dataclass, replace
@@ -23,16 +26,18 @@ import numpy as np
 
 from fmlm_cli import keys
 from fmlm_cli.masking.exploration import Circle
-from fmlm_cli.masking.strategies import Strategy, StrategySettings
-from fmlm_cli.masking.units import Bools, Int64s, Unit
+from fmlm_cli.masking.strategies import Exploration, StrategySettings
+from fmlm_cli.masking.units import Unit
+from fmlm_cli.masking.view import Bools, Int64s, RowView
 
 STEPS = 4  # a shift is a whole number of these parts of a mask
 
-_PAIR, _UNIT = 0x9A12, 0x9A13  # streams of the hash: where windows lie, and what units are made of
-
 
 def shift_of(distance: float) -> int:
-    """The shift, in quarters of a mask, for a share of the largest distance. ValueError for any but 0, 1/4, ... 1."""
+    """The shift, in quarters of a mask, for a share of the largest distance.
+
+    ValueError for any but 0, 1/4, ... 1.
+    """
     shift = distance * STEPS
     if not 0 <= shift <= STEPS or shift != int(shift):
         raise ValueError(
@@ -42,41 +47,32 @@ def shift_of(distance: float) -> int:
 
 
 @dataclass(frozen=True)
-class MaskPairs(Strategy):
+class MaskPairs(Exploration):
     """Two masks of rate 1/K in one step, `shift` quarters of a mask apart.
 
-    Pairs of different passes (`epoch`), rows, seeds and shifts are independent. At shift 0 both are the same mask; what
-    masked tokens show is drawn for each of the two by itself, there as at any other.
+    Pairs of different passes (`epoch`), rows, seeds and shifts are independent. At shift 0 both are the same
+    mask; what masked tokens show is drawn for each of the two by itself, there as at any other.
     """
 
-    unit: Unit
-    segments: int  # K
     shift: int  # 0 to STEPS
 
     @classmethod
     def of(cls, settings: StrategySettings, unit: Unit, segments: int, distance: float) -> "MaskPairs":
-        """Pairs at a share of the largest distance, whatever rate the settings have. ValueError, see `shift_of`."""
-        return cls(
-            replace(settings, rate=1 / segments, masks_per_sequence=2), unit, segments, shift_of(distance)
-        )
+        """Pairs at a share of the largest distance, whatever rate the settings have.
+
+        ValueError, see `shift_of`.
+        """
+        return cls(replace(settings, rate=1 / segments, masks_per_sequence=2), unit, shift_of(distance))
 
     @property
     def description(self) -> str:
         """In words: what is masked when."""
         return f"two masks of {self.rate:.1%}, {self.shift / STEPS:g} of the largest distance apart"
 
-    def masks(
-        self,
-        maskable: Bools,
-        word_starts: Bools | None,
-        row_ids: Int64s,
-        epoch: int | Int64s = 0,
-        seed: int = 0,
-        input_ids: Int64s | None = None,
-    ) -> Bools:
-        """See `Strategy.masks`; bool[rows, 2, length]."""
-        place = (self.shift, epoch, row_ids)
-        starts = self.unit(maskable, word_starts, input_ids, keys.derive(seed, _UNIT, *place))
-        circle = Circle.of(maskable, starts, keys.derive(seed, _PAIR, *place))
+    def _explore(self, view: RowView, epoch: int | Int64s, seed: int) -> tuple[Bools, Bools]:
+        place = (self.shift, epoch, view.row_ids)
+        starts = self.unit(view, keys.derive(seed, keys.Stream.PAIR_UNITS, *place))
+        circle = Circle.of(view.maskable, starts, keys.derive(seed, keys.Stream.PAIR_MASKS, *place))
         fine = circle.windows(Fraction(1, STEPS * self.segments), STEPS + self.shift)
-        return np.stack([fine[:, :STEPS].any(axis=1), fine[:, self.shift :].any(axis=1)], axis=1)
+        masks = np.stack([fine[:, :STEPS].any(axis=1), fine[:, self.shift :].any(axis=1)], axis=1)
+        return masks, np.broadcast_to(starts[:, None], masks.shape)

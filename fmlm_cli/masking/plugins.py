@@ -1,7 +1,7 @@
 """Strategies that are not fmlm's own: how they are found, and what they are held to.
 
-Three ways to bring one: the decorator `registry.register_strategy`, an entry point of an installed package in the group
-`fmlm.masking`, or `package.module:object` in place of a name, looked for in the working folder too.
+Three ways to bring one: the decorator `registry.register_strategy`, an entry point of an installed package in
+the group `fmlm.masking`, or `package.module:object` in place of a name, looked for in the working folder too.
 """
 
 import contextlib
@@ -11,19 +11,17 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal
 
 import numpy as np
-import numpy.typing as npt
 
 from fmlm_cli.errors import UserError, unknown_name
 from fmlm_cli.masking.corruption import IGNORED
 from fmlm_cli.masking.strategies import Factory, Strategy, StrategySettings
-from fmlm_cli.masking.units import Bools, Int64s
+from fmlm_cli.masking.units import Need
+from fmlm_cli.masking.view import Bools, Int64s, RowView, read_only
 
 ENTRY_POINTS = "fmlm.masking"
-
-T = TypeVar("T", bound=np.generic)
 
 _registered: dict[str, Factory] = {}  # filled by registry.register_strategy
 
@@ -46,8 +44,24 @@ def load(name: str, known: Sequence[str]) -> Factory:
         return point.load()
 
 
+def needs(name: str) -> frozenset[Need]:
+    """What a plug-in says that it needs, by an attribute of its class or function.
+
+    Nothing, where it says nothing, or cannot be loaded; why it cannot is told by whoever makes it.
+    """
+    try:
+        its_needs: Any = getattr(load(name, ()), "needs", frozenset())
+    except UserError:
+        return frozenset()
+    # Of a class that works its needs out for each instance there is only the property.
+    return frozenset() if isinstance(its_needs, property) else frozenset(its_needs)
+
+
 def plug_in(factory: Factory, settings: StrategySettings) -> "PluggedIn":
-    """The strategy that a plug-in makes of these settings. Raises `UserError` if it fails or makes something else."""
+    """The strategy that a plug-in makes of these settings.
+
+    Raises `UserError` if it fails or makes something else.
+    """
     name = settings.name
     with _blamed(name, "could not be loaded"):
         strategy = factory(settings)
@@ -57,8 +71,8 @@ def plug_in(factory: Factory, settings: StrategySettings) -> "PluggedIn":
         )
     if not isinstance(strategy, Strategy):
         raise UserError(
-            f"masking strategy '{name}' is a {type(strategy).__name__}: it must be a subclass of fmlm_cli.masking.Strategy, "
-            f"or a function from settings to an instance of one"
+            f"masking strategy '{name}' is a {type(strategy).__name__}: it must be a subclass of "
+            f"fmlm_cli.masking.Strategy, or a function from settings to an instance of one"
         )
     return PluggedIn(settings, strategy, factory)
 
@@ -96,13 +110,6 @@ def _described(array: Any) -> str:
     return f"{getattr(array, 'dtype', type(array).__name__)}{list(getattr(array, 'shape', []))}"
 
 
-def _read_only(array: npt.NDArray[T]) -> npt.NDArray[T]:
-    """The same array, which cannot be written to."""
-    view = array.view()
-    view.flags.writeable = False
-    return view
-
-
 @dataclass(frozen=True)
 class PluggedIn(Strategy):
     """A strategy of someone else's, whose answers are checked before they are used."""
@@ -111,19 +118,39 @@ class PluggedIn(Strategy):
     factory: Factory
 
     @property
-    def inside(self) -> Strategy:
-        """The plug-in's own strategy."""
-        return self.inner
-
-    @property
     def understands(self) -> frozenset[str]:
         """Of the strategy inside."""
         return self.inner.understands
 
     @property
+    def needs(self) -> frozenset[Need]:
+        """Of the strategy inside."""
+        return self.inner.needs
+
+    @property
     def rate(self) -> float:
         """Of the strategy inside."""
         return self.inner.rate
+
+    @property
+    def segments(self) -> int:
+        """Of the strategy inside."""
+        return self.inner.segments
+
+    @property
+    def exploration(self) -> Literal["random", "full", "other"]:
+        """Of the strategy inside."""
+        return self.inner.exploration
+
+    @property
+    def scope(self) -> Literal["epoch", "batch"] | None:
+        """Of the strategy inside."""
+        return self.inner.scope
+
+    @property
+    def joins_words(self) -> bool:
+        """Of the strategy inside."""
+        return self.inner.joins_words
 
     @property
     def masks_per_sequence(self) -> int:
@@ -140,83 +167,87 @@ class PluggedIn(Strategy):
         """Of the strategy inside."""
         return self.inner.description
 
-    def masks(
-        self,
-        maskable: Bools,
-        word_starts: Bools | None,
-        row_ids: Int64s,
-        epoch: int | Int64s = 0,
-        seed: int = 0,
-        input_ids: Int64s | None = None,
-    ) -> Bools:
+    def masks(self, view: RowView, epoch: int | Int64s = 0, seed: int = 0) -> Bools:
         """The inner strategy's masks. Raises `UserError` if it fails or they cannot be."""
         with _blamed(self.name, "failed in masks()"):
-            starts = None if word_starts is None else _read_only(word_starts)
-            ids = None if input_ids is None else _read_only(input_ids)
-            masks = self.inner.masks(_read_only(maskable), starts, _read_only(row_ids), epoch, seed, ids)
-        wanted = (len(maskable), self.masks_per_sequence, maskable.shape[1])
-        if not isinstance(masks, np.ndarray) or masks.dtype != np.bool_ or masks.shape != wanted:
+            masks = self.inner.masks(view.read_only(), epoch, seed)
+        self._check_shape("masks", masks, view)
+        if (masks & ~view.maskable[:, None]).any():
+            row, _, column = np.argwhere(masks & ~view.maskable[:, None])[0].tolist()
             raise UserError(
-                f"masking strategy '{self.name}': masks() returned {_described(masks)}, not bool{list(wanted)} = [rows, masks, length]"
-            )
-        if (masks & ~maskable[:, None]).any():
-            row, _, column = np.argwhere(masks & ~maskable[:, None])[0].tolist()
-            raise UserError(
-                f"masking strategy '{self.name}': masks() masked column {column} of row {row}, which is not maskable (a special "
-                f"or unknown token, or padding): combine its masks with `maskable`"
+                f"masking strategy '{self.name}': masks() masked column {column} of row {row}, which is not "
+                f"maskable (a special or unknown token, or padding): combine its masks with `maskable`"
             )
         return masks
 
+    def units(self, view: RowView, epoch: int | Int64s = 0, seed: int = 0) -> Bools | None:
+        """The inner strategy's units, if it tells. Raises `UserError` if it fails or they cannot be."""
+        with _blamed(self.name, "failed in units()"):
+            starts = self.inner.units(view.read_only(), epoch, seed)
+        if starts is not None:
+            self._check_shape("units", starts, view)
+        return starts
+
+    def _check_shape(self, what: str, array: Any, view: RowView) -> None:
+        rows, length = view.shape
+        wanted = (rows, self.masks_per_sequence, length)
+        if not isinstance(array, np.ndarray) or array.dtype != np.bool_ or array.shape != wanted:
+            raise UserError(
+                f"masking strategy '{self.name}': {what}() returned {_described(array)}, "
+                f"not bool{list(wanted)} = [rows, masks, length]"
+            )
+
     def corrupt(
         self,
-        input_ids: Int64s,
+        view: RowView,
         masks: Bools,
-        row_ids: Int64s,
         epoch: int | Int64s = 0,
         seed: int = 0,
         *,
         mask_id: int,
         ordinary_ids: Int64s,
     ) -> tuple[Int64s, Int64s]:
-        """The inner strategy's corruption, which may be one of its own. Raises `UserError` if it cannot be."""
-        given = (_read_only(input_ids), _read_only(masks), _read_only(row_ids))
+        """The inner strategy's corruption, perhaps one of its own. Raises `UserError` if it cannot be."""
+        if view.input_ids is None:
+            raise ValueError("there is nothing to corrupt: give the RowView its input_ids")
         with _blamed(self.name, "failed in corrupt()"):
             corrupted, labels = self.inner.corrupt(
-                *given, epoch, seed, mask_id=mask_id, ordinary_ids=ordinary_ids
+                view.read_only(), read_only(masks), epoch, seed, mask_id=mask_id, ordinary_ids=ordinary_ids
             )
         for what, array in (("input ids", corrupted), ("labels", labels)):
             if not isinstance(array, np.ndarray) or array.dtype != np.int64 or array.shape != masks.shape:
                 raise UserError(
-                    f"masking strategy '{self.name}': corrupt() returned {_described(array)} as {what}, not int64{list(masks.shape)} "
-                    f"= [rows, masks, length]"
+                    f"masking strategy '{self.name}': corrupt() returned {_described(array)} as {what}, "
+                    f"not int64{list(masks.shape)} = [rows, masks, length]"
                 )
-        if not np.array_equal(labels, np.where(masks, input_ids[:, None], IGNORED)):
+        if not np.array_equal(labels, np.where(masks, view.input_ids[:, None], IGNORED)):
             raise UserError(
-                f"masking strategy '{self.name}': corrupt() returned labels that are not the original ids at the masked positions "
-                f"and {IGNORED} elsewhere"
+                f"masking strategy '{self.name}': corrupt() returned labels that are not the original ids "
+                f"at the masked positions and {IGNORED} elsewhere"
             )
         return corrupted, labels
 
 
-def check_pure(
-    strategy: Strategy, maskable: Bools, word_starts: Bools | None, row_ids: Int64s, input_ids: Int64s
-) -> None:
-    """Try a plug-in on some rows. `UserError` if a row's masks are not the same in every call and every batch."""
+def check_pure(strategy: Strategy, view: RowView) -> None:
+    """Try a plug-in on some rows, with their input_ids.
+
+    `UserError` if a row's masks are not the same in every call and every batch.
+    """
     if not isinstance(strategy, PluggedIn):
         return
 
-    def masks(chosen: slice, epoch: int | Int64s = 1) -> Bools:
-        starts = None if word_starts is None else word_starts[chosen]
-        return strategy.masks(maskable[chosen], starts, row_ids[chosen], epoch, 0, input_ids[chosen])
+    def masks(rows: slice, epoch: int | Int64s = 1) -> Bools:
+        return strategy.masks(view.take(rows), epoch, 0)
 
     together, reversed_, alone = masks(slice(None)), masks(slice(None, None, -1)), masks(slice(-1, None))
-    of_two_passes = masks(slice(None), np.arange(len(row_ids)) % 2)  # as in a step at the end of a pass
+    of_two_passes = masks(slice(None), np.arange(len(view)) % 2)  # as in a step at the end of a pass
     if not (
         np.array_equal(together, reversed_[::-1])
         and np.array_equal(together[-1:], alone)
         and np.array_equal(together[1::2], of_two_passes[1::2])
     ):
         raise UserError(
-            f"masking strategy '{strategy.name}' gave one row different masks in different calls: masks() must depend on its "
-            f"arguments alone, row by row, or a resumed run would be another one; draw with fmlm_cli.keys"
+            f"masking strategy '{strategy.name}' gave one row different masks in different calls: masks() "
+            f"must depend on its arguments alone, row by row, or a resumed run would be another one; "
+            f"draw with fmlm_cli.keys"
         )

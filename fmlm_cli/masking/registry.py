@@ -1,7 +1,7 @@
 """The table of strategies, and how a name and settings become a strategy."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeVar
 
 from fmlm_cli.errors import UserError, unknown_name
@@ -16,7 +16,7 @@ from fmlm_cli.masking.strategies import (
     nearest_segments,
     random_exploration,
 )
-from fmlm_cli.masking.units import Collocations, Spans, Unit, tokens, words
+from fmlm_cli.masking.units import Collocations, Need, Spans, Tokens, Unit, Words
 
 DEFAULT_SEGMENTS = 7  # 1/7 = 14.3 %, the nearest to BERT's 15 %
 F = TypeVar("F", bound=Factory)
@@ -24,50 +24,44 @@ F = TypeVar("F", bound=Factory)
 COUNTS, SCOPES = ("exact", "bernoulli"), ("epoch", "batch")
 
 
-def _built_in(
-    explore: Callable[[Unit], Factory],
-    unit: Callable[[StrategySettings], Unit],
-    options: tuple[str, ...] = (),
-) -> Factory:
-    """A point of the grid: a way of exploring, and a kind of unit with the options that it has."""
+@dataclass(frozen=True)
+class BuiltIn:
+    """A point of the grid, which makes a strategy of settings: a way of exploring, and a kind of unit."""
 
-    def factory(settings: StrategySettings) -> Strategy:
+    explore: Callable[[Unit], Factory]
+    unit: type[Unit]
+    options: tuple[str, ...] = ()  # arguments of the unit that are the user's
+
+    @property
+    def needs(self) -> frozenset[Need]:
+        """What has to be known of the rows."""
+        return self.unit.needs
+
+    def __call__(self, settings: StrategySettings) -> Strategy:
+        """The strategy. `UserError` for options that it does not have, and where collocations are missing."""
         for option in settings.options:
-            if option not in options:
+            if option not in self.options:
                 raise (
-                    unknown_name(f"option of masking {settings.name}", option, options)
-                    if options
+                    unknown_name(f"option of masking {settings.name}", option, self.options)
+                    if self.options
                     else UserError(
                         f"masking {settings.name} has no options: leave out masking.options.{option}"
                     )
                 )
-        return explore(unit(settings))(settings)
-
-    return factory
-
-
-def _collocations(settings: StrategySettings) -> Unit:
-    if settings.collocations is None:
-        raise UserError(
-            f"masking {settings.name} needs the store's collocations, and it has none: "
-            f"add them with `fmlm tokenize --pmi --out STORE`"
-        )
-    return settings.collocations
+        if "collocations" in self.needs:
+            return self.explore(settings.required_collocations)(settings)
+        return self.explore(self.unit(**settings.options))(settings)
 
 
-def _spans(settings: StrategySettings) -> Unit:
-    return Spans(**settings.options)
-
-
-BUILT_IN: Mapping[str, Factory] = {
-    "random": _built_in(random_exploration, lambda _: tokens),
-    "whole-word": _built_in(random_exploration, lambda _: words),
-    "span": _built_in(random_exploration, _spans, ("p", "longest")),
-    "pmi": _built_in(random_exploration, _collocations),
-    "fully-explored": _built_in(full_exploration, lambda _: tokens),
-    "fully-explored-word": _built_in(full_exploration, lambda _: words),
-    "fully-explored-span": _built_in(full_exploration, _spans, ("p", "longest")),
-    "fully-explored-pmi": _built_in(full_exploration, _collocations),
+BUILT_IN: Mapping[str, BuiltIn] = {
+    "random": BuiltIn(random_exploration, Tokens),
+    "whole-word": BuiltIn(random_exploration, Words),
+    "span": BuiltIn(random_exploration, Spans, ("p", "longest")),
+    "pmi": BuiltIn(random_exploration, Collocations),
+    "fully-explored": BuiltIn(full_exploration, Tokens),
+    "fully-explored-word": BuiltIn(full_exploration, Words),
+    "fully-explored-span": BuiltIn(full_exploration, Spans, ("p", "longest")),
+    "fully-explored-pmi": BuiltIn(full_exploration, Collocations),
 }
 
 
@@ -91,6 +85,16 @@ def strategy_names() -> list[str]:
     return [*BUILT_IN, *(name for name in plugins.names() if name not in BUILT_IN)]
 
 
+def strategy_needs(name: str) -> frozenset[Need]:
+    """What has to be known of the rows, by the strategy's name, before there is a strategy.
+
+    A plug-in is loaded for it; one that cannot be, or that says nothing on its class or function, needs
+    nothing.
+    """
+    built_in = BUILT_IN.get(name)
+    return plugins.needs(name) if built_in is None else built_in.needs
+
+
 def get_strategy(
     name: str,
     *,
@@ -105,8 +109,9 @@ def get_strategy(
 ) -> Strategy:
     """A strategy by its name, or by `package.module:object` for one that is registered nowhere.
 
-    `segments` is K and gives the rate 1/K, 1/7 if neither is given. `options` are what only this strategy has,
-    such as `p` and `longest` of span. Raises `UserError` for an unknown name or settings that do not fit it.
+    `segments` is K and gives the rate 1/K, 1/7 if neither is given. `options` are what only this strategy
+    has, such as `p` and `longest` of span. Raises `UserError` for an unknown name or settings that do not fit
+    it.
     """
     for setting, value, known in (("scope", scope or "epoch", SCOPES), ("count", count, COUNTS)):
         if value not in known:
@@ -148,7 +153,8 @@ def _rate(segments: int | None, rate: float | None) -> float:
     possible = nearest_segments(rate)
     if segments is not None and (segments != possible or abs(rate * segments - 1) > RATE_TOLERANCE):
         raise UserError(
-            f"masking.rate {rate:g} and masking.segments {segments} contradict each other: one of K segments is a mask of rate 1/K; "
-            f"give one of them, or rate {1 / segments:.4g} or segments {possible}"
+            f"masking.rate {rate:g} and masking.segments {segments} contradict each other: "
+            f"one of K segments is a mask of rate 1/K; give one of them, or rate {1 / segments:.4g} "
+            f"or segments {possible}"
         )
     return rate

@@ -1,8 +1,9 @@
 """A mask rate that changes over training, for strategies that know nothing of it.
 
-Random exploration takes the rate of the present step. With full exploration the rate is 1/K, K is a whole number, and
-every sequence keeps its K until its cycle is over: cycle c begins with pass s_c, s_0 = 0, its K is what the schedule
-says at that moment, and s_(c+1) = s_c + K_c. So every token is still predicted exactly once in each cycle.
+Random exploration takes the rate of the present step. With full exploration the rate is 1/K, K is a whole
+number, and every sequence keeps its K until its cycle is over: cycle c begins with pass s_c, s_0 = 0, its K
+is what the schedule says at that moment, and s_(c+1) = s_c + K_c. So every token is still predicted exactly
+once in each cycle.
 """
 
 import functools
@@ -16,14 +17,17 @@ import numpy as np
 from fmlm_cli.errors import UserError
 from fmlm_cli.masking.registry import at_rate
 from fmlm_cli.masking.strategies import Strategy, check_segments_of
-from fmlm_cli.masking.units import Int64s
+from fmlm_cli.masking.view import Int64s
 
 Shape = Literal["constant", "linear", "cosine", "step"]
 
 
 @dataclass(frozen=True)
 class RateSchedule:
-    """The rate as a function of progress, from `initial` to `final`; `step` goes there in `plateaus` equal ones."""
+    """The rate as a function of progress, from `initial` to `final`.
+
+    `step` goes there in `plateaus` equal ones.
+    """
 
     shape: Shape
     initial: float
@@ -46,7 +50,10 @@ class RateSchedule:
 
 @dataclass(frozen=True)
 class Timetable:
-    """Which strategy masks which row when. `strategy` is the one at the beginning; `passes`: over the whole run."""
+    """Which strategy masks which row when.
+
+    `strategy` is the one at the beginning; `passes`: over the whole run.
+    """
 
     strategy: Strategy
     schedule: RateSchedule | None = None
@@ -61,8 +68,8 @@ class Timetable:
         if "scope" in self.strategy.understands:
             if self.strategy.cycle == 1:
                 raise UserError(
-                    "masking.schedule does not go with scope batch: with another K, another number of sequences would share a "
-                    "step; use masking.scope epoch"
+                    "masking.schedule does not go with scope batch: with another K, another number of "
+                    "sequences would share a step; use masking.scope epoch"
                 )
             check_segments_of("masking.schedule.final_rate", schedule.final)
 
@@ -83,7 +90,8 @@ class Timetable:
         return self._at(self.schedule.final) if self.strategy.cycle == 1 else self._cycles[1][-1]
 
     def at(self, progress: float, epoch: Int64s) -> Iterator[tuple[Int64s, Strategy, Int64s]]:
-        """Rows by the strategy that masks them: their indices, it, and the epochs whose masks it is to be asked for.
+        """Rows by the strategy that masks them: their indices, it, and the epochs whose masks it is to be
+        asked for.
 
         `epoch`: int64[rows], how often each row was drawn before. Rows are in several groups only while their
         cycles differ.
@@ -98,12 +106,12 @@ class Timetable:
             cycle = np.searchsorted(begins, epoch, side="right") - 1
             for number in np.unique(cycle).tolist():
                 chosen, strategy = np.flatnonzero(cycle == number), cycles[number]
-                # What the strategy takes for the epochs of cycle `number`, were all cycles as long as this one.
+                # What it takes for the epochs of cycle `number`, were all cycles as long as this one.
                 yield chosen, strategy, number * strategy.cycle + epoch[chosen] - begins[number]
 
     @functools.cached_property
     def _cycles(self) -> tuple[list[int], list[Strategy]]:
-        """The first passes of all cycles of the run, and the strategies in force; the last goes on for ever."""
+        """The first passes of all cycles of the run, and their strategies; the last goes on for ever."""
         assert self.schedule is not None
         begins, strategies = [0], [self._at(self.schedule.initial)]
         while begins[-1] + strategies[-1].cycle < self.passes:

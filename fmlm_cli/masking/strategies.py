@@ -12,13 +12,13 @@ from fmlm_cli import keys
 from fmlm_cli.errors import UserError
 from fmlm_cli.masking.corruption import IGNORED, Corruption
 from fmlm_cli.masking.exploration import Circle, as_fraction, independent
-from fmlm_cli.masking.units import Bools, Collocations, Int64s, UInt64s, Unit
+from fmlm_cli.masking.units import Collocations, Need, Unit
+from fmlm_cli.masking.view import Bools, Int64s, RowView, UInt64s
 
 _LEAST_RATE = 1e-9  # anything below masks nothing in any row
 RATE_TOLERANCE = 0.1  # how far, as a share of itself, a rate may be from the 1/K that stands for it
 
-_MASK, _CORRUPT = 0x3A5C, 0xC0DE  # streams of the hash: one for each kind of choice
-_UNIT = np.uint64(0x9AF39A1B6E1C2D57)  # turns a mask's key into that of its units: a stream far from its own
+_UNIT = np.uint64(keys.Stream.UNITS)  # turns a mask's key into that of its units: a stream far from its own
 
 
 @dataclass(frozen=True)
@@ -34,13 +34,24 @@ class StrategySettings:
     collocations: Collocations | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
 
+    @property
+    def required_collocations(self) -> Collocations:
+        """The collocations, for a strategy that needs them. `UserError` where there are none."""
+        if self.collocations is None:
+            raise UserError(
+                f"masking {self.name} needs the store's collocations, and it has none: "
+                f"add them with `fmlm tokenize --pmi --out STORE`"
+            )
+        return self.collocations
+
 
 Factory = Callable[[StrategySettings], "Strategy"]
 
 
 @dataclass(frozen=True)
 class Strategy:
-    """Base of all strategies. One of your own has to define `masks`, and may define `description`.
+    """Base of all strategies. One of your own has to define `masks`, and may say more of itself than is said
+    here.
 
     A strategy has no state: what it masks depends on its settings and on the arguments of `masks` alone.
     """
@@ -53,9 +64,9 @@ class Strategy:
         return frozenset()
 
     @property
-    def inside(self) -> "Strategy":
-        """The strategy itself, without what may be wrapped around it."""
-        return self
+    def needs(self) -> frozenset[Need]:
+        """What has to be known of the rows. Collocations are read only where the class says so."""
+        return frozenset()
 
     @property
     def name(self) -> str:
@@ -66,6 +77,26 @@ class Strategy:
     def rate(self) -> float:
         """Share of a row's maskable tokens in one mask."""
         return self.settings.rate
+
+    @property
+    def segments(self) -> int:
+        """K: how many masks of its rate make up a row, as nearly as a whole number, at least 2, can say."""
+        return nearest_segments(self.rate)
+
+    @property
+    def exploration(self) -> Literal["random", "full", "other"]:
+        """How its masks relate: drawn independently, K that do not overlap and cover the row, otherwise."""
+        return "other"
+
+    @property
+    def scope(self) -> Literal["epoch", "batch"] | None:
+        """When the K masks of a full exploration are seen; None for all others."""
+        return None
+
+    @property
+    def joins_words(self) -> bool:
+        """Whether its units may hold several words, and so reach from one document into the next."""
+        return False
 
     @property
     def masks_per_sequence(self) -> int:
@@ -79,7 +110,7 @@ class Strategy:
 
     @property
     def cycle(self) -> int:
-        """Over how many passes the masks of a sequence are made for each other; 1 if each pass is by itself."""
+        """Over how many passes a sequence's masks are made for each other; 1 if each pass is by itself."""
         return 1
 
     @property
@@ -88,28 +119,25 @@ class Strategy:
         several = f", {self.masks_per_sequence} masks of a sequence in one step"
         return f"{self.name}, {self.rate:.1%} of the tokens{several * (self.masks_per_sequence > 1)}"
 
-    def masks(
-        self,
-        maskable: Bools,
-        word_starts: Bools | None,
-        row_ids: Int64s,
-        epoch: int | Int64s = 0,
-        seed: int = 0,
-        input_ids: Int64s | None = None,
-    ) -> Bools:
+    def masks(self, view: RowView, epoch: int | Int64s = 0, seed: int = 0) -> Bools:
         """The masks of rows in an epoch: bool[rows, masks_per_sequence, length].
 
-        `maskable`, `word_starts`: bool[rows, length]. `row_ids`: int64[rows], the rows' identities. `epoch`: how
-        often a row was drawn before, one number or int64[rows]. `input_ids`: int64[rows, length]. Must be a pure
-        function of these, row by row: not of the batch, nor of what was asked before.
+        `epoch`: how often a row was drawn before, one number or int64[rows]. Must be a pure function of
+        these, row by row: not of the batch, nor of what was asked before.
         """
         raise NotImplementedError
 
+    def units(self, view: RowView, epoch: int | Int64s = 0, seed: int = 0) -> Bools | None:
+        """Where the units begin that each of the masks is made of: bool[rows, masks_per_sequence, length].
+
+        None from a strategy that cannot tell.
+        """
+        return None
+
     def corrupt(
         self,
-        input_ids: Int64s,
+        view: RowView,
         masks: Bools,
-        row_ids: Int64s,
         epoch: int | Int64s = 0,
         seed: int = 0,
         *,
@@ -118,12 +146,15 @@ class Strategy:
     ) -> tuple[Int64s, Int64s]:
         """What the model sees and what it predicts: two int64[rows, masks, length].
 
-        `input_ids`: int64[rows, length]; `masks`: bool[rows, masks, length]. The second array holds the
-        original id where masked and -100 elsewhere. Random replacements come uniformly from `ordinary_ids`.
+        `masks`: bool[rows, masks, length]. The second array holds the original id where masked and -100
+        elsewhere. Random replacements come uniformly from `ordinary_ids`. ValueError for a view without
+        input_ids.
         """
+        if view.input_ids is None:
+            raise ValueError("there is nothing to corrupt: give the RowView its input_ids")
         number, length = masks.shape[1:]
-        key = _mask_keys(keys.derive(seed, _CORRUPT, epoch, row_ids), number)
-        each, flat = np.repeat(input_ids, number, axis=0), masks.reshape(-1, length)
+        key = _mask_keys(keys.derive(seed, keys.Stream.CORRUPTION, epoch, view.row_ids), number)
+        each, flat = np.repeat(view.input_ids, number, axis=0), masks.reshape(-1, length)
         corrupted = self.corruption(each, flat, key, mask_id=mask_id, ordinary_ids=ordinary_ids)
         labels = np.where(flat, each, IGNORED)
         return corrupted.reshape(masks.shape), labels.reshape(masks.shape)
@@ -135,65 +166,37 @@ def _mask_keys(key: UInt64s, number: int) -> UInt64s:
 
 
 @dataclass(frozen=True)
-class _Request:
-    """The arguments of `Strategy.masks`."""
-
-    maskable: Bools
-    word_starts: Bools | None
-    row_ids: Int64s
-    epoch: int | Int64s
-    seed: int
-    input_ids: Int64s | None
-
-    def repeated(self, number: int) -> "_Request":
-        """Every row several times in turn."""
-        if number == 1:
-            return self
-        return replace(
-            self,
-            maskable=np.repeat(self.maskable, number, axis=0),
-            word_starts=None if self.word_starts is None else np.repeat(self.word_starts, number, axis=0),
-            input_ids=None if self.input_ids is None else np.repeat(self.input_ids, number, axis=0),
-        )
-
-
-@dataclass(frozen=True)
 class Exploration(Strategy):
-    """Base of the two ways of exploring: masks of whole units of one kind."""
+    """Base of those whose masks are made of whole units of one kind."""
 
     unit: Unit
 
-    def masks(
-        self,
-        maskable: Bools,
-        word_starts: Bools | None,
-        row_ids: Int64s,
-        epoch: int | Int64s = 0,
-        seed: int = 0,
-        input_ids: Int64s | None = None,
-    ) -> Bools:
+    @property
+    def needs(self) -> frozenset[Need]:
+        """Of its units."""
+        return self.unit.needs
+
+    @property
+    def joins_words(self) -> bool:
+        """Of its units."""
+        return self.unit.joins_words
+
+    def masks(self, view: RowView, epoch: int | Int64s = 0, seed: int = 0) -> Bools:
         """See `Strategy.masks`."""
-        return self._explore(_Request(maskable, word_starts, row_ids, epoch, seed, input_ids))[0]
+        return self._explore(view, epoch, seed)[0]
 
-    def units(
-        self,
-        maskable: Bools,
-        word_starts: Bools | None,
-        row_ids: Int64s,
-        epoch: int | Int64s = 0,
-        seed: int = 0,
-        input_ids: Int64s | None = None,
-    ) -> Bools:
-        """Where the units begin that each of the masks is made of: bool[rows, masks_per_sequence, length]."""
-        return self._explore(_Request(maskable, word_starts, row_ids, epoch, seed, input_ids))[1]
+    def units(self, view: RowView, epoch: int | Int64s = 0, seed: int = 0) -> Bools:
+        """See `Strategy.units`."""
+        return self._explore(view, epoch, seed)[1]
 
-    def _explore(self, asked: _Request) -> tuple[Bools, Bools]:
+    def _explore(self, view: RowView, epoch: int | Int64s, seed: int) -> tuple[Bools, Bools]:
         """Masks and the starts of their units, each bool[rows, masks_per_sequence, length]."""
         raise NotImplementedError
 
-    def _starts(self, asked: _Request, key: UInt64s) -> Bools:
-        """Where units begin; nothing that is drawn for them has to do with what is drawn from `key` itself."""
-        return self.unit(asked.maskable, asked.word_starts, asked.input_ids, key ^ _UNIT)
+    def _starts(self, view: RowView, key: UInt64s) -> Bools:
+        """Where units begin; nothing that is drawn for them has to do with what is drawn from `key`
+        itself."""
+        return self.unit(view, key ^ _UNIT)
 
 
 @dataclass(frozen=True)
@@ -206,39 +209,53 @@ class RandomExploration(Exploration):
         return frozenset({"count"})
 
     @property
+    def exploration(self) -> Literal["random"]:
+        """See `Strategy.exploration`."""
+        return "random"
+
+    @property
     def description(self) -> str:
         """In words: what is masked when."""
         each = ", each unit drawn by itself" if self.settings.count == "bernoulli" else ""
         return super().description + each
 
-    def _explore(self, asked: _Request) -> tuple[Bools, Bools]:
-        number, shape = self.masks_per_sequence, asked.maskable.shape
-        key = _mask_keys(keys.derive(asked.seed, _MASK, asked.epoch, asked.row_ids), number)
-        each = asked.repeated(number)
+    def _explore(self, view: RowView, epoch: int | Int64s, seed: int) -> tuple[Bools, Bools]:
+        number = self.masks_per_sequence
+        key = _mask_keys(keys.derive(seed, keys.Stream.MASKS, epoch, view.row_ids), number)
+        each = view.repeated(number)
         starts = self._starts(each, key)
         if self.settings.count == "bernoulli":
             masks = independent(each.maskable, starts, key, self.rate)
         else:
             masks = Circle.of(each.maskable, starts, key).windows(as_fraction(self.rate))
-        return masks.reshape(shape[0], number, shape[1]), starts.reshape(shape[0], number, shape[1])
+        shape = (len(view), number, view.shape[1])
+        return masks.reshape(shape), starts.reshape(shape)
 
 
 @dataclass(frozen=True)
 class FullExploration(Exploration):
-    """K masks that do not overlap and together cover the row (Zheng et al. 2020, arXiv 2010.06040).
+    """K masks that do not overlap and together cover the row (Zheng et al. 2020, arXiv 2010.06040); its rate
+    is 1/K.
 
-    Scope batch: all K in one optimizer step. Scope epoch: one in each of K passes, with a fresh partition of the
-    row every K passes. Where on the circle its cuts lie is random, so which of a row's segments comes first, and
-    which take the remainder of n / K, is drawn for every row and cycle.
+    Scope batch: all K in one optimizer step. Scope epoch: one in each of K passes, with a fresh partition of
+    the row every K passes. Where on the circle its cuts lie is random, so which of a row's segments comes
+    first, and which take the remainder of n / K, is drawn for every row and cycle.
     """
-
-    segments: int  # K
-    scope: Literal["epoch", "batch"]
 
     @property
     def understands(self) -> frozenset[str]:
         """See `Strategy.understands`."""
         return frozenset({"scope"})
+
+    @property
+    def exploration(self) -> Literal["full"]:
+        """See `Strategy.exploration`."""
+        return "full"
+
+    @property
+    def scope(self) -> Literal["epoch", "batch"]:
+        """As the settings have it; epoch where they leave it open."""
+        return self.settings.scope or "epoch"
 
     @property
     def masks_per_sequence(self) -> int:
@@ -256,11 +273,11 @@ class FullExploration(Exploration):
         way = "all in one step" if self.scope == "batch" else "one in each pass over the data"
         return f"{self.name}: {self.segments} segments of {self.rate:.1%}, {way} (scope {self.scope})"
 
-    def _explore(self, asked: _Request) -> tuple[Bools, Bools]:
-        cycle, turn = divmod(asked.epoch, self.cycle)
-        key = keys.derive(asked.seed, _MASK, cycle, asked.row_ids)
-        starts = self._starts(asked, key)
-        circle = Circle.of(asked.maskable, starts, key)
+    def _explore(self, view: RowView, epoch: int | Int64s, seed: int) -> tuple[Bools, Bools]:
+        cycle, turn = divmod(epoch, self.cycle)
+        key = keys.derive(seed, keys.Stream.MASKS, cycle, view.row_ids)
+        starts = self._starts(view, key)
+        circle = Circle.of(view.maskable, starts, key)
         masks = circle.windows(Fraction(1, self.segments), self.masks_per_sequence, first=turn)
         return masks, np.broadcast_to(starts[:, None], masks.shape)
 
@@ -274,14 +291,14 @@ def full_exploration(unit: Unit) -> Factory:
     """Makes the strategy that explores such units fully. `UserError` for a rate that is no 1/K."""
 
     def make(settings: StrategySettings) -> Strategy:
-        segments, scope = check_segments_of("masking.rate", settings.rate), settings.scope or "epoch"
-        number = segments if scope == "batch" else 1
-        if settings.masks_per_sequence not in (None, number):
+        segments = check_segments_of("masking.rate", settings.rate)
+        strategy = FullExploration(replace(settings, rate=1 / segments), unit)
+        if settings.masks_per_sequence not in (None, strategy.masks_per_sequence):
             raise UserError(
-                f"masking.masks_per_sequence {settings.masks_per_sequence} does not fit {settings.name}: scope batch has "
-                f"{segments} (its segments), scope epoch 1"
+                f"masking.masks_per_sequence {settings.masks_per_sequence} does not fit {settings.name}: "
+                f"scope batch has {segments} (its segments), scope epoch 1"
             )
-        return FullExploration(replace(settings, rate=1 / segments), unit, segments, scope)
+        return strategy
 
     return make
 

@@ -1,40 +1,46 @@
 """Units: what is masked as a whole, never in part.
 
-A unit is one or several neighbouring maskable tokens of a row: a token, a word, a span of words, a collocation.
-A kind of unit is a function that marks where units begin; a unit then reaches to the next one's beginning, or to
+A unit is one or several neighbouring maskable tokens of a row: a token, a word, a span of words, a
+collocation. A kind of unit marks where units begin; a unit then reaches to the next one's beginning, or to
 the next position that is not maskable, which always ends it.
-
-Arrays: `maskable`, `word_starts` bool[rows, length]; `input_ids` int64[rows, length]; `key` uint64[rows], from
-which whatever is drawn at random comes; the result bool[rows, length], True where a unit begins.
 """
 
 import functools
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Protocol, TypeVar
+from typing import ClassVar, Literal, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from fmlm_cli import keys
 from fmlm_cli.errors import UserError
+from fmlm_cli.masking.view import Bools, Int64s, RowView, UInt64s
 
-Bools = npt.NDArray[np.bool_]
-Int64s = npt.NDArray[np.int64]
-UInt64s = npt.NDArray[np.uint64]
+Need = Literal["word_starts", "collocations", "input_ids"]
 
 T = TypeVar("T", bound=np.generic)
 
 SHORTEST, LONGEST = 2, 5  # words of a collocation (Levine et al. 2021, section 3)
 
 
-class Unit(Protocol):
-    """A kind of unit."""
+class Unit(ABC):
+    """Base of all kinds of units. One of your own has to define the call, and says what it needs.
 
-    def __call__(
-        self, maskable: Bools, word_starts: Bools | None, input_ids: Int64s | None, key: UInt64s
-    ) -> Bools:
-        """Where units begin. Every position that follows an unmaskable one (or nothing) must begin one."""
-        ...
+    `needs`: what has to be known of the rows. `joins_words`: whether a unit may hold several words, and so
+    reach from one document into the next where nothing stands between them.
+    """
+
+    needs: ClassVar[frozenset[Need]] = frozenset()
+    joins_words: ClassVar[bool] = False
+
+    @abstractmethod
+    def __call__(self, view: RowView, key: UInt64s) -> Bools:
+        """Where units begin: bool[rows, length]. Whatever is drawn at random comes from `key`, uint64[rows].
+
+        No other position than maskable ones, and every one that follows an unmaskable one (or nothing). Must
+        be a pure function of these, row by row.
+        """
 
 
 def run_starts(maskable: Bools) -> Bools:
@@ -44,25 +50,37 @@ def run_starts(maskable: Bools) -> Bools:
     return starts
 
 
-def tokens(
-    maskable: Bools,
-    word_starts: Bools | None = None,
-    input_ids: Int64s | None = None,
-    key: UInt64s | None = None,
-) -> Bools:
-    """Every token by itself."""
-    return maskable
+def word_begins(view: RowView) -> Bools:
+    """Where words begin, the rest of one behind an unmaskable token included: bool[rows, length].
 
-
-def words(
-    maskable: Bools, word_starts: Bools | None, input_ids: Int64s | None = None, key: UInt64s | None = None
-) -> Bools:
-    """Whole words. Raises `UserError` where nothing says where words begin."""
-    if word_starts is None:
+    Raises `UserError` where nothing says where words begin.
+    """
+    if view.word_starts is None:
         raise UserError(
-            "masking whole words needs word starts, and there are none: tokenize the text with `fmlm tokenize`"
+            "masking whole words needs word starts, and there are none: "
+            "tokenize the text with `fmlm tokenize`"
         )
-    return maskable & (word_starts | run_starts(maskable))
+    return view.maskable & (view.word_starts | run_starts(view.maskable))
+
+
+@dataclass(frozen=True)
+class Tokens(Unit):
+    """Every token by itself."""
+
+    def __call__(self, view: RowView, key: UInt64s) -> Bools:
+        """Every maskable position: the very array, by which others know that units are single tokens."""
+        return view.maskable
+
+
+@dataclass(frozen=True)
+class Words(Unit):
+    """Whole words."""
+
+    needs = frozenset({"word_starts"})
+
+    def __call__(self, view: RowView, key: UInt64s) -> Bools:
+        """Where words begin."""
+        return word_begins(view)
 
 
 def unit_sizes(maskable: Bools, starts: Bools) -> Int64s:
@@ -94,11 +112,11 @@ def at_all_tokens(values: npt.NDArray[T], maskable: Bools, starts: Bools) -> npt
 
 
 @dataclass(frozen=True)
-class Words:
+class _WordList:
     """All words of some rows in turn, each where it lies in the flattened rows. int64[words] each.
 
-    `begin`: a word's first token. `first`, `last`: the numbers of the first and the last word of its run, which
-    units do not leave.
+    `begin`: a word's first token. `first`, `last`: the numbers of the first and the last word of its run,
+    which units do not leave.
     """
 
     begin: Int64s
@@ -106,8 +124,8 @@ class Words:
     last: Int64s
 
     @classmethod
-    def of(cls, maskable: Bools, starts: Bools) -> "Words":
-        """The words that `words` found."""
+    def of(cls, maskable: Bools, starts: Bools) -> "_WordList":
+        """The words of `word_begins`."""
         begin = np.flatnonzero(starts)
         runs = np.flatnonzero(run_starts(maskable).ravel()[begin])
         number = _gaps(np.arange(len(begin)), runs)
@@ -115,13 +133,16 @@ class Words:
 
 
 @dataclass(frozen=True)
-class Spans:
+class Spans(Unit):
     """Contiguous spans of whole words: the row is cut into spans of random lengths, end to end.
 
-    Lengths in words follow SpanBERT (Joshi et al. 2020, section 3.1): geometric with `p`, cut off at `longest`
-    and renormalised, so P(l) = p (1 - p)^(l - 1) / (1 - (1 - p)^longest): 3.80 words on average. The last span of
-    a run (a document's end, an unknown token) has what is left.
+    Lengths in words follow SpanBERT (Joshi et al. 2020, section 3.1): geometric with `p`, cut off at
+    `longest` and renormalised, so P(l) = p (1 - p)^(l - 1) / (1 - (1 - p)^longest): 3.80 words on average.
+    The last span of a run (a document's end, an unknown token) has what is left.
     """
+
+    needs = frozenset({"word_starts"})
+    joins_words = True
 
     p: float = 0.2
     longest: int = 10
@@ -134,16 +155,14 @@ class Spans:
                 f"masking.options.longest must be a whole number from 1 to 255, not {self.longest}"
             )
 
-    def __call__(
-        self, maskable: Bools, word_starts: Bools | None, input_ids: Int64s | None, key: UInt64s
-    ) -> Bools:
+    def __call__(self, view: RowView, key: UInt64s) -> Bools:
         """Where spans begin."""
-        of = Words.of(maskable, words(maskable, word_starts))
-        lengths = self._lengths(maskable.shape, key, of.begin)
-        # Spans laid end to end from each run's first word; as many are drawn as there are words, enough for all.
+        of = _WordList.of(view.maskable, word_begins(view))
+        lengths = self._lengths(view.shape, key, of.begin)
+        # Spans laid end to end from each run's first word. As many are drawn as there are words: enough.
         before = np.cumsum(lengths, dtype=np.int64) - lengths
         start = of.first + before - before[of.first]
-        starts = np.zeros(maskable.shape, np.bool_)
+        starts = np.zeros(view.shape, np.bool_)
         starts.ravel()[of.begin[start[start <= of.last]]] = True
         return starts
 
@@ -163,18 +182,25 @@ def _length_table(p: float, longest: int) -> npt.NDArray[np.uint8]:
 
 
 @dataclass(frozen=True, eq=False)
-class Collocations:
+class Collocations(Unit):
     """Collocations where there are any, single words elsewhere (PMI-masking, Levine et al. 2021).
 
-    `hashes`: uint64[n], sorted, the `keys.StretchHash` of every collocation's tokens. One inside another counts
-    as part of the larger one; of two that overlap, one is chosen at random and the other's words stand alone.
+    `hashes`: uint64[n], sorted, the `keys.StretchHash` of every collocation's tokens. One inside another
+    counts as part of the larger one; of two that overlap, one is chosen at random and the other's words stand
+    alone.
     """
+
+    needs = frozenset({"word_starts", "collocations", "input_ids"})
+    joins_words = True
 
     hashes: UInt64s
 
     @functools.cached_property
     def _seen(self) -> tuple[Bools, np.uint64]:
-        """Which first bits occur among the hashes, and how far to shift for them: most stretches fall through here."""
+        """Which first bits occur among the hashes, and how far to shift for them.
+
+        Most stretches fall through here.
+        """
         width = min(24, len(self.hashes).bit_length() + 4)
         seen, shift = np.zeros(1 << width, np.bool_), np.uint64(64 - width)
         seen[self.hashes >> shift] = True
@@ -189,27 +215,25 @@ class Collocations:
         found[likely] = self.hashes[np.minimum(place, len(self.hashes) - 1)] == hashes[likely]
         return found
 
-    def __call__(
-        self, maskable: Bools, word_starts: Bools | None, input_ids: Int64s | None, key: UInt64s
-    ) -> Bools:
+    def __call__(self, view: RowView, key: UInt64s) -> Bools:
         """Where collocations and single words begin."""
-        if input_ids is None:
+        if view.input_ids is None:
             raise UserError("masking pmi looks for collocations among the tokens: give it input_ids")
-        starts = words(maskable, word_starts)
-        of = Words.of(maskable, starts)
-        end = of.begin + unit_sizes(maskable, starts)[of.begin]
-        first, last = self._find(of, end, input_ids)
-        row, column = np.divmod(of.begin[first], maskable.shape[1])
+        starts = word_begins(view)
+        of = _WordList.of(view.maskable, starts)
+        end = of.begin + unit_sizes(view.maskable, starts)[of.begin]
+        first, last = self._find(of, end, view.input_ids)
+        row, column = np.divmod(of.begin[first], view.shape[1])
         chosen = _without_overlaps(first, last, keys.bits(key[row], column))
         # Every word begins a unit but those inside a chosen collocation.
         inside = np.zeros(len(of.begin) + 1, np.int64)
         inside[first[chosen] + 1] += 1
         inside[last[chosen] + 1] -= 1
-        starts = np.zeros(maskable.shape, np.bool_)
+        starts = np.zeros(view.shape, np.bool_)
         starts.ravel()[of.begin[np.cumsum(inside[:-1]) == 0]] = True
         return starts
 
-    def _find(self, of: Words, end: Int64s, input_ids: Int64s) -> tuple[Int64s, Int64s]:
+    def _find(self, of: _WordList, end: Int64s, input_ids: Int64s) -> tuple[Int64s, Int64s]:
         """First and last words of the collocations that no other one contains, in order."""
         if not len(self.hashes):
             return np.empty(0, np.int64), np.empty(0, np.int64)
@@ -227,7 +251,8 @@ class Collocations:
 
 
 def _without_overlaps(first: Int64s, last: Int64s, priority: UInt64s) -> Int64s:
-    """Indices of stretches that do not overlap: in turn those with the highest priority among their neighbours.
+    """Indices of stretches that do not overlap: in turn those with the highest priority among their
+    neighbours.
 
     `first` and `last`, inclusive, both rise: whatever overlaps a stretch lies next to it.
     """

@@ -12,13 +12,17 @@ from torch import Tensor, nn
 
 from fmlm_cli.corpus.rows.reading import Rows
 from fmlm_cli.engine.batch import Batch
-from fmlm_cli.masking import Strategy
-from fmlm_cli.masking.corruption import IGNORED
+from fmlm_cli.masking import IGNORED, RowView, Strategy
 from fmlm_cli.model.layouts import LAYOUTS, LayoutName
 from fmlm_cli.model.masked_lm import HeadOutput
 
 Bools = npt.NDArray[np.bool_]
 Int64s = npt.NDArray[np.int64]
+
+
+def view_of(rows: Rows) -> RowView:
+    """Rows as masking sees them."""
+    return RowView(rows.maskable, rows.word_starts, rows.row_ids, rows.input_ids)
 
 
 @dataclass(frozen=True)
@@ -48,17 +52,10 @@ class MaskedLanguageModelling:
         epoch whose masks the strategy is asked for, where a schedule counts them otherwise.
         """
         epoch, mask_epoch = _single(epoch), _single(epoch if mask_epoch is None else mask_epoch)
-        masks = self.strategy.masks(
-            rows.maskable, rows.word_starts, rows.row_ids, mask_epoch, self.seed, rows.input_ids
-        )
+        view = view_of(rows)
+        masks = self.strategy.masks(view, mask_epoch, self.seed)
         corrupted, _ = self.strategy.corrupt(
-            rows.input_ids,
-            masks,
-            rows.row_ids,
-            epoch,
-            self.seed,
-            mask_id=self.mask_id,
-            ordinary_ids=self.ordinary_ids,
+            view, masks, epoch, self.seed, mask_id=self.mask_id, ordinary_ids=self.ordinary_ids
         )
         number, length = masks.shape[1:]
         corrupted, masks = corrupted.reshape(-1, length), masks.reshape(-1, length)

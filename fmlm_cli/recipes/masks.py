@@ -14,14 +14,13 @@ from fmlm_cli.corpus.store.reading import TokenStore
 from fmlm_cli.corpus.tokenizer.words import token_texts
 from fmlm_cli.errors import UserError
 from fmlm_cli.events import Caution, Emit, Facts, MaskedRow, ignore
-from fmlm_cli.masking import Exploration, FullExploration, Strategy
+from fmlm_cli.masking import RowView, Strategy
 from fmlm_cli.masking.schedule import Timetable
+from fmlm_cli.objectives.masked_lm import view_of
 from fmlm_cli.recipes.shared.held_out import make_objective
 from fmlm_cli.recipes.shared.strategy import rate_schedule, resolve_strategy, try_strategy
 
 RANDOM_PASSES = 7  # looked at where the strategy itself knows no number
-
-_SAMPLE = 0x5A3B1E  # stream of the hash: which rows are looked at
 
 Bools = npt.NDArray[np.bool_]
 
@@ -52,7 +51,8 @@ def show_masks(settings: MasksSettings, *, emit: Emit = ignore) -> MasksResult:
     )
     try_strategy(timetable, reader)
     number = min(len(reader), max(settings.rows, settings.sample))
-    sample = reader.read(keys.permute(np.arange(number), len(reader), keys.derive(settings.seed, _SAMPLE)))
+    key = keys.derive(settings.seed, keys.Stream.SHOWN_ROWS)
+    sample = reader.read(keys.permute(np.arange(number), len(reader), key))
     passes = settings.epochs or _passes(strategy)
     _describe(timetable, store, reader, emit)
     shown = tuple(
@@ -60,8 +60,9 @@ def show_masks(settings: MasksSettings, *, emit: Emit = ignore) -> MasksResult:
     )
     for row in shown:
         emit(row)
+    view = view_of(sample)
     found = measure_coverage(
-        sample.maskable, (_masks(strategy, sample, e, settings.seed) for e in range(passes))
+        view.maskable, (strategy.masks(view, epoch, settings.seed) for epoch in range(passes))
     )
     emit(Facts(f"coverage of {number:,} rows by {_of(passes, strategy)}", _figures(found, strategy)))
     for text in _cautions(found, strategy, passes):
@@ -84,10 +85,6 @@ def _of(passes: int, strategy: Strategy) -> str:
     return counted + (f" of {each} masks" if each > 1 else "")
 
 
-def _masks(strategy: Strategy, rows: Rows, epoch: int, seed: int) -> Bools:
-    return strategy.masks(rows.maskable, rows.word_starts, rows.row_ids, epoch, seed, rows.input_ids)
-
-
 def _describe(timetable: Timetable, store: TokenStore, reader: RowReader, emit: Emit) -> None:
     corruption = timetable.strategy.corruption
     emit(
@@ -106,13 +103,13 @@ def _describe(timetable: Timetable, store: TokenStore, reader: RowReader, emit: 
 def _shown(store: TokenStore, strategy: Strategy, rows: Rows, passes: int, seed: int) -> Iterator[MaskedRow]:
     """Rows as text, with the masks that each token is in, counted from 1."""
     texts = token_texts(store.tokenizer.backend_tokenizer)
-    masks = np.concatenate([_masks(strategy, rows, e, seed) for e in range(passes)], axis=1)
-    borders = np.concatenate([_borders(strategy, rows, e, seed) for e in range(passes)], axis=1) & masks
+    view = view_of(rows)
+    masks = np.concatenate([strategy.masks(view, epoch, seed) for epoch in range(passes)], axis=1)
+    borders = np.concatenate([_borders(strategy, view, epoch, seed) for epoch in range(passes)], axis=1)
+    borders &= masks
     objective = make_objective(store, strategy, seed, static_shapes=False)
     first, ids = masks[:, : strategy.masks_per_sequence], objective.ordinary_ids
-    seen, _ = strategy.corrupt(
-        rows.input_ids, first, rows.row_ids, 0, seed, mask_id=objective.mask_id, ordinary_ids=ids
-    )
+    seen, _ = strategy.corrupt(view, first, 0, seed, mask_id=objective.mask_id, ordinary_ids=ids)
     same = (
         (masks[..., 1:] == masks[..., :-1]).all(axis=1)
         & ~borders[..., 1:].any(axis=1)
@@ -132,13 +129,12 @@ def _shown(store: TokenStore, strategy: Strategy, rows: Rows, passes: int, seed:
         )
 
 
-def _borders(strategy: Strategy, rows: Rows, epoch: int, seed: int) -> Bools:
+def _borders(strategy: Strategy, view: RowView, epoch: int, seed: int) -> Bools:
     """Where units begin, in each mask; where the strategy does not tell, nowhere."""
-    if isinstance(strategy.inside, Exploration):
-        return strategy.inside.units(
-            rows.maskable, rows.word_starts, rows.row_ids, epoch, seed, rows.input_ids
-        )
-    return np.zeros((len(rows.row_ids), strategy.masks_per_sequence, rows.maskable.shape[1]), np.bool_)
+    starts = strategy.units(view, epoch, seed)
+    if starts is None:
+        return np.zeros((len(view), strategy.masks_per_sequence, view.shape[1]), np.bool_)
+    return starts
 
 
 def _figures(found: Coverage, strategy: Strategy) -> dict[str, str]:
@@ -161,5 +157,5 @@ def _figures(found: Coverage, strategy: Strategy) -> dict[str, str]:
 def _cautions(found: Coverage, strategy: Strategy, passes: int) -> Iterator[str]:
     if found.empty > 0.01:
         yield f"{found.empty:.0%} of the masks are empty: rows are short for such a rate"
-    if isinstance(strategy.inside, FullExploration) and passes % strategy.cycle:
+    if strategy.exploration == "full" and passes % strategy.cycle:
         yield f"{passes} passes are no whole number of cycles: it takes {strategy.cycle} passes to see every token once"

@@ -18,6 +18,7 @@ from fmlm_cli.corpus.rows.reading import RowReader
 from fmlm_cli.corpus.store.reading import TokenStore
 from fmlm_cli.masking import get_strategy, plugins, strategy_names
 from fmlm_cli.masking.registry import BUILT_IN
+from fmlm_cli.objectives.masked_lm import view_of
 from tests.cli.refusals import assert_refused
 
 NAMES = [name for name in BUILT_IN if not name.endswith("pmi")]
@@ -63,10 +64,7 @@ def test_the_masks_shown_are_the_strategys(tiny_store: Path) -> None:
         rows = reader.read(np.array([row["number"]]))
         used = rows.segments[0] > 0
         assert row["maskable"] == rows.maskable[0, used].tolist()
-        passes = [
-            strategy.masks(rows.maskable, rows.word_starts, rows.row_ids, epoch, 4)[0, 0, used]
-            for epoch in range(7)
-        ]
+        passes = [strategy.masks(view_of(rows), epoch, 4)[0, 0, used] for epoch in range(7)]
         assert row["masks"] == [
             [number for number, mask in enumerate(passes, start=1) if mask[place]]
             for place in range(int(used.sum()))
@@ -171,17 +169,17 @@ import numpy as np
 from fmlm_cli.masking import Strategy
 
 class EveryOther(Strategy):
-    def masks(self, maskable, word_starts, row_ids, epoch=0, seed=0, input_ids=None):
-        turn = (np.arange(maskable.shape[1]) + np.broadcast_to(epoch, row_ids.shape)[:, None]) % 2 == 0
-        return (maskable & turn)[:, None]
+    def masks(self, view, epoch=0, seed=0):
+        turn = (np.arange(view.shape[1]) + np.broadcast_to(epoch, len(view))[:, None]) % 2 == 0
+        return (view.maskable & turn)[:, None]
 
 class Broken(Strategy):
-    def masks(self, maskable, word_starts, row_ids, epoch=0, seed=0, input_ids=None):
+    def masks(self, view, epoch=0, seed=0):
         raise ZeroDivisionError("no rows today")
 
 class WrongShape(Strategy):
-    def masks(self, maskable, word_starts, row_ids, epoch=0, seed=0, input_ids=None):
-        return maskable
+    def masks(self, view, epoch=0, seed=0):
+        return view.maskable
 """
 
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from fmlm_cli import keys
-from fmlm_cli.masking import Collocations, Strategy, get_strategy
+from fmlm_cli.masking import Collocations, RowView, Strategy, get_strategy
 
 UNLIKELY = 1e-3  # the draws are fixed, so a test passes always or never
 quick = settings(derandomize=True, deadline=None, max_examples=100)
@@ -44,6 +44,12 @@ def strategy_of(name: str, **given: Any) -> Strategy:
     return get_strategy(name, **{"collocations": COLLOCATIONS if "pmi" in name else None, **given})
 
 
+def said_by(strategy: Strategy) -> tuple[Any, ...]:
+    """What a strategy says of itself, for others to decide by."""
+    s = strategy
+    return (s.segments, s.exploration, s.scope, set(s.needs), s.joins_words)
+
+
 @dataclass(frozen=True)
 class Rows:
     """What a strategy is given, for some rows."""
@@ -56,17 +62,21 @@ class Rows:
     def __len__(self) -> int:
         return len(self.maskable)
 
+    @property
+    def view(self) -> RowView:
+        return RowView(self.maskable, self.word_starts, self.row_ids, self.input_ids)
+
     def of(self, chosen: Any) -> "Rows":
         return Rows(
             self.maskable[chosen], self.word_starts[chosen], self.input_ids[chosen], self.row_ids[chosen]
         )
 
     def masks(self, strategy: Strategy, epoch: Any = 0, seed: int = 0) -> np.ndarray:
-        return strategy.masks(self.maskable, self.word_starts, self.row_ids, epoch, seed, self.input_ids)
+        return strategy.masks(self.view, epoch, seed)
 
     def units(self, strategy: Any, epoch: Any = 0, seed: int = 0, *, mask: int = 0) -> list[list[list[int]]]:
         """The columns of every row's units that one of its masks is made of."""
-        starts = strategy.units(self.maskable, self.word_starts, self.row_ids, epoch, seed, self.input_ids)
+        starts = strategy.units(self.view, epoch, seed)
         return units_in(self.maskable, starts[:, mask])
 
     def passes(self, strategy: Strategy, epochs: Iterable[int], seed: int = 0) -> np.ndarray:
@@ -161,7 +171,8 @@ def p_independent(first: Iterable[Any], second: Iterable[Any]) -> float:
 
 
 def p_same_law(first: Iterable[int], second: Iterable[int]) -> float:
-    """Of a chi-square test that two samples of small numbers have one law; rare values are pooled at the ends."""
+    """Of a chi-square test that two samples of small numbers have one law; rare values are pooled at the
+    ends."""
     a, b = np.asarray(list(first)), np.asarray(list(second))
     both = np.concatenate([a, b])
     edges = np.unique(np.quantile(both, np.linspace(0, 1, 13), method="inverted_cdf"))
@@ -177,8 +188,8 @@ def where(mask: np.ndarray) -> tuple[int, ...]:
 def window_law(sizes: Sequence[int], share: Fraction, number: int) -> dict[tuple[int, ...], Fraction]:
     """The law of `number` neighbouring windows on a circle of units, by enumeration.
 
-    Of each unit the number of the window it falls into, -1 for none. All orders of the units, and all places of
-    the first window on a continuous circle, are equally likely.
+    Of each unit the number of the window it falls into, -1 for none. All orders of the units, and all places
+    of the first window on a continuous circle, are equally likely.
     """
     law: dict[tuple[int, ...], Fraction] = Counter()  # type: ignore[assignment]
     n = sum(sizes)
@@ -205,13 +216,15 @@ def labels_of(masks: np.ndarray) -> np.ndarray:
 
 
 def p_each_position(masks: np.ndarray, positions: Any, rate: float) -> float:
-    """Of binomial tests that each position of bool[rows, length] is masked with probability `rate` (Bonferroni)."""
+    """Of binomial tests that each position of bool[rows, length] is masked with probability `rate`
+    (Bonferroni)."""
     counts = masks[:, positions].sum(axis=0).tolist()
     return min(stats.binomtest(count, len(masks), rate).pvalue for count in counts) * len(counts)
 
 
 def by_first_column(masks: np.ndarray, pattern: list[int]) -> list[tuple[int, ...]]:
-    """Of every row of bool[rows, masks, length], which mask each of the words of `pattern` is in, -1 for none."""
+    """Of every row of bool[rows, masks, length], which mask each of the words of `pattern` is in, -1 for
+    none."""
     one = alike(pattern, 1)
     first = [unit[0] for unit in units_in(one.maskable, one.word_starts)[0]]
     return [tuple(labels) for labels in labels_of(masks)[:, first].tolist()]

@@ -1,5 +1,6 @@
 import itertools
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ from hypothesis.extra import numpy as hnp
 from scipy import stats
 
 from fmlm_cli import keys
-from fmlm_cli.masking import Corruption, get_strategy
+from fmlm_cli.masking import Corruption, RowView, get_strategy
 from tests.masking.laws import UNLIKELY, Rows, alike, any_rows, any_seed, p_independent, quick
 
 MASK = 3  # the id of [MASK] here; the original ids begin at 1000, the ordinary ones lie between
@@ -27,6 +28,12 @@ def corruptions(draw: st.DrawFn) -> Corruption:
 
 def ids_like(masks: np.ndarray) -> np.ndarray:
     return np.arange(1000, 1000 + masks.size).reshape(masks.shape)
+
+
+def view_with(ids: np.ndarray, row_ids: np.ndarray | None = None) -> RowView:
+    """Rows of these tokens, whatever can be masked of them."""
+    row_ids = np.arange(len(ids)) if row_ids is None else row_ids
+    return RowView(np.ones(ids.shape, bool), None, row_ids, ids)
 
 
 def corrupt(corruption: Corruption, masks: np.ndarray, seed: int = 0, ordinary: np.ndarray = ORDINARY) -> Any:
@@ -90,7 +97,8 @@ class TestEveryRow:
 
     @pytest.mark.parametrize("key", [0xB492FCDFA3FF4073, 0x93CA48E2DE6B5CE4, 0xBFA640CA2C5F83AD])
     def test_does_not_depend_on_the_batch_where_two_draws_are_alike(self, key: int) -> None:
-        """Of these keys' first 4096 draws two agree in their upper halves: with the border of [MASK] between them."""
+        """Of these keys' first 4096 draws two agree in their upper halves: with the border of [MASK] between
+        them."""
         length = 4096
         draws = keys.bits(np.uint64(key), np.arange(length)) >> np.uint64(32)
         (rank,) = np.flatnonzero(np.diff(np.sort(draws)) == 0).tolist()
@@ -192,7 +200,8 @@ class TestLaw:
 
     @pytest.mark.parametrize("draw", DRAWS)
     def test_which_token_does_not_depend_on_what_the_others_became(self, draw: Any) -> None:
-        """A token and a kind are drawn from two halves of the same bits, which must have nothing in common."""
+        """A token and a kind are drawn from two halves of the same bits, which must have nothing in
+        common."""
         before, after = corrupt(Corruption(0.2, 0.6, 0.2, draw), np.ones((30_000, 3), bool))
         kinds = np.where(after == MASK, 0, np.where(after == before, 1, 2))
         first = kinds[:, 0] == 2
@@ -241,10 +250,8 @@ class TestStrategyCorrupt:
             else get_strategy("fully-explored", segments=4, scope=kind, corruption=corruption)  # type: ignore[arg-type]
         )
         masks, ids = rows.masks(strategy, epoch, seed), ids_like(rows.maskable)
-        before = ids.copy()
-        corrupted, labels = strategy.corrupt(
-            ids, masks, rows.row_ids, epoch, seed, mask_id=MASK, ordinary_ids=ORDINARY
-        )
+        before, view = ids.copy(), replace(rows.view, input_ids=ids)
+        corrupted, labels = strategy.corrupt(view, masks, epoch, seed, mask_id=MASK, ordinary_ids=ORDINARY)
         assert np.array_equal(ids, before)
         assert corrupted.dtype == labels.dtype == np.int64
         assert corrupted.shape == labels.shape == masks.shape
@@ -264,17 +271,15 @@ class TestStrategyCorrupt:
         masks = np.ones((1, 2, 60), bool)
 
         def seen(row_id: int = 5, epoch: Any = 0, seed: int = 0) -> np.ndarray:
-            return strategy.corrupt(
-                ids, masks, np.array([row_id]), epoch, seed, mask_id=MASK, ordinary_ids=ORDINARY
-            )[0]
+            view = view_with(ids, np.array([row_id]))
+            return strategy.corrupt(view, masks, epoch, seed, mask_id=MASK, ordinary_ids=ORDINARY)[0]
 
         rows = [seen(), seen(row_id=-6), seen(epoch=1), seen(seed=1), seen(seed=2**63 - 1)]
         assert len(np.unique(np.concatenate(rows, axis=1)[0], axis=0)) == 10
         assert np.array_equal(seen(), seen(epoch=np.array([0])))
         together = strategy.corrupt(
-            np.repeat(ids, 3, axis=0),
+            view_with(np.repeat(ids, 3, axis=0), np.array([-6, 5, 5])),
             np.repeat(masks, 3, axis=0),
-            np.array([-6, 5, 5]),
             np.array([0, 1, 0]),
             0,
             mask_id=MASK,
@@ -288,7 +293,8 @@ class TestStrategyCorrupt:
         strategy = get_strategy("fully-explored", segments=3, scope="batch", corruption=corruption)
         rows = alike([2] * 30, 2000)
         masks, ids = rows.masks(strategy), ids_like(rows.maskable)
-        corrupted, _ = strategy.corrupt(ids, masks, rows.row_ids, mask_id=MASK, ordinary_ids=ORDINARY)
+        view = view_with(ids, rows.row_ids)
+        corrupted, _ = strategy.corrupt(view, masks, mask_id=MASK, ordinary_ids=ORDINARY)
         to_mask, kept = corrupted == MASK, corrupted == ids[:, None]
         for mask in range(3):
             counts = [int((to_mask & masks)[:, mask].sum()), int((kept & masks)[:, mask].sum())]
@@ -303,7 +309,7 @@ class TestStrategyCorrupt:
         strategy = get_strategy("random", masks_per_sequence=3, corruption=Corruption(0.5, 0.25, 0.25, draw))
         ids = np.tile(np.arange(1000, 1004), (6000, 1))
         corrupted, _ = strategy.corrupt(
-            ids, np.ones((6000, 3, 4), bool), np.arange(6000), mask_id=MASK, ordinary_ids=ORDINARY
+            view_with(ids), np.ones((6000, 3, 4), bool), mask_id=MASK, ordinary_ids=ORDINARY
         )
         kinds = np.where(corrupted == MASK, 0, np.where(corrupted == ids[:, None], 1, 2))
         for a, b in itertools.combinations(range(3), 2):
@@ -318,18 +324,19 @@ class TestStrategyCorrupt:
         )
         masks = alike([2] * 7, rows).masks(strategy)
         ids = ids_like(masks[:, 0])
-        corrupted, _ = strategy.corrupt(ids, masks, np.arange(rows), mask_id=MASK, ordinary_ids=ORDINARY)
+        corrupted, _ = strategy.corrupt(view_with(ids), masks, mask_id=MASK, ordinary_ids=ORDINARY)
         for position in range(7):
             chosen = corrupted[:, 0, position][masks[:, 0, position]]
             assert stats.binomtest(int((chosen == MASK).sum()), len(chosen), 0.5).pvalue > UNLIKELY
 
     def test_how_many_of_a_mask_are_replaced_does_not_depend_on_how_it_was_drawn(self) -> None:
-        """Drawn one by one, the counts are binomial: with the masks' own stream they would spread far wider."""
+        """Drawn one by one, the counts are binomial: with the masks' own stream they would spread far
+        wider."""
         rows, length = 4000, 40
         strategy = get_strategy("random", rate=0.5, corruption=Corruption(0.5, 0.25, 0.25, "independent"))
-        masks = strategy.masks(np.ones((rows, length), bool), None, np.arange(rows))
+        masks = strategy.masks(RowView(np.ones((rows, length), bool), None, np.arange(rows)))
         ids = ids_like(masks[:, 0])
-        corrupted, _ = strategy.corrupt(ids, masks, np.arange(rows), mask_id=MASK, ordinary_ids=ORDINARY)
+        corrupted, _ = strategy.corrupt(view_with(ids), masks, mask_id=MASK, ordinary_ids=ORDINARY)
         counts = (corrupted == MASK).sum(axis=2).ravel()
         statistic = ((counts - 10) ** 2).sum() / (
             20 * 0.25

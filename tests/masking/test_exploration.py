@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from fmlm_cli.masking.exploration import Circle, as_fraction, independent, shuffled
-from fmlm_cli.masking.units import tokens, words
+from fmlm_cli.masking.units import Tokens, Words
 from tests.masking.laws import (
     UNLIKELY,
     Rows,
@@ -33,6 +33,7 @@ from tests.masking.laws import (
     words_of,
 )
 
+tokens, words = Tokens(), Words()
 KINDS = {"tokens": tokens, "words": words}
 each_kind = pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)
 shares = st.fractions(Fraction(1, 100), Fraction(99, 100), max_denominator=1000)
@@ -48,7 +49,7 @@ PATTERNS = {
 
 
 def circle_of(kind: Any, rows: Rows, seed: int = 0) -> tuple[Circle, np.ndarray]:
-    starts = kind(rows.maskable, rows.word_starts, None, None)
+    starts = kind(rows.view, keys_of(len(rows)))
     return Circle.of(rows.maskable, starts, keys_of(len(rows), seed)), starts
 
 
@@ -202,7 +203,7 @@ class TestIndependent:
     @quick
     @given(any_rows(), st.floats(0.01, 0.99), st.sampled_from(list(KINDS)), any_seed)
     def test_holds_whole_units(self, rows: Rows, rate: float, kind: str, seed: int) -> None:
-        starts = KINDS[kind](rows.maskable, rows.word_starts, None, None)
+        starts = KINDS[kind](rows.view, keys_of(len(rows)))
         mask = independent(rows.maskable, starts, keys_of(len(rows), seed), rate)
         assert not (mask & ~rows.maskable).any()
         check_whole(mask, units_in(rows.maskable, starts))
@@ -211,7 +212,7 @@ class TestIndependent:
     @each_kind
     def test_units_are_drawn_one_by_one(self, kind: Any, rate: float) -> None:
         rows = alike([0, 2, 1, 0, 2], 6000)
-        starts = kind(rows.maskable, rows.word_starts, None, None)
+        starts = kind(rows.view, keys_of(len(rows)))
         mask = independent(rows.maskable, starts, keys_of(6000), rate)[:, np.flatnonzero(starts[0])]
         cells = itertools.product([False, True], repeat=mask.shape[1])
         law = {cell: math.prod(rate if chosen else 1 - rate for chosen in cell) for cell in cells}

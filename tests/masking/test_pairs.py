@@ -10,10 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fmlm_cli.masking import Corruption, get_strategy
+from fmlm_cli.masking import Corruption, Spans, StrategySettings, Tokens, Unit, Words, get_strategy
 from fmlm_cli.masking.pairs import MaskPairs, shift_of
-from fmlm_cli.masking.strategies import StrategySettings
-from fmlm_cli.masking.units import Spans, Unit, tokens, words
 from tests.masking.laws import (
     UNLIKELY,
     Rows,
@@ -31,6 +29,7 @@ from tests.masking.laws import (
     where,
 )
 
+tokens, words = Tokens(), Words()
 DISTANCES = (0.0, 0.25, 0.5, 0.75, 1.0)
 each_distance = pytest.mark.parametrize("distance", DISTANCES)
 BERT = Corruption()
@@ -43,7 +42,7 @@ def pairs_of(distance: float, segments: int = 7, unit: Unit = tokens, **given: A
 
 def seen(strategy: MaskPairs, rows: Rows, masks: np.ndarray, epoch: int = 0) -> np.ndarray:
     ids = np.arange(1000, 2000)
-    return strategy.corrupt(rows.input_ids, masks, rows.row_ids, epoch, mask_id=999, ordinary_ids=ids)[0]
+    return strategy.corrupt(rows.view, masks, epoch, mask_id=999, ordinary_ids=ids)[0]
 
 
 @quick

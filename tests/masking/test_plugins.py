@@ -1,6 +1,7 @@
 import importlib.metadata
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,20 +12,24 @@ from fmlm_cli import keys
 from fmlm_cli.errors import UserError
 from fmlm_cli.masking import (
     Corruption,
-    FullExploration,
+    RowView,
     Strategy,
     StrategySettings,
+    Tokens,
+    Unit,
+    check_pure,
     full_exploration,
     get_strategy,
     plugins,
     random_exploration,
     register_strategy,
     strategy_names,
+    strategy_needs,
 )
-from fmlm_cli.masking.plugins import PluggedIn, check_pure
+from fmlm_cli.masking.plugins import PluggedIn
 from fmlm_cli.masking.registry import BUILT_IN, at_rate
-from fmlm_cli.masking.units import tokens
-from tests.masking.laws import Rows, alike, words_of
+from fmlm_cli.masking.strategies import FullExploration
+from tests.masking.laws import COLLOCATIONS, Rows, alike, said_by, strategy_of, words_of
 
 ROWS = alike([0, *words_of([1, 2, 3]), 0, *words_of([2, 1])], 6)
 
@@ -48,27 +53,20 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 
 class EveryThird(Strategy):
-    """A strategy of one's own: the columns that the row's identity, the epoch and the seed come to, modulo 3."""
+    """A strategy of one's own: the columns that the row's identity, the epoch and the seed come to, modulo
+    3."""
 
-    def masks(
-        self,
-        maskable: Any,
-        word_starts: Any,
-        row_ids: Any,
-        epoch: Any = 0,
-        seed: int = 0,
-        input_ids: Any = None,
-    ) -> Any:
-        turn = (row_ids + epoch + seed) % 3
-        masks = maskable & (np.arange(maskable.shape[1]) % 3 == turn[:, None])
+    def masks(self, view: RowView, epoch: Any = 0, seed: int = 0) -> Any:
+        turn = (view.row_ids + epoch + seed) % 3
+        masks = view.maskable & (np.arange(view.shape[1]) % 3 == turn[:, None])
         return np.repeat(masks[:, None], self.masks_per_sequence, axis=1)
 
 
 def plug_in(masks: Callable[..., Any], **given: Any) -> Strategy:
     """A plug-in with this function of maskable and row_ids as its masks()."""
 
-    def its_masks(self: Strategy, maskable: Any, word_starts: Any, row_ids: Any, *rest: Any) -> Any:
-        return masks(maskable, row_ids)
+    def its_masks(self: Strategy, view: RowView, *rest: Any) -> Any:
+        return masks(view.maskable, view.row_ids)
 
     register_strategy("mine")(type("Mine", (Strategy,), {"masks": its_masks}))
     return get_strategy("mine", **given)
@@ -84,19 +82,25 @@ def refused(ask: Callable[[], Any], *words: str) -> UserError:
 
 
 MODULE = """
-from fmlm_cli.masking import Strategy, random_exploration
+from fmlm_cli.masking import Strategy, Unit, random_exploration
 
 class Evens(Strategy):
-    def masks(self, maskable, word_starts, row_ids, epoch=0, seed=0, input_ids=None):
-        masks = maskable.copy()
+    needs = frozenset({"input_ids"})
+
+    def masks(self, view, epoch=0, seed=0):
+        masks = view.maskable.copy()
         masks[:, 1::2] = False
         return masks[:, None]
 
 class Holder:
     inside = Evens
 
+class EachToken(Unit):
+    def __call__(self, view, key):
+        return view.maskable
+
 def make(settings):
-    return random_exploration(lambda maskable, word_starts, input_ids, key: maskable)(settings)
+    return random_exploration(EachToken())(settings)
 
 not_callable = 3
 no_strategy = len
@@ -120,7 +124,7 @@ class TestWaysToBringOne:
         @register_strategy("function")
         def function(settings: StrategySettings) -> Strategy:
             seen.append(settings)
-            return random_exploration(tokens)(settings)
+            return random_exploration(Tokens())(settings)
 
         corruption = Corruption(0.5, 0.5, 0)
         strategy = get_strategy(
@@ -148,6 +152,8 @@ class TestWaysToBringOne:
             assert np.array_equal(masks[:, 0, ::2], ROWS.maskable[:, ::2])
             assert not masks[:, 0, 1::2].any()
         assert strategy_names() == list(BUILT_IN)  # it is known by that name alone
+        needs = {"input_ids"} if path != "make" else set()
+        assert strategy_needs(f"strategies_beside_me:{path}") == needs
 
     def test_module_in_a_package(self, folder: Path) -> None:
         (folder / "a_package_of_mine" / "inner").mkdir(parents=True)
@@ -305,18 +311,19 @@ class TestWhatItAnswers:
         refused(lambda: ROWS.masks(get_strategy("empty")), "'empty' failed in masks(): NotImplementedError")
 
     def test_corruption_of_its_own(self) -> None:
-        def corrupt(self: Any, input_ids: Any, masks: Any, *rest: Any, mask_id: int, **given: Any) -> Any:
+        def corrupt(self: Any, view: Any, masks: Any, *rest: Any, mask_id: int, **given: Any) -> Any:
             if mask_id < 0:
                 raise IndexError("no such id")
-            return np.full(masks.shape, mask_id), np.where(masks, input_ids[:, None], -100)
+            return np.full(masks.shape, mask_id), np.where(masks, view.input_ids[:, None], -100)
 
         register_strategy("own")(type("Own", (EveryThird,), {"corrupt": corrupt}))
         strategy = get_strategy("own")
-        ids, labels = strategy.corrupt(ROWS.input_ids, ROWS.masks(strategy), ROWS.row_ids, mask_id=7, ordinary_ids=np.arange(3))  # fmt: skip
+        masks = ROWS.masks(strategy)
+        ids, labels = strategy.corrupt(ROWS.view, masks, mask_id=7, ordinary_ids=np.arange(3))
         assert (ids == 7).all()
         assert np.array_equal(labels, np.where(ROWS.masks(strategy), ROWS.input_ids[:, None], -100))
         told = refused(
-            lambda: strategy.corrupt(ROWS.input_ids, ROWS.masks(strategy), ROWS.row_ids, mask_id=-1, ordinary_ids=np.arange(3)),
+            lambda: strategy.corrupt(ROWS.view, ROWS.masks(strategy), mask_id=-1, ordinary_ids=np.arange(3)),
             "'own' failed in corrupt(): IndexError: no such id",
         )  # fmt: skip
         assert isinstance(told.__cause__, IndexError)
@@ -341,32 +348,28 @@ class TestWhatItAnswers:
         ],
     )
     def test_corruption_that_cannot_be(self, answer: Any, parts: tuple[str, ...]) -> None:
-        def corrupt(self: Any, input_ids: Any, masks: Any, *rest: Any, **given: Any) -> Any:
-            return answer(input_ids, masks)
+        def corrupt(self: Any, view: Any, masks: Any, *rest: Any, **given: Any) -> Any:
+            return answer(view.input_ids, masks)
 
         register_strategy("own")(type("Own", (EveryThird,), {"corrupt": corrupt}))
         strategy = get_strategy("own")
         before = ROWS.input_ids.copy()
         refused(
-            lambda: strategy.corrupt(ROWS.input_ids, ROWS.masks(strategy), ROWS.row_ids, mask_id=7, ordinary_ids=np.arange(3)),
+            lambda: strategy.corrupt(ROWS.view, ROWS.masks(strategy), mask_id=7, ordinary_ids=np.arange(3)),
             "masking strategy 'own'", *parts,
         )  # fmt: skip
         assert np.array_equal(ROWS.input_ids, before)
 
     def test_epochs_that_differ_between_rows_are_tried(self) -> None:
-        """Else a strategy for which `epoch` is one number would fail hours later, where a step has rows of two passes."""
+        """Else a strategy for which `epoch` is one number would fail hours later, where a step has rows of
+        two passes."""
 
-        def masks(
-            self: Any, maskable: Any, word_starts: Any, row_ids: Any, epoch: Any = 0, *rest: Any
-        ) -> Any:
-            return (maskable if epoch % 2 else ~maskable & maskable)[:, None]
+        def masks(self: Any, view: Any, epoch: Any = 0, seed: int = 0) -> Any:
+            return (view.maskable if epoch % 2 else ~view.maskable & view.maskable)[:, None]
 
         register_strategy("one-number")(type("OneNumber", (EveryThird,), {"masks": masks}))
         strategy = get_strategy("one-number")
-        refused(
-            lambda: check_pure(strategy, ROWS.maskable, ROWS.word_starts, ROWS.row_ids, ROWS.input_ids),
-            "'one-number' failed in masks()",
-        )
+        refused(lambda: check_pure(strategy, ROWS.view), "'one-number' failed in masks()")
 
     def test_names_of_fmlms_own_cannot_be_taken(self) -> None:
         refused(lambda: register_strategy("random"), "'random' is fmlm's own")
@@ -375,9 +378,7 @@ class TestWhatItAnswers:
         register_strategy("thirds")(EveryThird)
         strategy = get_strategy("thirds", corruption=Corruption(1, 0, 0))
         masks = ROWS.masks(strategy)
-        ids, labels = strategy.corrupt(
-            ROWS.input_ids, masks, ROWS.row_ids, mask_id=77, ordinary_ids=np.arange(3)
-        )
+        ids, labels = strategy.corrupt(ROWS.view, masks, mask_id=77, ordinary_ids=np.arange(3))
         assert np.array_equal(ids == 77, masks)
         assert np.array_equal(labels != -100, masks)
 
@@ -399,14 +400,78 @@ class TestWhatItAnswers:
         ]
         assert ROWS.masks(strategy).shape == (6, 2, 11)
 
+    def test_defaults_of_what_others_decide_by(self) -> None:
+        register_strategy("thirds")(EveryThird)
+        strategy = get_strategy("thirds", rate=0.3)
+        assert said_by(strategy) == (3, "other", None, set(), False)
+        assert strategy.units(ROWS.view) is None
+        assert strategy_needs("thirds") == frozenset()
+
+    def test_what_others_decide_by_is_passed_on(self) -> None:
+        its_own: dict[str, Any] = {
+            "masks": EveryThird.masks,
+            "units": lambda self, view, epoch=0, seed=0: view.maskable[:, None],
+            "segments": 3,
+            "exploration": "full",
+            "scope": "epoch",
+            "needs": frozenset({"input_ids"}),
+            "joins_words": True,
+        }
+        register_strategy("thirds")(type("Thirds", (Strategy,), its_own))
+        strategy = get_strategy("thirds")
+        assert said_by(strategy) == (3, "full", "epoch", {"input_ids"}, True)
+        assert strategy_needs("thirds") == {"input_ids"}
+        assert np.array_equal(strategy.units(ROWS.view), ROWS.maskable[:, None])
+
+    @pytest.mark.parametrize("name", list(BUILT_IN))
+    def test_the_programs_own_are_the_same_when_plugged_in(self, name: str) -> None:
+        own = strategy_of(name)
+        register_strategy("again")(lambda settings: strategy_of(name))
+        again = get_strategy("again")
+        assert said_by(again) == said_by(own)
+        assert np.array_equal(again.units(ROWS.view, 3, 4), own.units(ROWS.view, 3, 4))
+
+    def test_units_that_cannot_be(self) -> None:
+        def units(self: Strategy, view: RowView, epoch: Any = 0, seed: int = 0) -> Any:
+            return view.maskable[0, 0] / 0 if seed else view.maskable
+
+        register_strategy("own")(type("Own", (EveryThird,), {"units": units}))
+        strategy = get_strategy("own")
+        refused(lambda: strategy.units(ROWS.view), "'own': units() returned bool[6, 11], not bool[6, 1, 11]")
+        with np.errstate(all="raise"):
+            refused(lambda: strategy.units(ROWS.view, 0, 1), "'own' failed in units()")
+
+    def test_collocations_are_there_for_those_who_need_them(self) -> None:
+        class OfItsUnits(Strategy):
+            needs = frozenset({"collocations", "word_starts", "input_ids"})  # type: ignore[assignment]
+
+            def masks(self, view: RowView, epoch: Any = 0, seed: int = 0) -> Any:
+                unit = self.settings.required_collocations
+                return random_exploration(unit)(self.settings).masks(view, epoch, seed)
+
+        register_strategy("own")(OfItsUnits)
+        assert "collocations" in strategy_needs("own")
+        masks = get_strategy("own", collocations=COLLOCATIONS).masks(ROWS.view)
+        assert np.array_equal(masks, strategy_of("pmi").masks(ROWS.view))
+        refused(lambda: get_strategy("own").masks(ROWS.view), "own needs the store's collocations", "--pmi")
+
+    def test_needs_of_a_function(self) -> None:
+        def make(settings: StrategySettings) -> Strategy:
+            return random_exploration(settings.required_collocations)(settings)
+
+        make.needs = frozenset({"collocations"})  # type: ignore[attr-defined]
+        register_strategy("made")(make)
+        assert strategy_needs("made") == {"collocations"}
+
 
 class TestFullExplorationOfOnesOwnUnits:
-    def its_units(self, maskable: Any, word_starts: Any, input_ids: Any, key: Any) -> Any:
-        return maskable
+    class ItsUnits(Unit):
+        def __call__(self, view: RowView, key: Any) -> Any:
+            return view.maskable
 
     @pytest.fixture(autouse=True)
     def _register(self) -> None:
-        register_strategy("own-full")(full_exploration(self.its_units))
+        register_strategy("own-full")(full_exploration(self.ItsUnits()))
 
     def test_is_explored_fully(self) -> None:
         strategy = get_strategy("own-full", segments=3, scope="batch")
@@ -427,7 +492,7 @@ class TestFullExplorationOfOnesOwnUnits:
 class TestCheckPure:
     @staticmethod
     def check(strategy: Strategy, rows: Rows = ROWS, *, words: bool = True) -> None:
-        check_pure(strategy, rows.maskable, rows.word_starts if words else None, rows.row_ids, rows.input_ids)
+        check_pure(strategy, rows.view if words else replace(rows.view, word_starts=None))
 
     def test_passes_one_that_is(self) -> None:
         register_strategy("thirds")(EveryThird)

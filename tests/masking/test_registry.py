@@ -1,4 +1,5 @@
 import contextlib
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -9,17 +10,17 @@ from hypothesis import strategies as st
 from fmlm_cli.errors import UserError
 from fmlm_cli.masking import (
     Corruption,
-    FullExploration,
-    RandomExploration,
+    Spans,
     get_strategy,
+    nearest_segments,
     plugins,
     register_strategy,
     strategy_names,
+    strategy_needs,
 )
 from fmlm_cli.masking.registry import BUILT_IN, at_rate
-from fmlm_cli.masking.strategies import nearest_segments
-from fmlm_cli.masking.units import Spans
-from tests.masking.laws import COLLOCATIONS, alike, any_rows, quick, strategy_of
+from fmlm_cli.masking.strategies import FullExploration, RandomExploration
+from tests.masking.laws import COLLOCATIONS, alike, any_rows, quick, said_by, strategy_of
 
 NAMES = list(BUILT_IN)
 RANDOM = [name for name in NAMES if "fully" not in name]
@@ -62,6 +63,60 @@ class TestNames:
 
     def test_an_outlandish_one_has_no_nearest(self) -> None:
         assert refusal("xyzzy").startswith("unknown masking strategy 'xyzzy': known are random, ")
+
+
+SAID = {  # segments, exploration, scope, needs, whether units join words; at 7 segments and no other settings
+    "random": (7, "random", None, set(), False),
+    "whole-word": (7, "random", None, {"word_starts"}, False),
+    "span": (7, "random", None, {"word_starts"}, True),
+    "pmi": (7, "random", None, {"word_starts", "collocations", "input_ids"}, True),
+    "fully-explored": (7, "full", "epoch", set(), False),
+    "fully-explored-word": (7, "full", "epoch", {"word_starts"}, False),
+    "fully-explored-span": (7, "full", "epoch", {"word_starts"}, True),
+    "fully-explored-pmi": (7, "full", "epoch", {"word_starts", "collocations", "input_ids"}, True),
+}
+
+
+class TestWhatTheySayOfThemselves:
+    @each_name
+    def test_in_full(self, name: str) -> None:
+        assert said_by(strategy_of(name)) == SAID[name]
+        assert strategy_needs(name) == SAID[name][3]  # before there is one
+
+    @each_name
+    @pytest.mark.parametrize("segments", [2, 3, 7, 49, 1000])
+    def test_k_is_what_was_asked_for(self, name: str, segments: int) -> None:
+        for scope in ("epoch", "batch") if name in FULL else (None,):
+            strategy = strategy_of(name, segments=segments, scope=scope)
+            assert (strategy.segments, strategy.scope) == (segments, scope)
+            masks = segments if name in FULL else 1
+            assert strategy.cycle * strategy.masks_per_sequence == masks
+
+    @pytest.mark.parametrize("name", RANDOM)
+    @quick
+    @given(rate=st.floats(0.001, 0.999))
+    def test_k_of_a_random_rate_is_the_nearest(self, name: str, rate: float) -> None:
+        assert strategy_of(name, rate=rate).segments == nearest_segments(rate)
+
+    @quick
+    @given(st.integers(2, 100_000))
+    def test_k_is_found_again_in_its_rate(self, segments: int) -> None:
+        assert nearest_segments(1 / segments) == segments
+
+    @pytest.mark.parametrize("name", NAMES)
+    def test_what_is_needed_is_missed(self, name: str) -> None:
+        """And nothing else is: masks of a view with what a strategy says that it needs, and of no smaller
+        one."""
+        rows = alike([2, 1, 2, 2, 1], 2).view
+        every, needs = {"word_starts", "input_ids"}, set(strategy_needs(name)) - {"collocations"}
+        strategy = strategy_of(name)
+        strategy.masks(replace(rows, **dict.fromkeys(every - needs)))
+        for need in needs:
+            with pytest.raises(UserError, match=r"word starts|input_ids"):
+                strategy.masks(replace(rows, **{need: None}))
+
+    def test_an_unknown_name_needs_nothing(self) -> None:
+        assert strategy_needs("radnom") == strategy_needs("no_such_module_at_all:X") == frozenset()
 
 
 class TestRate:

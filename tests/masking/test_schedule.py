@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fmlm_cli.errors import UserError
-from fmlm_cli.masking import get_strategy
+from fmlm_cli.masking import RowView, get_strategy
 from fmlm_cli.masking.schedule import RateSchedule, Timetable
 
 quick = settings(derandomize=True, deadline=None, max_examples=40)
@@ -62,7 +62,7 @@ def masks_of_pass(
     parts = list(timetable.at(progress, np.full(len(ids), epoch)))
     assert sorted(np.concatenate([chosen for chosen, _, _ in parts]).tolist()) == ids.tolist()
     ((chosen, strategy, epochs),) = parts
-    return strategy.masks(maskable[chosen], None, ids[chosen], epochs, 5)
+    return strategy.masks(RowView(maskable[chosen], None, ids[chosen]), epochs, 5)
 
 
 class TestFullExploration:
@@ -104,13 +104,14 @@ class TestFullExploration:
         groups = list(timetable.at(0.5, epoch))
         assert [strategy.cycle for _, strategy, _ in groups] == [4, 2]
         for chosen, strategy, epochs in groups:
-            masks = strategy.masks(maskable[chosen], None, ids[chosen], epochs, 5)
+            masks = strategy.masks(RowView(maskable[chosen], None, ids[chosen]), epochs, 5)
             for row, mask in zip(chosen.tolist(), masks, strict=True):
                 alone = masks_of_pass(timetable, maskable, int(epoch[row]))
                 assert (alone[row] == mask).all()
 
     def test_no_two_passes_of_a_row_share_what_their_corruption_depends_on(self) -> None:
-        """The epochs that a strategy is asked for can repeat between cycles of different K: its masks do not."""
+        """The epochs that a strategy is asked for can repeat between cycles of different K: its masks do
+        not."""
         timetable = Timetable(get_strategy("fully-explored"), RateSchedule("linear", 1 / 7, 1 / 2), 30)
         seen = []
         for epoch in range(30):
@@ -141,7 +142,7 @@ class TestFullExploration:
         timetable = Timetable(strategy, RateSchedule("linear", 1 / 5, 1 / 5), 20)
         maskable = np.ones((4, 23), np.bool_)
         for epoch in range(12):
-            plain = strategy.masks(maskable, None, np.arange(4), epoch, 5)
+            plain = strategy.masks(RowView(maskable, None, np.arange(4)), epoch, 5)
             assert (masks_of_pass(timetable, maskable, epoch) == plain).all()
 
 

@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from dataclasses import replace
 from fractions import Fraction
 from typing import Any
 
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from fmlm_cli.errors import UserError
-from fmlm_cli.masking import Strategy
+from fmlm_cli.masking import RowView, Strategy
 from tests.masking.laws import (
     UNLIKELY,
     Rows,
@@ -147,17 +148,17 @@ class TestEveryMask:
     def test_word_starts_are_needed_for_words_and_not_for_tokens(self, point: str) -> None:
         strategy, rows = at(point), alike([2, 1, 2], 2)
         if strategy.name in ("random", "fully-explored"):
-            without = strategy.masks(rows.maskable, None, rows.row_ids, 1)
+            without = strategy.masks(RowView(rows.maskable, None, rows.row_ids), 1)
             assert np.array_equal(without, rows.masks(strategy, 1))
         else:
             with pytest.raises(UserError, match="needs word starts"):
-                strategy.masks(rows.maskable, None, rows.row_ids, 0, 0, rows.input_ids)
+                strategy.masks(replace(rows.view, word_starts=None))
 
     @pytest.mark.parametrize("name", ["pmi", "fully-explored-pmi"])
     def test_pmi_needs_input_ids(self, name: str) -> None:
         rows = alike([2, 1, 2], 2)
         with pytest.raises(UserError, match="give it input_ids"):
-            strategy_of(name).masks(rows.maskable, rows.word_starts, rows.row_ids)
+            strategy_of(name).masks(replace(rows.view, input_ids=None))
 
 
 class TestFullExploration:

@@ -1,6 +1,6 @@
-import functools
 import itertools
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from fmlm_cli.errors import UserError
-from fmlm_cli.masking import Collocations
-from fmlm_cli.masking.units import Spans, at_all_tokens, run_starts, tokens, unit_sizes, words
+from fmlm_cli.masking import Collocations, RowView, Spans, Tokens, Words
+from fmlm_cli.masking.units import at_all_tokens, run_starts, unit_sizes
 from tests.masking.laws import (
     COLLOCATIONS,
     GRAMS,
@@ -29,11 +29,12 @@ from tests.masking.laws import (
     words_of,
 )
 
+tokens, words = Tokens(), Words()
 SPANBERT = [0.2 * 0.8**i / (1 - 0.8**10) for i in range(10)]
 
 
 def starts_of(unit: Any, rows: Rows, seed: int = 0) -> np.ndarray:
-    return unit(rows.maskable, rows.word_starts, rows.input_ids, keys_of(len(rows), seed))
+    return unit(rows.view, keys_of(len(rows), seed))
 
 
 def lengths_in_words(rows: Rows, starts: np.ndarray) -> list[list[int]]:
@@ -68,10 +69,10 @@ class TestWordsAndTokens:
         assert units_in(rows.maskable, starts_of(words, rows)) == [[[0, 1], [2], [4, 5], [8], [9, 10, 11]]]
 
     def test_words_without_word_starts_are_refused(self) -> None:
-        maskable, key = np.ones((2, 3), bool), keys_of(2)
+        view = RowView(np.ones((2, 3), bool), None, np.arange(2), np.zeros((2, 3), np.int64))
         for unit in (words, Spans(), COLLOCATIONS):
             with pytest.raises(UserError, match=r"needs word starts.*fmlm tokenize"):
-                unit(maskable, None, np.zeros((2, 3), np.int64), key)
+                unit(view, keys_of(2))
 
     @quick
     @given(any_rows())
@@ -166,12 +167,14 @@ class TestSpans:
 
 
 def lengths_in_words_of_one(starts: np.ndarray) -> list[np.ndarray]:
-    """Lengths of all units of rows that are one run, from where units begin among their words: bool[rows, words]."""
+    """Lengths of all units of rows that are one run, from where units begin among their words: bool[rows,
+    words]."""
     return [np.diff(np.append(np.flatnonzero(row), starts.shape[1])) for row in starts]
 
 
 def stretches(rows: Rows, row: int, grams: Iterable[tuple[int, ...]]) -> list[list[int]]:
-    """Collocations of a row that no other one contains, as lists of the numbers of their words, by plain loops."""
+    """Collocations of a row that no other one contains, as lists of the numbers of their words, by plain
+    loops."""
     its_words = units_in(rows.maskable, rows.word_starts)[row]
     found = []
     for first in range(len(its_words)):
@@ -186,9 +189,10 @@ def stretches(rows: Rows, row: int, grams: Iterable[tuple[int, ...]]) -> list[li
 class TestCollocations:
     @pytest.mark.parametrize("n", [2, 3, 4, 5])
     def test_never_overlap_however_far_apart_they_begin(self, n: int) -> None:
-        """A word said over and over: a collocation begins at every word, and each overlaps the n - 1 that follow."""
+        """A word said over and over: a collocation begins at every word, and each overlaps the n - 1 that
+        follow."""
         rows = alike(words_of([1] * 40), 300, ids=[0] * 40)
-        starts = collocations_of([[0] * n])(rows.maskable, rows.word_starts, rows.input_ids, keys_of(300))
+        starts = collocations_of([[0] * n])(rows.view, keys_of(300))
         lengths = [length for each in lengths_in_words(rows, starts) for length in each]
         assert set(lengths) == {1, n}
         for each in lengths_in_words(rows, starts):  # and none that would have fitted is left out
@@ -283,9 +287,9 @@ class TestCollocations:
         assert unit.contains(np.array(asked, np.uint64)).tolist() == [h in known for h in asked]
 
     def test_without_input_ids_is_refused(self) -> None:
-        rows = alike([2, 2], 1)
+        view = replace(alike([2, 2], 1).view, input_ids=None)
         with pytest.raises(UserError, match="give it input_ids"):
-            COLLOCATIONS(rows.maskable, rows.word_starts, None, keys_of(1))
+            COLLOCATIONS(view, keys_of(1))
 
 
 @quick
@@ -294,9 +298,6 @@ def test_a_rows_units_depend_on_its_key_alone(rows: Rows, seed: int, random: Any
     order = [random.randrange(len(rows)) for _ in range(random.randint(1, 6))]
     key = keys_of(len(rows), seed)
     for unit in (tokens, words, Spans(), COLLOCATIONS):
-        ask = functools.partial(
-            lambda unit, of, key: unit(of.maskable, of.word_starts, of.input_ids, key), unit
-        )
-        assert np.array_equal(ask(rows.of(order), key[order]), ask(rows, key)[order])
-        backwards = slice(None, None, -1)
-        assert np.array_equal(ask(rows.of(backwards), key[backwards]), ask(rows, key)[backwards])
+        whole, backwards = unit(rows.view, key), slice(None, None, -1)
+        assert np.array_equal(unit(rows.of(order).view, key[order]), whole[order])
+        assert np.array_equal(unit(rows.of(backwards).view, key[backwards]), whole[backwards])

@@ -17,7 +17,7 @@ from fmlm_cli.engine.batch import Batch
 from fmlm_cli.masking import get_strategy
 from fmlm_cli.masking.registry import BUILT_IN
 from fmlm_cli.model.masked_lm import HeadOutput, MaskedLM
-from fmlm_cli.objectives.masked_lm import MaskedLanguageModelling, unigram_losses
+from fmlm_cli.objectives.masked_lm import MaskedLanguageModelling, unigram_losses, view_of
 
 PAD, CLS, SEP, MASK = 0, 1, 2, 3
 VOCABULARY = 40
@@ -138,7 +138,7 @@ def test_batches_hold_what_the_masks_say(
     rows = make_rows(lengths)
     mlm = objective(*strategy, static=static)
     epoch = np.array(epochs[: len(lengths)])
-    masks = mlm.strategy.masks(rows.maskable, rows.word_starts, rows.row_ids, epoch, mlm.seed)
+    masks = mlm.strategy.masks(view_of(rows), epoch, mlm.seed)
     each, wanted = masks.shape[1], masks.reshape(-1, masks.shape[2])
     batches = mlm.prepare(rows, epoch, micro)
 

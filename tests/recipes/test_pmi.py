@@ -12,13 +12,15 @@ from tokenizers import Tokenizer, processors
 from transformers import PreTrainedTokenizerFast
 
 from fmlm_cli import storage
-from fmlm_cli.config import MasksSettings, TokenizeSettings, build, nested
+from fmlm_cli.config import MaskingSettings, MasksSettings, TokenizeSettings, build, nested
 from fmlm_cli.corpus.store.collocations import read_collocations
 from fmlm_cli.corpus.store.reading import TokenStore, seal
 from fmlm_cli.errors import UserError
 from fmlm_cli.events import Event, Facts, Note, ignore
+from fmlm_cli.masking import Strategy, plugins, register_strategy
 from fmlm_cli.recipes import pretraining
 from fmlm_cli.recipes.masks import show_masks
+from fmlm_cli.recipes.shared.strategy import needs_collocations, resolve_strategy
 from fmlm_cli.recipes.tokenize import make_store
 from tests.recipes.runs import Settings, assert_same
 
@@ -165,6 +167,25 @@ def test_a_run_with_them(tokenize: Tokenize, settings: Settings) -> None:
         pretraining.pretrain(settings("parts", **chosen), resume=True)
     tokenize(text=False, pmi=True)
     assert_same(pretraining.pretrain(settings("parts", **chosen), resume=True), whole)
+
+
+def test_a_plug_in_gets_them_if_it_says_so(tokenize: Tokenize, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(plugins, "_registered", {})
+    store = tokenize(pmi=True)
+
+    class Modest(Strategy):
+        pass
+
+    class Needy(Strategy):
+        needs = frozenset({"collocations"})  # type: ignore[assignment]
+
+    for name, needy in (("modest", False), ("needy", True)):
+        register_strategy(name)(Needy if needy else Modest)
+        assert needs_collocations(name) == needy
+        settings = resolve_strategy(MaskingSettings(strategy=name), store).settings
+        assert (settings.collocations is not None) == needy
+        if needy:
+            assert settings.required_collocations.hashes.tolist() == sorted(hashes(store))
 
 
 @pytest.mark.parametrize("packing", ["documents", "concat"])

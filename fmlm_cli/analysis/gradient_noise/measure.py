@@ -42,7 +42,6 @@ Int64s = npt.NDArray[np.int64]
 Family = Literal["random", "segments", "distance"]
 
 _CHUNK = 1 << 20  # entries that are widened to float64 at a time
-_SIGN, _TURN = 0x519, 0x7092  # streams of the hash
 
 
 @dataclass(frozen=True)
@@ -352,15 +351,17 @@ class CountSketch:
             part = vector[begin : begin + block] * self._signs[begin : begin + block]
             part = torch.nn.functional.pad(part, (0, -len(part) % width)).view(-1, width)
             first = begin // width
-            turn = keys.below(
-                keys.bits(keys.derive(self.seed, _TURN), np.arange(first, first + len(part))), width
+            turns = keys.bits(
+                keys.derive(self.seed, keys.Stream.SKETCH_TURNS), np.arange(first, first + len(part))
             )
+            turn = keys.below(turns, width)
             turned = (place - torch.from_numpy(turn).to(vector.device)[:, None]) % width
             projected += part.gather(1, turned).sum(0)
         return projected
 
     def _draw_signs(self, size: int) -> Tensor:
         """A random sign for every entry: int8[size]."""
-        words = keys.bits(keys.derive(self.seed, _SIGN), np.arange(-(-size // 64)))
+        key = keys.derive(self.seed, keys.Stream.SKETCH_SIGNS)
+        words = keys.bits(key, np.arange(-(-size // 64)))
         bits = np.unpackbits(words.astype("<u8").view(np.uint8), count=size)
         return torch.from_numpy(bits.view(np.int8)) * 2 - 1

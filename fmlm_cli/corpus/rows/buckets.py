@@ -13,7 +13,6 @@ Int64s = npt.NDArray[np.int64]
 
 WINDOW = 64  # batches whose sequences are sorted by length together
 PADDING = 0.05  # share of a batch that may be padding before it is forwarded in parts
-_SEQUENCES, _BATCHES = 0xB0C4, 0xBA7C  # streams of the hash
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,11 +62,13 @@ class LengthBuckets:
 def _pass(buckets: LengthBuckets, epoch: int) -> tuple[Int64s, Int64s]:
     """The order of the sequences in a pass, and for each batch which stretch of that order it is."""
     n, size = len(buckets.lengths), buckets.batch_size
-    shuffled = keys.permute(np.arange(n), n, keys.derive(buckets.seed, _SEQUENCES, epoch))
+    shuffled = keys.permute(np.arange(n), n, keys.derive(buckets.seed, keys.Stream.BUCKET_SEQUENCES, epoch))
     window = np.arange(n) // (size * WINDOW)
     order = shuffled[np.lexsort((buckets.lengths[shuffled], window))]
     count = buckets.batches
-    return order, keys.permute(np.arange(count), count, keys.derive(buckets.seed, _BATCHES, epoch))
+    return order, keys.permute(
+        np.arange(count), count, keys.derive(buckets.seed, keys.Stream.BUCKET_BATCHES, epoch)
+    )
 
 
 def by_length(lengths: Int64s, batch_size: int) -> list[Int64s]:

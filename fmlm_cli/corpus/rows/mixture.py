@@ -16,7 +16,6 @@ import numpy as np
 from fmlm_cli import keys
 from fmlm_cli.corpus.rows.reading import Int64s
 
-_PHASE = 0x9A5E
 _BITS = 24  # shares are multiples of 2^-24, so that positions up to 2^39 are counted exactly in int64
 
 
@@ -34,7 +33,7 @@ class Mixture:
         splits = []
         for number in range(len(self.shares) - 1, 0, -1):
             share = self.shares[number] / total
-            phase = int(keys.derive(self.seed, _PHASE, number)) >> (64 - _BITS)
+            phase = int(keys.derive(self.seed, keys.Stream.MIXTURE_PHASE, number)) >> (64 - _BITS)
             splits.append((round(share / left * 2**_BITS), phase))
             left -= share
         return splits

@@ -14,8 +14,6 @@ from fmlm_cli.errors import UserError
 
 Int64s = npt.NDArray[np.int64]
 
-_ORDER, _SUBSET = 0x0DE2, 0x5B5E7  # streams of the hash: one for each kind of choice
-
 
 @dataclass(frozen=True)
 class Rows:
@@ -118,7 +116,7 @@ class RowReader:
     def read(self, index: Int64s) -> Rows:
         """Rows number `index` (int64[n], each in [0, len(self)))."""
         number = (
-            keys.permute(index, len(self.plan), keys.derive(_SUBSET))
+            keys.permute(index, len(self.plan), keys.derive(keys.Stream.ROW_SUBSET))
             if self._rows < len(self.plan)
             else index
         )
@@ -200,4 +198,5 @@ class RowOrder:
     def locate(self, position: Int64s) -> tuple[Int64s, Int64s]:
         """Row index and pass (the row's epoch) at these positions of the stream. int64[n] each."""
         epoch, place = np.divmod(position, self.rows)
-        return keys.permute(place, self.rows, keys.derive(self.seed, _ORDER, epoch)), epoch
+        key = keys.derive(self.seed, keys.Stream.ROW_ORDER, epoch)
+        return keys.permute(place, self.rows, key), epoch

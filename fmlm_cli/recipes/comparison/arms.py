@@ -19,9 +19,8 @@ from fmlm_cli.config import (
 )
 from fmlm_cli.corpus.store.reading import TokenStore
 from fmlm_cli.errors import UserError, unknown_name
-from fmlm_cli.masking import FullExploration, Strategy, strategy_names
-from fmlm_cli.masking.registry import BUILT_IN, DEFAULT_SEGMENTS
-from fmlm_cli.recipes.shared.strategy import resolve_strategy
+from fmlm_cli.masking import DEFAULT_SEGMENTS, Strategy, nearest_segments, strategy_names
+from fmlm_cli.recipes.shared.strategy import needs_collocations, resolve_strategy
 
 BASELINE = "random"
 FRESH = "rows=fresh"  # random masking of rows of which none comes twice
@@ -55,8 +54,8 @@ class Arm:
         """In words, short and without commas: random, random x7, fully-explored (batch)."""
         strategy, name = self.strategy, self.masking.strategy
         notes: list[str] = []
-        if isinstance(strategy.inside, FullExploration):
-            notes.append(strategy.inside.scope)
+        if strategy.scope is not None:
+            notes.append(strategy.scope)
         elif strategy.masks_per_sequence > 1:
             name += f" x{strategy.masks_per_sequence}"
         shown = ("scope", "masks_per_sequence", "rows")
@@ -68,7 +67,7 @@ class Arm:
     def essence(self) -> str:
         """The same for two arms that are the same, however they were written."""
         strategy, own = self.strategy, self.strategy.settings
-        what = own.name, strategy.rate, getattr(strategy.inside, "scope", None), strategy.masks_per_sequence
+        what = own.name, strategy.rate, strategy.scope, strategy.masks_per_sequence
         return repr((what, own.count, own.corruption, own.options, self.masking.schedule, self.fresh))
 
     @property
@@ -103,7 +102,7 @@ def parse_arm(
     Raises `UserError` for unknown names (with the nearest one) and for settings that do not go together.
     """
     name, *assigned = _parts(text)
-    if name not in BUILT_IN and ":" not in name and name not in strategy_names():
+    if ":" not in name and name not in strategy_names():
         raise unknown_name("strategy", name, strategy_names())
     fresh = FRESH in assigned
     own = dict(_own_settings(text, [part for part in assigned if part != FRESH])) | dict(more or {})
@@ -146,8 +145,13 @@ def base_segments(settings: CompareSettings) -> int:
     """The K that all arms share which have no own."""
     masking = settings.run.masking
     if masking.rate is not None and masking.segments is None:
-        return max(2, round(1 / masking.rate))
+        return nearest_segments(masking.rate)
     return masking.segments or DEFAULT_SEGMENTS
+
+
+def needs_store(settings: CompareSettings) -> bool:
+    """Whether any of the strategies can be made only with what is in a store."""
+    return any(needs_collocations(_parts(text)[0]) for text in settings.strategies)
 
 
 def find_arms(settings: CompareSettings, store: TokenStore | None) -> list[Arm]:
@@ -235,7 +239,7 @@ def find_sweep(settings: CompareSettings, store: TokenStore | None, arms: Sequen
     axes = {_axis(name): values for name, values in _lists(settings.sweep)}
     if not axes:
         return None
-    full = (arm for arm in arms if isinstance(arm.strategy.inside, FullExploration))
+    full = (arm for arm in arms if arm.strategy.exploration == "full")
     default = next(full, [arm for arm in arms if not arm.control][-1]).name
     points = []
     for values in itertools.product(*axes.values()):

@@ -4,7 +4,6 @@ from collections import Counter
 from collections.abc import Iterator
 
 from fmlm_cli.events import Caution
-from fmlm_cli.masking import FullExploration, RandomExploration
 from fmlm_cli.recipes.comparison.arms import Arm, Sweep
 from fmlm_cli.recipes.comparison.plan import ComparisonPlan
 from fmlm_cli.recipes.pretraining.describe import FEW_PASSES
@@ -40,9 +39,9 @@ def _few_passes(plan: ComparisonPlan) -> Iterator[str]:
 
 def _of_few_passes(plan: ComparisonPlan, arm: Arm) -> str | None:
     """What it means for an arm with scope epoch that it makes less than two passes; None where it does not."""
-    if not isinstance(arm.strategy.inside, FullExploration) or arm.strategy.cycle == 1:
+    if arm.strategy.exploration != "full" or arm.strategy.cycle == 1:
         return None
-    random = _AT_RANDOM.get(arm.strategy.inside.name, "random masking of its units")
+    random = _AT_RANDOM.get(arm.strategy.name, "random masking of its units")
     if plan.most_passes(arm) <= 1:
         # A schedule changes K between cycles, and the rate of random masks at every step.
         same = "" if arm.masking.schedule.final_rate else f"the same run as {random}: "
@@ -55,8 +54,8 @@ def _of_few_passes(plan: ComparisonPlan, arm: Arm) -> str | None:
 def _confounded(plan: ComparisonPlan, sweep: Sweep) -> Iterator[str]:
     """Whether a loss by K is one by the mask rate as well."""
     varied = [name for name in ("segments", "rate") if name in sweep.axes]
-    full = {_rate(arm) for _, arm in sweep.points if isinstance(arm.strategy.inside, FullExploration)}
-    random = {_rate(arm) for arm in plan.every_arm if isinstance(arm.strategy.inside, RandomExploration)}
+    full = {_rate(arm) for _, arm in sweep.points if arm.strategy.exploration == "full"}
+    random = {_rate(arm) for arm in plan.every_arm if arm.strategy.exploration == "random"}
     alone = sorted(full - random)
     if varied and alone:
         yield (

@@ -8,25 +8,22 @@ from fmlm_cli import keys
 from fmlm_cli.analysis.coverage import measure_coverage
 from fmlm_cli.analysis.results.comparison import CoverageResult, HammingResult, MaskSizes
 from fmlm_cli.corpus.rows.reading import RowReader
-from fmlm_cli.masking import FullExploration, RandomExploration, Strategy
+from fmlm_cli.masking import Strategy
+from fmlm_cli.objectives.masked_lm import view_of
 
 Bools = npt.NDArray[np.bool_]
 
-_SAMPLE = 0xC0FE  # stream of the hash: which rows are looked at
 _BINS = 20
 
 
 def covered(strategy: Strategy, reader: RowReader, passes: int, rows: int, seed: int) -> CoverageResult:
     """Coverage of some rows by the masks of so many passes, and the Hamming distances of a row's K masks in a row."""
     number = min(rows, len(reader))
-    sample = reader.read(keys.permute(np.arange(number), len(reader), keys.derive(seed, _SAMPLE)))
-    each = [
-        strategy.masks(sample.maskable, sample.word_starts, sample.row_ids, epoch, seed, sample.input_ids)
-        for epoch in range(passes)
-    ]
-    coverage = measure_coverage(sample.maskable, each)
+    key = keys.derive(seed, keys.Stream.COVERED_ROWS)
+    view = view_of(reader.read(keys.permute(np.arange(number), len(reader), key)))
+    each = [strategy.masks(view, epoch, seed) for epoch in range(passes)]
+    coverage = measure_coverage(view.maskable, each)
     expected = expected_times(strategy, passes)
-    together = max(2, round(1 / strategy.rate))
     return CoverageResult(
         rows=number,
         epochs=passes,
@@ -36,29 +33,31 @@ def covered(strategy: Strategy, reader: RowReader, passes: int, rows: int, seed:
         expected=None if expected is None else tuple(expected),
         covered=coverage.covered,
         tokens_in_a_mask=MaskSizes(coverage.smallest, coverage.mean, coverage.largest),
-        hamming=hamming(np.concatenate(each, axis=1)[:, :together]),
+        hamming=hamming(np.concatenate(each, axis=1)[:, : strategy.segments]),
     )
 
 
 def expected_times(strategy: Strategy, passes: int) -> list[float] | None:
-    """Probabilities that a token is masked 0, 1, 2, ... times, as the strategy promises; None where it is unknown.
+    """Probabilities that a token is masked 0, 1, 2, ... times, as the strategy promises; None where it is
+    unknown.
 
-    Random: a binomial, for masks are independent. Full: once in every cycle of K masks, and in the r masks of one that
-    was begun with probability r / K.
+    Random: a binomial, for masks are independent. Full: once in every cycle of K masks, and in the r masks of
+    one that was begun with probability r / K.
     """
-    number, own = passes * strategy.masks_per_sequence, strategy.inside
-    if isinstance(own, RandomExploration):
+    number = passes * strategy.masks_per_sequence
+    if strategy.exploration == "random":
         found: list[float] = stats.binom.pmf(np.arange(number + 1), number, strategy.rate).tolist()
         return found
-    if not isinstance(own, FullExploration):
+    if strategy.exploration != "full":
         return None
-    whole, rest = divmod(number, own.segments)
-    share = rest / own.segments
+    whole, rest = divmod(number, strategy.segments)
+    share = rest / strategy.segments
     return [0.0] * whole + [1 - share] + ([share] if rest else [])
 
 
 def hamming(masks: Bools) -> HammingResult | None:
-    """Hamming distances between the masks bool[rows, masks, length] of each row, as shares of the largest possible.
+    """Hamming distances between the masks bool[rows, masks, length] of each row, as shares of the largest
+    possible.
 
     That is |a| + |b|, of two masks without a token in common. None where there is but one mask.
     """

@@ -170,9 +170,7 @@ def draft(settings: CompareSettings, root: Path, emit: Emit) -> Draft:
         request_of(settings)
         _check_trained(settings)
     tasks = find_tasks(settings.downstream, emit)
-    if not any(
-        "pmi" in text for text in settings.strategies
-    ):  # what is in the store has no part in the others
+    if not arming.needs_store(settings):
         arming.find_arms(settings, None)  # known at once, before a model is loaded
     base = _resolve(settings, emit)
     arms = arming.find_arms(settings, base.store)

@@ -52,18 +52,29 @@ from fmlm_cli.corpus.rows.reading import RowReader, Rows
 from fmlm_cli.corpus.store.reading import TokenStore
 from fmlm_cli.engine.batch import Batch
 from fmlm_cli.errors import UserError, unknown_name
-from fmlm_cli.masking import Corruption, FullExploration, RandomExploration, Strategy, StrategySettings
-from fmlm_cli.masking.pairs import STEPS, MaskPairs, shift_of
-from fmlm_cli.masking.units import Spans, Unit, tokens, words
+from fmlm_cli.masking import (
+    Corruption,
+    Spans,
+    Strategy,
+    StrategySettings,
+    Tokens,
+    Unit,
+    Words,
+    full_exploration,
+    random_exploration,
+)
+from fmlm_cli.masking.pairs import MaskPairs, shift_of
 from fmlm_cli.objectives.masked_lm import MaskedLanguageModelling
 from fmlm_cli.recipes.shared.held_out import make_objective
 
 UnitName = Literal["token", "word", "span"]
-UNITS: Mapping[str, Unit] = {"token": tokens, "word": words, "span": Spans()}
+UNITS: Mapping[str, Unit] = {"token": Tokens(), "word": Words(), "span": Spans()}
 
-_SEQUENCES, _SKETCH = 0x5E90, 0x5E7C  # streams of the hash: which rows, and the projection
-_FAMILIES: Mapping[Family, int] = {"random": 0xFA1, "segments": 0xFA2, "distance": 0xFA3}  # of masks
-_MEAN = 0xFA0  # of the masks that the mean gradient is estimated from
+_FAMILIES: Mapping[Family, keys.Stream] = {
+    "random": keys.Stream.RANDOM_MASKS,
+    "segments": keys.Stream.SEGMENT_MASKS,
+    "distance": keys.Stream.DISTANCE_MASKS,
+}
 _TYPICAL, _MASKS = 64, 2  # rows that the mean gradient is estimated from, and masks of each
 _BLOCK = 256  # rows looked through at a time
 
@@ -127,7 +138,7 @@ def choose_rows(reader: RowReader, segments: int, request: VarianceRequest, *, s
     the rows do not suffice; `left_out` counts from the order's beginning, whatever `first` is.
     """
     parts, found, left_out, looked_at = [], 0, 0, 0
-    end, key = request.first + request.sequences, keys.derive(seed, _SEQUENCES)
+    end, key = request.first + request.sequences, keys.derive(seed, keys.Stream.MEASURED_ROWS)
     while found < end and looked_at < len(reader):
         place = np.arange(looked_at, min(looked_at + _BLOCK, len(reader)))
         rows = reader.read(keys.permute(place, len(reader), key))
@@ -181,7 +192,7 @@ def measure_gradient_variance(
     typical = choose_rows(reader, segments, replace(request, sequences=_TYPICAL, first=0), seed=seed).rows
     settings = StrategySettings("gradient variance", 1 / segments, corruption=corruption)
     objectives = _objectives(store, settings, UNITS[unit], segments, request.distances, seed)
-    of_mean = _objective(store, RandomExploration(settings, UNITS[unit]), seed, _MEAN)
+    of_mean = _objective(store, random_exploration(UNITS[unit])(settings), seed, keys.Stream.MEAN_MASKS)
     numbers = chosen.rows.numbers.tolist()
     done = itertools.count(1)
     with _gradient_buffer(model, device) as buffer:
@@ -192,7 +203,7 @@ def measure_gradient_variance(
             request.plan(segments),
             sketch=None
             if request.sketch is None
-            else CountSketch(request.sketch, int(keys.derive(seed, _SKETCH))),
+            else CountSketch(request.sketch, int(keys.derive(seed, keys.Stream.SKETCH))),
             on_sequence=None if progress is None else lambda _: progress(next(done)),
         )
 
@@ -207,13 +218,13 @@ def _objectives(
 ) -> Mapping[tuple[Family, float], MaskedLanguageModelling]:
     """Masked LM by family and distance, the masks of each drawn by a seed of its own."""
     strategies: dict[tuple[Family, float], Strategy] = {
-        ("random", 0.0): RandomExploration(settings, unit),
-        ("segments", 0.0): FullExploration(settings, unit, segments, "batch"),
+        ("random", 0.0): random_exploration(unit)(settings),
+        ("segments", 0.0): full_exploration(unit)(replace(settings, scope="batch")),
     }
     for distance in distances:
         strategies["distance", distance] = MaskPairs.of(settings, unit, segments, distance)
     return {
-        (family, distance): _objective(store, strategy, seed, _FAMILIES[family], int(distance * STEPS))
+        (family, distance): _objective(store, strategy, seed, _FAMILIES[family], shift_of(distance))
         for (family, distance), strategy in strategies.items()
     }
 

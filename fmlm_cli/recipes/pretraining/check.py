@@ -56,10 +56,9 @@ def check_run(settings: PretrainSettings, emit: Emit) -> CheckedRun:
     preset = preset_of(start.model.config) if start else preset_for(settings.model.name)
     peak = _peak(settings, origin, preset.learning_rate, new_head=bool(start and start.new))
     checked = CheckedRun(settings, origin, start, preset, stores, evaluated, peak)
-    if start:
-        resolve_length(settings.sequence_length, longest_sequence(start.model), checked.name)
-    if strategy:
-        batch_size(settings.batch.size, preset.batch_size, strategy.masks_per_sequence)
+    longest = longest_sequence(start.model) if start else None  # from scratch, known once there is a model
+    resolve_length(settings.sequence_length, longest, checked.name)
+    batch_size(settings.batch.size, preset.batch_size, strategy.masks_per_sequence)
     if settings.budget.steps is not None:
         check_head_warmup(settings, settings.budget.steps)
     return checked

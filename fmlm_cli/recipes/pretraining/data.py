@@ -16,6 +16,7 @@ from fmlm_cli.corpus.store.reading import SPLITS, TokenStore
 from fmlm_cli.corpus.tokenizer import loading as tokenizers
 from fmlm_cli.errors import UserError
 from fmlm_cli.events import Emit
+from fmlm_cli.recipes.shared.strategy import needs_collocations
 from fmlm_cli.recipes.tokenize import make_store
 
 
@@ -171,7 +172,7 @@ def make_store_of_text(settings: PretrainSettings, tokenizer: Path, emit: Emit) 
         **settings.text.model_dump(),
         out=str(run.with_name(f"{run.name}.store")),
         tokenizer=str(tokenizer),
-        pmi=settings.masking.strategy.endswith("pmi"),
+        pmi=needs_collocations(settings.masking.strategy),
     )
     return NamedStore(str(make_store(request, renew=True, emit=emit)), None)
 

@@ -3,7 +3,7 @@
 import torch
 
 from fmlm_cli.events import Caution, Emit, Facts, counted
-from fmlm_cli.masking.strategies import nearest_segments
+from fmlm_cli.masking import nearest_segments
 from fmlm_cli.model.build import parameter_counts
 from fmlm_cli.recipes.pretraining.plan import RunPlan, packing_report
 from fmlm_cli.recipes.shared.words import where_line

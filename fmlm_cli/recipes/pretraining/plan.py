@@ -15,7 +15,7 @@ from fmlm_cli.corpus.store.reading import TokenStore
 from fmlm_cli.engine.checkpoint import read_facts
 from fmlm_cli.errors import UserError
 from fmlm_cli.events import Emit
-from fmlm_cli.masking import FullExploration, Strategy
+from fmlm_cli.masking import Strategy
 from fmlm_cli.masking.schedule import Timetable
 from fmlm_cli.model.build import longest_sequence, weights_hash
 from fmlm_cli.model.layers import rate_scales
@@ -181,8 +181,8 @@ def _without_gaps(checked: CheckedRun, strategy: Strategy, stream: RowStream) ->
 
 def _written(strategy: Strategy) -> dict[str, Any]:
     """K and the rate give each other: of the two only the one that the strategy goes by is written."""
-    if isinstance(strategy.inside, FullExploration):
-        return {"segments": strategy.inside.segments, "rate": None, "scope": strategy.inside.scope}
+    if strategy.exploration == "full":
+        return {"segments": strategy.segments, "rate": None, "scope": strategy.scope}
     return {"segments": None, "rate": strategy.rate}
 
 

@@ -29,7 +29,7 @@ from fmlm_cli.corpus.tokenizer.loading import special_tokens
 from fmlm_cli.errors import UserError
 from fmlm_cli.events import Progress
 from fmlm_cli.keys import StretchHash
-from fmlm_cli.masking import units
+from fmlm_cli.masking import RowView, units
 
 MakeStore = Callable[..., Path]
 Document = tuple[list[int], list[bool]]
@@ -552,8 +552,8 @@ def test_masking_finds_what_was_mined(tiny_store: Path, mined: Mined) -> None:
     store = TokenStore.open(tiny_store)
     ids, starts = next(store.split("train").documents())
     kind = units.Collocations(np.sort(mined.hashes))
-    maskable = np.ones((1, len(ids)), np.bool_)
-    found = kind(maskable, starts[None], ids[None], np.zeros(1, np.uint64))[0]
+    view = RowView(np.ones((1, len(ids)), np.bool_), starts[None], np.zeros(1, np.int64), ids[None])
+    found = kind(view, np.zeros(1, np.uint64))[0]
     assert found.sum() < starts.sum()
     begin = np.flatnonzero(found)
     words = np.add.reduceat(starts.astype(int), begin)

@@ -17,7 +17,7 @@ from fmlm_cli.corpus.rows.reading import RowReader, Rows
 from fmlm_cli.corpus.store.reading import TokenStore
 from fmlm_cli.engine.batch import Batch
 from fmlm_cli.errors import UserError
-from fmlm_cli.masking import Corruption, RandomExploration, StrategySettings
+from fmlm_cli.masking import Corruption, Strategy, StrategySettings, Unit, random_exploration
 from fmlm_cli.model.build import VocabularyFacts, build_model
 from fmlm_cli.model.masked_lm import HeadOutput, MaskedLM
 from fmlm_cli.objectives.masked_lm import MaskedLanguageModelling
@@ -181,7 +181,7 @@ def test_residuals_have_the_variance_of_steps(unit: str, store: TokenStore, mode
     )  # rows drawn with replacement
 
     rows = choose_rows(reader, K, request, seed=5).rows
-    strategy = RandomExploration(StrategySettings("random", 1 / K), UNITS[unit])
+    strategy = random_exploration(UNITS[unit])(StrategySettings("random", 1 / K))
     objective = make_objective(store, strategy, 1, static_shapes=False)
     gradients, counts = masked_gradients(model, rows, objective, masks)
     drawn = np.random.default_rng(0).multinomial(number, np.full(len(counts), 1 / len(counts)), 4000)
@@ -263,10 +263,10 @@ def test_full_exploration_leaves_a_new_model_hardly_any_variance(
 def test_independent_masks_for_segments_have_ratio_one(
     reader: RowReader, store: TokenStore, bag: Bag, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def independent(settings: Any, unit: Any, segments: int, scope: str) -> RandomExploration:
-        return RandomExploration(replace(settings, masks_per_sequence=segments), unit)
+    def independent(unit: Unit) -> Callable[[StrategySettings], Strategy]:
+        return lambda settings: random_exploration(unit)(replace(settings, masks_per_sequence=K))
 
-    monkeypatch.setattr(gradient_variance, "FullExploration", independent)
+    monkeypatch.setattr(gradient_variance, "full_exploration", independent)
     request = VarianceRequest(sequences=60, random=6, sets=4, distances=())
     found = Estimates(measured(bag, reader, store, request), resamples=2000).variance_ratio()
     assert found.against(1) == "undecided"

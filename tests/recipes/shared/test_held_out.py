@@ -4,7 +4,7 @@ from hashlib import sha256
 
 import numpy as np
 
-from fmlm_cli.masking import get_strategy
+from fmlm_cli.masking import RowView, get_strategy
 from fmlm_cli.recipes.shared.held_out import EVALUATION_RATE, EVALUATION_SEED
 
 
@@ -14,9 +14,10 @@ def test_the_masks_are_what_they_always_were() -> None:
     row_ids, maskable = np.arange(-3, 5), np.ones((8, 64), np.bool_)
     maskable[:, 60:] = False
     ids = np.arange(8 * 64).reshape(8, 64) + 1000
-    masks = strategy.masks(maskable, None, row_ids, 0, EVALUATION_SEED)
+    view = RowView(maskable, None, row_ids, ids)
+    masks = strategy.masks(view, 0, EVALUATION_SEED)
     seen, labels = strategy.corrupt(
-        ids, masks, row_ids, 0, EVALUATION_SEED, mask_id=3, ordinary_ids=np.arange(10, 900)
+        view, masks, 0, EVALUATION_SEED, mask_id=3, ordinary_ids=np.arange(10, 900)
     )
     assert [sha256(array.tobytes()).hexdigest()[:16] for array in (masks, seen, labels)] == HASHES
 
