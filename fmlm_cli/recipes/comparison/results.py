@@ -22,7 +22,7 @@ from fmlm_cli.analysis.statistics import (
     reachable_loss,
     tokens_to_reach,
 )
-from fmlm_cli.engine.runtime import resolve_device
+from fmlm_cli.engine.runtime import Runtime
 from fmlm_cli.errors import UserError
 from fmlm_cli.model.build import parameter_counts
 from fmlm_cli.recipes.comparison.arms import Arm, base_segments
@@ -56,7 +56,7 @@ def results_of(plan: Plan) -> Found:
         "segments": base_segments(plan.settings),
         "batch_size": plan.size,
         "learning_rate": plan.base.settings.optimizer.learning_rate,
-        "device": str(resolve_device(plan.settings.run.device)),
+        "device": str(Runtime.resolve(plan.settings.run.device).device),
         "baseline": plan.baseline.name,
         "arms": [_arm(plan, arm) for arm in plan.arms],
         "seeds": plan.seeds,

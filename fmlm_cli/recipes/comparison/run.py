@@ -12,7 +12,7 @@ from fmlm_cli.analysis.report.summary import glance
 from fmlm_cli.analysis.report.values import Arms
 from fmlm_cli.analysis.report.writing import write_report
 from fmlm_cli.config import CompareSettings, Part, PretrainSettings, build, nested, to_yaml
-from fmlm_cli.engine.runtime import resolve_device, resolve_precision
+from fmlm_cli.engine.runtime import Runtime
 from fmlm_cli.errors import UserError
 from fmlm_cli.events import Caution, Emit, Event, Grid, Note, Progress, Table, Trained, ignore
 from fmlm_cli.recipes.comparison.board import Board
@@ -247,7 +247,7 @@ def _report(plan: Plan, emit: Emit) -> Comparison | None:
 
 
 def _describe(plan: Plan, emit: Emit) -> None:
-    settings, device = plan.settings, resolve_device(plan.settings.run.device)
+    settings = plan.settings
     rows = {
         "model": _model_line(plan),
         "data": f"{plan.base.store.root}, {plan.rows(plan.baseline):,} rows x {settings.run.sequence_length}",
@@ -264,7 +264,7 @@ def _describe(plan: Plan, emit: Emit) -> None:
         rows["control"] = ", ".join(arm.label for arm in plan.arms if arm.control)
     if plan.sweep:
         rows["sweep"] = f"{len(plan.sweep.points)} points of {', '.join(plan.sweep.axes)}"
-    rows["device"] = where_line(device, resolve_precision(settings.run.precision, device))
+    rows["device"] = where_line(Runtime.resolve(settings.run.device, settings.run.precision))
     emit(Table("comparing masks", rows))
     for text in cautions(plan):
         emit(Caution(text))

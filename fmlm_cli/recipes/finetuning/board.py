@@ -17,7 +17,7 @@ def _piece(plan: Plan, cell: Cell) -> Piece:
 
     def read() -> Outcome | None:
         result = read_result(plan.folder(cell))
-        return None if result is None else _outcome(result)
+        return None if result is None else _outcome(result, plan.data[cell.task].decides)
 
     return Piece(cell.folder, f"{row} seed {cell.seed}", row, cell.seed, read, cost=_cost(plan, cell))
 
@@ -31,9 +31,9 @@ def _cost(plan: Plan, cell: Cell) -> float:
     return float(max(chosen.epochs, -(-chosen.min_steps // batches)) * max(characters, 1))
 
 
-def _outcome(result: CellResult) -> Outcome:
+def _outcome(result: CellResult, decides: str) -> Outcome:
     text = "diverged" if result.score is None else f"{100 * result.score:.1f}"
-    found = result.dev[next(iter(result.dev))] if result.dev else {}
+    found = result.dev.get(decides, {})
     measures = [f"{name.replace('_', '-')} {value:.1%}" for name, value in found.items() if name != "score"]
     words = (
         [*measures, f"epoch {result.epoch} of {result.epochs}"] if found else [f"diverged: {result.failed}"]

@@ -15,7 +15,7 @@ from fmlm_cli import storage
 from fmlm_cli.config import ALL, FinetuneSettings, build, nested, read_yaml
 from fmlm_cli.corpus.rows.sequences import encode_once
 from fmlm_cli.corpus.tokenizer import loading as tokenizers
-from fmlm_cli.engine.runtime import resolve_device, resolve_precision
+from fmlm_cli.engine.runtime import Runtime
 from fmlm_cli.errors import UserError, unknown_name
 from fmlm_cli.events import Caution, Emit, Note
 from fmlm_cli.model.build import longest_sequence, preset_of, tokenizer_for
@@ -24,7 +24,6 @@ from fmlm_cli.recipes.finetuning.cells import CELL, Prepared, Split, check_same_
 from fmlm_cli.recipes.finetuning.grid import Cell, find_cells, find_points
 from fmlm_cli.recipes.shared.checkpoints import Origin, check_vocabulary, find_checkpoint
 from fmlm_cli.recipes.shared.limits import resolve_length
-from fmlm_cli.recipes.shared.predictions import Where
 from fmlm_cli.tasks import GLUE, Examples, TaskData, available, load_files, load_glue
 
 FROM_MNLI = ("rte", "mrpc", "stsb")
@@ -42,7 +41,7 @@ class Plan:
     tokenizer: PreTrainedTokenizerFast
     data: Mapping[str, TaskData]
     cells: Sequence[Cell]
-    where: Where
+    runtime: Runtime
     weights: str
     _prepared: dict[str, Prepared] = field(default_factory=dict)
 
@@ -85,7 +84,7 @@ class Plan:
             "weights": self._mnli_weights if self.begins_from_mnli(cell.task) else self.weights,
             "tokenizer": self._tokenizer_fingerprint,
         }
-        return {**content, **deciding(cell, self.settings, self.where)}
+        return {**content, **deciding(cell, self.settings, self.runtime)}
 
     def check(self, cell: Cell) -> None:
         """Refuse a cell that was begun otherwise: by other processes, or an earlier call."""
@@ -140,8 +139,7 @@ def saved_settings(root: Path) -> FinetuneSettings:
 def resolve(settings: FinetuneSettings, emit: Emit) -> Plan:
     """Make every choice that the settings leave open."""
     assert settings.out is not None
-    device = resolve_device(settings.device)
-    where = Where(device, resolve_precision(settings.precision, device))
+    runtime = Runtime.resolve(settings.device, settings.precision)
     data = _load(settings, emit)
     if settings.from_mnli and "mnli" not in data and not (Path(settings.out) / "models" / "mnli").is_dir():
         raise UserError("from_mnli needs the MNLI model: give --task mnli too")
@@ -180,7 +178,7 @@ def resolve(settings: FinetuneSettings, emit: Emit) -> Plan:
         tokenizer_for(model, tokenizer),
         data,
         find_cells(list(data), points, seeds),
-        where,
+        runtime,
         weights_of(encoder.tensors),
     )
 

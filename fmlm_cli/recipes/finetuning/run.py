@@ -109,7 +109,7 @@ def _do(plan: Plan, cell: Cell, board: WorkBoard) -> None:
         return
     board.begin(cell.folder)
     decided = plan.decided(cell)
-    run = CellRun(cell, plan.prepared(cell.task), plan.settings, plan.where, folder, board.hear)
+    run = CellRun(cell, plan.prepared(cell.task), plan.settings, plan.runtime, folder, board.hear)
     run.run(decided, lambda found: _keep_if_best(plan, run, found))
     board.end(cell.folder)
 
@@ -169,7 +169,7 @@ def _describe(plan: Plan, emit: Emit) -> None:
         + f", warm-up {training.warmup_share:.0%}, AdamW (bias-corrected), dropout "
         + ("as in the checkpoint" if training.dropout is None else f"{training.dropout:g}"),
         "counts": f"the {chosen.select} epoch by the development score; sequences of at most {chosen.max_length} tokens",
-        "device": f"{where_line(plan.where.device, plan.where.precision)}, {counted(torch.get_num_threads(), 'thread')}",
+        "device": f"{where_line(plan.runtime)}, {counted(torch.get_num_threads(), 'thread')}",
     }
     if len(points) > 1:
         rows["training"] = f"grid {chosen.grid}: " + "; ".join(sorted(points))

@@ -2,6 +2,7 @@
 
 import torch
 
+from fmlm_cli.engine.runtime import Runtime
 from fmlm_cli.events import Emit, Table
 from fmlm_cli.masking.strategies import nearest_segments
 from fmlm_cli.model.build import parameter_counts
@@ -9,7 +10,7 @@ from fmlm_cli.recipes.pretraining.plan import Plan, packing_report
 from fmlm_cli.recipes.shared.words import counted, where_line
 
 
-def describe(plan: Plan, device: torch.device, precision: torch.dtype, emit: Emit) -> None:
+def describe(plan: Plan, runtime: Runtime, emit: Emit) -> None:
     """Say what is about to happen, and what about it may not be what the user wants."""
     settings = plan.settings
     chosen = settings.optimizer
@@ -23,7 +24,7 @@ def describe(plan: Plan, device: torch.device, precision: torch.dtype, emit: Emi
         "budget": f"{plan.total_steps:,} steps of {settings.batch.size} rows = {passes_line(plan)}",
         "learning rate": rate,
         "evaluation": ", ".join(f"{name} ({store.root})" for name, store in plan.evaluated.items()),
-        "device": f"{where_line(device, precision)}, {counted(torch.get_num_threads(), 'thread')}",
+        "device": f"{where_line(runtime)}, {counted(torch.get_num_threads(), 'thread')}",
     }
     if plan.stream.first:
         rows["goes on"] = f"from row {plan.stream.first:,} of the stream, where the other run stopped"

@@ -46,7 +46,7 @@ class Plan:
     """A run with every choice made. `settings` has no gaps left and is what config.yaml gets.
 
     `timetable`: how rows are masked; `passes` in it is left open, for every source has its own number. `evaluated`:
-    the stores whose validation rows are evaluated, by name, the most important first.
+    the stores whose validation rows are evaluated, by name; `main_evaluation`: the one that decides, if there is any.
     """
 
     settings: PretrainSettings
@@ -58,6 +58,7 @@ class Plan:
     evaluated: Mapping[str, TokenStore]
     total_steps: int
     scales: Mapping[str, float] = field(default_factory=dict)
+    main_evaluation: str | None = None
 
     @property
     def store(self) -> TokenStore:
@@ -133,7 +134,8 @@ def resolve(settings: PretrainSettings, emit: Emit) -> Plan:
     settings = _without_gaps(settings, origin, strategy, stream, size, steps, scratch, peak)
     evaluated = _evaluated(settings, opened, continued=origin is not None)
     scales = rate_scales(start.model, settings.optimizer.layer_decay)
-    return Plan(settings, origin, start, model, stream, timetable, evaluated, steps, scales)
+    main = next(iter(evaluated), None)  # the first data come first
+    return Plan(settings, origin, start, model, stream, timetable, evaluated, steps, scales, main)
 
 
 def _stream(

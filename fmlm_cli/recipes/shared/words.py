@@ -1,6 +1,6 @@
 """Facts that several recipes tell, in words."""
 
-import torch
+from fmlm_cli.engine.runtime import Runtime
 
 
 def counted(number: int, thing: str) -> str:
@@ -8,6 +8,6 @@ def counted(number: int, thing: str) -> str:
     return f"{number:,} {thing}{'s' * (number != 1)}"
 
 
-def where_line(device: torch.device, precision: torch.dtype) -> str:
+def where_line(runtime: Runtime) -> str:
     """Device and precision."""
-    return f"{device}, {str(precision).removeprefix('torch.')}"
+    return f"{runtime.device}, {str(runtime.precision).removeprefix('torch.')}"
