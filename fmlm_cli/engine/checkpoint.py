@@ -41,8 +41,8 @@ class TrainState:
 class Checkpoints:
     """The checkpoints of a run. `identity` says what the run is; a checkpoint of another one is refused.
 
-    `facts`: plain values to keep beside the state, for whoever goes on from a checkpoint in another run. `keep`: how
-    many of the newest are left; those of `keep_steps` are left whatever comes after them.
+    `facts`: plain values to keep beside the state, for whoever goes on from a checkpoint in another run.
+    `keep`: how many of the newest are left; those of `keep_steps` are left whatever comes after them.
     """
 
     root: Path

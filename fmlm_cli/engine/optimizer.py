@@ -43,7 +43,7 @@ class Schedule:
         head_steps: int = 0,
         head_peak: float = 0.0,
     ) -> "Schedule":
-        """The schedule of `total_steps`, whose parts are shares of the steps that do not train a head alone."""
+        """The schedule of `total_steps`; shares are of the steps that do not train a head alone."""
         main = total_steps - head_steps
         warmup, decay = round(warmup_share * main), round(decay_share * main)
         return cls(peak, total_steps, warmup, shape, final_share, decay, head_steps, head_peak)
@@ -134,5 +134,5 @@ def load_named_state(
         for number, parameter in enumerate(optimized)
         if names[parameter] in entries
     }
-    # The optimizer's own way of loading knows which entries stay on the CPU, such as AdamW's counters of steps.
+    # The optimizer's own way of loading knows which entries stay on the CPU, such as AdamW's counts of steps.
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})

@@ -11,7 +11,7 @@ Addend = TypeVar("Addend", int, float, Tensor)
 
 
 class Ranks(Protocol):
-    """What a process knows of the others. Each method but `mine` is called by all of them, in the same order."""
+    """What a process knows of the others. Each method but `mine` is called by all, in the same order."""
 
     @property
     def is_writer(self) -> bool:
@@ -27,7 +27,7 @@ class Ranks(Protocol):
         ...
 
     def sum_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
-        """Replace each gradient by the sum of all processes', in one go; a process may have had no part of it."""
+        """Replace each gradient by the sum of all processes'; one may have had no part of it."""
         ...
 
     def any(self, flag: bool) -> bool:

@@ -1,6 +1,7 @@
 """Records of a run: what training and evaluation found, written once to each sink.
 
-metrics.jsonl is one of them: one JSON object a line, appended and flushed, cut back to a checkpoint when a run resumes.
+metrics.jsonl is one of them: one JSON object a line, appended and flushed, cut back to a checkpoint when a
+run resumes.
 """
 
 import json
@@ -19,7 +20,7 @@ class Sink(Protocol):
     """Where records go."""
 
     def rewind(self, step: int) -> None:
-        """Begin: a run goes on after `step`, so records of later steps are void; at 0 it begins anew, without any."""
+        """Begin: a run goes on after `step`, and records of later steps are void; at 0 it has none."""
         ...
 
     def write(self, record: Record) -> None:
@@ -42,7 +43,7 @@ class Teller:
 
 
 class MetricsLog:
-    """The sink that appends records to a file, and keeps them: `records`, as read by `rewind` and written since."""
+    """The sink that appends records to a file. `records`: those that `rewind` left, and all since."""
 
     def __init__(self, path: Path) -> None:
         self._path = path

@@ -81,7 +81,8 @@ def _resolve_device(name: str) -> torch.device:
         raise UserError(f"unknown device '{name}': known are auto, cpu, cuda, cuda:N, mps") from None
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise UserError(
-            f"device '{name}' is not there: torch sees {torch.cuda.device_count()} CUDA devices; use --set device=cpu"
+            f"device '{name}' is not there: torch sees {torch.cuda.device_count()} CUDA devices; "
+            "use --set device=cpu"
         )
     if device.type == "mps" and not torch.backends.mps.is_available():
         raise UserError("device 'mps' is not there; use --set device=cpu")

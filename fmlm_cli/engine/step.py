@@ -35,12 +35,12 @@ def compute_gradient(
     runtime: Runtime,
     reseed: Callable[[int], None] | None = None,
 ) -> tuple[torch.Tensor, int]:
-    """Give parameters without any the gradient of the step's mean loss; the summed loss and the number of targets.
+    """Give parameters without any the gradient of the step's mean loss; its sum and the number of targets.
 
-    `batches` are those of the whole step, of which each process forwards its part. Each batch adds its summed loss
-    divided by the targets of the *whole* step, so the gradient does not depend on how the step was cut into batches
-    and dealt out. (Averaging the batches' averages, as is usual, weights a target by how many others its batch
-    happens to hold.) `reseed(i)` is called before batch i.
+    `batches` are those of the whole step, of which each process forwards its part. Each batch adds its
+    summed loss divided by the targets of the *whole* step, so the gradient does not depend on how the step
+    was cut into batches and dealt out. (Averaging the batches' averages, as is usual, weights a target by
+    how many others its batch happens to hold.) `reseed(i)` is called before batch i.
     """
     ranks = runtime.ranks
     mine = list(ranks.mine(enumerate(batches)))

@@ -29,9 +29,9 @@ class GlueTask:
 
     `folder`: its official name. `first`, `second`, `label`: the names that a column has in the official files and on
     the Hub. `numbered`: labels are numbers in the official files and in submissions. `dev`, `test`: for each split the
-    names that its files have; `decides`: the name of the dev split that does. `submissions`: for each test split the
-    official file, without extension. `header`: the columns of files without a header. `broken_rows`: the official
-    files hold some, which everyone leaves out.
+    names that its files have; `decides`: the name of the dev split that does. `submissions`: for each test
+    split the official file, without extension. `header`: the columns of files without a header.
+    `broken_rows`: the official files hold some, which everyone leaves out.
     """
 
     task: Task

@@ -65,9 +65,9 @@ class Examples:
 class TaskData:
     """A task and its splits.
 
-    `dev`: {"dev": ...}, for MNLI {"matched": ..., "mismatched": ...}. `decides`: the name of the one by which epochs and
-    points are chosen. `test`: the same as `dev` with "test", for MNLI also the diagnostic set "ax"; empty where there is
-    none, labelled or not. `notes`: sentences that a user should read.
+    `dev`: {"dev": ...}, for MNLI {"matched": ..., "mismatched": ...}. `decides`: the name of the one by
+    which epochs and points are chosen. `test`: the same as `dev` with "test", for MNLI also the diagnostic
+    set "ax"; empty where there is none, labelled or not. `notes`: sentences that a user should read.
     """
 
     task: Task

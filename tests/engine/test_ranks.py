@@ -1,7 +1,6 @@
 """A step, an evaluation and a run are the same on any number of processes, which threads play here."""
 
 import json
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -10,63 +9,18 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from fmlm_cli.config.schema import OptimizerSettings
-from fmlm_cli.engine.batch import Batch
-from fmlm_cli.engine.checkpoint import Checkpoints, TrainState
+from fmlm_cli.engine.checkpoint import TrainState
 from fmlm_cli.engine.evaluation import evaluate, predict
-from fmlm_cli.engine.loop import Rhythm, TrainingRun, train
-from fmlm_cli.engine.optimizer import Schedule, make_optimizer
+from fmlm_cli.engine.loop import train
+from fmlm_cli.engine.optimizer import make_optimizer
 from fmlm_cli.engine.ranks import OneProcess, Ranks
-from fmlm_cli.engine.records import MetricsLog
-from fmlm_cli.engine.runtime import Runtime
 from fmlm_cli.engine.signals import StopRequest
 from fmlm_cli.engine.step import DivergedError, StepResult, compute_gradient, train_step
 from fmlm_cli.errors import Interrupted
 from tests.engine.fake_ranks import FakeRanks, on_ranks
-
-WIDTH = 4
-ADAMW = OptimizerSettings(weight_decay=0.1, betas=(0.9, 0.98), epsilon=1e-6)
-
-
-class Squares:
-    """Summed squared errors of a small net."""
-
-    def loss(self, model: nn.Module, batch: Batch) -> Tensor:
-        return (model(batch.inputs["x"]) - batch.inputs["y"]).square().sum()
-
-    def score(self, model: nn.Module, batch: Batch) -> Mapping[str, Tensor]:
-        return {"loss": self.loss(model, batch)}
-
-    def outputs(self, model: nn.Module, batch: Batch) -> Tensor:
-        found: Tensor = model(batch.inputs["x"])
-        return found.float()
-
-
-def net() -> nn.Module:
-    """The same on every call, without the generator that threads share."""
-    made = nn.Sequential(nn.Linear(WIDTH, 6), nn.Tanh(), nn.Linear(6, 1)).double()
-    generator = torch.Generator().manual_seed(0)
-    for parameter in made.parameters():
-        parameter.data.uniform_(-1, 1, generator=generator)
-    return made
-
-
-def batches_of(step: int, sizes: Sequence[int]) -> list[Batch]:
-    generator = torch.Generator().manual_seed(step)
-    begun, made = 100 * step, []
-    for size in sizes:
-        x = torch.randn(size, WIDTH, generator=generator, dtype=torch.float64)
-        rows = tuple(range(begun, begun + size))
-        made.append(Batch({"x": x, "y": x.sum(1, keepdim=True)}, size, 3 * size, rows))
-        begun += size
-    return made
-
-
-def runtime(ranks: Ranks) -> Runtime:
-    return Runtime(torch.device("cpu"), torch.float32, ranks)
+from tests.engine.small_run import ADAMW, Run, Squares, batches_of, net, runtime
 
 
 def gradient(model: nn.Module) -> Tensor:
@@ -162,42 +116,11 @@ def test_an_evaluation_is_that_of_one_process(sizes: list[int]) -> None:
 # ---------------------------------------------------------------- whole runs
 
 
-class Run:
-    """A run of six steps in a folder, as one process sees it."""
-
-    def __init__(self, folder: Path, ranks: Ranks, **changed: Any) -> None:
-        self.model = net()
-        self.log = MetricsLog(folder / "metrics.jsonl")
-        self.checkpoints = Checkpoints(
-            folder / "checkpoints", 2, "run", self.save, self.load, keep_steps=changed.pop("keep_steps", ())
-        )
-        self.run = TrainingRun(
-            model=self.model,
-            objective=Squares(),
-            optimizer=make_optimizer(ADAMW, self.model),
-            schedule=Schedule(0.01, total_steps=6, warmup_steps=2),
-            prepare=lambda step: batches_of(step, [2, 3, 1]),
-            evaluate=lambda step: [{"evaluation": "e", "eval_loss": float(step)}],
-            checkpoints=self.checkpoints,
-            sinks=(self.log,),
-            rhythm=Rhythm(log=2, evaluate=3, checkpoint=changed.pop("checkpoint", 1)),
-            seed=0,
-            runtime=runtime(ranks),
-            clip=1.0,
-            **changed,
-        )
-
-    def save(self, folder: Path) -> None:
-        save_file(self.model.state_dict(), folder / "model.safetensors")
-
-    def load(self, folder: Path) -> None:
-        self.model.load_state_dict(load_file(folder / "model.safetensors"))
-
-    def train(self, stop: StopRequest | None = None) -> TrainState:
-        state, _ = self.checkpoints.restore(self.model, self.run.optimizer)
-        if self.run.runtime.ranks.is_writer:
-            self.log.rewind(state.step)
-        return train(self.run, state, stop or StopRequest())
+def to_the_end(run: Run, stop: StopRequest | None = None) -> TrainState:
+    state, _ = run.checkpoints.restore(run.model, run.run.optimizer)
+    if run.run.runtime.ranks.is_writer:
+        run.log.rewind(state.step)
+    return train(run.run, state, stop or StopRequest())
 
 
 @pytest.fixture(autouse=True)
@@ -215,8 +138,8 @@ def test_a_run_writes_once_and_what_one_process_writes(tmp_path: Path) -> None:
     alone = Run(tmp_path / "alone", OneProcess())
     (tmp_path / "alone").mkdir()
     (tmp_path / "ranks").mkdir()
-    wanted = alone.train()
-    states = on_ranks(2, lambda ranks: Run(tmp_path / "ranks", ranks).train())
+    wanted = to_the_end(alone)
+    states = on_ranks(2, lambda ranks: to_the_end(Run(tmp_path / "ranks", ranks)))
     assert [(state.step, state.tokens) for state in states] == [(wanted.step, wanted.tokens)] * 2
     mine, theirs = (lasting(tmp_path / name / "metrics.jsonl") for name in ("ranks", "alone"))
     assert [r["step"] for r in mine] == [0, 2, 3, 4, 6, 6]
@@ -231,7 +154,7 @@ def test_a_stop_on_one_rank_stops_all_and_another_number_goes_on(tmp_path: Path)
     whole = Run(tmp_path / "whole", OneProcess())
     (tmp_path / "whole").mkdir()
     (tmp_path / "moved").mkdir()
-    whole.train()
+    to_the_end(whole)
 
     def begin(ranks: FakeRanks) -> str:
         run, stop = Run(tmp_path / "moved", ranks), StopRequest()
@@ -242,12 +165,12 @@ def test_a_stop_on_one_rank_stops_all_and_another_number_goes_on(tmp_path: Path)
 
         object.__setattr__(run.run, "before_step", ask)
         with pytest.raises(Interrupted) as caught:
-            run.train(stop)
+            to_the_end(run, stop)
         return str(caught.value)
 
     (said, other) = on_ranks(2, begin)
     assert said == other and "stopped at step 3 of 6" in said and "step-3" in said
-    models = on_ranks(3, lambda ranks: (run := Run(tmp_path / "moved", ranks), run.train())[0].model)
+    models = on_ranks(3, lambda ranks: (run := Run(tmp_path / "moved", ranks), to_the_end(run))[0].model)
     for model in models:
         torch.testing.assert_close(weights(model), weights(whole.model), rtol=1e-9, atol=1e-12)
     steps = [record["step"] for record in lasting(tmp_path / "moved" / "metrics.jsonl")]
@@ -256,14 +179,14 @@ def test_a_stop_on_one_rank_stops_all_and_another_number_goes_on(tmp_path: Path)
 
 @pytest.mark.parametrize("every", [1, 2, 100])
 def test_steps_that_are_asked_for_are_saved_and_stay(tmp_path: Path, every: int) -> None:
-    Run(tmp_path, OneProcess(), keep_steps=(1, 3), checkpoint=every).train()
+    to_the_end(Run(tmp_path, OneProcess(), keep_steps=(1, 3), checkpoint=every))
     names = sorted(path.name for path in (tmp_path / "checkpoints").iterdir())
     newest = {1: ["step-5", "step-6"], 2: ["step-4", "step-6"], 100: ["step-6"]}[every]
     assert names == ["step-1", "step-3", *newest]
 
 
 def test_checkpoints_that_do_not_outlive_the_run(tmp_path: Path) -> None:
-    Run(tmp_path, OneProcess(), keeps_checkpoints=False, checkpoint=4).train()
+    to_the_end(Run(tmp_path, OneProcess(), keeps_checkpoints=False, checkpoint=4))
     assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["step-4"]
 
 
@@ -272,5 +195,5 @@ def test_a_record_goes_once_to_each_sink(tmp_path: Path) -> None:
     sink = SimpleNamespace(write=told.append, rewind=lambda step: None)
     run = Run(tmp_path, OneProcess())
     object.__setattr__(run.run, "sinks", (run.log, sink))
-    run.train()
+    to_the_end(run)
     assert [record.record for record in told] == run.log.records

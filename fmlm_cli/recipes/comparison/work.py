@@ -175,7 +175,7 @@ class Worker:
         return _course(records, self.plan.base.main_evaluation)
 
     def _keep_early_model(self) -> None:
-        """Keep the model of the first run's early checkpoint, which goes with the others when the run has ended."""
+        """Keep the model of the first run's early checkpoint; that goes when the run has ended."""
         run = storage.RunDirectory(self._first_run)
         source = run.checkpoints / f"step-{self.plan.early_step}"
         if self.early_model.is_dir() or not (source / STATE).is_file():

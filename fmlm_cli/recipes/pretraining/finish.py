@@ -41,7 +41,7 @@ def finish(job: Job, state: TrainState, records: Sequence[Mapping[str, Any]]) ->
 
 
 def _improved(job: Job, state: TrainState) -> dict[str, str]:
-    """The tokens of the main evaluation that are predicted better, of a run that went on from a checkpoint."""
+    """The tokens that are predicted better than by the checkpoint that the run went on from."""
     if job.plan.origin is None or job.main_evaluation is None:
         return {}
     if not job.scores:  # resumed after the last evaluation
@@ -61,7 +61,8 @@ def _results(job: Job, state: TrainState, evaluations: Evaluations, curve: Path)
     if job.main_evaluation is not None:
         rows |= held_out_lines(evaluations[job.main_evaluation])
     rows["trained"] = (
-        f"{state.step:,} steps, {state.tokens:,} tokens, {passes_line(job.plan)}, {state.seconds / 60:.1f} min"
+        f"{state.step:,} steps, {state.tokens:,} tokens, {passes_line(job.plan)}, "
+        f"{state.seconds / 60:.1f} min"
     )
     if job.held_out:
         rows["evaluate"] = f"fmlm evaluate --from {job.run.root} --data {job.plan.store.root}"

@@ -79,7 +79,8 @@ class Job:
                 found[name] = each
             else:
                 self.cautions.append(
-                    f"the validation split of {store.root} is too small to mask a token of it: there is no evaluation on it"
+                    f"the validation split of {store.root} is too small to mask a token of it: "
+                    "there is no evaluation on it"
                 )
         return found
 

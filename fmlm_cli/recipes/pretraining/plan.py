@@ -46,7 +46,7 @@ class Plan:
     """A run with every choice made. `settings` has no gaps left and is what config.yaml gets.
 
     `timetable`: how rows are masked; `passes` in it is left open, for every source has its own number. `evaluated`:
-    the stores whose validation rows are evaluated, by name; `main_evaluation`: the one that decides, if there is any.
+    the stores whose validation rows are evaluated, by name. `main_evaluation`: the one that decides, if any.
     """
 
     settings: PretrainSettings

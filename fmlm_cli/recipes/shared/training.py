@@ -1,4 +1,4 @@
-"""A training run from its newest checkpoint, or its start, to its end: what pre-training and fine-tuning share."""
+"""A training run from its newest checkpoint, or its start, to its end."""
 
 from pathlib import Path
 
@@ -13,8 +13,8 @@ def train_to_the_end(run: TrainingRun, emit: Emit, *, carried_over: Path | None 
     """Go on from the newest checkpoint that is whole, or begin; the state at the end.
 
     `carried_over`: another run's checkpoint, whose state of the optimizer a run begins with.
-    Raises `Interrupted`, with a checkpoint saved, on Ctrl-C or SIGTERM; `DivergedError`; `UserError` for checkpoints
-    that are damaged or another run's.
+    Raises `Interrupted`, with a checkpoint saved, on Ctrl-C or SIGTERM; `DivergedError`; `UserError` for
+    checkpoints that are damaged or another run's.
     """
     state = _begin(run, emit, carried_over)
     try:

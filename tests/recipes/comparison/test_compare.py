@@ -340,7 +340,9 @@ def test_the_early_model_is_there_however_rarely_is_logged(compare: Compare, cha
         **{f"run.{name}": value for name, value in changed.items()},
     }
     settings = compare(f"sparse {len(changed)}", **given)
-    results, _ = said(settings)
+    with pytest.raises(RuntimeError):
+        comparison.compare_masks(settings, emit=stop_at(0, running=True))
+    results, _ = said(settings, resume=True)
     assert results is not None
     assert [(each["name"], each["step"]) for each in results["variance"]] == [("early", 1)]
     root = Path(str(settings.out))

@@ -14,7 +14,7 @@ from fmlm_cli.engine.step import DivergedError
 from fmlm_cli.errors import UserError
 from fmlm_cli.events import Caution, Event, Note
 from fmlm_cli.recipes.shared.training import train_to_the_end
-from tests.engine.test_ranks import Run, batches_of
+from tests.engine.small_run import Run, batches_of
 
 
 @pytest.fixture(autouse=True)
