@@ -2,13 +2,13 @@
 
 checkpoints/step-1000/
   ...                      the weights, as the recipe saves them (a Hugging Face folder)
-  optimizer.safetensors    AdamW's state, by parameter name
+  optimizer.safetensors    the optimizer's state, by parameter name
   state.json               step, running sums, what the run was, facts for a run that goes on from here, and a hash of
                            every file; written last
 """
 
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from fmlm_cli import storage
+from fmlm_cli.engine.optimizer import load_named_state, named_state
 from fmlm_cli.errors import UserError
 
 STATE, OPTIMIZER = "state.json", "optimizer.safetensors"
@@ -41,6 +42,7 @@ class Checkpoints:
     """The checkpoints of a run. `identity` says what the run is; a checkpoint of another one is refused.
 
     `facts`: plain values to keep beside the state, for whoever goes on from a checkpoint in another run.
+    `keep`: how many of the newest are left; those of `keep_steps` are left whatever comes after them.
     """
 
     root: Path
@@ -49,21 +51,26 @@ class Checkpoints:
     save_model: Callable[[Path], None]
     load_model: Callable[[Path], None]
     facts: Mapping[str, Any] = field(default_factory=dict)
+    keep_steps: Collection[int] = ()
 
     def save(self, model: nn.Module, optimizer: torch.optim.Optimizer, state: TrainState) -> Path:
-        """Write step-N, then remove all but the newest `keep`."""
-        target = self.root / f"step-{state.step}"
+        """Write step-N, then remove the older ones that are not to be kept."""
+        target = self.folder(state.step)
         with storage.complete_folder(target) as folder:
             self.save_model(folder)
-            save_file(_optimizer_tensors(model, optimizer), folder / OPTIMIZER)
+            save_file(named_state(model, optimizer), folder / OPTIMIZER)
             files = {
                 path.relative_to(folder).as_posix(): storage.sha256_of_file(path) for path in _files(folder)
             }
             content = {"state": asdict(state), "identity": self.identity, "facts": self.facts, "files": files}
             storage.write_json(folder / STATE, content)
-        for _, old in self.all()[: -self.keep]:
+        for old in [path for step, path in self.all() if step not in self.keep_steps][: -self.keep]:
             shutil.rmtree(old)
         return target
+
+    def folder(self, step: int) -> Path:
+        """Where the checkpoint of a step lies, if there is one."""
+        return self.root / f"step-{step}"
 
     def all(self) -> list[tuple[int, Path]]:
         """Steps and folders of the complete checkpoints, oldest first."""
@@ -102,7 +109,7 @@ class Checkpoints:
                 f"{path} belongs to another run: its data or settings differ; pass --overwrite to start again"
             )
         self.load_model(path)
-        _restore_optimizer(model, optimizer, load_file(path / OPTIMIZER))
+        load_named_state(model, optimizer, load_file(path / OPTIMIZER))
         return state
 
 
@@ -131,7 +138,7 @@ def carry_over(checkpoint: Path, model: nn.Module, optimizer: torch.optim.Optimi
             raise UserError(
                 f"the optimizer's state in {checkpoint} does not fit this run ({name}): set optimizer.carry_over=false"
             )
-    _restore_optimizer(model, optimizer, tensors)
+    load_named_state(model, optimizer, tensors)
 
 
 class DamagedError(Exception):
@@ -140,26 +147,3 @@ class DamagedError(Exception):
 
 def _files(folder: Path) -> Iterator[Path]:
     return (path for path in sorted(folder.rglob("*")) if path.is_file())
-
-
-def _optimizer_tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
-    """The optimizer's state as `<parameter>/<entry>`."""
-    return {
-        f"{name}/{entry}": value.detach().to("cpu").contiguous()
-        for name, parameter in model.named_parameters()
-        for entry, value in optimizer.state.get(parameter, {}).items()
-    }
-
-
-def _restore_optimizer(
-    model: nn.Module, optimizer: torch.optim.Optimizer, tensors: dict[str, torch.Tensor]
-) -> None:
-    by_name: dict[str, dict[str, Any]] = {}
-    for key, value in tensors.items():
-        name, _, entry = key.rpartition("/")
-        by_name.setdefault(name, {})[entry] = value
-    for name, parameter in model.named_parameters():
-        for entry, value in by_name.get(name, {}).items():
-            # AdamW's step counters stay where the optimizer keeps them: fused on a GPU, else on the CPU.
-            on_device = entry != "step" or optimizer.param_groups[0].get("fused")
-            optimizer.state[parameter][entry] = value.to(parameter.device) if on_device else value

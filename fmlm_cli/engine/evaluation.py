@@ -1,6 +1,6 @@
 """Evaluation: an objective's measures summed over batches, or its outputs for all rows."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 import numpy.typing as npt
@@ -8,51 +8,50 @@ import torch
 from torch import Tensor, nn
 
 from fmlm_cli.engine.batch import Batch, PredictingObjective, ScoringObjective
-from fmlm_cli.engine.runtime import autocast
+from fmlm_cli.engine.runtime import Runtime
 
 
 @torch.no_grad()
 def evaluate(
-    model: nn.Module,
-    objective: ScoringObjective,
-    batches: Iterable[Batch],
-    *,
-    device: torch.device,
-    precision: torch.dtype,
+    model: nn.Module, objective: ScoringObjective, batches: Iterable[Batch], runtime: Runtime
 ) -> tuple[dict[str, Tensor], int]:
     """The objective's measures, each summed in float64 over `batches` (shapes are the objective's), and the targets."""
     training = model.training
     model.eval()
     sums: dict[str, Tensor] = {}
     count = 0
-    for batch in batches:
-        with autocast(device, precision):
-            scores = objective.score(model, batch.to(device))
-        for name, value in scores.items():
-            added = value.cpu().double()  # MPS has no float64
-            sums[name] = sums[name] + added if name in sums else added
+    for batch in runtime.ranks.mine(batches):
+        with runtime.autocast():
+            scores = objective.score(model, batch.to(runtime.device))
+        _add(sums, {name: value.cpu().double() for name, value in scores.items()})  # MPS has no float64
         count += batch.count
     model.train(training)
-    return sums, count
+    (first, *others) = runtime.ranks.gather(sums)
+    for each in others:
+        _add(first, each)
+    return first, runtime.ranks.sum(count)
+
+
+def _add(sums: dict[str, Tensor], more: Mapping[str, Tensor]) -> None:
+    for name, value in more.items():
+        sums[name] = sums[name] + value if name in sums else value
 
 
 @torch.no_grad()
 def predict(
-    model: nn.Module,
-    objective: PredictingObjective,
-    batches: Iterable[Batch],
-    *,
-    device: torch.device,
-    precision: torch.dtype,
+    model: nn.Module, objective: PredictingObjective, batches: Iterable[Batch], runtime: Runtime
 ) -> npt.NDArray[np.float32]:
     """The objective's outputs float32[rows, ...], in the order of the rows' numbers, of which each occurs once."""
     training = model.training
     model.eval()
     outputs: list[Tensor] = []
     rows: list[int] = []
-    for batch in batches:
-        with autocast(device, precision):
-            outputs.append(objective.outputs(model, batch.to(device)))
+    for batch in runtime.ranks.mine(batches):
+        with runtime.autocast():
+            outputs.append(objective.outputs(model, batch.to(runtime.device)))
         rows += batch.rows
     model.train(training)
-    return torch.cat(outputs).cpu().numpy()[np.argsort(rows)]
+    part = (torch.cat(outputs).cpu().numpy(), rows) if rows else None  # a process may have had nothing to do
+    parts = [each for each in runtime.ranks.gather(part) if each is not None]
+    numbers = [row for _, numbers in parts for row in numbers]
+    return np.concatenate([values for values, _ in parts])[np.argsort(numbers)]

@@ -3,7 +3,8 @@
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -12,22 +13,32 @@ from torch import nn
 from fmlm_cli.engine.batch import Batch, Objective
 from fmlm_cli.engine.checkpoint import Checkpoints, TrainState
 from fmlm_cli.engine.optimizer import Schedule
-from fmlm_cli.engine.records import MetricsLog
-from fmlm_cli.engine.runtime import count_flops, measure_peak, synchronize
+from fmlm_cli.engine.records import Record, Sink
+from fmlm_cli.engine.runtime import Runtime, count_flops, measure_peak
 from fmlm_cli.engine.signals import StopRequest
 from fmlm_cli.engine.step import StepResult, train_step
 from fmlm_cli.errors import Interrupted
-from fmlm_cli.events import Emit, Evaluated, Trained, ignore
+from fmlm_cli.events import Evaluated, Trained
 
 TIMING_FIELDS = ("tokens_per_second", "peak_share", "seconds")
 
 
 @dataclass(frozen=True)
+class Rhythm:
+    """After how many steps there is a training record, an evaluation, a checkpoint."""
+
+    log: int
+    evaluate: int
+    checkpoint: int
+
+
+@dataclass(frozen=True)
 class TrainingRun:
-    """All that the loop needs. `prepare(step)` gives the batches of a step (from 1) and must be a pure function;
-    `evaluate(step)` gives the fields of the evaluation records. `before_step(step)` may change what of the model is
-    trained, as a function of the step alone. `enough()` ends the run early after an evaluation. `save_last`: whether
-    there is a checkpoint of the end.
+    """All that the loop needs. `prepare(step)` gives the batches of a step (from 1) and must be a pure
+    function; `evaluate(step)` gives the fields of the evaluation records. `before_step(step)` may change
+    what of the model is trained, as a function of the step alone. `enough()` ends the run early after an
+    evaluation. `clip`: the largest norm of a gradient. `keeps_checkpoints`: whether they outlive the run,
+    so that there is one of its end.
     """
 
     model: nn.Module
@@ -37,27 +48,34 @@ class TrainingRun:
     prepare: Callable[[int], Sequence[Batch]]
     evaluate: Callable[[int], Sequence[Mapping[str, Any]]]
     checkpoints: Checkpoints
-    metrics: MetricsLog
+    sinks: Sequence[Sink]
+    rhythm: Rhythm
     seed: int
-    device: torch.device
-    precision: torch.dtype
+    runtime: Runtime
     clip: float | None
-    log_every: int
-    evaluate_every: int
-    checkpoint_every: int
-    emit: Emit = ignore
-    stop: StopRequest = field(default_factory=StopRequest)
     before_step: Callable[[int], None] = lambda step: None
     enough: Callable[[], bool] = lambda: False
-    save_last: bool = True
+    keeps_checkpoints: bool = True
 
     @property
     def total_steps(self) -> int:
         """Steps of the whole run."""
         return self.schedule.total_steps
 
+    def record(self, record: Record) -> None:
+        """Write a record once to each sink."""
+        if self.runtime.ranks.is_writer:
+            for sink in self.sinks:
+                sink.write(record)
 
-def train(run: TrainingRun, state: TrainState) -> TrainState:
+    def save(self, state: TrainState) -> Path:
+        """Write a checkpoint; its folder."""
+        if self.runtime.ranks.is_writer:
+            self.checkpoints.save(self.model, self.optimizer, state)
+        return self.checkpoints.folder(state.step)
+
+
+def train(run: TrainingRun, state: TrainState, stop: StopRequest) -> TrainState:
     """Train from `state` to the end; the state there.
 
     Raises `Interrupted` after saving a checkpoint if a stop was requested.
@@ -82,40 +100,44 @@ def train(run: TrainingRun, state: TrainState) -> TrainState:
                 seed=run.seed,
                 learning_rate=run.schedule.at(step),
                 clip=run.clip,
-                device=run.device,
-                precision=run.precision,
+                runtime=run.runtime,
             )
             state = clock.advance(state, result, batches)
-            state, last = _after_step(run, state, clock)
+            state, last = _after_step(run, state, clock, stop)
             if last:
                 break
     return state
 
 
-def _after_step(run: TrainingRun, state: TrainState, clock: "Clock") -> tuple[TrainState, bool]:
+def _after_step(
+    run: TrainingRun, state: TrainState, clock: "Clock", stop: StopRequest
+) -> tuple[TrainState, bool]:
     """Log, evaluate and save where it is time to; stop if asked to. Also whether this step is the last."""
-    last = state.step == run.total_steps
-    if last or state.step % run.log_every == 0:
+    step, rhythm, ranks = state.step, run.rhythm, run.runtime.ranks
+    last = step == run.total_steps
+    if last or step % rhythm.log == 0:
         state = _log(run, state, clock)
-    if last or state.step % run.evaluate_every == 0:
-        _evaluate(run, state.step)
+    if last or step % rhythm.evaluate == 0:
+        _evaluate(run, step)
         clock.skip()
-        last = last or run.enough()
-    stopping = run.stop.signal is not None and not last
-    if stopping or (run.save_last if last else state.step % run.checkpoint_every == 0):
-        saved = run.checkpoints.save(run.model, run.optimizer, state)
+        last = ranks.any(run.enough()) or last
+    stopping = ranks.any(stop.signal is not None) and not last
+    due = step % rhythm.checkpoint == 0 or step in run.checkpoints.keep_steps
+    if stopping or (run.keeps_checkpoints if last else due):
+        saved = run.save(state)
         clock.skip()
         if stopping:
             raise Interrupted(
-                f"stopped at step {state.step} of {run.total_steps}; saved in {saved}; the same command with --resume goes on",
-                run.stop.exit_code,
+                f"stopped at step {step} of {run.total_steps}; saved in {saved}; "
+                "the same command with --resume goes on",
+                stop.exit_code,
             )
     return state, last
 
 
 def _log(run: TrainingRun, state: TrainState, clock: "Clock") -> TrainState:
     """Write a record of the steps since the last one: the loss is the mean over all their targets."""
-    record = {
+    fields = {
         "step": state.step,
         "loss": state.window_loss / max(state.window_count, 1),
         "grad_norm": state.window_norm / state.window_steps,
@@ -123,25 +145,22 @@ def _log(run: TrainingRun, state: TrainState, clock: "Clock") -> TrainState:
         "tokens": state.tokens,
         **clock.speed(),
     }
-    run.metrics.write(record)
-    run.emit(Trained(record, run.total_steps, clock.seconds_left(state.step)))
+    run.record(Trained(fields, run.total_steps, clock.seconds_left(state.step)))
     return replace(state, window_loss=0.0, window_count=0, window_norm=0.0, window_steps=0)
 
 
 def _evaluate(run: TrainingRun, step: int) -> None:
     for fields in run.evaluate(step):
-        record = {"step": step, **fields}
-        run.metrics.write(record)
-        run.emit(Evaluated(record))
+        run.record(Evaluated({"step": step, **fields}))
 
 
 class Clock:
     """Measures training time (not evaluation or saving), speed, and the share of the device's measured peak."""
 
     def __init__(self, run: TrainingRun, state: TrainState) -> None:
-        self._device = run.device
+        self._runtime = run.runtime
         self._total_steps = run.total_steps
-        self._peak = measure_peak(run.device, run.precision)
+        self._peak = measure_peak(run.runtime)
         self._flops_per_token = self._count_flops(run, state.step + 1)
         self._recent: list[tuple[float, int]] = []
         self.skip()
@@ -150,13 +169,13 @@ class Clock:
         """Forward and backward (twice the forward) of one batch, by its tokens."""
         if step > run.total_steps:
             return 0.0
-        batch = run.prepare(step)[0].to(run.device)
+        batch = run.prepare(step)[0].to(run.runtime.device)
         run.model.eval()
         return 3 * count_flops(lambda: run.objective.loss(run.model, batch)) / max(batch.tokens, 1)
 
     def skip(self) -> None:
         """Start timing the next step now."""
-        synchronize(self._device)
+        self._runtime.synchronize()
         self._begin = time.perf_counter()
 
     def advance(self, state: TrainState, result: StepResult, batches: Sequence[Batch]) -> TrainState:

@@ -1,13 +1,14 @@
-"""AdamW and the learning rate as a pure function of the step."""
+"""The optimizer, its state by parameter name, and the learning rate as a pure function of the step."""
 
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Protocol
 
 import torch
 from torch import nn
 
+Shape = Literal["linear", "cosine", "wsd"]
 _HEAD_WARMUP = 0.1  # share of the steps that train a head alone
 
 
@@ -23,11 +24,29 @@ class Schedule:
     peak: float
     total_steps: int
     warmup_steps: int
-    shape: Literal["linear", "cosine", "wsd"] = "linear"
+    shape: Shape = "linear"
     final_share: float = 0.0
     decay_steps: int = 0
     head_steps: int = 0
     head_peak: float = 0.0
+
+    @classmethod
+    def of_shares(
+        cls,
+        total_steps: int,
+        *,
+        peak: float,
+        warmup_share: float,
+        shape: Shape,
+        final_share: float = 0.0,
+        decay_share: float = 0.0,
+        head_steps: int = 0,
+        head_peak: float = 0.0,
+    ) -> "Schedule":
+        """The schedule of `total_steps`; shares are of the steps that do not train a head alone."""
+        main = total_steps - head_steps
+        warmup, decay = round(warmup_share * main), round(decay_share * main)
+        return cls(peak, total_steps, warmup, shape, final_share, decay, head_steps, head_peak)
 
     def at(self, step: int) -> float:
         """The learning rate of step number `step`, counted from 1."""
@@ -47,14 +66,28 @@ def decayed(name: str, parameter: nn.Parameter) -> bool:
     return parameter.ndim >= 2 and not name.endswith("bias")
 
 
-def make_adamw(
-    model: nn.Module,
-    *,
-    weight_decay: float,
-    betas: tuple[float, float],
-    epsilon: float,
-    scales: Mapping[str, float] | None = None,
-) -> torch.optim.AdamW:
+class OptimizerSettings(Protocol):
+    """What of the settings an optimizer is made from."""
+
+    @property
+    def weight_decay(self) -> float:
+        """Decay of matrices, per step and unit of learning rate."""
+        ...
+
+    @property
+    def betas(self) -> tuple[float, float]:
+        """AdamW's decay rates."""
+        ...
+
+    @property
+    def epsilon(self) -> float:
+        """AdamW's epsilon."""
+        ...
+
+
+def make_optimizer(
+    settings: OptimizerSettings, model: nn.Module, scales: Mapping[str, float] | None = None
+) -> torch.optim.Optimizer:
     """AdamW (Loshchilov & Hutter 2019) on what is trained, fused where the device has it.
 
     `scales`: factors of the learning rate by parameter name, 1 where none is given; a group carries its own as
@@ -67,11 +100,39 @@ def make_adamw(
     fused = all(p.device.type in ("cpu", "cuda", "mps") and p.is_floating_point() for _, p in named)
     return torch.optim.AdamW(
         [
-            {"params": parameters, "weight_decay": weight_decay if decays else 0.0, "scale": scale}
+            {"params": parameters, "weight_decay": settings.weight_decay if decays else 0.0, "scale": scale}
             for (decays, scale), parameters in groups.items()
         ],
         lr=0.0,
-        betas=betas,
-        eps=epsilon,
+        betas=settings.betas,
+        eps=settings.epsilon,
         fused=fused,
     )
+
+
+def named_state(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
+    """An optimizer's state as `<parameter>/<entry>`, on the CPU."""
+    return {
+        f"{name}/{entry}": value.detach().to("cpu").contiguous()
+        for name, parameter in model.named_parameters()
+        for entry, value in optimizer.state.get(parameter, {}).items()
+    }
+
+
+def load_named_state(
+    model: nn.Module, optimizer: torch.optim.Optimizer, tensors: Mapping[str, torch.Tensor]
+) -> None:
+    """Give an optimizer the state that `named_state` returned, each entry where the optimizer keeps it."""
+    entries: dict[str, dict[str, torch.Tensor]] = {}
+    for key, value in tensors.items():
+        name, _, entry = key.rpartition("/")
+        entries.setdefault(name, {})[entry] = value
+    names = {parameter: name for name, parameter in model.named_parameters()}
+    optimized = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    state = {
+        number: entries[names[parameter]]
+        for number, parameter in enumerate(optimized)
+        if names[parameter] in entries
+    }
+    # The optimizer's own way of loading knows which entries stay on the CPU, such as AdamW's counts of steps.
+    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})

@@ -1,30 +1,66 @@
-"""metrics.jsonl: one JSON object a line, appended and flushed, cut back to a checkpoint when a run resumes."""
+"""Records of a run: what training and evaluation found, written once to each sink.
+
+metrics.jsonl is one of them: one JSON object a line, appended and flushed, cut back to a checkpoint when a
+run resumes.
+"""
 
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from fmlm_cli import storage
 from fmlm_cli.errors import UserError
+from fmlm_cli.events import Emit, Evaluated, Trained
+
+Record = Trained | Evaluated
+
+
+class Sink(Protocol):
+    """Where records go."""
+
+    def rewind(self, step: int) -> None:
+        """Begin: a run goes on after `step`, and records of later steps are void; at 0 it has none."""
+        ...
+
+    def write(self, record: Record) -> None:
+        """Take the next record."""
+        ...
+
+
+class Teller:
+    """The sink that tells whoever listens, such as the console; what was told cannot be taken back."""
+
+    def __init__(self, emit: Emit) -> None:
+        self._emit = emit
+
+    def rewind(self, step: int) -> None:
+        """Nothing is told again."""
+
+    def write(self, record: Record) -> None:
+        """Tell of a record."""
+        self._emit(record)
 
 
 class MetricsLog:
-    """Appends records to a file and keeps what was read or written for the plots at the end."""
+    """The sink that appends records to a file. `records`: those that `rewind` left, and all since."""
 
-    def __init__(self, path: Path, *, keep_through: int = -1) -> None:
-        """Records of steps up to `keep_through` are kept (a resumed run), later ones removed."""
+    def __init__(self, path: Path) -> None:
         self._path = path
-        # Of a run that starts anew nothing is kept, so a file that is damaged is no obstacle.
-        there = read_metrics(path) if keep_through >= 0 and path.exists() else []
-        self.records = [record for record in there if record["step"] <= keep_through]
-        storage.write_text(path, "".join(_line(record) for record in self.records))
+        self.records: list[dict[str, Any]] = []
 
-    def write(self, record: Mapping[str, Any]) -> None:
+    def rewind(self, step: int) -> None:
+        """Cut the file back to the records of steps up to `step`; at 0 it begins empty."""
+        # Of a run that begins anew nothing is kept, so a file that is damaged is no obstacle.
+        there = read_metrics(self._path) if step and self._path.exists() else []
+        self.records = [record for record in there if record["step"] <= step]
+        storage.write_text(self._path, "".join(_line(record) for record in self.records))
+
+    def write(self, record: Record) -> None:
         """Append one record; it is in the file when this returns."""
-        self.records.append(dict(record))
+        self.records.append(dict(record.record))
         with storage.clear_disk_errors(self._path), self._path.open("a", encoding="utf-8") as file:
-            file.write(_line(record))
+            file.write(_line(record.record))
 
 
 def _line(record: Mapping[str, Any]) -> str:

@@ -8,7 +8,7 @@ from torch import nn
 
 from fmlm_cli import keys
 from fmlm_cli.engine.batch import Batch, Objective
-from fmlm_cli.engine.runtime import autocast
+from fmlm_cli.engine.runtime import Runtime
 from fmlm_cli.errors import UserError
 
 
@@ -30,26 +30,29 @@ def compute_gradient(
     objective: Objective,
     batches: Sequence[Batch],
     *,
-    device: torch.device,
-    precision: torch.dtype,
+    runtime: Runtime,
     reseed: Callable[[int], None] | None = None,
 ) -> tuple[torch.Tensor, int]:
-    """Add the gradient of the step's mean loss to the parameters; the summed loss and the number of targets.
+    """Give parameters without any the gradient of the step's mean loss; its sum and the number of targets.
 
-    Each batch adds its summed loss divided by the targets of the *whole* step, so the gradient does not depend
-    on how the step was cut into batches. (Averaging the batches' averages, as is usual, weights a target by how
-    many others its batch happens to hold.) `reseed(i)` is called before batch i.
+    `batches` are those of the whole step, of which each process forwards its part. Each batch adds its
+    summed loss divided by the targets of the *whole* step, so the gradient does not depend on how the step
+    was cut into batches and dealt out. (Averaging the batches' averages, as is usual, weights a target by
+    how many others its batch happens to hold.) `reseed(i)` is called before batch i.
     """
-    count = sum(batch.count for batch in batches)
-    total = torch.zeros((), device=device)
-    for number, batch in enumerate(batches):
+    ranks = runtime.ranks
+    mine = list(ranks.mine(enumerate(batches)))
+    count = ranks.sum(sum(batch.count for _, batch in mine))
+    total = torch.zeros((), device=runtime.device)
+    for number, batch in mine:
         if reseed is not None:
             reseed(number)
-        with autocast(device, precision):
-            loss_sum = objective.loss(model, batch.to(device))
+        with runtime.autocast():
+            loss_sum = objective.loss(model, batch.to(runtime.device))
         (loss_sum / max(count, 1)).backward()
         total += loss_sum.detach()
-    return total, count
+    ranks.sum_gradients(model.parameters())
+    return ranks.sum(total), count
 
 
 def train_step(
@@ -62,17 +65,18 @@ def train_step(
     seed: int,
     learning_rate: float,
     clip: float | None,
-    device: torch.device,
-    precision: torch.dtype,
+    runtime: Runtime,
 ) -> StepResult:
-    """Gradient, check, clip, update. Raises `DivergedError` before the update if anything is not finite."""
+    """Gradient, check, clip, update. Raises `DivergedError` before the update if anything is not finite.
+
+    `batches`: those of the whole step, whatever part of them is this process's.
+    """
     optimizer.zero_grad(set_to_none=True)
     total, count = compute_gradient(
         model,
         objective,
         batches,
-        device=device,
-        precision=precision,
+        runtime=runtime,
         # Dropout is a function of (seed, step, batch) too: a resumed run needs no generator state.
         reseed=lambda number: _seed_everything(seed, step, number),
     )

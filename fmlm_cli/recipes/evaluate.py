@@ -3,7 +3,7 @@
 from fmlm_cli.config import EvaluateSettings
 from fmlm_cli.corpus.rows.reading import RowReader
 from fmlm_cli.corpus.store.reading import TokenStore
-from fmlm_cli.engine.runtime import resolve_device, resolve_precision
+from fmlm_cli.engine.runtime import Runtime
 from fmlm_cli.errors import UserError
 from fmlm_cli.events import Caution, Emit, Facts, ignore
 from fmlm_cli.model.build import longest_sequence
@@ -22,8 +22,7 @@ def evaluate_checkpoint(settings: EvaluateSettings, *, emit: Emit = ignore) -> d
     trusted = settings.trust_remote_code
     origin = find_checkpoint(settings.checkpoint, revision=settings.revision, code=trusted)
     run, name = origin.settings, str(origin.folder)
-    device = resolve_device(settings.device)
-    precision = resolve_precision(settings.precision, device)
+    runtime = Runtime.resolve(settings.device, settings.precision)
     store = TokenStore.open(settings.store, verify=("validation",))
     if not store.has("validation"):
         raise UserError(
@@ -50,13 +49,13 @@ def evaluate_checkpoint(settings: EvaluateSettings, *, emit: Emit = ignore) -> d
         if "max_rows" in settings.model_fields_set or run is None
         else run.evaluation.max_rows,
     )
-    model.to(device)  # after the probe of resolve_packing, which so runs where pre-training runs it
+    model.to(runtime.device)  # after the probe of resolve_packing, which so runs where pre-training runs it
     held_out = HeldOut.of(store, reader, settings.batch_size)
     if not held_out.has_targets:
         raise UserError(
             f"the validation split of {store.root} is too small to mask a token of it: give more text with --valid"
         )
-    scores = held_out.run(model, device, precision).record
+    scores = held_out.run(model, runtime).record
     emit(Facts(f"evaluation of {name}", _summary(scores, reader, store)))
     return scores
 

@@ -87,7 +87,7 @@ def load_files(
         for split in held_out.values()
         if split.labels is None
     ]
-    return assemble(task, examples, {"dev": deciding}, held_out, notes)
+    return assemble(task, examples, {"dev": deciding}, "dev", held_out, notes)
 
 
 def _task(table: ColumnTable, fields: Fields, name: str, regression: bool | None, metric: str | None) -> Task:

@@ -30,9 +30,9 @@ class GlueTask:
 
     `folder`: its official name. `first`, `second`, `label`: the names that a column has in the official files
     and on the Hub. `numbered`: labels are numbers in the official files and in submissions. `dev`, `test`:
-    for each split the names that its files have. `submissions`: for each test split the official file,
-    without extension. `header`: the columns of files without a header. `broken_rows`: the official files hold
-    some, which everyone leaves out.
+    for each split the names that its files have; `decides`: the name of the dev split that does.
+    `submissions`: for each test split the official file, without extension. `header`: the columns of files
+    without a header. `broken_rows`: the official files hold some, which everyone leaves out.
     """
 
     task: Task
@@ -45,6 +45,7 @@ class GlueTask:
     header: tuple[str, ...] | None = None
     broken_rows: bool = False
     note: str = ""
+    decides: str = "dev"
     dev: Mapping[str, tuple[str, ...]] = field(default_factory=lambda: {"dev": ("dev", "validation")})
     test: Mapping[str, tuple[str, ...]] = field(default_factory=lambda: {"test": ("test",)})
 
@@ -104,6 +105,7 @@ GLUE: Mapping[str, GlueTask] = MappingProxyType(
             first=("sentence1", "premise"),
             second=("sentence2", "hypothesis"),
             label=(_GOLD, "label"),
+            decides="matched",
             dev={split: (f"dev_{split}", f"validation_{split}") for split in ("matched", "mismatched")},
             test={split: (f"test_{split}",) for split in ("matched", "mismatched")},
             submissions={"matched": "MNLI-m", "mismatched": "MNLI-mm", "ax": "AX"},
@@ -150,7 +152,7 @@ def load_glue(name: str, folder: Path | None = None) -> TaskData:
         {split: split_examples for (role, split), split_examples in examples.items() if role == wanted}
         for wanted in ("dev", "test")
     )
-    return assemble(glue.task, examples[_TRAIN], dev, test, notes)
+    return assemble(glue.task, examples[_TRAIN], dev, glue.decides, test, notes)
 
 
 def available(folder: Path) -> list[str]:
@@ -158,7 +160,7 @@ def available(folder: Path) -> list[str]:
     names = []
     for name, glue in GLUE.items():
         inner = _named_folder(folder, (glue.folder, name))
-        deciding = next(iter(glue.dev.values()))
+        deciding = glue.dev[glue.decides]
         if inner and _files(inner, ("train",)) and _files(inner, deciding):
             names.append(name)
     return names
@@ -188,7 +190,7 @@ def _tables(glue: GlueTask, folder: Path | None, notes: list[str]) -> dict[_Key,
     wanted |= {("dev", split): names for split, names in glue.dev.items()}
     wanted |= {("test", split): names for split, names in glue.test.items()}
     tables = {key: table for key, names in wanted.items() if (table := read(names)) is not None}
-    for key in (_TRAIN, ("dev", next(iter(glue.dev)))):
+    for key in (_TRAIN, ("dev", glue.decides)):
         if key not in tables:
             raise UserError(f"{place}: no {wanted[key][0]} file ({_FORMS}): put it there")
     if missing := [names[0] for key, names in wanted.items() if key not in tables]:

@@ -66,14 +66,15 @@ class Examples:
 class TaskData:
     """A task and its splits.
 
-    `dev`: {"dev": ...}, for MNLI {"matched": ..., "mismatched": ...}; the first one decides. `test`: the same
-    with "test", for MNLI also the diagnostic set "ax"; empty where there is none, labelled or not. `notes`:
-    sentences that a user should read.
+    `dev`: {"dev": ...}, for MNLI {"matched": ..., "mismatched": ...}. `decides`: the name of the one by
+    which epochs and points are chosen. `test`: the same as `dev` with "test", for MNLI also the diagnostic
+    set "ax"; empty where there is none, labelled or not. `notes`: sentences that a user should read.
     """
 
     task: Task
     train: Examples
     dev: Mapping[str, Examples]
+    decides: str
     test: Mapping[str, Examples]
     notes: tuple[str, ...]
 
@@ -91,6 +92,7 @@ def assemble(
     task: Task,
     train: Examples,
     dev: Mapping[str, Examples],
+    decides: str,
     test: Mapping[str, Examples],
     notes: Sequence[str],
 ) -> TaskData:
@@ -99,7 +101,7 @@ def assemble(
     Raises `UserError` for labels that only dev or test have.
     """
     if task.regression:
-        return TaskData(task, train, dev, test, tuple(notes))
+        return TaskData(task, train, dev, decides, test, tuple(notes))
     known = _distinct(train)
     for split in (*dev.values(), *test.values()):
         if strange := _distinct(split) - known:
@@ -112,7 +114,7 @@ def assemble(
         for split in dev.values()
         if (missing := known - _distinct(split))
     ]
-    return TaskData(task, train, dev, test, (*notes, *lacking))
+    return TaskData(task, train, dev, decides, test, (*notes, *lacking))
 
 
 def _distinct(examples: Examples) -> set[float]:

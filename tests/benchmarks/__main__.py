@@ -19,12 +19,14 @@ from rich.table import Table
 from transformers import DataCollatorForLanguageModeling
 
 from fmlm_cli import keys
+from fmlm_cli.config.schema import OptimizerSettings
 from fmlm_cli.corpus.rows.reading import RowReader
 from fmlm_cli.corpus.store.reading import TokenStore
 from fmlm_cli.corpus.store.writing import StoreWriter, TokenDocument
 from fmlm_cli.corpus.tokenizer.learning import train_tokenizer
 from fmlm_cli.engine.batch import Batch
-from fmlm_cli.engine.optimizer import make_adamw
+from fmlm_cli.engine.optimizer import make_optimizer
+from fmlm_cli.engine.runtime import Runtime
 from fmlm_cli.engine.step import train_step
 from fmlm_cli.masking import Collocations, get_strategy
 from fmlm_cli.masking.registry import BUILT_IN
@@ -40,7 +42,7 @@ STRATEGIES = (
     *((name, "epoch" if name.startswith("fully") else None) for name in BUILT_IN),
     ("fully-explored", "batch"),
 )
-CPU = torch.device("cpu")
+CPU = Runtime.resolve("cpu")
 
 
 def make_store(folder: Path, tokens: int) -> TokenStore:
@@ -99,7 +101,7 @@ def bench_wait(store: TokenStore, name: str) -> tuple[float, float]:
     model = MaskedLM(
         build_model("bert-mini", VocabularyFacts(store.vocabulary, 0, 2, 3), dropout=0.0, seed=0)
     )
-    optimizer = make_adamw(model, weight_decay=0.01, betas=(0.9, 0.98), epsilon=1e-6)
+    optimizer = make_optimizer(OptimizerSettings(weight_decay=0.01, betas=(0.9, 0.98), epsilon=1e-6), model)
 
     def prepare(step: int) -> list[Batch]:
         return objective.prepare(reader.read((step * 32 + np.arange(32)) % len(reader)), step, 32)
@@ -112,8 +114,8 @@ def bench_wait(store: TokenStore, name: str) -> tuple[float, float]:
             batches = ahead.result()
             waits.append(time.perf_counter() - begin)
             ahead = pool.submit(prepare, step)
-            settings = {"step": step, "seed": 0, "learning_rate": 1e-4, "clip": 1.0, "device": CPU}
-            train_step(model, optimizer, objective, batches, precision=torch.float32, **settings)  # type: ignore[arg-type]
+            settings = {"step": step, "seed": 0, "learning_rate": 1e-4, "clip": 1.0, "runtime": CPU}
+            train_step(model, optimizer, objective, batches, **settings)  # type: ignore[arg-type]
             steps.append(time.perf_counter() - begin)
     return statistics.median(waits[1:]), statistics.median(steps[1:])
 
@@ -128,14 +130,14 @@ def bench_step(store: TokenStore, model_name: str, rows: int, length: int) -> Co
     ours = MaskedLM(build_model(model_name, vocabulary, dropout=0.0, seed=0))
     stock = build_model(model_name, vocabulary, dropout=0.0, seed=0)
     settings = {"weight_decay": 0.01, "betas": (0.9, 0.98), "epsilon": 1e-6}
-    our_optimizer = make_adamw(ours, **settings)
+    our_optimizer = make_optimizer(OptimizerSettings(**settings), ours)
     stock_optimizer = torch.optim.AdamW(stock.parameters(), lr=1e-4)
     labels = torch.full((rows, length), -100)
     labels.view(-1)[batches[0].inputs["masked_index"]] = batches[0].inputs["targets"]
 
     def our_step() -> None:
-        settings = {"step": 1, "seed": 0, "learning_rate": 1e-4, "clip": 1.0, "device": CPU}
-        train_step(ours, our_optimizer, objective, batches, precision=torch.float32, **settings)
+        settings = {"step": 1, "seed": 0, "learning_rate": 1e-4, "clip": 1.0, "runtime": CPU}
+        train_step(ours, our_optimizer, objective, batches, **settings)
 
     def stock_step() -> None:
         stock(input_ids=batches[0].inputs["input_ids"], labels=labels).loss.backward()

@@ -25,9 +25,10 @@ from transformers import (
 )
 
 from fmlm_cli.config import FinetuneSettings, build, nested
+from fmlm_cli.config.schema import OptimizerSettings
 from fmlm_cli.corpus.tokenizer.learning import train_tokenizer
 from fmlm_cli.corpus.tokenizer.loading import save_tokenizer
-from fmlm_cli.engine.optimizer import make_adamw
+from fmlm_cli.engine.optimizer import make_optimizer
 from fmlm_cli.engine.step import train_step
 from fmlm_cli.events import ignore
 from fmlm_cli.hub import quiet
@@ -55,8 +56,10 @@ def make_checkpoint(folder: Path, texts: list[str]) -> Path:
 
 def our_turns(plan: FinetunePlan, task: str) -> Iterator[int]:
     """Each time `STEPS` steps of a cell; the examples in them."""
-    run = CellRun(plan.cells[0], plan.prepared(task), plan.settings, plan.where, plan.root / "cell")
-    optimizer = make_adamw(run.model, weight_decay=0.01, betas=(0.9, 0.999), epsilon=1e-8)
+    run = CellRun(plan.cells[0], plan.prepared(task), plan.settings, plan.runtime, plan.root / "cell")
+    optimizer = make_optimizer(
+        OptimizerSettings(weight_decay=0.01, betas=(0.9, 0.999), epsilon=1e-8), run.model
+    )
     run.model.train()
     step = 0
     while True:
@@ -73,8 +76,7 @@ def our_turns(plan: FinetunePlan, task: str) -> Iterator[int]:
                 seed=0,
                 learning_rate=1e-5,
                 clip=1.0,
-                device=plan.where.device,
-                precision=plan.where.precision,
+                runtime=plan.runtime,
             )
             examples += sum(batch.count for batch in batches)
         yield examples

@@ -10,8 +10,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from fmlm_cli.config.schema import OptimizerSettings
 from fmlm_cli.engine.checkpoint import OPTIMIZER, STATE, Checkpoints, TrainState
-from fmlm_cli.engine.optimizer import make_adamw
+from fmlm_cli.engine.optimizer import make_optimizer
 from fmlm_cli.errors import OutOfSpaceError, UserError
 
 WEIGHTS = "model.safetensors"
@@ -23,7 +24,9 @@ class Run:
     def __init__(self, root: Path, *, keep: int = 2, identity: str = "this run") -> None:
         torch.manual_seed(0)
         self.model = nn.Sequential(nn.Linear(4, 6), nn.LayerNorm(6), nn.Linear(6, 2))
-        self.optimizer = make_adamw(self.model, weight_decay=0.1, betas=(0.9, 0.98), epsilon=1e-6)
+        self.optimizer = make_optimizer(
+            OptimizerSettings(weight_decay=0.1, betas=(0.9, 0.98), epsilon=1e-6), self.model
+        )
         self.root = root
         self.checkpoints = Checkpoints(root, keep, identity, self.save_model, self.load_model)
 

@@ -11,9 +11,11 @@ from hypothesis import strategies as st
 from torch import nn
 from transformers import AutoModelForMaskedLM, BertConfig, ModernBertConfig
 
-from fmlm_cli.engine.optimizer import Schedule, decayed, make_adamw
+from fmlm_cli.config.schema import OptimizerSettings
+from fmlm_cli.engine.optimizer import Schedule, decayed, load_named_state, make_optimizer, named_state
 
 Shape = Literal["linear", "cosine"]
+ADAMW = OptimizerSettings(weight_decay=0.1, betas=(0.9, 0.98), epsilon=1e-6)
 shapes = st.sampled_from(["linear", "cosine"])
 shares = st.floats(0, 1)
 
@@ -126,7 +128,7 @@ def models() -> list[nn.Module]:
 @pytest.mark.parametrize("number", [0, 1])
 def test_biases_and_norms_do_not_decay(number: int) -> None:
     model = models()[number]
-    optimizer = make_adamw(model, weight_decay=0.3, betas=(0.9, 0.98), epsilon=1e-6)
+    optimizer = make_optimizer(OptimizerSettings(weight_decay=0.3, betas=(0.9, 0.98), epsilon=1e-6), model)
     decay = {id(p): group["weight_decay"] for group in optimizer.param_groups for p in group["params"]}
     assert len(decay) == len(list(model.parameters())), "every parameter once"
     norms = {id(p) for m in model.modules() if "Norm" in type(m).__name__ for p in m.parameters()}
@@ -145,12 +147,14 @@ def test_a_matrix_named_bias_does_not_decay() -> None:
 def test_frozen_parameters_are_left_out() -> None:
     model = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 2))
     model[0].requires_grad_(False)
-    optimizer = make_adamw(model, weight_decay=0.1, betas=(0.9, 0.98), epsilon=1e-6)
+    optimizer = make_optimizer(ADAMW, model)
     assert sum(len(group["params"]) for group in optimizer.param_groups) == 2
 
 
 def test_settings_reach_adamw() -> None:
-    optimizer = make_adamw(nn.Linear(3, 2), weight_decay=0.1, betas=(0.8, 0.95), epsilon=1e-4)
+    optimizer = make_optimizer(
+        OptimizerSettings(weight_decay=0.1, betas=(0.8, 0.95), epsilon=1e-4), nn.Linear(3, 2)
+    )
     for group in optimizer.param_groups:
         assert (group["betas"], group["eps"]) == ((0.8, 0.95), 1e-4)
 
@@ -158,8 +162,78 @@ def test_settings_reach_adamw() -> None:
 def test_scales_make_groups_of_their_own() -> None:
     model = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 2))
     scales = {"0.weight": 0.5, "0.bias": 0.5}
-    optimizer = make_adamw(model, weight_decay=0.1, betas=(0.9, 0.98), epsilon=1e-6, scales=scales)
+    optimizer = make_optimizer(
+        OptimizerSettings(weight_decay=0.1, betas=(0.9, 0.98), epsilon=1e-6), model, scales
+    )
     found = {id(p): (g["weight_decay"], g["scale"]) for g in optimizer.param_groups for p in g["params"]}
     assert found[id(model[0].weight)] == (0.1, 0.5)
     assert found[id(model[0].bias)] == (0.0, 0.5)
     assert found[id(model[1].weight)] == (0.1, 1.0)
+
+
+@pytest.mark.parametrize("fused", [True, False])
+def test_a_state_by_name_comes_back_where_the_optimizer_keeps_it(fused: bool) -> None:
+    def made() -> tuple[nn.Module, torch.optim.Optimizer]:
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Linear(3, 3), nn.LayerNorm(3), nn.Linear(3, 2))
+        optimizer = make_optimizer(ADAMW, model, {"0.weight": 0.5})
+        for group in optimizer.param_groups:
+            group["fused"] = fused
+        return model, optimizer
+
+    def step(model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+        optimizer.zero_grad()
+        model(torch.ones(2, 3)).square().sum().backward()
+        for group in optimizer.param_groups:
+            group["lr"] = 0.01 * group["scale"]
+        optimizer.step()
+
+    model, optimizer = made()
+    step(model, optimizer)
+    saved = {name: value.clone() for name, value in named_state(model, optimizer).items()}
+    assert saved["2.weight/exp_avg"].shape == (2, 3)
+    again, other = made()
+    again.load_state_dict(model.state_dict())
+    load_named_state(again, other, saved)
+    assert [group["scale"] for group in other.param_groups] == [g["scale"] for g in optimizer.param_groups]
+    for mine, theirs in zip(again.parameters(), model.parameters(), strict=True):
+        for entry, value in optimizer.state[theirs].items():
+            got = other.state[mine][entry]
+            assert torch.equal(got, value) and (got.dtype, got.device) == (value.dtype, value.device)
+    step(model, optimizer)
+    step(again, other)
+    for mine, theirs in zip(again.parameters(), model.parameters(), strict=True):
+        assert torch.equal(mine, theirs)
+
+
+def test_a_state_of_some_parameters_leaves_the_others_without() -> None:
+    model = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 2))
+    optimizer = make_optimizer(ADAMW, model)
+    some = {
+        "1.bias/step": torch.tensor(3.0),
+        "1.bias/exp_avg": torch.ones(2),
+        "1.bias/exp_avg_sq": torch.ones(2),
+    }
+    load_named_state(model, optimizer, some)
+    assert named_state(model, optimizer).keys() == some.keys()
+
+
+@given(
+    total=st.integers(1, 500),
+    head=st.integers(0, 400),
+    warmup=st.floats(0, 1),
+    decay=st.floats(0, 1),
+    shape=st.sampled_from(["linear", "cosine", "wsd"]),
+)
+def test_shares_are_of_the_steps_after_the_head(
+    total: int, head: int, warmup: float, decay: float, shape: Any
+) -> None:
+    head = min(head, total - 1)
+    given_shares: dict[str, Any] = {"warmup_share": warmup, "decay_share": decay, "final_share": 0.25}
+    made = Schedule.of_shares(total, peak=1.0, shape=shape, head_steps=head, head_peak=2.0, **given_shares)
+    alone = Schedule.of_shares(total - head, peak=1.0, shape=shape, **given_shares)
+    assert made.total_steps == total
+    assert [made.at(head + step) for step in range(1, total - head + 1)] == [
+        alone.at(step) for step in range(1, total - head + 1)
+    ]
+    assert alone.warmup_steps == round(warmup * (total - head))

@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fmlm_cli.engine.records import MetricsLog, read_metrics
+from fmlm_cli.engine.records import MetricsLog, Teller, read_metrics
 from fmlm_cli.errors import UserError
+from fmlm_cli.events import Evaluated, Event, Trained
 
 values = st.one_of(st.integers(), st.floats(allow_nan=False), st.text(), st.booleans(), st.none())
 fields = st.dictionaries(st.text(min_size=1), values, max_size=4)
@@ -17,9 +18,15 @@ records = st.lists(st.tuples(st.integers(0, 50), fields).map(lambda r: {**r[1], 
 
 
 def write(path: Path, contents: list[dict[str, Any]]) -> MetricsLog:
-    log = MetricsLog(path)
+    log = begin(path)
     for record in contents:
-        log.write(record)
+        log.write(Evaluated(record))
+    return log
+
+
+def begin(path: Path, step: int = 0) -> MetricsLog:
+    log = MetricsLog(path)
+    log.rewind(step)
     return log
 
 
@@ -34,10 +41,10 @@ def test_round_trip(tmp_path_factory: pytest.TempPathFactory, contents: list[dic
 
 def test_each_record_is_in_the_file_at_once(tmp_path: Path) -> None:
     path = tmp_path / "metrics.jsonl"
-    log = MetricsLog(path)
+    log = begin(path)
     assert path.read_bytes() == b""
     for step in range(3):
-        log.write({"step": step, "loss": 0.5})
+        log.write(Trained({"step": step, "loss": 0.5}, 3, 0.0))
         lines = path.read_text().splitlines()
         assert len(lines) == step + 1
         assert json.loads(lines[-1]) == {"step": step, "loss": 0.5}
@@ -57,8 +64,8 @@ def test_a_last_line_cut_anywhere_is_left_out(
     path.write_bytes(whole[:-missing])
     kept = contents if missing == 1 else contents[:-1]
     assert read_metrics(path) == kept
-    log = MetricsLog(path, keep_through=50)
-    log.write({"step": 51})
+    log = begin(path, 50)
+    log.write(Evaluated({"step": 51}))
     assert read_metrics(path) == [*kept, {"step": 51}]
 
 
@@ -70,22 +77,41 @@ def test_damage_elsewhere_is_named(tmp_path: Path) -> None:
 
 
 @settings(max_examples=25)
-@given(contents=records, keep=st.integers(-1, 60))
+@given(contents=records, keep=st.integers(1, 60))
 def test_a_resumed_run_is_cut_back(
     tmp_path_factory: pytest.TempPathFactory, contents: list[dict[str, Any]], keep: int
 ) -> None:
     path = tmp_path_factory.mktemp("metrics") / "metrics.jsonl"
     write(path, contents)
     wanted = [record for record in contents if record["step"] <= keep]
-    log = MetricsLog(path, keep_through=keep)
+    log = begin(path, keep)
     assert log.records == wanted
     assert read_metrics(path) == wanted
-    log.write({"step": keep + 1, "again": True})
+    log.write(Evaluated({"step": keep + 1, "again": True}))
     assert read_metrics(path) == [*wanted, {"step": keep + 1, "again": True}]
 
 
 def test_a_new_run_forgets_everything(tmp_path: Path) -> None:
     path = tmp_path / "metrics.jsonl"
     write(path, [{"step": 0, "eval_loss": 3.0}, {"step": 1, "loss": 2.0}])
-    assert MetricsLog(path).records == []
+    assert begin(path).records == []
     assert path.read_bytes() == b""
+
+
+def test_a_damaged_file_is_no_obstacle_to_a_new_run(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    path.write_text('{"step":\n{"step": 3}\n')
+    assert begin(path).records == []
+    with pytest.raises(UserError, match="damaged"):
+        path.write_text('{"step":\n{"step": 3}\n')
+        begin(path, 3)
+
+
+def test_what_is_told_is_the_record_itself() -> None:
+    told: list[Event] = []
+    sink = Teller(told.append)
+    sink.rewind(7)
+    records = [Trained({"step": 8, "loss": 0.5}, 9, 1.0), Evaluated({"step": 8, "eval_loss": 0.25})]
+    for record in records:
+        sink.write(record)
+    assert told == records

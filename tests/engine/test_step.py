@@ -12,13 +12,15 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from transformers import AutoModelForMaskedLM, BertConfig
 
+from fmlm_cli.config.schema import OptimizerSettings
 from fmlm_cli.engine.batch import Batch
-from fmlm_cli.engine.optimizer import make_adamw
+from fmlm_cli.engine.optimizer import make_optimizer
+from fmlm_cli.engine.runtime import Runtime
 from fmlm_cli.engine.step import DivergedError, StepResult, compute_gradient, train_step
 from fmlm_cli.errors import UserError
 from fmlm_cli.model.masked_lm import MaskedLM
 
-CPU = torch.device("cpu")
+CPU = Runtime.resolve("cpu")
 ROWS, LENGTH, VOCABULARY = 8, 24, 60
 MASKED_PER_ROW = [1, 20, 0, 3, 11, 0, 7, 2]
 
@@ -79,14 +81,15 @@ def make_batches(micro: int, masked_per_row: Sequence[int] = MASKED_PER_ROW) -> 
 
 
 def step(model: nn.Module, batches: Sequence[Batch], optimizer: Any = None, **changed: Any) -> StepResult:
-    optimizer = optimizer or make_adamw(model, weight_decay=0.01, betas=(0.9, 0.98), epsilon=1e-6)
+    optimizer = optimizer or make_optimizer(
+        OptimizerSettings(weight_decay=0.01, betas=(0.9, 0.98), epsilon=1e-6), model
+    )
     given_settings: dict[str, Any] = {
         "step": 3,
         "seed": 0,
         "learning_rate": 1e-3,
         "clip": None,
-        "device": CPU,
-        "precision": torch.float32,
+        "runtime": CPU,
     }
     objective = changed.pop("objective", MaskedTokens())
     return train_step(model, optimizer, objective, batches, **{**given_settings, **changed})
@@ -128,7 +131,7 @@ def test_the_gradient_does_not_depend_on_the_cut(micro: int) -> None:
     assert result.loss_sum / result.count == pytest.approx(loss, rel=1e-5)
     assert result.grad_norm == pytest.approx(float(wanted.norm()), rel=1e-5)
     model.zero_grad()
-    compute_gradient(model, MaskedTokens(), make_batches(micro), device=CPU, precision=torch.float32)
+    compute_gradient(model, MaskedTokens(), make_batches(micro), runtime=CPU)
     assert relative(gradient(model), wanted) < 1e-5
 
 
@@ -152,9 +155,7 @@ def test_any_cut_of_any_rows(counts: list[int], micro: int) -> None:
     model = tiny_bert()
     _, wanted = stock_gradient(model, make_batches(len(counts), counts))
     model.zero_grad()
-    total, count = compute_gradient(
-        model, MaskedTokens(), make_batches(micro, counts), device=CPU, precision=torch.float32
-    )
+    total, count = compute_gradient(model, MaskedTokens(), make_batches(micro, counts), runtime=CPU)
     assert count == sum(counts)
     assert not total.requires_grad
     assert relative(gradient(model), wanted) < 1e-5
@@ -164,7 +165,7 @@ def test_any_cut_of_any_rows(counts: list[int], micro: int) -> None:
 def test_a_step_without_any_target_moves_nothing_but_decay(micro: int) -> None:
     model = tiny_bert()
     before = weights(model)
-    optimizer = make_adamw(model, weight_decay=0.0, betas=(0.9, 0.98), epsilon=1e-6)
+    optimizer = make_optimizer(OptimizerSettings(weight_decay=0.0, betas=(0.9, 0.98), epsilon=1e-6), model)
     result = step(model, make_batches(micro, [0, 0]), optimizer)
     assert (result.loss_sum, result.count, result.grad_norm) == (0.0, 0, 0.0)
     assert torch.equal(weights(model), before)
@@ -174,7 +175,7 @@ def test_a_step_without_any_target_moves_nothing_but_decay(micro: int) -> None:
 @pytest.mark.parametrize("clip", [None, 1.0])
 def test_divergence_is_refused_before_the_step(poison: int | None, factor: float, clip: float | None) -> None:
     model = tiny_bert()
-    optimizer = make_adamw(model, weight_decay=0.01, betas=(0.9, 0.98), epsilon=1e-6)
+    optimizer = make_optimizer(OptimizerSettings(weight_decay=0.01, betas=(0.9, 0.98), epsilon=1e-6), model)
     step(model, make_batches(2), optimizer)
     before, state = weights(model), copy.deepcopy(optimizer.state_dict()["state"])
     with pytest.raises(DivergedError) as caught:
@@ -231,7 +232,7 @@ def test_the_update_is_adamws() -> None:
     """First step of AdamW: every weight moves by the learning rate, against its gradient's sign."""
     model = tiny_bert()
     before = weights(model)
-    optimizer = make_adamw(model, weight_decay=0.0, betas=(0.9, 0.98), epsilon=1e-12)
+    optimizer = make_optimizer(OptimizerSettings(weight_decay=0.0, betas=(0.9, 0.98), epsilon=1e-12), model)
     step(model, make_batches(4), optimizer, learning_rate=0.01)
     full = torch.cat([p.grad.flatten() for p in model.parameters()])
     moved = full.abs() > 1e-7
@@ -265,6 +266,6 @@ def test_bfloat16_autocast_is_close_and_leaves_float32_weights() -> None:
     model = tiny_bert()
     _, wanted = stock_gradient(model, make_batches(8))
     model.zero_grad()
-    compute_gradient(model, MaskedTokens(), make_batches(4), device=CPU, precision=torch.bfloat16)
+    compute_gradient(model, MaskedTokens(), make_batches(4), runtime=Runtime(CPU.device, torch.bfloat16))
     assert all(p.dtype == p.grad.dtype == torch.float32 for p in model.parameters() if p.grad is not None)
     assert 1e-5 < relative(gradient(model), wanted) < 0.1

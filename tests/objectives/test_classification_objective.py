@@ -11,10 +11,11 @@ from transformers import BertConfig, BertForSequenceClassification
 
 from fmlm_cli.corpus.rows.sequences import Sequences
 from fmlm_cli.engine.evaluation import predict
+from fmlm_cli.engine.runtime import Runtime
 from fmlm_cli.engine.step import compute_gradient
 from fmlm_cli.objectives.classification import SequenceClassification
 
-CPU = {"device": torch.device("cpu"), "precision": torch.float32}
+CPU = Runtime.resolve("cpu")
 
 
 @functools.cache
@@ -56,7 +57,7 @@ def test_loss_and_gradient_are_those_of_the_stock_forward(
     labels = np.random.default_rng(2).random(len(lengths)) * 5 if regression else np.arange(len(lengths)) % 3
     objective = SequenceClassification(regression, pad=0, multiple=multiple)
     net.zero_grad()
-    total, count = compute_gradient(net, objective, objective.prepare(own, index, labels, micro), **CPU)
+    total, count = compute_gradient(net, objective, objective.prepare(own, index, labels, micro), runtime=CPU)
     got = {name: p.grad.clone() for name, p in net.named_parameters() if p.grad is not None}
     ids, types, present = (torch.from_numpy(a) for a in own.padded(np.arange(len(own)), 0))
     targets = torch.from_numpy(labels).float() if regression else torch.from_numpy(labels)
@@ -75,7 +76,7 @@ def test_outputs_are_in_the_order_of_the_sequences(lengths: list[int], micro: in
     own, net = sequences(lengths), model(3)
     order = np.random.default_rng(3).permutation(len(lengths))
     objective = SequenceClassification(False, pad=0)
-    got = predict(net, objective, objective.prepare(own, order, None, micro), **CPU)
+    got = predict(net, objective, objective.prepare(own, order, None, micro), CPU)
     for i in range(len(lengths)):
         ids, types, _ = own.padded(np.array([i]), 0)
         with torch.no_grad():

@@ -1,6 +1,5 @@
 """Tiny runs, what differs between them, and what it means for two of them to be the same."""
 
-import importlib
 import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -24,10 +23,9 @@ def without_pictures() -> Iterator[pytest.MonkeyPatch]:
     """Neither the device's peak is measured nor any loss curve drawn."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("fmlm_cli.engine.loop.measure_peak", lambda *_: 1e9)
-        module = importlib.import_module(
-            "fmlm_cli.recipes.pretraining.run"
-        )  # the package has a function of its name
-        patch.setattr(module, "draw_loss_curve", lambda records, folder: folder / "loss.png")
+        patch.setattr(
+            "fmlm_cli.recipes.pretraining.finish.draw_loss_curve", lambda records, folder: folder / "loss.png"
+        )
         yield patch
 
 

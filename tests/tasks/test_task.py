@@ -4,6 +4,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fmlm_cli.tasks import GLUE
 from fmlm_cli.tasks.task import Examples, Task, assemble
 from tests.tasks.writing import refused
 
@@ -40,12 +41,19 @@ def test_labels_that_only_other_splits_have() -> None:
     train = examples([0, 1, 1])
     for held_out in ({"a": examples([0, 2], "other")}, {"a": examples([0, 1]), "b": examples([2], "other")}):
         for dev, test in ((held_out, {}), ({}, held_out)):
-            said = refused(assemble, TASK, train, dev, test, ())
+            said = refused(assemble, TASK, train, dev, "a", test, ())
             assert said == "other: label 'yes' is not in train: give a training set with all labels"
 
 
 def test_labels_that_dev_lacks_and_splits_without_labels() -> None:
     dev = {"one": examples([0], "dev one"), "two": examples([0, 1, 2])}
-    found = assemble(TASK, examples([0, 1, 2]), dev, {"test": examples(None)}, ("before",))
+    found = assemble(TASK, examples([0, 1, 2]), dev, "dev", {"test": examples(None)}, ("before",))
     assert found.notes == ("before", "dev one: labels 'maybe', 'yes' are only in the training set")
     assert (found.dev, found.train.labels is None) == (dev, False)
+
+
+def test_which_split_decides_is_said_where_the_splits_are_put_together() -> None:
+    dev = {"one": examples([0]), "two": examples([0, 1])}
+    assert assemble(TASK, examples([0, 1, 2]), dev, "two", {}, ()).decides == "two"
+    assert {name: task.decides for name, task in GLUE.items() if task.decides != "dev"} == {"mnli": "matched"}
+    assert all(task.decides in task.dev for task in GLUE.values())

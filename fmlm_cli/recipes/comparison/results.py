@@ -38,7 +38,7 @@ from fmlm_cli.analysis.results.comparison import (
 )
 from fmlm_cli.analysis.results.plain import from_json
 from fmlm_cli.analysis.statistics import Interval
-from fmlm_cli.engine.runtime import resolve_device
+from fmlm_cli.engine.runtime import Runtime
 from fmlm_cli.errors import UserError
 from fmlm_cli.model.build import parameter_counts
 from fmlm_cli.recipes.comparison.arms import Arm, base_segments
@@ -70,7 +70,7 @@ def results_of(plan: Plan) -> ComparisonResults:
         segments=base_segments(plan.settings),
         batch_size=plan.size,
         learning_rate=learning_rate,
-        device=str(resolve_device(plan.settings.run.device)),
+        device=str(Runtime.resolve(plan.settings.run.device).device),
         baseline=plan.baseline.name,
         arms=tuple(_arm(plan, arm) for arm in plan.arms),
         seeds=tuple(plan.seeds),

@@ -14,7 +14,7 @@ from fmlm_cli.analysis.report.writing import write_report
 from fmlm_cli.analysis.results.comparison import ComparisonResults
 from fmlm_cli.analysis.results.plain import as_json
 from fmlm_cli.config import CompareSettings, Part, PretrainSettings, build, nested, saved_settings, to_yaml
-from fmlm_cli.engine.runtime import resolve_device, resolve_precision
+from fmlm_cli.engine.runtime import Runtime
 from fmlm_cli.errors import UserError
 from fmlm_cli.events import Emit, Event, Facts, Grid, Note, Progress, Trained, ignore
 from fmlm_cli.recipes.comparison.cautions import cautions
@@ -218,7 +218,7 @@ def _report(plan: ComparisonPlan, emit: Emit) -> Comparison:
 
 
 def _describe(plan: ComparisonPlan, emit: Emit) -> None:
-    settings, device = plan.settings, resolve_device(plan.settings.run.device)
+    settings = plan.settings
     rows = {
         "model": _model_line(plan),
         "data": f"{plan.base.store.root}, {plan.rows(plan.baseline):,} rows x {settings.run.sequence_length}",
@@ -235,7 +235,7 @@ def _describe(plan: ComparisonPlan, emit: Emit) -> None:
         rows["control"] = ", ".join(arm.label for arm in plan.arms if arm.control)
     if plan.sweep:
         rows["sweep"] = f"{len(plan.sweep.points)} points of {', '.join(plan.sweep.axes)}"
-    rows["device"] = where_line(device, resolve_precision(settings.run.precision, device))
+    rows["device"] = where_line(Runtime.resolve(settings.run.device, settings.run.precision))
     emit(Facts("comparing masks", rows))
     for caution in cautions(plan):
         emit(caution)

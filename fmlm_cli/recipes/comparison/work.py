@@ -8,18 +8,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from fmlm_cli import storage
 from fmlm_cli.analysis.results.finetuning import TaskScores
 from fmlm_cli.analysis.results.plain import as_json
-from fmlm_cli.config import FinetuneSettings, PretrainSettings, build, nested
+from fmlm_cli.config import FinetuneSettings, build
 from fmlm_cli.engine.checkpoint import OPTIMIZER, STATE
 from fmlm_cli.engine.records import evaluations_of
-from fmlm_cli.engine.runtime import resolve_device
+from fmlm_cli.engine.runtime import Runtime
 from fmlm_cli.engine.step import DivergedError
 from fmlm_cli.errors import UserError
-from fmlm_cli.events import Caution, Emit, Event, Progress, Trained, counted
+from fmlm_cli.events import Caution, Emit, Progress, counted
 from fmlm_cli.masking import Corruption
 from fmlm_cli.model.masked_lm import MaskedLM
 from fmlm_cli.model.pretrained import load_pretrained
@@ -65,7 +64,7 @@ class Worker:
 
     def __init__(self, plan: ComparisonPlan, board: Board[Item, Result]) -> None:
         self.plan, self.board = plan, board
-        self.device = resolve_device(plan.settings.run.device)
+        self.runtime = Runtime.resolve(plan.settings.run.device, "float32")  # that gradients are measured in
         self._cautioned = False
 
     def do(self, item: Item) -> Result:
@@ -106,7 +105,7 @@ class Worker:
             corruption=self._corruption(item.corruption),
             request=request,
             seed=plan.settings.first_seed,
-            device=self.device,
+            device=self.runtime.device,
             progress=lambda n: self.board.hear(Progress("variance", n, request.sequences, "rows")),
         )
         target = plan.measured(item)
@@ -146,7 +145,7 @@ class Worker:
         """The baseline's model before, early in, or after its first run."""
         plan = self.plan
         if at == "start":
-            return plan.base.model.to(self.device)
+            return plan.base.model.to(self.runtime.device)
         folder = self.early_model if at == "early" else self._first_run / "final"
         if not folder.is_dir():
             raise UserError(
@@ -155,7 +154,7 @@ class Worker:
             )
         trusted = plan.settings.run.model.trust_remote_code
         loaded = load_pretrained(folder, name=str(folder), trust_remote_code=trusted, seed=0)
-        return MaskedLM(loaded.model).to(self.device)
+        return MaskedLM(loaded.model).to(self.runtime.device)
 
     def _loss(self, model: MaskedLM) -> float | None:
         """On the same held-out tokens as in the race."""
@@ -164,7 +163,7 @@ class Worker:
         evaluation = held_out(self.plan, 32)
         if not evaluation.has_targets:
             return None
-        return evaluation.run(model, self.device, torch.float32).record["eval_loss"]
+        return evaluation.run(model, self.runtime).record["eval_loss"]
 
     @property
     def early_model(self) -> Path:
@@ -179,30 +178,24 @@ class Worker:
 
     def _run(self, item: Item) -> Result:
         settings, folder = self.plan.settings_of(item), self.plan.run_folder(item)
-        if folder == self._first_run:
-            settings = build(
-                PretrainSettings,
-                settings.model_dump(),
-                nested({"checkpoint.every_steps": self.plan.early_step}),
-            )
-
-        def hear(event: Event) -> None:
-            if folder == self._first_run and isinstance(event, Trained):
-                self._keep_early(folder)
-            self.board.hear(event)
-
+        early = (self.plan.early_step,) if folder == self._first_run else ()
+        failed = ""
         try:
-            records = pretrain(settings, resume=True, emit=hear).records
+            records = pretrain(settings, resume=True, keep_steps=early, emit=self.board.hear).records
         except DivergedError as error:
-            return {"loss": None, "failed": str(error)}
-        if folder == self._first_run:
-            self._keep_early(folder)
+            failed = str(error)
+        if early:
+            self._keep_early_model()
+        if failed:
+            return {"loss": None, "failed": failed}
         shutil.rmtree(folder / "checkpoints", ignore_errors=True)  # a finished run has no use for them
-        return _course(records)
+        assert self.plan.base.main_evaluation is not None
+        return _course(records, self.plan.base.main_evaluation)
 
-    def _keep_early(self, folder: Path) -> None:
-        """Keep the model of the early checkpoint: the run removes it when newer ones are there."""
-        source = folder / "checkpoints" / f"step-{self.plan.early_step}"
+    def _keep_early_model(self) -> None:
+        """Keep the model of the first run's early checkpoint; that goes when the run has ended."""
+        run = storage.RunDirectory(self._first_run)
+        source = run.checkpoints / f"step-{self.plan.early_step}"
         if self.early_model.is_dir() or not (source / STATE).is_file():
             return
         with storage.complete_folder(self.early_model) as target:
@@ -246,9 +239,9 @@ class Worker:
         return build(FinetuneSettings, given)
 
 
-def _course(records: Any) -> Result:
-    """A finished run's held-out losses by tokens forwarded, and what it took."""
-    curve = next(iter(evaluations_of(records).values()))  # of `evaluated_store`: the data's come first
+def _course(records: Any, evaluation: str) -> Result:
+    """A finished run's losses on a held-out text by tokens forwarded, and what it took."""
+    curve = evaluations_of(records)[evaluation]
     logged = [record for record in records if "learning_rate" in record]
     at = [0, *(record["step"] for record in logged)]
     tokens = [0, *(record["tokens"] for record in logged)]

@@ -20,19 +20,20 @@ from fmlm_cli.corpus.rows.buckets import LengthBuckets
 from fmlm_cli.corpus.rows.sequences import Sequences
 from fmlm_cli.engine.batch import Batch
 from fmlm_cli.engine.checkpoint import Checkpoints, TrainState
-from fmlm_cli.engine.loop import TrainingRun, train
-from fmlm_cli.engine.optimizer import Schedule, make_adamw
-from fmlm_cli.engine.records import MetricsLog
-from fmlm_cli.engine.signals import graceful_stop
+from fmlm_cli.engine.loop import Rhythm, TrainingRun
+from fmlm_cli.engine.optimizer import Schedule, make_optimizer
+from fmlm_cli.engine.records import MetricsLog, Teller
+from fmlm_cli.engine.runtime import Runtime
 from fmlm_cli.engine.step import DivergedError
-from fmlm_cli.events import Emit, Event, Trained, ignore
+from fmlm_cli.events import Emit, ignore
 from fmlm_cli.model.classifier import Classifier, Encoder
 from fmlm_cli.model.first_token import shorten_last_layer
 from fmlm_cli.model.layers import rate_scales
 from fmlm_cli.objectives.classification import SequenceClassification
 from fmlm_cli.recipes.finetuning.grid import Cell, epochs_of
 from fmlm_cli.recipes.jobs.board import Outcome
-from fmlm_cli.recipes.shared.predictions import Where, predict_split, split_name, write_predictions
+from fmlm_cli.recipes.shared.predictions import predict_split, split_name, write_predictions
+from fmlm_cli.recipes.shared.training import train_to_the_end
 from fmlm_cli.tasks import Examples, TaskData, compute_metrics
 
 _MODEL, _BEST = "model.safetensors", "best.safetensors"
@@ -57,16 +58,11 @@ class Prepared:
     dev: Mapping[str, Split]
     test: Mapping[str, Split]
 
-    @property
-    def decides(self) -> str:
-        """The name of the development split by which epochs and points are chosen."""
-        return next(iter(self.dev))
 
-
-def outcome(result: CellResult) -> Outcome:
-    """What a cell has found, in words."""
+def outcome(result: CellResult, decides: str) -> Outcome:
+    """What a cell has found, in words; `decides`: the development split by which it is judged."""
     text = "diverged" if result.score is None else f"{100 * result.score:.1f}"
-    decided_by = next(iter(result.dev.values()), {})
+    decided_by = result.dev.get(decides, {})
     measures = [
         f"{name.replace('_', '-')} {value:.1%}" for name, value in decided_by.items() if name != "score"
     ]
@@ -77,12 +73,12 @@ def outcome(result: CellResult) -> Outcome:
 
 @dataclass
 class CellRun:
-    """A cell at work. `emit` is told of every training record."""
+    """A cell at work. `emit` is told of every record."""
 
     cell: Cell
     prepared: Prepared
     settings: FinetuneSettings
-    where: Where
+    runtime: Runtime
     folder: Path
     emit: Emit = ignore
     best: dict[str, torch.Tensor] = field(default_factory=dict)
@@ -96,11 +92,11 @@ class CellRun:
             reinit_layers=self.training.reinit_layers,
         )
         shorten_last_layer(classifier.model)
-        self.model = classifier.model.to(self.where.device)
+        self.model = classifier.model.to(self.runtime.device)
         self.objective = SequenceClassification(
             regression=self.prepared.data.task.regression,
             pad=int(self.prepared.tokenizer.pad_token_id or 0),
-            multiple=8 if self.where.device.type == "cuda" else 1,
+            multiple=8 if self.runtime.device.type == "cuda" else 1,
         )
         self.buckets = LengthBuckets(
             self.prepared.train.sequences.lengths, self.training.batch_size, self.cell.seed
@@ -128,7 +124,7 @@ class CellRun:
     def outputs(self, split: Split) -> npt.NDArray[np.float32]:
         """The model's outputs for a split: float32[examples, labels], or float32[examples] for scores."""
         found = predict_split(
-            self.model, self.objective, split.sequences, self.training.batch_size, self.where
+            self.model, self.objective, split.sequences, self.training.batch_size, self.runtime
         )
         if not np.isfinite(found).all():
             raise DivergedError("the model's outputs are not finite")
@@ -143,12 +139,12 @@ class CellRun:
         """Measure on the split that decides, after an epoch; keep the weights if they are the best so far."""
         if step == 0:
             return []
-        split = self.prepared.dev[self.prepared.decides]
+        split = self.prepared.dev[self.prepared.data.decides]
         measures = self.measure(split, self.outputs(split))
         before = max((record["score"] for record in _evaluations(log)), default=-np.inf)
         if self.settings.select == "last" or measures["score"] > before:
             self.best = {k: v.detach().to("cpu", copy=True) for k, v in self.model.state_dict().items()}
-        return [{"evaluation": self.prepared.decides, "epoch": step // self.buckets.batches, **measures}]
+        return [{"evaluation": self.prepared.data.decides, "epoch": step // self.buckets.batches, **measures}]
 
     def _enough(self, log: MetricsLog) -> bool:
         """Whether the score has not become better for as long as the settings have patience."""
@@ -163,8 +159,9 @@ class CellRun:
         the weights that count.
         """
         begun = time.monotonic()
+        log = MetricsLog(self.folder / storage.METRICS)
         try:
-            state, log = self._train(identity)
+            state = train_to_the_end(self._training_run(identity, log), self.emit)
         except DivergedError as error:
             result = self._result(TrainState(0), [], identity, failed=str(error))
         else:
@@ -172,51 +169,34 @@ class CellRun:
             keep(result)
         return replace(result, seconds=round(time.monotonic() - begun, 2))
 
-    def _train(self, identity: str) -> tuple[TrainState, MetricsLog]:
+    def _training_run(self, identity: str, log: MetricsLog) -> TrainingRun:
         chosen = self.training
-        optimizer = make_adamw(
-            self.model,
-            weight_decay=chosen.weight_decay,
-            betas=chosen.betas,
-            epsilon=chosen.epsilon,
-            scales=rate_scales(self.model, chosen.layer_decay),
-        )
-        checkpoints = Checkpoints(self.folder / "checkpoints", 1, identity, self._save, self._load)
-        state, _ = checkpoints.restore(self.model, optimizer)
-        log = MetricsLog(self.folder / storage.METRICS, keep_through=state.step if state.step else -1)
         assert chosen.learning_rate is not None
-        with graceful_stop() as stop:
-            run = TrainingRun(
-                model=self.model,
-                objective=self.objective,
-                optimizer=optimizer,
-                schedule=Schedule(
-                    chosen.learning_rate,
-                    self.steps,
-                    round(chosen.warmup_share * self.steps),
-                    chosen.schedule,
-                ),
-                prepare=self.prepare,
-                evaluate=lambda step: self._evaluate(step, log),
-                checkpoints=checkpoints,
-                metrics=log,
-                seed=self.cell.seed,
-                device=self.where.device,
-                precision=self.where.precision,
-                clip=chosen.clip,
-                log_every=max(1, self.steps // 200),
-                evaluate_every=self.buckets.batches,
-                checkpoint_every=self.settings.checkpoint_every_steps,
-                emit=self._tell,
-                stop=stop,
-                enough=lambda: self._enough(log),
-                save_last=False,
-            )
-            return train(run, state), log
-
-    def _tell(self, event: Event) -> None:
-        if isinstance(event, Trained):
-            self.emit(event)
+        return TrainingRun(
+            model=self.model,
+            objective=self.objective,
+            optimizer=make_optimizer(chosen, self.model, rate_scales(self.model, chosen.layer_decay)),
+            schedule=Schedule.of_shares(
+                self.steps,
+                peak=chosen.learning_rate,
+                warmup_share=chosen.warmup_share,
+                shape=chosen.schedule,
+            ),
+            prepare=self.prepare,
+            evaluate=lambda step: self._evaluate(step, log),
+            checkpoints=Checkpoints(self.folder / "checkpoints", 1, identity, self._save, self._load),
+            sinks=(log, Teller(self.emit)),
+            rhythm=Rhythm(
+                log=max(1, self.steps // 200),
+                evaluate=self.buckets.batches,
+                checkpoint=self.settings.checkpoint_every_steps,
+            ),
+            seed=self.cell.seed,
+            runtime=self.runtime,
+            clip=chosen.clip,
+            enough=lambda: self._enough(log),
+            keeps_checkpoints=False,
+        )
 
     def _save(self, folder: Path) -> None:
         save_file(_apart(self.model.state_dict()), folder / _MODEL)

@@ -14,18 +14,18 @@ from transformers import PreTrainedTokenizerFast
 from fmlm_cli.config import ALL, FinetuneSettings, build, deciding, nested
 from fmlm_cli.corpus.rows.sequences import encode_once
 from fmlm_cli.corpus.tokenizer import loading as tokenizers
-from fmlm_cli.engine.runtime import resolve_device, resolve_precision
+from fmlm_cli.engine.runtime import Runtime
 from fmlm_cli.errors import UserError, unknown_name
 from fmlm_cli.events import Caution, Emit, Note
 from fmlm_cli.model.build import longest_sequence, preset_of, tokenizer_for
 from fmlm_cli.model.classifier import Encoder
-from fmlm_cli.recipes.finetuning.cells import CellResult, Prepared, Split
+from fmlm_cli.recipes.finetuning.cells import CellResult, Prepared, Split, outcome
 from fmlm_cli.recipes.finetuning.grid import Cell, find_cells, find_points
+from fmlm_cli.recipes.jobs.board import Outcome
 from fmlm_cli.recipes.jobs.ledger import Ledger
 from fmlm_cli.recipes.jobs.records import FolderRecord
 from fmlm_cli.recipes.shared.checkpoints import Origin, check_vocabulary, find_checkpoint
 from fmlm_cli.recipes.shared.limits import resolve_length
-from fmlm_cli.recipes.shared.predictions import Where
 from fmlm_cli.tasks import GLUE, Examples, TaskData, available, load_files, load_glue
 
 FROM_MNLI = ("rte", "mrpc", "stsb")
@@ -50,7 +50,7 @@ class FinetunePlan:
     tokenizer: PreTrainedTokenizerFast
     data: Mapping[str, TaskData]
     cells: Sequence[Cell]
-    where: Where
+    runtime: Runtime
     weights: str
     _prepared: dict[str, Prepared] = field(default_factory=dict)
 
@@ -103,7 +103,11 @@ class FinetunePlan:
             "tokenizer": self._tokenizer_fingerprint,
         }
         settings = deciding(self.settings.model_copy(update={"training": cell.point.training}))
-        return {**content, **settings, "seed": cell.seed, "precision": str(self.where.precision)}
+        return {**content, **settings, "seed": cell.seed, "precision": str(self.runtime.precision)}
+
+    def outcome(self, cell: Cell, result: CellResult) -> Outcome:
+        """What a cell has found, in words."""
+        return outcome(result, self.data[cell.task].decides)
 
     @property
     def is_glue(self) -> bool:
@@ -146,8 +150,7 @@ class FinetunePlan:
 def resolve(settings: FinetuneSettings, emit: Emit) -> FinetunePlan:
     """Make every choice that the settings leave open."""
     assert settings.out is not None
-    device = resolve_device(settings.device)
-    where = Where(device, resolve_precision(settings.precision, device))
+    runtime = Runtime.resolve(settings.device, settings.precision)
     data = _load(settings, emit)
     if settings.from_mnli and "mnli" not in data and not (Path(settings.out) / "models" / "mnli").is_dir():
         raise UserError("from_mnli needs the MNLI model: give --task mnli too")
@@ -186,7 +189,7 @@ def resolve(settings: FinetuneSettings, emit: Emit) -> FinetunePlan:
         tokenizer_for(model, tokenizer),
         data,
         find_cells(data, points, seeds),
-        where,
+        runtime,
         weights_of(encoder.tensors),
     )
 

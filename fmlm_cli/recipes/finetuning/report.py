@@ -169,7 +169,7 @@ def _baseline(data: TaskData) -> dict[str, float] | None:
     """What always naming the training set's most frequent class would reach."""
     if data.task.regression:
         return None
-    dev = next(iter(data.dev.values()))
+    dev = data.dev[data.decides]
     assert data.train.labels is not None and dev.labels is not None
     outputs = np.zeros((len(dev), len(data.task.labels)))
     outputs[:, np.bincount(data.train.labels.astype(np.int64)).argmax()] = 1
@@ -194,10 +194,10 @@ def _submit(plan: FinetunePlan, emit: Emit) -> tuple[str | None, list[str]]:
         if not tests or not (folder / FINETUNED).is_file():
             continue
         model = Encoder.read(folder, name=str(folder)).classifier(data.task.labels, seed=0).model
-        model.to(plan.where.device)
+        model.to(plan.runtime.device)
         objective = SequenceClassification(data.task.regression, int(plan.tokenizer.pad_token_id or 0))
         for split, examples in tests.items():
-            outputs = predict_split(model, objective, plan.split(examples).sequences, 32, plan.where)
+            outputs = predict_split(model, objective, plan.split(examples).sequences, 32, plan.runtime)
             outputs = outputs[:, 0] if data.task.regression else outputs
             if plan.is_glue:
                 files.append(write_submission(plan.root / "submission", data.task, split, examples, outputs))

@@ -11,7 +11,7 @@ from fmlm_cli.corpus.tokenizer import loading as tokenizers
 from fmlm_cli.errors import UserError
 from fmlm_cli.events import Caution, Emit, Facts, counted, ignore
 from fmlm_cli.model.build import save_model
-from fmlm_cli.recipes.finetuning.cells import CellResult, CellRun, outcome
+from fmlm_cli.recipes.finetuning.cells import CellResult, CellRun
 from fmlm_cli.recipes.finetuning.grid import GRIDS, Cell
 from fmlm_cli.recipes.finetuning.plan import FinetunePlan, resolve
 from fmlm_cli.recipes.finetuning.report import Report, write_report
@@ -52,7 +52,7 @@ def finetune(
         if overwrite:
             storage.clear_folder(root, last=config)
         storage.write_text(config, to_yaml(plan.settings))
-        board = Board("development scores", plan.ledger, lambda _, found: outcome(found), emit, jobs)
+        board = Board("development scores", plan.ledger, plan.outcome, emit, jobs)
         words = ["finetune", str(config), "--no-report"]
         work_through(plan.ledger, lambda each: _tuned(plan, each, board), board, sharing, words, root)
         return report_once_done(plan.ledger, lambda: _report(plan, emit), sharing, root / storage.LOCK, emit)
@@ -70,9 +70,8 @@ def _claim(settings: FinetuneSettings, sharing: Sharing, *, overwrite: bool, res
     resume = resume or sharing.goes_on  # the other processes write into the same folder
     storage.claim_output(root, marker=storage.RUN_CONFIG, overwrite=overwrite, resume=resume)
     if (root / storage.RUN_CONFIG).is_file():
-        saved_settings(
-            FinetuneSettings, root / storage.RUN_CONFIG
-        )  # that of something else is not ours to write over
+        # A config.yaml of something else is not ours to write over.
+        saved_settings(FinetuneSettings, root / storage.RUN_CONFIG)
     if overwrite:
         for lock in root.glob(f"cells/*/*/*/{storage.LOCK}"):
             with storage.sole_owner(lock.parent):
@@ -90,7 +89,7 @@ def _needed(plan: FinetunePlan) -> dict[Path, str]:
 
 def _tuned(plan: FinetunePlan, cell: Cell, board: Board[Cell, CellResult]) -> CellResult:
     """Work at a cell; keep its model if that is the task's best so far."""
-    run = CellRun(cell, plan.prepared(cell.task), plan.settings, plan.where, plan.folder(cell), board.hear)
+    run = CellRun(cell, plan.prepared(cell.task), plan.settings, plan.runtime, plan.folder(cell), board.hear)
     identity = storage.sha256_of_json(plan.ledger.decides(cell))
     return run.run(identity, lambda found: _keep_if_best(plan, run, found))
 
@@ -150,7 +149,7 @@ def _describe(plan: FinetunePlan, emit: Emit) -> None:
         + f", warm-up {training.warmup_share:.0%}, AdamW (bias-corrected), dropout "
         + ("as in the checkpoint" if training.dropout is None else f"{training.dropout:g}"),
         "counts": f"the {chosen.select} epoch by the development score; sequences of at most {chosen.max_length} tokens",
-        "device": f"{where_line(plan.where.device, plan.where.precision)}, {counted(torch.get_num_threads(), 'thread')}",
+        "device": f"{where_line(plan.runtime)}, {counted(torch.get_num_threads(), 'thread')}",
     }
     if len(points) > 1:
         rows["training"] = f"grid {chosen.grid}: " + "; ".join(sorted(points))

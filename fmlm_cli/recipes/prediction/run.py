@@ -17,7 +17,7 @@ from fmlm_cli.config import PredictSettings
 from fmlm_cli.corpus.rows.buckets import by_length
 from fmlm_cli.corpus.rows.sequences import Sequences, encode
 from fmlm_cli.corpus.tokenizer import loading as tokenizers
-from fmlm_cli.engine.runtime import autocast, resolve_device, resolve_precision
+from fmlm_cli.engine.runtime import Runtime
 from fmlm_cli.errors import UserError, unknown_name
 from fmlm_cli.events import Caution, Emit, Note, Progress, ignore
 from fmlm_cli.model.build import known_config, longest_sequence, raw_config, tokenizer_for
@@ -34,7 +34,7 @@ from fmlm_cli.recipes.shared.checkpoints import (
     find_checkpoint,
     finetuned_models,
 )
-from fmlm_cli.recipes.shared.predictions import Where, predict_split
+from fmlm_cli.recipes.shared.predictions import predict_split
 
 _MASKS = re.compile(r"\[MASK\]|<mask>")  # what users of BERT and of RoBERTa write
 _CLASSIFIER = "ForSequenceClassification"
@@ -103,7 +103,7 @@ class Job:
     origin: Origin
     facts: Mapping[str, Any] | None
     inputs: Inputs
-    where: Where
+    runtime: Runtime
     emit: Emit
 
     def caution(self, text: str) -> None:
@@ -126,11 +126,10 @@ def predict(
     checkpoint with neither head, and for texts that do not fit it.
     """
     inputs = read_inputs(settings)
-    device = resolve_device(settings.device)
-    where = Where(device, resolve_precision(settings.precision, device))
+    runtime = Runtime.resolve(settings.device, settings.precision)
     name = _name_of_model(settings.checkpoint, settings.task)
     origin = find_checkpoint(name, revision=settings.revision, code=settings.trust_remote_code)
-    job = Job(settings, origin, _facts(origin, settings.task), inputs, where, emit)
+    job = Job(settings, origin, _facts(origin, settings.task), inputs, runtime, emit)
     return _classify(job) if _classifies(job) else _fill_masks(job)
 
 
@@ -235,7 +234,7 @@ def _fill_masks(job: Job) -> list[FilledText]:
         trust_remote_code=job.settings.trust_remote_code,
         announce=job.caution,
     )
-    model = MaskedLM(loaded).to(job.where.device).eval()
+    model = MaskedLM(loaded).to(job.runtime.device).eval()
     tokenizer, longest = tokenizer_for(loaded, own), _longest(loaded, own)
     sequences = _encode(job, loaded, tokenizer, texts, longest)
     _check_masks(job.inputs, texts, sequences, tokenizer, longest)
@@ -278,13 +277,14 @@ def _guess(
 ) -> list[tuple[Guesses, ...]]:
     """For each sequence and each of its masks, both in order, the likeliest tokens."""
     found: list[list[Guesses]] = [[] for _ in range(len(sequences))]
-    device, precision = job.where.device, job.where.precision
     done = 0
     for index in by_length(sequences.lengths, job.settings.batch_size):
         ids, _, present = sequences.padded(index, int(tokenizer.pad_token_id))
         at = np.flatnonzero(ids.ravel() == tokenizer.mask_token_id)
-        inputs, segments, masked = (torch.from_numpy(part).to(device) for part in (ids, present, at))
-        with autocast(device, precision):
+        inputs, segments, masked = (
+            torch.from_numpy(part).to(job.runtime.device) for part in (ids, present, at)
+        )
+        with job.runtime.autocast():
             # The positions are counted by the model itself where rows hold one text alone.
             nowhere = torch.zeros_like(inputs)
             output = model(inputs, masked, position_ids=nowhere, segments=segments, alone=True)
@@ -334,11 +334,11 @@ def _classify(job: Job) -> list[LabelledText] | list[ScoredText]:
     sequences = _encode(job, made.model, tokenizer, inputs.texts, longest)
     objective = SequenceClassification(regression=False, pad=int(tokenizer.pad_token_id))
     outputs = predict_split(
-        made.model.to(job.where.device),
+        made.model.to(job.runtime.device),
         objective,
         sequences,
         job.settings.batch_size,
-        job.where,
+        job.runtime,
         job.progress,
     )
     _check_finite(outputs, origin.name)

@@ -2,6 +2,7 @@
 
 import torch
 
+from fmlm_cli.engine.runtime import Runtime
 from fmlm_cli.events import Caution, Emit, Facts, counted
 from fmlm_cli.masking import nearest_segments
 from fmlm_cli.model.build import parameter_counts
@@ -11,7 +12,7 @@ from fmlm_cli.recipes.shared.words import where_line
 FEW_PASSES = "few-passes"  # the code of the caution about scope epoch
 
 
-def describe(plan: RunPlan, device: torch.device, precision: torch.dtype, emit: Emit) -> None:
+def describe(plan: RunPlan, runtime: Runtime, emit: Emit) -> None:
     """Say what is about to happen, and what about it may not be what the user wants."""
     settings = plan.settings
     chosen = settings.optimizer
@@ -25,7 +26,7 @@ def describe(plan: RunPlan, device: torch.device, precision: torch.dtype, emit: 
         "budget": f"{plan.total_steps:,} steps of {settings.batch.size} rows = {passes_line(plan)}",
         "learning rate": rate,
         "evaluation": ", ".join(f"{name} ({store.root})" for name, store in plan.evaluated.items()),
-        "device": f"{where_line(device, precision)}, {counted(torch.get_num_threads(), 'thread')}",
+        "device": f"{where_line(runtime)}, {counted(torch.get_num_threads(), 'thread')}",
     }
     if plan.stream.first:
         rows["goes on"] = f"from row {plan.stream.first:,} of the stream, where the other run stopped"

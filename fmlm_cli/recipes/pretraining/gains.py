@@ -29,35 +29,32 @@ def before_and_after(evaluations: Evaluations) -> dict[str, str]:
     return rows
 
 
-def held_out_lines(evaluations: Evaluations) -> dict[str, str]:
-    """How the first held-out text came out, beside word frequencies."""
-    own = next(iter(evaluations.values()))
-    last = own[-1]
+def held_out_lines(evaluations: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    """How a held-out text came out, beside word frequencies."""
+    first, last = evaluations[0], evaluations[-1]
     below = last["unigram_loss"] - last["eval_loss"]
     said = f"{below:.2f} below" if below > 0 else f"{-below:.2f} above: it has not yet learnt more than"
     return {
         "held-out loss": f"{last['eval_loss']:.3f} (perplexity {last['eval_perplexity']:,.1f}, accuracy "
-        f"{last['eval_accuracy']:.1%}), from {own[0]['eval_loss']:.3f}",
+        f"{last['eval_accuracy']:.1%}), from {first['eval_loss']:.3f}",
         "unigram loss": f"{last['unigram_loss']:.3f}; the model is {said} word frequencies",
     }
 
 
-def keep_first_scores(run: storage.RunDirectory, scores: Mapping[str, Scores]) -> None:
+def keep_first_scores(run: storage.RunDirectory, scores: Scores) -> None:
     """Keep the losses by token that the model begins with, for the end of a run that may be interrupted."""
-    if scores:
-        first = next(iter(scores.values()))
-        tensors = {"token_losses": first.token_losses, "token_counts": first.token_counts}
-        with storage.clear_disk_errors(run.first_scores):
-            save_file(tensors, run.first_scores)
+    tensors = {"token_losses": scores.token_losses, "token_counts": scores.token_counts}
+    with storage.clear_disk_errors(run.first_scores):
+        save_file(tensors, run.first_scores)
 
 
 def improved_tokens(
-    run: storage.RunDirectory, scores: Mapping[str, Scores], tokenizer: PreTrainedTokenizerFast
+    run: storage.RunDirectory, after: Scores, tokenizer: PreTrainedTokenizerFast
 ) -> dict[str, str]:
-    """The tokens of the first held-out text whose mean loss fell most, as rows of a table."""
-    if not scores or not run.first_scores.is_file():
+    """The tokens whose mean loss fell most since `keep_first_scores`, as rows of a table."""
+    if not run.first_scores.is_file():
         return {}
-    before, after = load_file(run.first_scores), next(iter(scores.values()))
+    before = load_file(run.first_scores)
     enough = np.flatnonzero(after.token_counts >= MIN_OCCURRENCES)
     counts = after.token_counts[enough]
     old, new = before["token_losses"][enough] / counts, after.token_losses[enough] / counts

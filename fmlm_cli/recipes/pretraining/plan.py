@@ -47,7 +47,7 @@ class RunPlan:
     """A run with every choice made. `settings` has no gaps left and is what config.yaml gets.
 
     `timetable`: how rows are masked; `passes` in it is left open, for every source has its own number. `evaluated`:
-    the stores whose validation rows are evaluated, by name, the most important first.
+    the stores whose validation rows are evaluated, by name. `main_evaluation`: the one that decides, if any.
     """
 
     settings: PretrainSettings
@@ -59,6 +59,7 @@ class RunPlan:
     evaluated: Mapping[str, TokenStore]
     total_steps: int
     scales: Mapping[str, float] = field(default_factory=dict)
+    main_evaluation: str | None = None
 
     @property
     def store(self) -> TokenStore:
@@ -141,7 +142,8 @@ def decide(checked: CheckedRun, named: Sequence[NamedStore], emit: Emit) -> RunP
     try_strategy(timetable, stream.sources[0].reader)
     settings, steps = _without_gaps(checked, strategy, stream)
     scales = rate_scales(start.model, settings.optimizer.layer_decay)
-    return RunPlan(settings, origin, start, model, stream, timetable, evaluated, steps, scales)
+    main = next(iter(evaluated), None)  # the first data come first
+    return RunPlan(settings, origin, start, model, stream, timetable, evaluated, steps, scales, main)
 
 
 def _stream(checked: CheckedRun, opened: Sequence[OpenedStore], model: MaskedLM, emit: Emit) -> RowStream:

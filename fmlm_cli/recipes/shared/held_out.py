@@ -5,12 +5,12 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from fmlm_cli.corpus.rows.reading import RowReader
 from fmlm_cli.corpus.store.reading import TokenStore
 from fmlm_cli.engine.batch import Batch
 from fmlm_cli.engine.evaluation import evaluate
+from fmlm_cli.engine.runtime import Runtime
 from fmlm_cli.masking import Strategy, get_strategy
 from fmlm_cli.model.layouts import LayoutName
 from fmlm_cli.model.masked_lm import MaskedLM
@@ -80,10 +80,10 @@ class HeldOut:
             index = np.arange(begin, min(begin + self.batch_size, len(self.reader)))
             yield from objective.prepare(self.reader.read(index), 0, self.batch_size)
 
-    def run(self, model: MaskedLM, device: torch.device, precision: torch.dtype) -> Scores:
+    def run(self, model: MaskedLM, runtime: Runtime) -> Scores:
         """The record has `eval_loss` (nats), `eval_perplexity`, `eval_accuracy`, `unigram_loss` of the same targets."""
         batches = self.batches(model.attention.layout)
-        sums, count = evaluate(model, self.objective, batches, device=device, precision=precision)
+        sums, count = evaluate(model, self.objective, batches, runtime)
         by_token = [sums.pop(name).numpy() for name in ("token_losses", "token_counts")]
         means = {name: float(value) / count for name, value in sums.items()}
         loss = means.pop("eval_loss")

@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,16 +14,9 @@ from fmlm_cli.corpus.rows.buckets import by_length
 from fmlm_cli.corpus.rows.sequences import Sequences
 from fmlm_cli.engine.batch import Batch
 from fmlm_cli.engine.evaluation import predict
+from fmlm_cli.engine.runtime import Runtime
 from fmlm_cli.objectives.classification import SequenceClassification
 from fmlm_cli.tasks import Examples, TaskData, predictions_of
-
-
-@dataclass(frozen=True)
-class Where:
-    """Device and precision of all cells."""
-
-    device: torch.device
-    precision: torch.dtype
 
 
 def predict_split(
@@ -32,7 +24,7 @@ def predict_split(
     objective: SequenceClassification,
     sequences: Sequences,
     batch_size: int,
-    where: Where,
+    runtime: Runtime,
     progress: Callable[[int], None] = lambda done: None,
 ) -> npt.NDArray[np.float32]:
     """Outputs float32[sequences, labels], in the order of the sequences."""
@@ -44,7 +36,7 @@ def predict_split(
             done += len(index)
             progress(done)
 
-    return predict(model, objective, batches(), device=where.device, precision=where.precision)
+    return predict(model, objective, batches(), runtime)
 
 
 def write_predictions(

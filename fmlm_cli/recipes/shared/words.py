@@ -1,8 +1,8 @@
 """Facts that several recipes tell, in words."""
 
-import torch
+from fmlm_cli.engine.runtime import Runtime
 
 
-def where_line(device: torch.device, precision: torch.dtype) -> str:
+def where_line(runtime: Runtime) -> str:
     """Device and precision."""
-    return f"{device}, {str(precision).removeprefix('torch.')}"
+    return f"{runtime.device}, {str(runtime.precision).removeprefix('torch.')}"

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import yaml
 from scipy import stats
 
 from fmlm_cli.analysis.results.plain import as_json
@@ -327,6 +328,31 @@ def test_an_interrupted_comparison_ends_as_if_it_never_was(
     results, _ = said(CompareSettings(out=settings.out), resume=True)  # all else is as it was
     assert first.stat().st_mtime_ns == stamp
     assert timeless(results) == timeless(small[1])
+
+
+@pytest.mark.parametrize(
+    "changed", [{"logging.every_steps": 1000}, {"logging.every_steps": 5, "checkpoint.keep": 1}]
+)
+def test_the_early_model_is_there_however_rarely_is_logged(compare: Compare, changed: dict[str, Any]) -> None:
+    given = {
+        "only": ["variance"],
+        "variance.checkpoints": ["early"],
+        "variance.corruptions": ["race"],
+        **{f"run.{name}": value for name, value in changed.items()},
+    }
+    settings = compare(f"sparse {len(changed)}", **given)
+    with pytest.raises(RuntimeError):
+        comparison.compare_masks(settings, emit=stop_at(0, running=True))
+    results, _ = said(settings, resume=True)
+    assert results is not None
+    assert [(each["name"], each["step"]) for each in results["variance"]] == [("early", 1)]
+    root = Path(str(settings.out))
+    assert (root / "variance" / "early-model" / "model.safetensors").is_file()
+    run = root / "race" / "random" / "seed-0"
+    assert (
+        yaml.safe_load((run / "config.yaml").read_text())["checkpoint"]["every_steps"] == 2
+    )  # as in any run
+    assert not (run / "checkpoints").exists()
 
 
 def test_a_measurement_that_is_damaged_or_gone(compare: Compare, small: tuple[dict[str, Any], Any]) -> None:

@@ -12,13 +12,15 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForSequenceClassification, BertConfig, BertForMaskedLM, BertModel
 
+from fmlm_cli import storage
 from fmlm_cli.config import PretrainSettings, build, nested
 from fmlm_cli.corpus.store.reading import TokenStore
+from fmlm_cli.engine.runtime import Runtime
 from fmlm_cli.errors import UserError
 from fmlm_cli.events import Caution, Event, Facts, Note, ignore
 from fmlm_cli.recipes import pretraining
+from fmlm_cli.recipes.pretraining.job import Job, make_schedule
 from fmlm_cli.recipes.pretraining.plan import plan_run
-from fmlm_cli.recipes.pretraining.run import make_schedule
 from tests.conftest import MakeStore
 from tests.recipes.runs import RHYTHM, TINY, Settings, assert_same, at_step, raise_error, timeless
 
@@ -340,14 +342,9 @@ def test_rows_of_several_stores_are_masked_as_each_alone(
     assert set(together) & set(alone) == set(alone[: len(together) // 2])
 
 
-def _job(settings: PretrainSettings) -> Any:
-    import importlib
-
-    from fmlm_cli import storage
-
-    module = importlib.import_module("fmlm_cli.recipes.pretraining.run")
+def _job(settings: PretrainSettings) -> Job:
     run = storage.RunDirectory(Path("unused"))
-    return module._Job(plan_run(settings, ignore), run, torch.device("cpu"), torch.float32, ignore)
+    return Job(plan_run(settings, ignore), run, Runtime.resolve("cpu"), ignore)
 
 
 def test_stores_are_weighted_by_their_rows_or_as_asked(

@@ -1,6 +1,5 @@
 """Pre-training end to end: what a run is must depend on its settings and on nothing else."""
 
-import importlib
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -14,10 +13,13 @@ from transformers import AutoModelForMaskedLM, AutoTokenizer
 from fmlm_cli import storage
 from fmlm_cli.config import EvaluateSettings, PretrainSettings, build, read_yaml
 from fmlm_cli.corpus.store.reading import TokenStore
+from fmlm_cli.engine.runtime import Runtime
 from fmlm_cli.errors import UserError
 from fmlm_cli.events import Caution, Event, ignore
 from fmlm_cli.model.masked_lm import MaskedLM
 from fmlm_cli.recipes import evaluate, pretraining
+from fmlm_cli.recipes.pretraining.describe import cautions
+from fmlm_cli.recipes.pretraining.job import Job
 from fmlm_cli.recipes.pretraining.plan import RunPlan, plan_run
 from tests.recipes.runs import (
     KINDS,
@@ -57,7 +59,6 @@ def test_micro_batches_do_not_change_results(settings: Settings, kind: str, micr
 
 
 def test_evaluation_depends_on_neither_strategy_nor_seed(settings: Settings) -> None:
-    modules = importlib.import_module("fmlm_cli.recipes.pretraining.run")
     seen, unigram = [], []
     for number, (strategy, seed, size) in enumerate(
         [("random", 0, 8), ("fully-explored", 5, 12), ("random", 9, 3)]
@@ -65,11 +66,8 @@ def test_evaluation_depends_on_neither_strategy_nor_seed(settings: Settings) -> 
         chosen = settings(
             str(number), **{"masking.strategy": strategy, "seed": seed, "batch.size": size, "budget.steps": 1}
         )
-        made = plan(chosen)
-        job = modules._Job(
-            made, storage.RunDirectory(Path("unused")), torch.device("cpu"), torch.float32, ignore
-        )
-        batches = list(next(iter(job.held_out.values())).batches())
+        job = Job(plan(chosen), storage.RunDirectory(Path("unused")), Runtime.resolve("cpu"), ignore)
+        batches = list(job.held_out[job.main_evaluation].batches())
         seen.append([torch.cat([b.inputs[n] for b in batches]).tolist() for n in ("input_ids", "targets")])
         records = pretraining.pretrain(chosen).records
         unigram += [record["unigram_loss"] for record in records if "eval_loss" in record]
@@ -226,7 +224,7 @@ def test_a_final_rate_that_is_not_reached_is_said(
     settings: Settings, changed: dict[str, Any], said: str | None
 ) -> None:
     given = {"masking.segments": 4, "masking.schedule": {"shape": "step", "final_rate": 0.5}, **changed}
-    found = importlib.import_module("fmlm_cli.recipes.pretraining.run").cautions(plan(settings(**given)))
+    found = cautions(plan(settings(**given)))
     assert [said in text for text in found if "not to" in text] == ([True] if said else [])
 
 

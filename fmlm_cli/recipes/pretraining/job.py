@@ -1,0 +1,202 @@
+"""A planned run on its device: the batches of each step, its evaluation, and what its checkpoints hold."""
+
+from collections.abc import Collection
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fmlm_cli import storage
+from fmlm_cli.corpus.rows.reading import Int64s, RowReader, Rows
+from fmlm_cli.corpus.store.reading import TokenStore
+from fmlm_cli.corpus.tokenizer.loading import save_tokenizer
+from fmlm_cli.engine.batch import Batch
+from fmlm_cli.engine.checkpoint import Checkpoints
+from fmlm_cli.engine.loop import Rhythm, TrainingRun
+from fmlm_cli.engine.optimizer import Schedule, make_optimizer
+from fmlm_cli.engine.records import MetricsLog, Teller
+from fmlm_cli.engine.runtime import Runtime
+from fmlm_cli.events import Caution, Emit
+from fmlm_cli.masking import Strategy
+from fmlm_cli.model.build import save_model, tokenizer_for
+from fmlm_cli.model.lora import load_trained, merged, save_trained
+from fmlm_cli.model.pretrained import load_pretrained
+from fmlm_cli.recipes.pretraining.describe import cautions
+from fmlm_cli.recipes.pretraining.gains import keep_first_scores
+from fmlm_cli.recipes.pretraining.plan import RunPlan
+from fmlm_cli.recipes.pretraining.start import beside_head
+from fmlm_cli.recipes.shared.held_out import HeldOut, Scores, make_objective
+
+
+def make_schedule(plan: RunPlan) -> Schedule:
+    """The learning rate's course over the run."""
+    chosen = plan.settings.optimizer
+    assert chosen.learning_rate and chosen.head_learning_rate and chosen.warmup_share is not None
+    return Schedule.of_shares(
+        plan.total_steps,
+        peak=chosen.learning_rate,
+        warmup_share=chosen.warmup_share,
+        shape=chosen.schedule,
+        final_share=chosen.final_share,
+        decay_share=chosen.decay_share,
+        head_steps=chosen.head_warmup_steps,
+        head_peak=chosen.head_learning_rate,
+    )
+
+
+class Job:
+    """A planned run at work. `scores`: of its latest evaluation, by name."""
+
+    def __init__(self, plan: RunPlan, run: storage.RunDirectory, runtime: Runtime, emit: Emit) -> None:
+        self.plan, self.run, self.runtime, self.emit = plan, run, runtime, emit
+        self.settings = plan.settings
+        self.model = plan.model.to(runtime.device)
+        self.objective = make_objective(
+            plan.store,
+            plan.strategy,
+            self.settings.seed,
+            static_shapes=runtime.device.type == "cuda",
+            layout=self.model.attention.layout,
+        )
+        self.adapters = self.settings.model.lora.rank is not None
+        self.head_steps = self.settings.optimizer.head_warmup_steps
+        self.resting = beside_head(self.model.pretrained) if self.head_steps else []
+        self.cautions = cautions(plan)
+        self.held_out = self._held_out()
+        self.scores: dict[str, Scores] = {}
+        for caution in self.cautions:
+            emit(caution)
+
+    @property
+    def main_evaluation(self) -> str | None:
+        """The name of the evaluation that decides; where nothing of its text is masked, of the next one."""
+        by_weight = (self.plan.main_evaluation, *self.held_out)
+        return next((name for name in by_weight if name in self.held_out), None)
+
+    def _held_out(self) -> dict[str, HeldOut]:
+        """What to evaluate on, by name."""
+        found = {}
+        for name, store in self.plan.evaluated.items():
+            each = HeldOut.of(store, self._validation(store), self.settings.batch.micro_size or 1)
+            if each.has_targets:
+                found[name] = each
+            else:
+                lacking = (
+                    f"the validation split of {store.root} is too small to mask a token of it: "
+                    "there is no evaluation on it"
+                )
+                self.cautions.append(Caution(lacking, "no-evaluation"))
+        return found
+
+    def _validation(self, store: TokenStore) -> RowReader:
+        """Validation rows cut as the training rows are."""
+        layout = self.plan.stream.sources[0].reader.plan
+        return RowReader(
+            store,
+            "validation",
+            packing=layout.packing,
+            sequence_length=layout.sequence_length,
+            max_rows=self.settings.evaluation.max_rows,
+        )
+
+    def prepare(self, step: int) -> list[Batch]:
+        """The batches of a step (from 1): a pure function of the step."""
+        number = self.plan.sequences_per_step
+        progress = (step - 1) / max(1, self.plan.total_steps - 1)
+        # Rows of all sources that are masked alike share batches.
+        alike: dict[float, tuple[Strategy, list[tuple[Rows, Int64s, Int64s]]]] = {}
+        for source, index, epoch in self.plan.stream.at((step - 1) * number + np.arange(number)):
+            rows = self.plan.stream.sources[source].reader.read(index)
+            for chosen, strategy, mask_epoch in self.plan.timetables[source].at(progress, epoch):
+                part = rows if len(chosen) == len(index) else rows.take(chosen)
+                alike.setdefault(strategy.rate, (strategy, []))[1].append((part, epoch[chosen], mask_epoch))
+        batches: list[Batch] = []
+        for strategy, parts in alike.values():
+            objective, micro = replace(self.objective, strategy=strategy), self.settings.batch.micro_size or 1
+            rows = Rows.joined([part for part, _, _ in parts])
+            epoch, mask_epoch = (np.concatenate([part[i] for part in parts]) for i in (1, 2))
+            batches += objective.prepare(rows, epoch, micro, mask_epoch)
+        return batches
+
+    def evaluate(self, step: int) -> list[dict[str, Any]]:
+        """The fields of the evaluation records."""
+        self.scores = {name: each.run(self.model, self.runtime) for name, each in self.held_out.items()}
+        main = self.main_evaluation
+        if step == 0 and self.plan.origin and main is not None and self.runtime.ranks.is_writer:
+            keep_first_scores(self.run, self.scores[main])
+        return [{"evaluation": name, **scores.record} for name, scores in self.scores.items()]
+
+    def before_step(self, step: int) -> None:
+        """While the head is trained alone, all else rests."""
+        for parameter in self.resting:
+            parameter.requires_grad_(step > self.head_steps)
+
+    def training_run(self, log: MetricsLog, keep_steps: Collection[int]) -> TrainingRun:
+        """What the loop is given; the checkpoints of `keep_steps` stay to the end."""
+        settings = self.settings
+        assert settings.logging.every_steps
+        assert settings.evaluation.every_steps and settings.checkpoint.every_steps
+        return TrainingRun(
+            model=self.model,
+            objective=self.objective,
+            optimizer=make_optimizer(settings.optimizer, self.model, self.plan.scales),
+            schedule=make_schedule(self.plan),
+            prepare=self.prepare,
+            evaluate=self.evaluate,
+            checkpoints=self._checkpoints(keep_steps),
+            sinks=(log, Teller(self.emit)),
+            rhythm=Rhythm(
+                log=settings.logging.every_steps,
+                evaluate=settings.evaluation.every_steps,
+                checkpoint=settings.checkpoint.every_steps,
+            ),
+            seed=settings.seed,
+            runtime=self.runtime,
+            clip=settings.optimizer.clip,
+            before_step=self.before_step,
+        )
+
+    def _checkpoints(self, keep_steps: Collection[int]) -> Checkpoints:
+        facts = {
+            "stream": self.plan.stream.identity,
+            "first_row": self.plan.stream.first,
+            "rows_per_step": self.plan.sequences_per_step,
+        }
+        return Checkpoints(
+            self.run.checkpoints,
+            self.settings.checkpoint.keep,
+            self.plan.identity,
+            self._save_checkpoint,
+            self._load_model,
+            facts,
+            keep_steps,
+        )
+
+    @property
+    def carried_over(self) -> Path | None:
+        """The checkpoint of another run, whose state of the optimizer this one begins with."""
+        if not self.settings.optimizer.carry_over:
+            return None
+        assert self.plan.origin and self.plan.origin.training
+        return self.plan.origin.training
+
+    def save_model(self, folder: Path) -> None:
+        """Write weights, configuration and tokenizer: every checkpoint is a Hugging Face folder."""
+        model = merged(self.model.pretrained) if self.adapters else self.model.pretrained
+        save_model(model, folder, self.plan.start.dropout, self.plan.start.kept)
+        save_tokenizer(tokenizer_for(model, self.plan.store.tokenizer), folder)
+
+    def _save_checkpoint(self, folder: Path) -> None:
+        self.save_model(folder)
+        if self.adapters:  # what is merged in the folder's model cannot be taken apart again
+            self.before_step(self.head_steps + 1)  # what rests for now is saved too
+            save_trained(self.model.pretrained, folder)
+
+    def _load_model(self, folder: Path) -> None:
+        if self.adapters:
+            load_trained(self.model.pretrained, folder)
+            return
+        trusted = self.settings.model.trust_remote_code
+        saved = load_pretrained(folder, name=str(folder), trust_remote_code=trusted, seed=0)
+        self.model.pretrained.load_state_dict(saved.model.state_dict())
