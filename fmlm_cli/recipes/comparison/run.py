@@ -1,7 +1,6 @@
 """`fmlm compare-masks`: which masking to use on this text, and how sure that is."""
 
 import contextlib
-import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,17 +12,17 @@ from fmlm_cli.analysis.report.values import Arms
 from fmlm_cli.analysis.report.writing import write_report
 from fmlm_cli.analysis.results.comparison import ComparisonResults
 from fmlm_cli.analysis.results.plain import as_json
-from fmlm_cli.config import CompareSettings, Part, PretrainSettings, build, nested, saved_settings, to_yaml
+from fmlm_cli.config import CompareSettings, Part, build, saved_settings, to_yaml
 from fmlm_cli.engine.runtime import Runtime
 from fmlm_cli.errors import UserError
-from fmlm_cli.events import Emit, Event, Facts, Grid, Note, Progress, Trained, ignore
+from fmlm_cli.events import Emit, Facts, Grid, Note, ignore
 from fmlm_cli.recipes.comparison.cautions import cautions
 from fmlm_cli.recipes.comparison.draft import PARTS, Budget, Draft, draft
 from fmlm_cli.recipes.comparison.plan import ComparisonPlan, with_budget
 from fmlm_cli.recipes.comparison.results import results_of
 from fmlm_cli.recipes.comparison.work import Worker, board_of
 from fmlm_cli.recipes.jobs.work import Sharing, report_once_done, work_through
-from fmlm_cli.recipes.pretraining.run import pretrain
+from fmlm_cli.recipes.pretraining.timing import measure_speed
 from fmlm_cli.recipes.shared.words import where_line
 
 RESULTS, PLAN = "results.json", "plan.json"
@@ -115,7 +114,7 @@ def _plan(
     made = draft(settings, root, emit)
     made = replace(made, settings=made.settings.model_copy(update={"only": asked}))
     before = _planned(root) if resume else {}
-    plan = with_budget(made, _steps(made, root, before, emit))
+    plan = with_budget(made, _steps(made, before, emit))
     if not plan.items:
         raise UserError(
             f"--only {','.join(plan.parts)} leaves nothing to do: coverage is of strategies without masking.schedule, "
@@ -140,7 +139,7 @@ def _either(before: Sequence[Part], now: Sequence[Part]) -> tuple[Part, ...]:
     return tuple(part for part in PARTS if part in (*before, *now)) if before and now else ()
 
 
-def _steps(made: Draft, root: Path, before: Mapping[str, Any], emit: Emit) -> int:
+def _steps(made: Draft, before: Mapping[str, Any], emit: Emit) -> int:
     """Steps of each run. A budget in minutes is measured once: a later call takes what was found `before`."""
     text = made.settings.budget
     if text is None:
@@ -157,32 +156,16 @@ def _steps(made: Draft, root: Path, before: Mapping[str, Any], emit: Emit) -> in
     budget = Budget.parse(text)
     if budget.unit != "minutes":
         return made.steps(budget)
-    speed = _tokens_per_second(made, root, emit)
+    speed = _tokens_per_second(made, emit)
     tokens = float(f"{budget.amount * 60 * speed:.2g}")
     emit(Note(f"--budget {text} is about {tokens:,.0f} tokens here, at {speed:,.0f} a second"))
     return made.steps(Budget(tokens, "tokens"))
 
 
-def _tokens_per_second(made: Draft, root: Path, emit: Emit) -> float:
+def _tokens_per_second(made: Draft, emit: Emit) -> float:
     """What the baseline trains on in a second, by a few steps of it."""
-    existed, folder = root.is_dir(), root / ".timing"
-    settings = made.run_settings(made.baseline, made.settings.first_seed, folder, TIMED_STEPS)
-    quiet = {"evaluation.max_rows": 1, "checkpoint.every_steps": TIMED_STEPS, "logging.every_steps": 1}
-    settings = build(PretrainSettings, settings.model_dump(), nested(quiet))
-
-    def hear(event: Event) -> None:
-        if isinstance(event, Trained):
-            emit(Progress("timing a few steps", event.record["step"], TIMED_STEPS, "steps"))
-
-    try:
-        shutil.rmtree(folder, ignore_errors=True)
-        records = pretrain(settings, emit=hear).records
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-        if not existed:
-            with contextlib.suppress(OSError):
-                root.rmdir()
-    return float(next(r["tokens_per_second"] for r in reversed(records) if "tokens_per_second" in r))
+    settings = made.run_settings(made.baseline, made.settings.first_seed, made.root, TIMED_STEPS)
+    return measure_speed(settings, TIMED_STEPS, emit)
 
 
 def _planned(root: Path) -> Mapping[str, Any]:

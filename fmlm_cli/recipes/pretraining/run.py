@@ -7,13 +7,13 @@ from typing import Any
 
 from fmlm_cli import storage
 from fmlm_cli.config import PretrainSettings, saved_settings, to_yaml
-from fmlm_cli.engine.records import MetricsLog, read_metrics
+from fmlm_cli.engine.records import MetricsLog, Teller, read_metrics
 from fmlm_cli.engine.runtime import Runtime
 from fmlm_cli.errors import UserError
 from fmlm_cli.events import Emit, Note, ignore
 from fmlm_cli.recipes.pretraining.describe import describe
 from fmlm_cli.recipes.pretraining.finish import finish
-from fmlm_cli.recipes.pretraining.job import Job
+from fmlm_cli.recipes.pretraining.live_run import LiveRun
 from fmlm_cli.recipes.pretraining.plan import RunPlan, plan_run
 from fmlm_cli.recipes.pretraining.resume import check_same_run, settings_to_resume
 from fmlm_cli.recipes.shared.training import train_to_the_end
@@ -65,9 +65,10 @@ def pretrain(
         if not resuming:
             storage.clear_folder(run.root, last=run.config)
         storage.write_text(run.config, to_yaml(plan.settings))
-        job, log = Job(plan, run, runtime, emit), MetricsLog(run.metrics)
-        state = train_to_the_end(job.training_run(log, keep_steps), emit, carried_over=job.carried_over)
-        finish(job, state, log.records)
+        live, log = LiveRun(plan, run, runtime, emit), MetricsLog(run.metrics)
+        training = live.training_run(log, Teller(emit), keep_steps=keep_steps)
+        state = train_to_the_end(training, emit, carried_over=live.carried_over)
+        finish(live, state, log.records)
         return PretrainResult(run, log.records)
 
 

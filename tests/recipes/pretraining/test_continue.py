@@ -19,7 +19,7 @@ from fmlm_cli.engine.runtime import Runtime
 from fmlm_cli.errors import UserError
 from fmlm_cli.events import Caution, Event, Facts, Note, ignore
 from fmlm_cli.recipes import pretraining
-from fmlm_cli.recipes.pretraining.job import Job, make_schedule
+from fmlm_cli.recipes.pretraining.live_run import LiveRun, make_schedule
 from fmlm_cli.recipes.pretraining.plan import plan_run
 from tests.conftest import MakeStore
 from tests.recipes.runs import RHYTHM, TINY, Settings, assert_same, at_step, raise_error, timeless
@@ -342,9 +342,9 @@ def test_rows_of_several_stores_are_masked_as_each_alone(
     assert set(together) & set(alone) == set(alone[: len(together) // 2])
 
 
-def _job(settings: PretrainSettings) -> Job:
+def _job(settings: PretrainSettings) -> LiveRun:
     run = storage.RunDirectory(Path("unused"))
-    return Job(plan_run(settings, ignore), run, Runtime.resolve("cpu"), ignore)
+    return LiveRun(plan_run(settings, ignore), run, Runtime.resolve("cpu"), ignore)
 
 
 def test_stores_are_weighted_by_their_rows_or_as_asked(

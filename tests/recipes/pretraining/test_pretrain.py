@@ -19,7 +19,7 @@ from fmlm_cli.events import Caution, Event, ignore
 from fmlm_cli.model.masked_lm import MaskedLM
 from fmlm_cli.recipes import evaluate, pretraining
 from fmlm_cli.recipes.pretraining.describe import cautions
-from fmlm_cli.recipes.pretraining.job import Job
+from fmlm_cli.recipes.pretraining.live_run import LiveRun
 from fmlm_cli.recipes.pretraining.plan import RunPlan, plan_run
 from tests.recipes.runs import (
     KINDS,
@@ -66,7 +66,7 @@ def test_evaluation_depends_on_neither_strategy_nor_seed(settings: Settings) -> 
         chosen = settings(
             str(number), **{"masking.strategy": strategy, "seed": seed, "batch.size": size, "budget.steps": 1}
         )
-        job = Job(plan(chosen), storage.RunDirectory(Path("unused")), Runtime.resolve("cpu"), ignore)
+        job = LiveRun(plan(chosen), storage.RunDirectory(Path("unused")), Runtime.resolve("cpu"), ignore)
         batches = list(job.held_out[job.main_evaluation].batches())
         seen.append([torch.cat([b.inputs[n] for b in batches]).tolist() for n in ("input_ids", "targets")])
         records = pretraining.pretrain(chosen).records

@@ -15,7 +15,7 @@ from fmlm_cli.engine.batch import Batch
 from fmlm_cli.engine.checkpoint import Checkpoints
 from fmlm_cli.engine.loop import Rhythm, TrainingRun
 from fmlm_cli.engine.optimizer import Schedule, make_optimizer
-from fmlm_cli.engine.records import MetricsLog, Teller
+from fmlm_cli.engine.records import Sink
 from fmlm_cli.engine.runtime import Runtime
 from fmlm_cli.events import Caution, Emit
 from fmlm_cli.masking import Strategy
@@ -45,7 +45,7 @@ def make_schedule(plan: RunPlan) -> Schedule:
     )
 
 
-class Job:
+class LiveRun:
     """A planned run at work. `scores`: of its latest evaluation, by name."""
 
     def __init__(self, plan: RunPlan, run: storage.RunDirectory, runtime: Runtime, emit: Emit) -> None:
@@ -132,8 +132,8 @@ class Job:
         for parameter in self.resting:
             parameter.requires_grad_(step > self.head_steps)
 
-    def training_run(self, log: MetricsLog, keep_steps: Collection[int]) -> TrainingRun:
-        """What the loop is given; the checkpoints of `keep_steps` stay to the end."""
+    def training_run(self, *sinks: Sink, keep_steps: Collection[int] = ()) -> TrainingRun:
+        """What the loop is given. `sinks`: where records go. Checkpoints of `keep_steps` stay to the end."""
         settings = self.settings
         assert settings.logging.every_steps
         assert settings.evaluation.every_steps and settings.checkpoint.every_steps
@@ -145,7 +145,7 @@ class Job:
             prepare=self.prepare,
             evaluate=self.evaluate,
             checkpoints=self._checkpoints(keep_steps),
-            sinks=(log, Teller(self.emit)),
+            sinks=sinks,
             rhythm=Rhythm(
                 log=settings.logging.every_steps,
                 evaluate=settings.evaluation.every_steps,
