@@ -16,8 +16,8 @@ from transformers import (
 
 from fmlm_cli.errors import UserError
 from fmlm_cli.model.build import dropout_rates, seeded
+from fmlm_cli.model.checkpoints.pretrained import Filled, check_encoder, fill, find_class, owned, read_tensors
 from fmlm_cli.model.layers import depths
-from fmlm_cli.model.pretrained import Filled, check_encoder, fill, find_class, owned, read_tensors
 
 SCORE = "score"  # the only "label" of a model that gives a score
 

@@ -7,8 +7,8 @@ from fmlm_cli.engine.runtime import Runtime
 from fmlm_cli.errors import UserError
 from fmlm_cli.events import Caution, Emit, Facts, ignore
 from fmlm_cli.model.build import longest_sequence
+from fmlm_cli.model.checkpoints.pretrained import load_model
 from fmlm_cli.model.masked_lm import MaskedLM
-from fmlm_cli.model.pretrained import load_model
 from fmlm_cli.recipes.shared.checkpoints import check_tokenizer, find_checkpoint
 from fmlm_cli.recipes.shared.held_out import HeldOut
 from fmlm_cli.recipes.shared.limits import resolve_length, resolve_packing

@@ -17,7 +17,7 @@ from transformers import (
 )
 
 from fmlm_cli.errors import UserError
-from fmlm_cli.model.pretrained import Loaded, load_pretrained
+from fmlm_cli.model.checkpoints.pretrained import Loaded, load_pretrained
 
 SIZE: dict[str, Any] = {
     "vocab_size": 50,

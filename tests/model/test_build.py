@@ -21,7 +21,7 @@ from fmlm_cli.model.build import (
     set_output_bias,
 )
 from fmlm_cli.model.presets import PRESETS, nearest_preset
-from fmlm_cli.recipes.pretraining.start import vocabulary_of
+from fmlm_cli.recipes.pretraining.planning.start import vocabulary_of
 
 BERT_VOCABULARY = VocabularyFacts(30522, 0, 101, 102)
 SMALL = VocabularyFacts(50, 0, 2, 3)

@@ -11,9 +11,9 @@ from torch import Tensor
 from transformers import AutoModelForMaskedLM, PreTrainedModel
 
 from fmlm_cli.errors import UserError
+from fmlm_cli.model.adapting.positions import extend_positions, stretched
 from fmlm_cli.model.build import longest_sequence, position_offset, save_model
 from fmlm_cli.model.masked_lm import MaskedLM
-from fmlm_cli.model.positions import extend_positions, stretched
 from fmlm_cli.model.probes import isolates_documents
 from tests.model.families import FAMILIES, POSITIONS, VOCABULARY, masked_logits, small_config, small_model
 

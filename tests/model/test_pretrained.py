@@ -39,7 +39,7 @@ from transformers import (
 
 from fmlm_cli.errors import UserError
 from fmlm_cli.model.build import save_model
-from fmlm_cli.model.pretrained import load_model, unused_tensors
+from fmlm_cli.model.checkpoints.pretrained import load_model, unused_tensors
 from tests.model.checkpoints import (
     BERT,
     DISTILBERT,

@@ -8,7 +8,7 @@ import torch
 from transformers import AutoModelForMaskedLM, PreTrainedConfig
 
 from fmlm_cli.errors import UserError
-from fmlm_cli.model.vocabulary import extend_embeddings
+from fmlm_cli.model.adapting.vocabulary import extend_embeddings
 from tests.model.families import FAMILIES, VOCABULARY, small_config, small_model
 
 

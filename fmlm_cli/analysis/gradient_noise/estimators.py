@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fmlm_cli.analysis.gradient_noise.measure import Records
+from fmlm_cli.analysis.gradient_noise.measuring import Records
 from fmlm_cli.analysis.statistics import Bootstrap, Floats, Interval, Means
 
 Figure = Callable[[Means], Floats]

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from fmlm_cli.events import Caution
 from fmlm_cli.recipes.comparison.arms import Arm, Sweep
 from fmlm_cli.recipes.comparison.plan import ComparisonPlan
-from fmlm_cli.recipes.pretraining.describe import FEW_PASSES
+from fmlm_cli.recipes.pretraining.report.describe import FEW_PASSES
 
 # Random masking of the same units: in the first pass over the data its masks are those of scope epoch.
 _AT_RANDOM = {
@@ -18,7 +18,7 @@ _AT_RANDOM = {
 _REMEDY = "fewer rows, with --set run.data.max_rows=N, or a larger budget would change that"
 
 
-def cautions(plan: ComparisonPlan) -> Iterator[Caution]:
+def cautions_of(plan: ComparisonPlan) -> Iterator[Caution]:
     """Arms that the budget leaves little to differ in, and sweeps that cannot tell causes apart."""
     if plan.total_steps:
         yield from (Caution(text, FEW_PASSES) for text in _few_passes(plan))

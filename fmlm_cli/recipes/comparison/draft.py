@@ -18,8 +18,8 @@ from fmlm_cli.recipes.comparison import arms as arming
 from fmlm_cli.recipes.comparison.arms import Arm, Sweep
 from fmlm_cli.recipes.comparison.gradients import VarianceRequest, choose_rows
 from fmlm_cli.recipes.comparison.tasks import Labelled, find_tasks
-from fmlm_cli.recipes.pretraining import plan as runs
-from fmlm_cli.recipes.pretraining.data import RowSource, with_number
+from fmlm_cli.recipes.pretraining.planning import plan as runs
+from fmlm_cli.recipes.pretraining.planning.data import RowSource, with_number
 from fmlm_cli.recipes.shared.held_out import HeldOut
 from fmlm_cli.recipes.shared.strategy import rate_schedule, try_strategy
 
@@ -161,7 +161,7 @@ class Draft:
         return tuple(f"{name}:{len(source.reader)}" for name, source in zip(named, sources, strict=False))
 
 
-def draft(settings: CompareSettings, root: Path, emit: Emit) -> Draft:
+def draft_comparison(settings: CompareSettings, root: Path, emit: Emit) -> Draft:
     """Make and check every choice but the budget. Raises `UserError` for what cannot be."""
     arming.check_base(settings)
     parts = _parts(settings)

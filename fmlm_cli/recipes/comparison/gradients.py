@@ -39,7 +39,7 @@ import torch
 from torch import Tensor, nn
 
 from fmlm_cli import keys
-from fmlm_cli.analysis.gradient_noise.measure import (
+from fmlm_cli.analysis.gradient_noise.measuring import (
     CountSketch,
     Draw,
     Family,

@@ -11,7 +11,7 @@ import numpy as np
 
 from fmlm_cli import __version__
 from fmlm_cli.analysis.gradient_noise.estimators import Correlation, Estimates
-from fmlm_cli.analysis.gradient_noise.measure import Records
+from fmlm_cli.analysis.gradient_noise.measuring import Records
 from fmlm_cli.analysis.paired import Contest, Pair, mean_of, pair_up, spread_of
 from fmlm_cli.analysis.report.findings import verdict
 from fmlm_cli.analysis.results.comparison import (

@@ -16,8 +16,8 @@ from fmlm_cli.config import CompareSettings, Part, build, saved_settings, to_yam
 from fmlm_cli.engine.runtime import Runtime
 from fmlm_cli.errors import UserError
 from fmlm_cli.events import Emit, Facts, Grid, Note, ignore
-from fmlm_cli.recipes.comparison.cautions import cautions
-from fmlm_cli.recipes.comparison.draft import PARTS, Budget, Draft, draft
+from fmlm_cli.recipes.comparison.cautions import cautions_of
+from fmlm_cli.recipes.comparison.draft import PARTS, Budget, Draft, draft_comparison
 from fmlm_cli.recipes.comparison.plan import ComparisonPlan, with_budget
 from fmlm_cli.recipes.comparison.results import results_of
 from fmlm_cli.recipes.comparison.work import Worker, board_of
@@ -111,7 +111,7 @@ def _plan(
         asked = _either(saved.only, settings.only)
     if settings.budget is not None:
         Budget.parse(settings.budget)
-    made = draft(settings, root, emit)
+    made = draft_comparison(settings, root, emit)
     made = replace(made, settings=made.settings.model_copy(update={"only": asked}))
     before = _planned(root) if resume else {}
     plan = with_budget(made, _steps(made, before, emit))
@@ -220,7 +220,7 @@ def _describe(plan: ComparisonPlan, emit: Emit) -> None:
         rows["sweep"] = f"{len(plan.sweep.points)} points of {', '.join(plan.sweep.axes)}"
     rows["device"] = where_line(Runtime.resolve(settings.run.device, settings.run.precision))
     emit(Facts("comparing masks", rows))
-    for caution in cautions(plan):
+    for caution in cautions_of(plan):
         emit(caution)
 
 

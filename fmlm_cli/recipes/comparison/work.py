@@ -20,8 +20,8 @@ from fmlm_cli.engine.step import DivergedError
 from fmlm_cli.errors import UserError
 from fmlm_cli.events import Caution, Emit, Progress, counted
 from fmlm_cli.masking import Corruption
+from fmlm_cli.model.checkpoints.pretrained import load_pretrained
 from fmlm_cli.model.masked_lm import MaskedLM
-from fmlm_cli.model.pretrained import load_pretrained
 from fmlm_cli.recipes.comparison.arms import base_segments
 from fmlm_cli.recipes.comparison.coverage import covered
 from fmlm_cli.recipes.comparison.draft import held_out, request_of
@@ -29,7 +29,7 @@ from fmlm_cli.recipes.comparison.gradients import ChosenRows, choose_rows, measu
 from fmlm_cli.recipes.comparison.plan import COVERED_ROWS, ComparisonPlan, Item
 from fmlm_cli.recipes.finetuning.run import finetune
 from fmlm_cli.recipes.jobs.board import Board, Outcome
-from fmlm_cli.recipes.pretraining.describe import FEW_PASSES
+from fmlm_cli.recipes.pretraining.report.describe import FEW_PASSES
 from fmlm_cli.recipes.pretraining.run import pretrain
 
 Result = dict[str, Any]

@@ -21,10 +21,10 @@ from fmlm_cli.engine.runtime import Runtime
 from fmlm_cli.errors import UserError, unknown_name
 from fmlm_cli.events import Caution, Emit, Note, Progress, ignore
 from fmlm_cli.model.build import known_config, longest_sequence, raw_config, tokenizer_for
+from fmlm_cli.model.checkpoints.own_code import needs_own_code
+from fmlm_cli.model.checkpoints.pretrained import load_model
 from fmlm_cli.model.classifier import Encoder
 from fmlm_cli.model.masked_lm import MaskedLM
-from fmlm_cli.model.own_code import needs_own_code
-from fmlm_cli.model.pretrained import load_model
 from fmlm_cli.objectives.classification import SequenceClassification
 from fmlm_cli.recipes.prediction.inputs import Inputs, check_pairs, read_inputs
 from fmlm_cli.recipes.shared.checkpoints import (

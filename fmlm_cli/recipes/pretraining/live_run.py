@@ -19,13 +19,13 @@ from fmlm_cli.engine.records import Sink
 from fmlm_cli.engine.runtime import Runtime
 from fmlm_cli.events import Caution, Emit
 from fmlm_cli.masking import Strategy
+from fmlm_cli.model.adapting.lora import load_trained, merged, save_trained
 from fmlm_cli.model.build import save_model, tokenizer_for
-from fmlm_cli.model.lora import load_trained, merged, save_trained
-from fmlm_cli.model.pretrained import load_pretrained
-from fmlm_cli.recipes.pretraining.describe import cautions
-from fmlm_cli.recipes.pretraining.gains import keep_first_scores
-from fmlm_cli.recipes.pretraining.plan import RunPlan
-from fmlm_cli.recipes.pretraining.start import beside_head
+from fmlm_cli.model.checkpoints.pretrained import load_pretrained
+from fmlm_cli.recipes.pretraining.planning.plan import RunPlan
+from fmlm_cli.recipes.pretraining.planning.start import beside_head
+from fmlm_cli.recipes.pretraining.report.describe import cautions
+from fmlm_cli.recipes.pretraining.report.gains import keep_first_scores
 from fmlm_cli.recipes.shared.held_out import HeldOut, Scores, make_objective
 
 

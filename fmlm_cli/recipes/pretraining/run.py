@@ -11,11 +11,11 @@ from fmlm_cli.engine.records import MetricsLog, Teller, read_metrics
 from fmlm_cli.engine.runtime import Runtime
 from fmlm_cli.errors import UserError
 from fmlm_cli.events import Emit, Note, ignore
-from fmlm_cli.recipes.pretraining.describe import describe
-from fmlm_cli.recipes.pretraining.finish import finish
 from fmlm_cli.recipes.pretraining.live_run import LiveRun
-from fmlm_cli.recipes.pretraining.plan import RunPlan, plan_run
-from fmlm_cli.recipes.pretraining.resume import check_same_run, settings_to_resume
+from fmlm_cli.recipes.pretraining.planning.plan import RunPlan, plan_run
+from fmlm_cli.recipes.pretraining.planning.resume import check_same_run, settings_to_resume
+from fmlm_cli.recipes.pretraining.report.describe import describe_run
+from fmlm_cli.recipes.pretraining.report.finish import finish_run
 from fmlm_cli.recipes.shared.training import train_to_the_end
 
 
@@ -58,7 +58,7 @@ def pretrain(
         if run.is_finished:
             emit(Note(f"{run.root} is finished: nothing to resume; its model is {run.final}"))
             return PretrainResult(run, read_metrics(run.metrics))
-    describe(plan, runtime, emit)
+    describe_run(plan, runtime, emit)
     if overwrite:
         storage.check_outside(run.root, _needed(plan))
     with storage.sole_owner(run.root), storage.clear_disk_errors(run.root):
@@ -68,7 +68,7 @@ def pretrain(
         live, log = LiveRun(plan, run, runtime, emit), MetricsLog(run.metrics)
         training = live.training_run(log, Teller(emit), keep_steps=keep_steps)
         state = train_to_the_end(training, emit, carried_over=live.carried_over)
-        finish(live, state, log.records)
+        finish_run(live, state, log.records)
         return PretrainResult(run, log.records)
 
 

@@ -12,7 +12,7 @@ from fmlm_cli.engine.runtime import Runtime
 from fmlm_cli.engine.signals import StopRequest
 from fmlm_cli.events import Emit, Progress, Trained, ignore
 from fmlm_cli.recipes.pretraining.live_run import LiveRun
-from fmlm_cli.recipes.pretraining.plan import plan_run
+from fmlm_cli.recipes.pretraining.planning.plan import plan_run
 
 
 class _Speedometer:

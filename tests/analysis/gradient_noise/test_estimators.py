@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from fmlm_cli.analysis.gradient_noise.estimators import Estimates, per_sequence
-from fmlm_cli.analysis.gradient_noise.measure import Draw, GradientPlan, measure
+from fmlm_cli.analysis.gradient_noise.measuring import Draw, GradientPlan, measure
 from fmlm_cli.analysis.statistics import Interval
 from tests.analysis.gradient_noise.worlds import (
     DISTANCES,

@@ -14,9 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from fmlm_cli.analysis.gradient_noise import measure as variance
+from fmlm_cli.analysis.gradient_noise import measuring as variance
 from fmlm_cli.analysis.gradient_noise.estimators import Estimates
-from fmlm_cli.analysis.gradient_noise.measure import (
+from fmlm_cli.analysis.gradient_noise.measuring import (
     CountSketch,
     Draw,
     GradientPlan,

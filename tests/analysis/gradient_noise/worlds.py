@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fmlm_cli.analysis.gradient_noise.measure import Draw, GradientPlan, RatioResiduals, Records, measure
+from fmlm_cli.analysis.gradient_noise.measuring import Draw, GradientPlan, RatioResiduals, Records, measure
 
 TOKENS, K, SIZE, LENGTH = (
     6,

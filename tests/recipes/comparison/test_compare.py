@@ -19,7 +19,7 @@ from fmlm_cli.events import Caution, Event, Facts, Note, Scoreboard
 from fmlm_cli.masking import get_strategy
 from fmlm_cli.recipes import comparison
 from fmlm_cli.recipes.comparison.coverage import expected_times, hamming
-from fmlm_cli.recipes.comparison.draft import Budget, draft
+from fmlm_cli.recipes.comparison.draft import Budget, draft_comparison
 from fmlm_cli.recipes.comparison.plan import with_budget
 from fmlm_cli.recipes.shared.checkpoints import find_checkpoint
 from tests.analysis.report.comparison import made_json
@@ -428,7 +428,7 @@ def test_a_sweep_is_a_grid_of_runs(compare: Compare) -> None:
 def test_runs_may_be_swept_by_any_setting(compare: Compare) -> None:
     shares = {"mask": 1.0, "random": 0.0, "keep": 0.0}
     sweep = {"corruption": [shares], "run": {"optimizer": {"learning_rate": [0.01, 0.02]}}}
-    made = draft(compare("never", sweep=sweep), Path("never"), lambda event: None)
+    made = draft_comparison(compare("never", sweep=sweep), Path("never"), lambda event: None)
     assert made.sweep is not None
     assert list(made.sweep.axes) == ["corruption", "run.optimizer.learning_rate"]
     for (_, arm), rate in zip(made.sweep.points, (0.01, 0.02), strict=True):
@@ -449,7 +449,7 @@ def test_runs_may_be_swept_by_any_setting(compare: Compare) -> None:
     ],
 )
 def test_fresh_rows_where_there_are_enough(compare: Compare, changed: dict[str, Any], there: bool) -> None:
-    made = draft(compare("never", **changed), Path("never"), lambda event: None)
+    made = draft_comparison(compare("never", **changed), Path("never"), lambda event: None)
     plan = with_budget(made, made.steps(Budget.parse(made.settings.budget or "")))
     assert [arm.name for arm in plan.arms if arm.control] == ["random:rows=fresh"] * there
 

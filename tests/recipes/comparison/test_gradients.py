@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from fmlm_cli.analysis.gradient_noise.estimators import Estimates, per_sequence
-from fmlm_cli.analysis.gradient_noise.measure import Draw, GradientPlan, Gradients, RatioResiduals, Records
+from fmlm_cli.analysis.gradient_noise.measuring import Draw, GradientPlan, Gradients, RatioResiduals, Records
 from fmlm_cli.corpus.rows.reading import RowReader, Rows
 from fmlm_cli.corpus.store.reading import TokenStore
 from fmlm_cli.engine.batch import Batch

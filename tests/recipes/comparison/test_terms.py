@@ -11,10 +11,10 @@ from fmlm_cli.config import CompareSettings, build, nested, read_yaml
 from fmlm_cli.errors import UserError
 from fmlm_cli.events import Caution, Event
 from fmlm_cli.recipes import comparison
-from fmlm_cli.recipes.comparison.cautions import cautions
-from fmlm_cli.recipes.comparison.draft import Budget, draft
+from fmlm_cli.recipes.comparison.cautions import cautions_of
+from fmlm_cli.recipes.comparison.draft import Budget, draft_comparison
 from fmlm_cli.recipes.comparison.plan import ComparisonPlan, with_budget
-from fmlm_cli.recipes.pretraining.plan import plan_run
+from fmlm_cli.recipes.pretraining.planning.plan import plan_run
 from tests.recipes.runs import TINY, without_pictures
 
 Compare = Callable[..., CompareSettings]
@@ -79,7 +79,7 @@ def compare(stores: dict[str, str], tmp_path_factory: pytest.TempPathFactory) ->
 
 
 def planned(settings: CompareSettings) -> ComparisonPlan:
-    made = draft(settings, Path("never"), lambda event: None)
+    made = draft_comparison(settings, Path("never"), lambda event: None)
     return with_budget(made, made.steps(Budget.parse(settings.budget or "")))
 
 
@@ -360,7 +360,7 @@ def test_one_pass_is_the_same_run_as_random(compare: Compare) -> None:
     ],
 )
 def test_few_passes_in_words(compare: Compare, changed: dict[str, Any], words: list[str]) -> None:
-    said = [each.text for each in cautions(planned(compare("never", **changed, fresh_control=False)))]
+    said = [each.text for each in cautions_of(planned(compare("never", **changed, fresh_control=False)))]
     assert len(said) == len(words)
     for text, part in zip(said, words, strict=True):
         assert part in text
@@ -373,16 +373,16 @@ def test_one_store_that_comes_twice_makes_another_run(compare: Compare, stores: 
     )
     full = plan.arms[1]
     assert plan.passes(full) < 1 < plan.most_passes(full)
-    assert ["only the part of the rows" in each.text for each in cautions(plan)] == [True]
+    assert ["only the part of the rows" in each.text for each in cautions_of(plan)] == [True]
 
 
 def test_what_a_sweep_cannot_tell_apart(compare: Compare) -> None:
     sweep = {"segments": [2, 4, 5], "scope": ["epoch"]}
     changed = {"run.data.max_rows": 96, "budget": "12-steps", "only": ["race"], "run.batch.size": 8}
-    said = [each.text for each in cautions(planned(compare("never", **changed, sweep=sweep)))]
+    said = [each.text for each in cautions_of(planned(compare("never", **changed, sweep=sweep)))]
     assert len(said) == 3
     assert "3 of 3 points of the sweep make too few passes: the same run as random" in said[1]
     assert "K and the mask rate vary together: no random masking runs at rate 0.2, 0.5 (" in said[2]
     both = {"segments": [2, 4, 5], "strategy": ["random", "fully-explored"]}
-    said = [each.text for each in cautions(planned(compare("never", **changed, sweep=both)))]
+    said = [each.text for each in cautions_of(planned(compare("never", **changed, sweep=both)))]
     assert "3 of 6 points" in said[1] and len(said) == 2

@@ -10,10 +10,10 @@ from fmlm_cli.config import PretrainSettings, build, nested
 from fmlm_cli.engine.runtime import Runtime
 from fmlm_cli.errors import UserError
 from fmlm_cli.events import Event, Facts, ignore
-from fmlm_cli.recipes.pretraining import plan as planning
-from fmlm_cli.recipes.pretraining.check import check_run
-from fmlm_cli.recipes.pretraining.describe import describe
-from fmlm_cli.recipes.pretraining.plan import plan_run
+from fmlm_cli.recipes.pretraining.planning import plan as planning
+from fmlm_cli.recipes.pretraining.planning.check import check_run
+from fmlm_cli.recipes.pretraining.planning.plan import plan_run
+from fmlm_cli.recipes.pretraining.report.describe import describe_run
 from tests.recipes.runs import RHYTHM, Settings
 
 FromText = Callable[..., PretrainSettings]
@@ -46,7 +46,7 @@ def from_text(small_encoder: Path, documents: list[str], tmp_path: Path) -> From
 def test_a_plan_over_stores_leaves_no_trace_and_can_be_printed(settings: Settings, tmp_path: Path) -> None:
     before, events = traces(tmp_path), list[Event]()
     plan = plan_run(settings(**{"budget.steps": 8}), ignore)
-    describe(plan, Runtime.resolve("cpu"), events.append)
+    describe_run(plan, Runtime.resolve("cpu"), events.append)
     [facts] = [event for event in events if isinstance(event, Facts)]
     assert facts.rows["budget"].startswith("8 steps of 8 rows")
     assert traces(tmp_path) == before

@@ -18,9 +18,9 @@ from fmlm_cli.errors import UserError
 from fmlm_cli.events import Caution, Event, ignore
 from fmlm_cli.model.masked_lm import MaskedLM
 from fmlm_cli.recipes import evaluate, pretraining
-from fmlm_cli.recipes.pretraining.describe import cautions
 from fmlm_cli.recipes.pretraining.live_run import LiveRun
-from fmlm_cli.recipes.pretraining.plan import RunPlan, plan_run
+from fmlm_cli.recipes.pretraining.planning.plan import RunPlan, plan_run
+from fmlm_cli.recipes.pretraining.report.describe import cautions
 from tests.recipes.runs import (
     KINDS,
     TINY,

@@ -6,13 +6,13 @@ from fmlm_cli.engine.runtime import Runtime
 from fmlm_cli.events import Caution, Emit, Facts, counted
 from fmlm_cli.masking import nearest_segments
 from fmlm_cli.model.build import parameter_counts
-from fmlm_cli.recipes.pretraining.plan import RunPlan, packing_report
+from fmlm_cli.recipes.pretraining.planning.plan import RunPlan, packing_report
 from fmlm_cli.recipes.shared.words import where_line
 
 FEW_PASSES = "few-passes"  # the code of the caution about scope epoch
 
 
-def describe(plan: RunPlan, runtime: Runtime, emit: Emit) -> None:
+def describe_run(plan: RunPlan, runtime: Runtime, emit: Emit) -> None:
     """Say what is about to happen, and what about it may not be what the user wants."""
     settings = plan.settings
     chosen = settings.optimizer

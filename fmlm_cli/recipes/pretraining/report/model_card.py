@@ -11,12 +11,12 @@ from fmlm_cli import __version__
 from fmlm_cli.config import to_yaml
 from fmlm_cli.engine.checkpoint import TrainState
 from fmlm_cli.model.build import parameter_counts
-from fmlm_cli.recipes.pretraining.gains import Evaluations
-from fmlm_cli.recipes.pretraining.plan import RunPlan, packing_report
+from fmlm_cli.recipes.pretraining.planning.plan import RunPlan, packing_report
+from fmlm_cli.recipes.pretraining.report.gains import Evaluations
 from fmlm_cli.recipes.shared.held_out import EVALUATION_RATE
 
 
-def model_card(
+def card_text(
     plan: RunPlan,
     state: TrainState,
     evaluations: Evaluations,

@@ -12,8 +12,8 @@ from fmlm_cli.errors import UserError
 from fmlm_cli.events import Emit
 from fmlm_cli.model.build import longest_sequence, preset_for, preset_of
 from fmlm_cli.model.presets import Preset
-from fmlm_cli.recipes.pretraining.data import NamedStore, check_text, name_stores
-from fmlm_cli.recipes.pretraining.start import Start, begin
+from fmlm_cli.recipes.pretraining.planning.data import NamedStore, check_text, name_stores
+from fmlm_cli.recipes.pretraining.planning.start import Start, begin
 from fmlm_cli.recipes.shared.checkpoints import Origin, find_checkpoint
 from fmlm_cli.recipes.shared.limits import resolve_length
 from fmlm_cli.recipes.shared.strategy import check_strategy

@@ -20,9 +20,9 @@ from fmlm_cli.masking.schedule import Timetable
 from fmlm_cli.model.build import longest_sequence, weights_hash
 from fmlm_cli.model.layers import rate_scales
 from fmlm_cli.model.masked_lm import MaskedLM
-from fmlm_cli.recipes.pretraining import start as starting
-from fmlm_cli.recipes.pretraining.check import CheckedRun, batch_size, check_head_warmup, check_run
-from fmlm_cli.recipes.pretraining.data import (
+from fmlm_cli.recipes.pretraining.planning import start as starting
+from fmlm_cli.recipes.pretraining.planning.check import CheckedRun, batch_size, check_head_warmup, check_run
+from fmlm_cli.recipes.pretraining.planning.data import (
     NamedStore,
     OpenedStore,
     RowSource,
@@ -33,7 +33,7 @@ from fmlm_cli.recipes.pretraining.data import (
     open_stores,
     verify_stores,
 )
-from fmlm_cli.recipes.pretraining.start import Start
+from fmlm_cli.recipes.pretraining.planning.start import Start
 from fmlm_cli.recipes.shared.checkpoints import Origin
 from fmlm_cli.recipes.shared.limits import resolve_length, resolve_packing
 from fmlm_cli.recipes.shared.strategy import rate_schedule, resolve_strategy, try_strategy

@@ -19,7 +19,7 @@ from transformers import MODEL_FOR_MASKED_LM_MAPPING, PreTrainedConfig, PreTrain
 from fmlm_cli.errors import UserError, one_line
 from fmlm_cli.hub import WEIGHTS, quiet
 from fmlm_cli.model.build import known_config, raw_config, seeded
-from fmlm_cli.model.own_code import classes_of, needs_own_code
+from fmlm_cli.model.checkpoints.own_code import classes_of, needs_own_code
 
 
 @dataclass(frozen=True)

@@ -9,20 +9,20 @@ from fmlm_cli.analysis.report.figures.training import draw_loss_curve
 from fmlm_cli.engine.checkpoint import TrainState
 from fmlm_cli.engine.records import evaluations_of
 from fmlm_cli.events import Facts
-from fmlm_cli.recipes.pretraining.describe import passes_line
-from fmlm_cli.recipes.pretraining.gains import (
+from fmlm_cli.recipes.pretraining.live_run import LiveRun
+from fmlm_cli.recipes.pretraining.report.describe import passes_line
+from fmlm_cli.recipes.pretraining.report.gains import (
     Evaluations,
     before_and_after,
     held_out_lines,
     improved_tokens,
 )
-from fmlm_cli.recipes.pretraining.live_run import LiveRun
-from fmlm_cli.recipes.pretraining.model_card import model_card
-from fmlm_cli.recipes.pretraining.samples import sample_predictions
+from fmlm_cli.recipes.pretraining.report.model_card import card_text
+from fmlm_cli.recipes.pretraining.report.samples import sample_predictions
 from fmlm_cli.recipes.shared.words import where_line
 
 
-def finish(live: LiveRun, state: TrainState, records: Sequence[Mapping[str, Any]]) -> None:
+def finish_run(live: LiveRun, state: TrainState, records: Sequence[Mapping[str, Any]]) -> None:
     """Leave the finished model, its card and its picture, and tell what came of the run."""
     evaluations = evaluations_of(records)
     curve = draw_loss_curve(records, live.run.plots)
@@ -31,7 +31,7 @@ def finish(live: LiveRun, state: TrainState, records: Sequence[Mapping[str, Any]
         live.save_model(folder)
         where = where_line(live.runtime)
         told = [caution.text for caution in live.cautions]
-        card = model_card(live.plan, state, evaluations, better, told, where)
+        card = card_text(live.plan, state, evaluations, better, told, where)
         storage.write_text(folder / "README.md", card)
     _show_predictions(live)
     if live.plan.origin is not None and evaluations:

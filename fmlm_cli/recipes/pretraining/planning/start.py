@@ -11,6 +11,9 @@ from fmlm_cli.corpus.store.reading import TokenStore
 from fmlm_cli.corpus.tokenizer.extending import pieces_of_new
 from fmlm_cli.errors import UserError
 from fmlm_cli.events import Caution, Emit
+from fmlm_cli.model.adapting.lora import add_lora
+from fmlm_cli.model.adapting.positions import extend_positions
+from fmlm_cli.model.adapting.vocabulary import extend_embeddings
 from fmlm_cli.model.build import (
     VocabularyFacts,
     build_model,
@@ -19,11 +22,8 @@ from fmlm_cli.model.build import (
     set_output_bias,
     with_dropout,
 )
+from fmlm_cli.model.checkpoints.pretrained import load_pretrained, unused_tensors
 from fmlm_cli.model.layers import freeze, frozen_parameters, head_parameters
-from fmlm_cli.model.lora import add_lora
-from fmlm_cli.model.positions import extend_positions
-from fmlm_cli.model.pretrained import load_pretrained, unused_tensors
-from fmlm_cli.model.vocabulary import extend_embeddings
 from fmlm_cli.objectives.masked_lm import unigram_losses
 from fmlm_cli.recipes.shared.checkpoints import Origin, check_tokenizer
 

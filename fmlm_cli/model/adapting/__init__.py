@@ -1,0 +1,1 @@
+"""A trained model made to fit: more tokens, more positions, adapters."""

@@ -1,0 +1,1 @@
+"""Models of checkpoints, loaded without running what they bring unless it is trusted."""

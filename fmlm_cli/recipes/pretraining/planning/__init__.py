@@ -1,0 +1,1 @@
+"""From settings to a plan: check, make the data, load, decide."""
