@@ -5,14 +5,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 PACKAGE = Path(__file__).resolve().parents[1] / "fmlm_cli"
-# These still stand.
-LEFT = {
-    "analysis/gradient_noise/measure.py",
-    "recipes/comparison/cautions.py",
-    "recipes/comparison/draft.py",
-    "recipes/pretraining/describe.py",
-    "recipes/pretraining/model_card.py",
-}
 
 
 def namesakes() -> Iterator[str]:
@@ -29,4 +21,4 @@ def namesakes() -> Iterator[str]:
 
 
 def test_no_public_function_has_the_name_of_its_module() -> None:
-    assert set(namesakes()) == LEFT
+    assert not list(namesakes())

@@ -13,10 +13,10 @@ Bools = npt.NDArray[np.bool_]
 class Coverage:
     """Figures over rows and passes.
 
-    `covered[e]`: share of the maskable tokens that were masked at least once in passes 0 to e. `times[k]`: share
-    of them that were masked k times in all passes. `rate`: masked share of a mask, on average. `smallest`,
-    `mean`, `largest`: masked tokens of a mask. `empty`: share of the masks without a token. `stretch`: length of
-    a stretch of neighbouring masked tokens, on average.
+    `covered[e]`: share of the maskable tokens that were masked at least once in passes 0 to e. `times[k]`:
+    share of them that were masked k times in all passes. `rate`: masked share of a mask, on average.
+    `smallest`, `mean`, `largest`: masked tokens of a mask. `empty`: share of the masks without a token.
+    `stretch`: length of a stretch of neighbouring masked tokens, on average.
     """
 
     covered: tuple[float, ...]

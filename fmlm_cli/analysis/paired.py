@@ -1,4 +1,4 @@
-"""Arms against a baseline, paired by seed: spreads, differences, and tokens to a loss, as results hold them."""
+"""Arms against a baseline, paired by seed: spreads, differences, and tokens to a loss, as results."""
 
 import math
 from collections.abc import Mapping, Sequence

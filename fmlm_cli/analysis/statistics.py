@@ -1,4 +1,4 @@
-"""Statistics: intervals by resampling, paired comparisons by seed, and what their numbers can and cannot tell."""
+"""Intervals by resampling, paired comparisons by seed, and what their numbers can and cannot tell."""
 
 import functools
 import math
@@ -26,7 +26,7 @@ class Interval:
     level: float = 0.95
 
     def against(self, reference: float) -> Literal["below", "above", "undecided"]:
-        """On which side of `reference` the whole interval lies; "undecided" if it holds it or is no number."""
+        """On which side of `reference` all of it lies; "undecided" if it holds it or is no number."""
         if self.high < reference:
             return "below"
         return "above" if self.low > reference else "undecided"
@@ -49,7 +49,9 @@ class Bootstrap:
     def of(
         cls, columns: Means, *, level: float = 0.95, resamples: int = 10_000, seed: int = 0
     ) -> "Bootstrap":
-        """Resample columns float64[units]. ValueError for fewer than two units, or values that are not finite."""
+        """Resample columns float64[units]. ValueError for fewer than two units, or values that are not
+        finite.
+        """
         table = np.stack(list(columns.values()), axis=1)
         units = len(table)
         if units < 2:
@@ -81,10 +83,12 @@ class Bootstrap:
 
 @dataclass(frozen=True)
 class PairedDifference:
-    """First minus second, paired by seed: mean, standard deviation, Student-t interval, the paired t-test's two-sided p.
+    """First minus second, paired by seed: mean, standard deviation, Student-t interval, the paired t-test's
+    two-sided p.
 
-    The interval is of this comparison alone, whatever others are made beside it. Differences without any spread say that
-    the pairs are no independent repeats: then nothing can be tested, the interval is infinite and p is 1.
+    The interval is of this comparison alone, whatever others are made beside it. Differences without any
+    spread say that the pairs are no independent repeats: then nothing can be tested, the interval is infinite
+    and p is 1.
     """
 
     n: int
@@ -105,9 +109,9 @@ def paired_difference(
 ) -> PairedDifference:
     """Compare two arms seed by seed (Student 1908): t = mean / (sd / sqrt(n)), n - 1 degrees of freedom.
 
-    The test supposes differences that are independent and about normal. Of positive quantities that are compared
-    as ratios (tokens to reach a loss) hand over the logarithms. ValueError for unequal numbers, fewer than two
-    pairs, or values that are not finite (a seed that diverged, a loss that was not reached).
+    The test supposes differences that are independent and about normal. Of positive quantities that are
+    compared as ratios (tokens to reach a loss) hand over the logarithms. ValueError for unequal numbers,
+    fewer than two pairs, or values that are not finite (a seed that diverged, a loss that was not reached).
     """
     if len(first) != len(second):
         raise ValueError(
@@ -134,9 +138,9 @@ def paired_difference(
 def detectable_effect(n: int, alpha: float = 0.05, power: float = 0.8) -> float:
     """The true mean, in standard deviations of the differences, that a paired t-test on n pairs finds.
 
-    Solves P(T > t_crit) = power for a noncentral t with n - 1 degrees of freedom and noncentrality
-    effect * sqrt(n) (Cohen 1988, "Statistical Power Analysis", chapter 2). The two-sided test's other tail adds
-    less than 1e-4. ValueError for n < 2, or a power outside [0.5, 1).
+    Solves P(T > t_crit) = power for a noncentral t with n - 1 degrees of freedom and noncentrality effect *
+    sqrt(n) (Cohen 1988, "Statistical Power Analysis", chapter 2). The two-sided test's other tail adds less
+    than 1e-4. ValueError for n < 2, or a power outside [0.5, 1).
     """
     if n < 2:
         raise ValueError(f"a paired t-test needs at least 2 pairs, not {n}")
@@ -172,9 +176,9 @@ def holm(p_values: Sequence[float]) -> Floats:
 class Judged:
     """A paired difference among others that were tested together.
 
-    `p_adjusted`: Holm's. `told`: whether it is at most alpha, and so the two are told apart. `detectable`: the true
-    difference that would be told with a probability of `power` at least, were the true standard deviation the one seen:
-    the smallest that so few seeds can be expected to show.
+    `p_adjusted`: Holm's. `told`: whether it is at most alpha, and so the two are told apart. `detectable`:
+    the true difference that would be told with a probability of `power` at least, were the true standard
+    deviation the one seen: the smallest that so few seeds can be expected to show.
     """
 
     difference: PairedDifference
@@ -188,22 +192,22 @@ def judged(
 ) -> dict[Any, Judged]:
     """Judge all of these together, but for those without spread, which are no tests; by their keys.
 
-    What is told goes by Holm's correction; `detectable` by its first step, alpha / m for m tests, which no later one is
-    stricter than.
+    What is told goes by Holm's correction; `detectable` by its first step, alpha / m for m tests, which no
+    later one is stricter than.
     """
-    tested = {name: own for name, own in differences.items() if own.testable}
-    adjusted = holm([own.p_value for own in tested.values()]).tolist()
+    tested = {name: pair for name, pair in differences.items() if pair.testable}
+    adjusted = holm([pair.p_value for pair in tested.values()]).tolist()
     return {
-        name: Judged(own, p, p <= alpha, detectable_effect(own.n, alpha / len(tested), power) * own.sd)
-        for (name, own), p in zip(tested.items(), adjusted, strict=True)
+        name: Judged(pair, p, p <= alpha, detectable_effect(pair.n, alpha / len(tested), power) * pair.sd)
+        for (name, pair), p in zip(tested.items(), adjusted, strict=True)
     }
 
 
 def moving_average(values: npt.ArrayLike, window: int) -> Floats:
     """Centred moving average over `window` points (odd), float64[n]; 1 leaves the curve as it is.
 
-    Near the ends the window narrows on both sides alike, so a straight line stays what it is to its last point
-    and a falling curve's end is not raised. ValueError for an even window.
+    Near the ends the window narrows on both sides alike, so a straight line stays what it is to its last
+    point and a falling curve's end is not raised. ValueError for an even window.
     """
     if window < 1 or window % 2 == 0:
         raise ValueError(f"a centred window has an odd number of points, not {window}")
@@ -224,8 +228,9 @@ def tokens_to_reach(
 ) -> float | None:
     """How many tokens it took until the loss was down at `target`; None if it never was.
 
-    `tokens`: float[n], rising, those forwarded before each evaluation; `losses`: float[n]. The first crossing of
-    `falling_curve`, interpolated linearly between two evaluations. ValueError for curves that are no such thing.
+    `tokens`: float[n], rising, those forwarded before each evaluation; `losses`: float[n]. The first crossing
+    of `falling_curve`, interpolated linearly between two evaluations. ValueError for curves that are no such
+    thing.
     """
     at, curve = _checked(tokens, losses, window)
     below = np.flatnonzero(curve <= target)

@@ -1,4 +1,4 @@
-"""Arms against a baseline: candidates are judged together, a control by itself, and what is no test says why."""
+"""Arms against a baseline: candidates are judged together, a control alone, and what is no test says why."""
 
 import math
 

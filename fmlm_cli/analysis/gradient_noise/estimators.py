@@ -1,13 +1,15 @@
 """What the records of `variance.measure` say: every figure with its interval over sequences.
 
-With sigma^2 and delta^2 for the variance of a gradient that the masks and the data make, averaged over sequences, c for
-the covariance of the gradients of two segments of a set, and V for the variance of the mean over a set's K segments:
+With sigma^2 and delta^2 for the variance of a gradient that the masks and the data make, averaged over
+sequences, c for the covariance of the gradients of two segments of a set, and V for the variance of the mean
+over a set's K segments:
 
     sigma^2 = mean of s_n^2                               delta^2 = mean of w_n - sigma^2 / R
     c = (MSB - MSW) / K                                   V = MSB / K = (sigma^2 + (K - 1) c) / K
 
-(see `variance`). Each is unbiased, so it may come out below zero where the truth is near it; none is cut off at zero. A
-ratio is one of sums over sequences: consistent, its bias of the order of 1 / N, unlike that of a mean of ratios.
+(see `variance`). Each is unbiased, so it may come out below zero where the truth is near it; none is cut off
+at zero. A ratio is one of sums over sequences: consistent, its bias of the order of 1 / N, unlike that of a
+mean of ratios.
 """
 
 import functools
@@ -49,9 +51,10 @@ def per_sequence(records: Records) -> PerSequence:
 class Identity:
     """The two sides of Var_full / Var_random = 1 + (K - 1) c(2 tau) / sigma^2, and left minus right.
 
-    `right` takes c(2 tau) from the segments. Then the difference is (sigma^2 of a segment - sigma^2 of a random mask) /
-    sigma^2: it is zero if each segment by itself is a random mask. `right_of_pairs` and `difference_of_pairs` take
-    c(2 tau) from pairs drawn for themselves, at distance 1; None if the plan has none.
+    `right` takes c(2 tau) from the segments. Then the difference is (sigma^2 of a segment - sigma^2 of a
+    random mask) / sigma^2: it is zero if each segment by itself is a random mask. `right_of_pairs` and
+    `difference_of_pairs` take c(2 tau) from pairs drawn for themselves, at distance 1; None if the plan has
+    none.
     """
 
     left: Interval
@@ -65,8 +68,8 @@ class Identity:
 class Correlation:
     """c(h) / sigma^2 at `distance` h, as a share of 2 tau.
 
-    At distance 0 the masks are the same, and what they show is drawn for each: 1 with [MASK] alone, less by the share of
-    corruption's own noise otherwise (and of any other noise that gradients do not share).
+    At distance 0 the masks are the same, and what they show is drawn for each: 1 with [MASK] alone, less by
+    the share of corruption's own noise otherwise (and of any other noise that gradients do not share).
     """
 
     distance: float
@@ -88,7 +91,8 @@ class Components:
 
 @dataclass(frozen=True)
 class EqualCompute:
-    """Variance of a mean gradient over B forwarded rows relative to that of B distinct sequences with one random mask each.
+    """Variance of a mean gradient over B forwarded rows relative to that of B distinct sequences with one
+    random mask each.
 
     The schemes of METHOD.md, "What `compare-masks` measures", with what each has within one step:
 
@@ -97,10 +101,11 @@ class EqualCompute:
     - B/K sequences, their K segments (scope batch): `segments`.
     - B distinct sequences, one segment each (scope epoch): 1, as a segment by itself is a random mask.
 
-    Scope epoch shows in several steps. A window of K passes over the same B sequences, relative to K B distinct ones, has the
-    same two numbers: `random_masks` with an independent mask in each pass, `segments` with a segment in each. Over whole
-    passes of a fixed corpus the data's part is the same fixed sum whatever the masks and drops out: there scope epoch
-    against independent masks, over K passes, is `Estimates.variance_ratio`, V / (sigma^2 / K).
+    Scope epoch shows in several steps. A window of K passes over the same B sequences, relative to K B
+    distinct ones, has the same two numbers: `random_masks` with an independent mask in each pass, `segments`
+    with a segment in each. Over whole passes of a fixed corpus the data's part is the same fixed sum whatever
+    the masks and drops out: there scope epoch against independent masks, over K passes, is
+    `Estimates.variance_ratio`, V / (sigma^2 / K).
     """
 
     random_masks: Interval  # K (delta^2 + sigma^2 / K) / (delta^2 + sigma^2)
@@ -128,8 +133,8 @@ class Summary:
 class Estimates:
     """Figures of one set of records. All of them share the same resamples of sequences.
 
-    Percentile bootstrap (`Bootstrap`), whose intervals are too narrow for few sequences: of those of 95 %, about 90 % held
-    the truth with 10 simulated sequences, 93 % with 30. ValueError for fewer than two.
+    Percentile bootstrap (`Bootstrap`), whose intervals are too narrow for few sequences: of those of 95 %,
+    about 90 % held the truth with 10 simulated sequences, 93 % with 30. ValueError for fewer than two.
     """
 
     def __init__(
@@ -172,7 +177,9 @@ class Estimates:
         )
 
     def variance_ratio(self) -> Interval:
-        """Var_full / Var_random of the mean gradient over K masks of a sequence, pooled: sum of V_n over sum of s_n^2 / K."""
+        """Var_full / Var_random of the mean gradient over K masks of a sequence, pooled: sum of V_n over sum
+        of s_n^2 / K.
+        """
         return self._bootstrap.interval(self._ratio)
 
     def identity(self) -> Identity:
@@ -192,9 +199,10 @@ class Estimates:
     def correlations(self) -> tuple[Correlation, ...]:
         """c(h) / sigma^2 at every distance of the plan, both from the pairs at h alone.
 
-        c = (MSB - MSW) / 2 and sigma^2 = (MSB + MSW) / 2, the intraclass correlation of pairs (Fisher 1925): between -1
-        and 1, and exactly 1, its interval too, for pairs of equal gradients. Those are what distance 0 has with [MASK] alone,
-        a control of the measurement: identical masks and corruption have the variance for covariance.
+        c = (MSB - MSW) / 2 and sigma^2 = (MSB + MSW) / 2, the intraclass correlation of pairs (Fisher 1925):
+        between -1 and 1, and exactly 1, its interval too, for pairs of equal gradients. Those are what
+        distance 0 has with [MASK] alone, a control of the measurement: identical masks and corruption have
+        the variance for covariance.
         """
         return tuple(
             Correlation(h, self._bootstrap.interval(functools.partial(_correlation, place=place)))
@@ -212,10 +220,12 @@ class Estimates:
         )
 
     def repeated_ratio(self) -> Interval:
-        """Full against random wherever the K masks of a sequence are averaged: (delta^2 + V) / (delta^2 + sigma^2 / K).
+        """Full against random wherever the K masks of a sequence are averaged: (delta^2 + V) / (delta^2 +
+        sigma^2 / K).
 
-        The data's variance, which no mask changes, is in both. It is the ratio of the two numbers of `equal_compute`: of
-        the mean gradients of B/K sequences with K masks in one step, and of K steps over the same B sequences.
+        The data's variance, which no mask changes, is in both. It is the ratio of the two numbers of
+        `equal_compute`: of the mean gradients of B/K sequences with K masks in one step, and of K steps over
+        the same B sequences.
         """
 
         def figure(means: Means) -> Floats:
@@ -225,10 +235,12 @@ class Estimates:
         return self._bootstrap.interval(figure)
 
     def equal_compute(self) -> EqualCompute:
-        """What masking the same sequences K times costs, against K times as many sequences, weights held fixed.
+        """What masking the same sequences K times costs, against K times as many sequences, weights held
+        fixed.
 
-        The mean over N independent sequences varies by (delta^2 + M) / N, where M is the masks' part for one sequence:
-        sigma^2 for one mask, sigma^2 / K for K random ones, V for the K segments. N is B for one mask and B/K for K.
+        The mean over N independent sequences varies by (delta^2 + M) / N, where M is the masks' part for one
+        sequence: sigma^2 for one mask, sigma^2 / K for K random ones, V for the K segments. N is B for one
+        mask and B/K for K.
         """
         k, sigma2 = self._k, self._sigma2
 
@@ -243,7 +255,9 @@ class Estimates:
 
 
 def _columns(records: Records) -> Means:
-    """What is averaged over sequences, float64[N] each. A sequence without a residual counts in no mean of them."""
+    """What is averaged over sequences, float64[N] each. A sequence without a residual counts in no mean of
+    them.
+    """
     known = np.isfinite(records.recursive)
     columns = {
         "random": records.random,

@@ -1,28 +1,31 @@
 """Gradient variance: gradients of one sequence after another, reduced to a few numbers for each.
 
-It knows neither models nor masks: it is handed a function that gives the gradients it names. Gradients that belong
-together form a *group*; groups of a family are independent of each other, and each gradient by itself has the law of
-a random mask's. A family is then a one-way random-effects layout, whose mean squares are unbiased for
+It knows neither models nor masks: it is handed a function that gives the gradients it names. Gradients that
+belong together form a *group*; groups of a family are independent of each other, and each gradient by itself
+has the law of a random mask's. A family is then a one-way random-effects layout, whose mean squares are
+unbiased for
 
     between groups: E MSB = sigma^2 + (k - 1) c,        within groups: E MSW = sigma^2 - c,
 
-with k members to a group, sigma^2 the trace of the covariance of one gradient over masks (given the sequence) and c that
-of two of one group (Searle, Casella & McCulloch 1992, "Variance Components", chapter 3; that c may be negative
-changes nothing in the derivation). All of them are invariant to the mean gradient, which is far longer than what
-masks change in it. Families:
+with k members to a group, sigma^2 the trace of the covariance of one gradient over masks (given the sequence)
+and c that of two of one group (Searle, Casella & McCulloch 1992, "Variance Components", chapter 3; that c may
+be negative changes nothing in the derivation). All of them are invariant to the mean gradient, which is far
+longer than what masks change in it. Families:
 
 - *random*: R independent masks, groups of one: sigma^2.
-- *segments*: S sets of the K segments of full exploration: c(2 tau), and the variance of a set's mean, MSB / K.
+- *segments*: S sets of the K segments of full exploration: c(2 tau), and the variance of a set's mean,
+  MSB / K.
 - *distance*: for each of some Hamming distances, P pairs of masks that far apart: c(h).
 
-Across sequences n the means y_n of the R random gradients give the data variance. Their variance is delta^2 plus what the
-masks leave in them: E S_y^2 = delta^2 + mean of sigma_n^2 / R (the law of total variance). S_y^2 is summed up from squared
-recursive residuals, w_n = (n - 1) / n |y_n - (mean of the first n - 1)|^2, n >= 2, each of which has the expectation of S_y^2
-and whose mean is S_y^2 exactly (Welford 1962; Brown, Durbin & Evans 1975, equation 2). So one number for each sequence is
-kept here too: results of several processes are joined without any gradient, and sequences can be resampled.
+Across sequences n the means y_n of the R random gradients give the data variance. Their variance is delta^2
+plus what the masks leave in them: E S_y^2 = delta^2 + mean of sigma_n^2 / R (the law of total variance).
+S_y^2 is summed up from squared recursive residuals, w_n = (n - 1) / n |y_n - (mean of the first n - 1)|^2, n
+>= 2, each of which has the expectation of S_y^2 and whose mean is S_y^2 exactly (Welford 1962; Brown, Durbin
+& Evans 1975, equation 2). So one number for each sequence is kept here too: results of several processes are
+joined without any gradient, and sequences can be resampled.
 
-Everything is summed as it comes. At most four vectors as long as a gradient are in memory, the gradient at hand among them:
-16 bytes a parameter in float32, 1.8 GB for BERT-base. Where that is too much, `CountSketch`.
+Everything is summed as it comes. At most four vectors as long as a gradient are in memory, the gradient at
+hand among them: 16 bytes a parameter in float32, 1.8 GB for BERT-base. Where that is too much, `CountSketch`.
 """
 
 import math
@@ -48,8 +51,8 @@ _CHUNK = 1 << 20  # entries that are widened to float64 at a time
 class Draw:
     """Which gradient of a sequence is meant: a member of an independent group of a family.
 
-    `distance`: how far apart the masks of a pair are, as a share of the largest Hamming distance 2 tau, from 0 (the
-    same mask) to 1 (no token in common); 0 in the other families.
+    `distance`: how far apart the masks of a pair are, as a share of the largest Hamming distance 2 tau, from
+    0 (the same mask) to 1 (no token in common); 0 in the other families.
     """
 
     family: Family
@@ -58,14 +61,16 @@ class Draw:
     distance: float = 0.0
 
 
-# The gradients of some draws of a sequence, in order: float32[parameters] each, or one float32[draws, parameters]. They are
-# taken one at a time, so a generator may hand out the same memory again and again.
+# The gradients of some draws of a sequence, in order: float32[parameters] each, or one
+# float32[draws, parameters]. They are taken one at a time, so a generator may hand out the same memory again.
 Gradients = Callable[[int, Sequence[Draw]], Iterable[Tensor]]
 
 
 @dataclass(frozen=True)
 class GradientPlan:
-    """How many gradients of each sequence: `random` R; `sets` S of `segments` K; `pairs` P at each of `distances`."""
+    """How many gradients of each sequence: `random` R; `sets` S of `segments` K; `pairs` P at each of
+    `distances`.
+    """
 
     random: int = 8
     segments: int = 7
@@ -90,10 +95,10 @@ class GradientPlan:
 class Records:
     """What was measured on each of N sequences; units are those of a squared gradient.
 
-    `sequences`: int64[N]. `random`: float64[N], sample variance of the random gradients. `recursive`: float64[N],
-    squared recursive residuals of the sequences' mean gradients, NaN for the first of each call of `measure`.
-    `segments`, `distances`: float64[N, 2], float64[N, H, 2], mean squares between and within the groups.
-    `parameters`: length of a gradient. `sketch`: dimension it was projected to, 0 if it was not.
+    `sequences`: int64[N]. `random`: float64[N], sample variance of the random gradients. `recursive`:
+    float64[N], squared recursive residuals of the sequences' mean gradients, NaN for the first of each call
+    of `measure`. `segments`, `distances`: float64[N, 2], float64[N, H, 2], mean squares between and within
+    the groups. `parameters`: length of a gradient. `sketch`: dimension it was projected to, 0 if it was not.
     """
 
     plan: GradientPlan
@@ -107,7 +112,9 @@ class Records:
 
     @property
     def relative_error(self) -> float:
-        """Standard deviation, at most, that the sketch adds to any of the variances, relative to it; 0 if exact."""
+        """Standard deviation, at most, that the sketch adds to any of the variances, relative to it; 0 if
+        exact.
+        """
         return math.sqrt(2 / self.sketch) if self.sketch else 0.0
 
     def to_arrays(self) -> dict[str, npt.NDArray[Any]]:
@@ -165,10 +172,10 @@ def measure(
 ) -> Records:
     """Measure different sequences, drawn at random, in one go.
 
-    `gradients` is asked, in turn, for the R random masks of a sequence, each of its sets of segments, and each pair.
-    Every call spends its first sequence on having something to compare means with: give it a dozen or more. What
-    several sequences are weighted by is the caller's: for the exact loss, what is handed over for a gradient is its
-    `RatioResiduals`. `on_sequence(n)` is called when a sequence is done.
+    `gradients` is asked, in turn, for the R random masks of a sequence, each of its sets of segments, and
+    each pair. Every call spends its first sequence on having something to compare means with: give it a dozen
+    or more. What several sequences are weighted by is the caller's: for the exact loss, what is handed over
+    for a gradient is its `RatioResiduals`. `on_sequence(n)` is called when a sequence is done.
 
     ValueError for gradients that are not finite, in less than float32, or not as many as were asked for.
     """
@@ -229,12 +236,14 @@ def _take_up(group: Iterable[Tensor], across: "_Running") -> tuple[float, int]:
 class RatioResiduals:
     """What the gradient of one masked row adds to the deviation of a step's gradient from its mean.
 
-    The exact loss makes a step's gradient a ratio, R = sum G_i / sum c_i, with G_i the gradient of row i's *summed* loss and
-    c_i its number of masked tokens. To first order, R less gbar = E G / E c is the mean over rows of (G_i - c_i gbar) / tau,
-    with one tau = E c (Taylor linearisation of a ratio: Woodruff 1971; Cochran 1977, "Sampling Techniques", chapter 6).
+    The exact loss makes a step's gradient a ratio, R = sum G_i / sum c_i, with G_i the gradient of row i's
+    *summed* loss and c_i its number of masked tokens. To first order, R less gbar = E G / E c is the mean
+    over rows of (G_i - c_i gbar) / tau, with one tau = E c (Taylor linearisation of a ratio: Woodruff 1971;
+    Cochran 1977, "Sampling Techniques", chapter 6).
 
-    G_i / tau alone has a variance that no step has, about |gbar|^2 Var(c) / tau^2, and G_i over a tau of its own row makes
-    short rows count too much. Where all counts are equal, residuals are G_i / tau less a constant.
+    G_i / tau alone has a variance that no step has, about |gbar|^2 Var(c) / tau^2, and G_i over a tau of its
+    own row makes short rows count too much. Where all counts are equal, residuals are G_i / tau less a
+    constant.
     """
 
     mean: Tensor  # gbar, float[parameters]: the mean gradient of a masked token
@@ -253,8 +262,8 @@ class RatioResiduals:
 class _Running:
     """Mean of vectors, and sum of their squared distances from it (Welford 1962), without keeping any.
 
-    The distances are what is squared, so a long mean does not cancel what varies: its own rounding, in the vectors'
-    type, changes `squares` by about 1e-7 |mean| / (root mean squared distance) of itself in float32.
+    The distances are what is squared, so a long mean does not cancel what varies: its own rounding, in the
+    vectors' type, changes `squares` by about 1e-7 |mean| / (root mean squared distance) of itself in float32.
     """
 
     def __init__(self) -> None:
@@ -307,7 +316,8 @@ class _Source:
         for gradient in self._gradients(self.sequence, draws):
             if gradient.ndim != 1 or gradient.dtype not in (torch.float32, torch.float64):
                 raise ValueError(
-                    f"a gradient is a vector of float32, not {gradient.dtype} of shape {tuple(gradient.shape)}"
+                    f"a gradient is a vector of float32, not {gradient.dtype} of shape "
+                    f"{tuple(gradient.shape)}"
                 )
             self.size, number = len(gradient), number + 1
             yield gradient.detach() if self._sketch is None else self._sketch(gradient.detach())
@@ -321,14 +331,16 @@ class CountSketch:
     """A linear projection of vectors to `dimension` entries that keeps inner products on average.
 
     Entry i of a vector is added, with a random sign, to a random entry of the projection (Charikar, Chen &
-    Farach-Colton 2002; as a projection for inner products: Weinberger et al. 2009, "Feature Hashing for Large Scale
-    Multitask Learning", lemma 2). Over signs and places, E |Sx|^2 = |x|^2 with a standard deviation of at most
-    sqrt(2 / dimension) |x|^2: 1.1 % for 16384. A sum of many vectors' squared lengths errs less, as far as they point
-    in different directions. It is linear and the same for all vectors, so every estimator applies to the projections.
+    Farach-Colton 2002; as a projection for inner products: Weinberger et al. 2009, "Feature Hashing for Large
+    Scale Multitask Learning", lemma 2). Over signs and places, E |Sx|^2 = |x|^2 with a standard deviation of
+    at most sqrt(2 / dimension) |x|^2: 1.1 % for 16384. A sum of many vectors' squared lengths errs less, as
+    far as they point in different directions. It is linear and the same for all vectors, so every estimator
+    applies to the projections.
 
-    Whole stretches of `dimension` entries are placed by one random rotation each: entries of different stretches
-    meet with probability 1 / dimension, as they should, and those of one never. Signs are kept, a byte an entry. A
-    vector that is no longer than `dimension` stays as it is. The choices are a function of `seed`.
+    Whole stretches of `dimension` entries are placed by one random rotation each: entries of different
+    stretches meet with probability 1 / dimension, as they should, and those of one never. Signs are kept, a
+    byte an entry. A vector that is no longer than `dimension` stays as it is. The choices are a function of
+    `seed`.
     """
 
     def __init__(self, dimension: int = 16384, seed: int = 0) -> None:

@@ -1,7 +1,7 @@
 """What a comparison found, in sentences computed from its intervals: for the terminal and the report alike.
 
-Two arms are "told apart" where Holm's p is at most 0.05; "smallest visible" is the true difference that would be told with
-a probability of 80 %.
+Two arms are "told apart" where Holm's p is at most 0.05; "smallest visible" is the true difference that would
+be told with a probability of 80 %.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -118,8 +118,8 @@ def _seen(results: Measurements, arms: Arms) -> Iterator[str]:
     yield told(race.paired, arms, "held-out loss", "nats")
     yield (
         f"The loss is that of {evaluation.masks}, whatever an arm trains on: {evaluation.rows:,} held-out "
-        f"rows of {evaluation.store}, the same for all. Seeds differ in order, masks and new weights; another "
-        f"sample of text would add to the spread."
+        f"rows of {evaluation.store}, the same for all. Seeds differ in order, masks and new weights; "
+        f"another sample of text would add to the spread."
     )
 
 

@@ -1,6 +1,7 @@
 """The report as one HTML file that needs nothing else: pictures, styles and data are in it, and no script.
 
-Every text passes `html.escape`; a content security policy keeps a browser from loading or running anything at all.
+Every text passes `html.escape`; a content security policy keeps a browser from loading or running anything at
+all.
 """
 
 import base64
@@ -72,7 +73,8 @@ def _first_screen(summary: Summary, parts: Sequence[Part]) -> str:
             f'<div class="answer"><p>{_prose(summary.cost)}</p></div>'
             if summary.cost
             else "",
-            f'<nav aria-label="Parts"><ul>{links}<li><a href="#repeat">Repeat it</a></li></ul></nav></header>',
+            f'<nav aria-label="Parts"><ul>{links}<li><a href="#repeat">Repeat it</a></li></ul></nav>'
+            "</header>",
         )
         if text
     )

@@ -41,7 +41,7 @@ def _part(part: Part) -> Iterator[str]:
 
 
 def _plain(text: str) -> str:
-    """One line that Markdown takes as it stands, but for code in backticks; neither HTML nor a link can begin in it."""
+    """One line that Markdown takes as it stands, but for code in backticks; no HTML or link begins in it."""
     pieces = re.split(r"(`[^`\n]+`)", " ".join(text.split()))
     return "".join(piece if place % 2 else _escaped(piece) for place, piece in enumerate(pieces))
 

@@ -186,10 +186,10 @@ def _ratios(entries: Variances) -> Exhibit:
         "How much less do the masks of one row vary?",
         findings.noise_of_masks(findings.latest(entries)),
         "Circles, full / random: variance of the mean gradient over the K segments of a row, over that of K "
-        "random masks, pooled over rows (a ratio of sums of unbiased mean squares). Over whole passes that is "
-        "all there is to compare, as every arm sees the same rows. Squares: with the variance that the choice "
-        "of rows adds to both, as in a few steps. The identity 1 + (K − 1) c(2τ)/σ² is the same ratio from "
-        f"the segments’ covariance: the difference should hold zero. {_sizes(entries)}",
+        "random masks, pooled over rows (a ratio of sums of unbiased mean squares). Over whole passes that "
+        "is all there is to compare, as every arm sees the same rows. Squares: with the variance that the "
+        "choice of rows adds to both, as in a few steps. The identity 1 + (K − 1) c(2τ)/σ² is the same ratio "
+        f"from the segments’ covariance: the difference should hold zero. {_sizes(entries)}",
         functools.partial(draw_ratios, entries),
         [{**_identified(entry), **_columns(_of_one_row(entry))} for entry in entries],
         ReportTable(
@@ -220,12 +220,12 @@ def _equal_compute(entries: Variances) -> Exhibit:
         "equal-compute",
         "And at equal compute, in a training step?",
         findings.equal_compute(findings.latest(entries)),
-        "Variance of a mean gradient over B forwarded rows, relative to B different rows with one random mask "
-        "each (1, dashed), weights held fixed. With K masks of each of B/K rows it is K(δ² + M)/(δ² + σ²), "
-        "where δ² is the part of the choice of rows, σ² that of one mask, and M = σ²/K for random masks, V "
-        "for the segments of a full exploration. One segment a step of B different rows (scope epoch) is a "
-        "random mask by itself: 1. K passes over the same B rows, against K B different ones, give the same "
-        f"two numbers. {_sizes(entries)}",
+        "Variance of a mean gradient over B forwarded rows, relative to B different rows with one random "
+        "mask each (1, dashed), weights held fixed. With K masks of each of B/K rows it is "
+        "K(δ² + M)/(δ² + σ²), where δ² is the part of the choice of rows, σ² that of one mask, and "
+        "M = σ²/K for random masks, V for the segments of a full exploration. One segment a step of B "
+        "different rows (scope epoch) is a random mask by itself: 1. K passes over the same B rows, against "
+        f"K B different ones, give the same two numbers. {_sizes(entries)}",
         functools.partial(draw_equal_compute, entries),
         [
             {**_identified(entry), **_columns({"ratio": entry.ratio, **_of_a_step(entry)})}

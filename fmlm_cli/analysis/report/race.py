@@ -34,9 +34,9 @@ from fmlm_cli.analysis.statistics import Floats, moving_average
 _WINDOW = 3  # evaluations that are averaged, as for tokens to reach a loss
 PAIRED = (
     "Differences are paired by seed, with the 95 % Student-t interval of each comparison alone; p of the "
-    "two-sided paired t-test, after Holm’s correction over the masking strategies (a control is a test of its "
-    "own). “Smallest visible” is the true difference that would be told with a probability of 80 %, were the "
-    "spread seen the true one."
+    "two-sided paired t-test, after Holm’s correction over the masking strategies (a control is a test of "
+    "its own). “Smallest visible” is the true difference that would be told with a probability of 80 %, were "
+    "the spread seen the true one."
 )
 
 
@@ -147,7 +147,7 @@ def paired_data(pair: PairedResult | None) -> Row:
 def paired_table(
     spreads: Mapping[str, SpreadResult], paired: Mapping[str, PairedResult], arms: Arms, scale: float = 1
 ) -> ReportTable:
-    """A row for each arm: every seed's value, mean, spread, and the difference from the baseline with its test."""
+    """A row for each arm: values by seed, mean, spread, difference from the baseline and its test."""
     seeds = list(dict.fromkeys(seed for spread in spreads.values() for seed in spread.values))
     deviations = [scale * spread.sd for spread in spreads.values() if spread.sd]
     places = min(4, decimals(min(deviations))) if deviations else 3

@@ -1,4 +1,4 @@
-"""The report's first screen and last page: the verdict, the arms at a glance, what was compared, how to repeat it."""
+"""The first screen and the last page: verdict, arms at a glance, what was compared, how to repeat it."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -25,9 +25,9 @@ from fmlm_cli.analysis.results.comparison import (
 )
 
 _KEY = (
-    "In brackets 95 % intervals, each of its comparison alone, paired by seed; p after Holm’s correction over "
-    "the masking strategies. (epoch): one segment a pass; (batch): all segments in one step; xK: K random "
-    "masks in one step. A control is no masking to choose."
+    "In brackets 95 % intervals, each of its comparison alone, paired by seed; p after Holm’s correction "
+    "over the masking strategies. (epoch): one segment a pass; (batch): all segments in one step; xK: K "
+    "random masks in one step. A control is no masking to choose."
 )
 
 
@@ -69,7 +69,7 @@ def summary_of(results: ComparisonResults, arms: Arms) -> Summary:
 
 
 def glance(results: Measurements, arms: Arms) -> ReportTable | None:
-    """The arms from the lowest loss to the highest, controls last: how much better, how sure, at what cost."""
+    """The arms from the lowest loss on, controls last: how much better, how sure, at what cost."""
     race, tasks = results.race, results.downstream or {}
     if race is None:
         return None

@@ -1,7 +1,7 @@
 """The numbers of results in words, and its arms.
 
-No more digits are shown than an interval warrants: up to the first digit of its half-width, or the second where the first
-is a 1 or a 2.
+No more digits are shown than an interval warrants: up to the first digit of its half-width, or the second
+where the first is a 1 or a 2.
 """
 
 import math
@@ -19,7 +19,7 @@ DASH = "–"
 
 
 def cleaned(value: Any) -> Any:
-    """A copy with string keys and without characters that XML or UTF-8 cannot hold, lone surrogates among them."""
+    """A copy with string keys, without characters that XML or UTF-8 cannot hold (lone surrogates, too)."""
     if isinstance(value, str):
         return _UNPRINTABLE.sub("\ufffd", value)
     if isinstance(value, Mapping):
@@ -33,7 +33,7 @@ def cleaned(value: Any) -> Any:
 
 
 def decimals(spread: float) -> int:
-    """How many decimals a number deserves whose uncertainty is `spread`; below zero for tens, hundreds, ..."""
+    """Decimals that a number deserves whose uncertainty is `spread`; below zero for tens, hundreds, ..."""
     if not math.isfinite(spread) or spread <= 0:
         return 3
     place = math.floor(math.log10(spread))
@@ -117,7 +117,7 @@ class Estimate(Interval):
 
     @property
     def places(self) -> int:
-        """Decimals that the interval warrants, and as many as it takes to see on which side of nought it ends."""
+        """As many as the interval warrants, and to see on which side of nought it ends."""
         places = decimals((self.high - self.low) / 2)
         while places < _DECIMALS and any(
             end and not round(end, places) for end in (self.low, self.high) if self.bounded

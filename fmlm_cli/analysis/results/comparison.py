@@ -24,7 +24,7 @@ class ComparedModel:
 
 @dataclass(frozen=True)
 class ComparedData:
-    """What arms train on: `rows` of `sequence_length` tokens, about `tokens` without padding. `store`: folders."""
+    """What arms train on: `rows` of `sequence_length`, of which `tokens` are no padding. `store`: folders."""
 
     store: str
     rows: int
@@ -277,7 +277,7 @@ class RatioResult:
 
 @dataclass(frozen=True)
 class ReachResult:
-    """Tokens forwarded until the loss is down at `target`: the arm's `values` and the `baseline`'s, by seed."""
+    """Tokens forwarded until the loss is down at `target`: the arm's `values`, and the `baseline`'s."""
 
     target: float
     values: BySeed
@@ -287,7 +287,7 @@ class ReachResult:
 
 @dataclass(frozen=True)
 class RaceResult:
-    """The race: all by arm. `curves`: of runs that did not diverge, by seed. `paired`: without the baseline."""
+    """All by arm. `curves`: of runs that did not diverge, by seed. `paired`: without the baseline."""
 
     curves: Mapping[str, Mapping[int, CurveResult]]
     final: Mapping[str, SpreadResult]
@@ -316,7 +316,7 @@ class TaskResult:
 
 @dataclass(frozen=True)
 class PointResult:
-    """What a point of the sweep sets, its passes over the data, losses, and how it compares with the baseline."""
+    """What a point of the sweep sets, its passes over the data, its losses, and the baseline's difference."""
 
     name: str
     settings: Mapping[str, Any]

@@ -256,7 +256,7 @@ def _curve(run: Record) -> CurveResult:
 
 
 def _sweep(plan: Plan, race: RaceResult | None) -> SweepResult | None:
-    """The points, all judged together, each against the race's baseline where that is a test of what they vary."""
+    """The points, judged together; against the race's baseline where only what they vary differs."""
     done = _complete(plan, "sweep") if plan.sweep else None
     if done is None or plan.sweep is None:
         return None

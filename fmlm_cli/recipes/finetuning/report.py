@@ -107,7 +107,7 @@ def statistics(values: Sequence[float]) -> Statistics:
 
 
 def _summary(plan: FinetunePlan, data: TaskData, cells: Sequence[CellResult]) -> TaskScores:
-    """A task's results: of every point its scores, and all measures of the point with the best median score."""
+    """Of every point its scores, and all measures of the point with the best median score."""
     by_point: dict[str, list[CellResult]] = {}
     for cell in cells:
         by_point.setdefault(cell.point, []).append(cell)
@@ -258,16 +258,18 @@ def _notes_of(plan: FinetunePlan, name: str, task: TaskScores) -> Iterator[str]:
             yield f"{name}: {cut} of {split} cut to {plan.settings.max_length} tokens"
     if task.not_above_baseline and task.baseline is not None:
         yield (
-            f"{name}: {task.not_above_baseline} of {counted(task.n, 'seed')} no better than always naming the "
-            f"most frequent class ({_percent(task.baseline[_SCORE])})"
+            f"{name}: {task.not_above_baseline} of {counted(task.n, 'seed')} no better than always naming "
+            f"the most frequent class ({_percent(task.baseline[_SCORE])})"
         )
     if task.diverged:
         every = counted(task.n + task.diverged, "seed")
-        yield f"{name}: {task.diverged} of {every} diverged, and no figure counts them: lower the learning rate"
+        yield (
+            f"{name}: {task.diverged} of {every} diverged, and no figure counts them: lower the learning rate"
+        )
     if len(task.points) > 1:
         yield (
-            f"{name}: {task.point} has the best median of {len(task.points)} points of the grid; choosing it on "
-            "the development split makes its score there a little too good"
+            f"{name}: {task.point} has the best median of {len(task.points)} points of the grid; choosing it "
+            "on the development split makes its score there a little too good"
         )
 
 
@@ -287,8 +289,8 @@ def _markdown(plan: FinetunePlan, tasks: Tasks, notes: Sequence[str]) -> str:
     lines = [
         f"# Fine-tuning of {plan.origin.name}",
         "",
-        f"In percent, over {counted(plan.settings.seeds, 'seed')}. Of each run {counts} counts; sd is the standard "
-        "deviation of the sample.",
+        f"In percent, over {counted(plan.settings.seeds, 'seed')}. Of each run {counts} counts; sd is the "
+        "standard deviation of the sample.",
         "",
         *table_lines(ReportTable(["task", "split", "measure", "seeds", *_SPREAD], measures)),
         "",

@@ -1,4 +1,6 @@
-"""Estimates of gradient variance, against all masks of a world, known controls, steps taken, and a real model."""
+"""Estimates of gradient variance, against all masks of a world, known controls, steps taken, and a real
+model.
+"""
 
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -102,7 +104,8 @@ def test_identical_masks_and_corruption_have_the_variance_for_covariance() -> No
     same = Estimates(records, resamples=500).correlations()[0]
     assert (same.distance, same.value.value, same.value.low, same.value.high) == (0.0, 1.0, 1.0, 1.0)
     assert np.array_equal(records.distances[:, 0, 1], np.zeros(len(records.sequences)))
-    # With it, it is the limit of small distances: corruption of its own for each is noise that the pair does not share.
+    # With it, it is the limit of small distances: corruption of its own for each is noise that the pair does
+    # not share.
     world, records = many(0.8)
     other = Estimates(records, resamples=500).correlations()[0].value
     assert other.high < 1
@@ -110,7 +113,7 @@ def test_identical_masks_and_corruption_have_the_variance_for_covariance() -> No
 
 
 def test_equal_compute_against_steps_taken() -> None:
-    """The two numbers against the spread of 20,000 steps of each kind, and the rest of the schemes against 1."""
+    """The two numbers against the spread of 20,000 steps of each kind, and the other schemes against 1."""
     world, records = many(0.0)
     rows, trials, rng = 6, 20_000, np.random.default_rng(0)
 

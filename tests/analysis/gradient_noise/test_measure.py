@@ -173,7 +173,9 @@ def test_sketch_does_not_depend_on_its_blocks(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_sketch_errs_as_stated() -> None:
-    """Over 1000 seeds: no bias, and a standard deviation of at most sqrt(2 / d), for spread and lumpy vectors."""
+    """Over 1000 seeds: no bias, and a standard deviation of at most sqrt(2 / d), for spread and lumpy
+    vectors.
+    """
     rng, dimension = np.random.default_rng(0), 64
     for vector in (rng.normal(size=600), rng.standard_t(2, 600), np.repeat([1.0, 0.0], [5, 595])):
         one = torch.from_numpy(vector)

@@ -1,4 +1,6 @@
-"""What the tests of gradient variance share: worlds small enough to know all their masks, and many sequences of one."""
+"""What the tests of gradient variance share: worlds small enough to know all their masks, and many sequences
+of one.
+"""
 
 import functools
 import itertools
@@ -38,7 +40,7 @@ PLAN = GradientPlan(random=3, segments=K, sets=2, distances=DISTANCES, pairs=2)
 
 @dataclass
 class World:
-    """Kinds of sequences, each with a gradient for every mask; a sequence is of a kind drawn by its number."""
+    """Kinds of sequences with a gradient for every mask; a sequence is of a kind drawn by its number."""
 
     table: np.ndarray  # float64[kinds, masks, LENGTH]
     noise: float = 0.0  # standard deviation of what corruption adds to each entry
@@ -94,7 +96,8 @@ class World:
 class SpanWorld:
     """Rows of unequal length in blocks of some tokens, masked as wholes, each with probability 1/K.
 
-    A block's gradient is a sum over its tokens, whose mean is long; `noise` for each token is what does not add up.
+    A block's gradient is a sum over its tokens, whose mean is long; `noise` for each token is what does not
+    add up.
     """
 
     blocks: list[np.ndarray]  # for each kind of row float64[blocks, LENGTH]
@@ -113,7 +116,7 @@ class SpanWorld:
         return cls(blocks, sizes, noise)
 
     def masked(self, kind: int, rng: np.random.Generator, segments: bool) -> tuple[np.ndarray, np.ndarray]:
-        """Gradients float64[K, LENGTH] of summed losses, and counts int64[K], of K masks or the K segments."""
+        """Of K masks or the K segments: gradients float64[K, LENGTH] of summed losses, counts int64[K]."""
         number = len(self.sizes[kind])
         masks = rng.random((K, number)) < 1 / K
         if segments:

@@ -1,7 +1,8 @@
 """How the report's figures look, and how they become files: SVG, PNG, and SVG within HTML, light and dark.
 
-A figure is drawn in the light palette. Within HTML each of its colours turns into a CSS variable with that colour as its
-fallback, so that the page decides; identifiers get the figure's name, as all figures share one document.
+A figure is drawn in the light palette. Within HTML each of its colours turns into a CSS variable with that
+colour as its fallback, so that the page decides; identifiers get the figure's name, as all figures share one
+document.
 """
 
 import io
@@ -21,7 +22,8 @@ from fmlm_cli.storage import complete_file
 
 WIDE, NARROW = 7.4, 3.9  # inches; the narrow one is for phones
 INK, SOFT, GRID, PAPER = "#1f2a33", "#66727e", "#dde2e7", "#ffffff"
-# Told apart with the usual kinds of colour blindness too; dash and marker differ as well. The first is the baseline's.
+# Told apart with the usual kinds of colour blindness too; dash and marker differ as well. The first is the
+# baseline's.
 SERIES = ("#5b6670", "#2b6ca3", "#c8601a", "#178a6b", "#a3558a", "#a88400", "#4596c4", "#7d4f33")
 DASHES: tuple[Any, ...] = ("-", (0, (5, 1.5)), (0, (1.5, 1.2)), (0, (6, 1.5, 1.5, 1.5)))
 MARKERS = "osD^vPX*"
@@ -132,7 +134,7 @@ def inline(svg: str, name: str, kind: str) -> str:
     root = ET.fromstring(svg)
     for element in root.iter():
         element.tag = _local(element.tag)
-        for child in [own for own in element if _local(own.tag) in ("metadata", "style")]:
+        for child in [part for part in element if _local(part.tag) in ("metadata", "style")]:
             element.remove(child)
         attributes = {_local(key): _adapted(_local(key), value, name) for key, value in element.items()}
         if element.tag == "g":  # named by matplotlib after what they hold; nothing refers to them
@@ -158,6 +160,6 @@ def _adapted(key: str, value: str, name: str) -> str:
     return value
 
 
-def _variable(found: re.Match[str]) -> str:
-    own = found[0]
-    return f"var(--{_VARIABLES[own]}, {own})" if own in _VARIABLES else own
+def _variable(match: re.Match[str]) -> str:
+    shade = match[0]
+    return f"var(--{_VARIABLES[shade]}, {shade})" if shade in _VARIABLES else shade

@@ -1,8 +1,9 @@
-"""The figures of a comparison of maskings: gradient variance and coverage; `race` has those of trained models.
+"""Figures of gradient variance and coverage; `race` has those of trained models.
 
 Each is drawn for a width in inches; below `TWO_COLUMNS` panels are stacked.
 
-Intervals are drawn as lines from end to end, not as error bars around a value: those of a bootstrap need not hold it.
+Intervals are drawn as lines from end to end, not as error bars around a value: those of a bootstrap need not
+hold it.
 """
 
 import textwrap
@@ -33,7 +34,7 @@ INTERVAL: dict[str, Any] = {"linewidth": 2.2, "alpha": 0.45, "solid_capstyle": "
 
 
 def draw_covariance(entries: Sequence[VarianceResult], width: float) -> Figure:
-    """c(h) / sigma^2 against the Hamming distance: a panel for each corruption, a line for each checkpoint."""
+    """c(h) / sigma^2 against the Hamming distance: a panel by corruption, a line by checkpoint."""
     corruptions = list(dict.fromkeys(entry.corruption for entry in entries))
     beside = width >= TWO_COLUMNS and len(corruptions) > 1
     rows, columns = (1, len(corruptions)) if beside else (len(corruptions), 1)

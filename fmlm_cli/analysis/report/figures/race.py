@@ -1,4 +1,4 @@
-"""The figures of trained models: loss curves, values by seed beside paired differences, downstream scores, a sweep."""
+"""Figures of trained models: loss curves, values by seed, paired differences, scores, a sweep."""
 
 import textwrap
 from collections.abc import Mapping, Sequence
@@ -24,7 +24,7 @@ Curve = tuple[Floats, Floats, Floats, Floats]  # tokens, mean, and the interval'
 
 
 def draw_curves(curves: Mapping[str, Curve], gaps: Mapping[str, Curve], arms: Arms, width: float) -> Figure:
-    """Held-out loss against tokens forwarded, and what it is above the baseline's, with intervals over seeds."""
+    """Held-out loss against tokens forwarded, and above the baseline's, with intervals over seeds."""
     beside = width >= TWO_COLUMNS and bool(gaps)
     rows, columns = (1, 2) if beside else (1 + bool(gaps), 1)
     longest = max(len(arms.label(name)) for name in curves)
@@ -68,7 +68,7 @@ def _band(axes: Axes, curve: Curve, place: int) -> None:
 
 
 def _look_at_means(axes: Axes, curves: Sequence[Curve]) -> None:
-    """What would leave the lines of most arms one line may leave the figure: wide intervals, and an arm far off."""
+    """What would squeeze most lines into one may leave the figure: wide intervals, an arm far off."""
     last = [abs(mean[-1]) for _, mean, _, _ in curves]
     near = [
         curve for curve, away in zip(curves, last, strict=True) if away <= _OUT_OF_SIGHT * np.median(last)
@@ -89,7 +89,7 @@ def draw_pairs(
     against: str,
     reference: float,
 ) -> Figure:
-    """Each seed's own value for every arm, seeds joined by lines, and beside it each arm against the baseline.
+    """Each seed's value for every arm, seeds joined by lines, and beside it each arm's difference.
 
     `measured`, `against`: what the two panels show. `reference`: no difference, in the second panel.
     """
@@ -142,7 +142,7 @@ def _as_ratios(axes: Axes) -> None:
 
 
 def _far(compared: Estimates) -> list[str]:
-    """Arms beside which the others could not be told apart in a figure: several times as far off as the median arm."""
+    """Arms several times as far off as the median arm: beside them the others would be one line."""
     away = {name: abs(estimate.value) for name, estimate in compared.items()}
     limit = _OUT_OF_SIGHT * float(np.median(list(away.values()))) if away else 0.0
     return [name for name, distance in away.items() if distance > limit > 0]
@@ -165,7 +165,7 @@ def _look_at(axes: Axes, seen: Sequence[float], others: Mapping[int, tuple[float
 
 
 def _seeds(axes: Axes, values: Dots, arms: Arms, *, joined: bool) -> None:
-    """A dot for every seed, a bar for the mean, a cross at the edge for what has no value; `joined`: seeds by lines."""
+    """A dot for a seed, a bar for the mean, a cross at the edge for no value; `joined`: seeds by lines."""
     seeds = list(dict.fromkeys(seed for by_seed in values.values() for seed in by_seed))
     spread = np.linspace(-0.16, 0.16, len(seeds)) if len(seeds) > 1 else np.zeros(1)
     for seed, offset in zip(seeds, spread, strict=True):
@@ -210,7 +210,7 @@ def draw_downstream(values: Dots, compared: Estimates, arms: Arms, measure: str,
 
 
 def draw_sweep(axis_names: Sequence[str], points: Sequence[PointResult], width: float) -> Figure:
-    """A heat map over the first two axes, one panel for each combination of the others; dots if there is one axis."""
+    """A heat map over two axes, a panel for each combination of the others; dots if there is one axis."""
     if len(axis_names) < 2:
         return _sweep_line(axis_names[0], points, width)
     across, down, *others = axis_names

@@ -25,7 +25,8 @@ def draw_loss_curve(records: Sequence[Mapping[str, Any]], folder: Path) -> Path:
 
 
 def draw_scores(scores: Mapping[str, Mapping[int, float | None]], folder: Path) -> Path:
-    """Draw every task's development score by seed, with the median, as `scores.png` and `scores.svg`; the PNG's path.
+    """Draw every task's development score by seed, with the median, as `scores.png` and `scores.svg`; the
+    PNG's path.
 
     `scores`: by task and seed, in [0, 1] as a rule; None where training diverged.
     """
@@ -76,8 +77,8 @@ def _loss_curve(records: Sequence[Mapping[str, Any]], width: float) -> Figure:
 
 def _scores(scores: Mapping[str, Mapping[int, float | None]], width: float) -> Figure:
     figure, [[axes]] = panels(width, 0.9 + 0.5 * len(scores), 1, 1)
-    for place, own in enumerate(scores.values()):
-        values = [(seed, 100 * value) for seed, value in own.items() if value is not None]
+    for place, by_seed in enumerate(scores.values()):
+        values = [(seed, 100 * value) for seed, value in by_seed.items() if value is not None]
         if not values:
             continue
         seeds, points = zip(*values, strict=True)
