@@ -63,10 +63,10 @@ class Prediction(Event):
 class MaskedRow(Event):
     """A row of tokens and the masks that each is in; padding is left out.
 
-    `texts`: what each token stands for, with the blank before it. `maskable`: whether it can be masked. `masks`:
-    the numbers, from 1, of the masks that hold it. `joined`: whether it goes on the unit of the token before it, in
-    these masks. `seen`: what the first mask lets the model see. `counts`:
-    tokens in each mask.
+    `texts`: what each token stands for, with the blank before it. `maskable`: whether it can be masked.
+    `masks`: the numbers, from 1, of the masks that hold it. `joined`: whether it goes on the unit of the
+    token before it, in these masks. `seen`: what the first mask lets the model see. `counts`: tokens in each
+    mask.
     """
 
     number: int
@@ -113,8 +113,8 @@ class Evaluated(Event):
 class Scoreboard(Event):
     """A table of scores that fills in while a grid of runs is worked through.
 
-    `rows`: for each name its cells, one text a column, "" where there is nothing yet. `latest`: what has just been
-    found or, where `running`, how far the run at work has come. `done` and `total` count runs.
+    `rows`: for each name its cells, one text a column, "" where there is nothing yet. `latest`: what has just
+    been found or, where `running`, how far the run at work has come. `done` and `total` count runs.
     """
 
     title: str

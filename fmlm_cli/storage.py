@@ -231,7 +231,8 @@ def one_at_a_time(path: Path) -> Iterator[None]:
 def clear_folder(folder: Path, *, last: Path) -> None:
     """Remove what a folder holds, but not itself: it may be a link, a mount or the working folder.
 
-    `last`, the file by which fmlm knows the folder as its own, goes last: an interrupted call can be repeated.
+    `last`, the file by which fmlm knows the folder as its own, goes last: an interrupted call can be
+    repeated.
     """
     for path in sorted((p for p in folder.iterdir() if p.name != LOCK), key=lambda path: path == last):
         if path.is_dir() and not path.is_symlink():
@@ -241,7 +242,9 @@ def clear_folder(folder: Path, *, last: Path) -> None:
 
 
 def check_outside(folder: Path, needed: Mapping[Path, str]) -> None:
-    """Refuse to replace a folder that holds what its new content is made from; `needed`: paths and what each is."""
+    """Refuse to replace a folder that holds what its new content is made from; `needed`: paths and what each
+    is.
+    """
     for path, kind in needed.items():
         if path.resolve().is_relative_to(folder.resolve()):
             raise UserError(f"the {kind} {path} lies inside {folder}: choose another --out")
@@ -263,7 +266,8 @@ def claim_output(target: Path, *, marker: str, overwrite: bool, resume: bool) ->
         return
     if overwrite and not (target / marker).is_file():
         raise UserError(
-            f"{target} was not made by this command (it has no {marker}): remove it yourself, or choose another --out"
+            f"{target} was not made by this command (it has no {marker}): remove it yourself, or choose "
+            "another --out"
         )
     if resume and not (target / marker).is_file():
         raise UserError(
@@ -271,5 +275,6 @@ def claim_output(target: Path, *, marker: str, overwrite: bool, resume: bool) ->
         )
     if not (overwrite or resume):
         raise UserError(
-            f"{target} is not empty: pass --resume to go on, --overwrite to replace it, or choose another --out"
+            f"{target} is not empty: pass --resume to go on, --overwrite to replace it, or choose another "
+            "--out"
         )

@@ -12,17 +12,21 @@ import numpy as np
 import pytest
 from hypothesis import settings
 
-# Models here are so small that two threads spend their time waiting for each other; set before torch is imported.
+# Models here are so small that two threads spend their time waiting for each other; set before torch is
+# imported.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
 _TEXT = (
-    "the of and to a in is that it was for on are as with his they at be this from have or by one had not but "
+    "the of and to a in is that it was for on are as with his they at be this from have or by one had not "
+    "but "
     "what all were when we there can an your which their said if do will each about how up out them then she "
-    "many some so these would other into has more her two like him see time could no make than first been its "
-    "who now people my made over did down only way find use may water long little very after words called just "
+    "many some so these would other into has more her two like him see time could no make than first been "
+    "its "
+    "who now people my made over did down only way find use may water long little very after words called "
+    "just "
     "where most know walking walked running runner quickly slowly reading writer writing unhappy happiness "
     "children station mountain river yellow evening morning library kitchen window teacher question answer "
     "travelling traveller gardener garden seventeen beautiful understand understanding remember remembered"

@@ -224,7 +224,8 @@ class TestLayers:
     def test_defaults_file_flags_assignments(self, write: Any) -> None:
         file = read_yaml(
             write(
-                "out: here\nseed: 1\nbatch: {size: 10, micro_size: 5}\nmasking: {segments: 3, corruption: {draw: independent}}\n"
+                "out: here\nseed: 1\nbatch: {size: 10, micro_size: 5}\nmasking: {segments: 3, corruption: "
+                "{draw: independent}}\n"
             ),
             PretrainSettings,
         )
@@ -436,6 +437,9 @@ def test_options_of_a_strategy_have_names_of_their_own() -> None:
 
 
 def test_no_heavy_library_is_imported() -> None:
-    code = "import sys, fmlm_cli.config; print(*{'torch', 'transformers', 'datasets', 'pyarrow'} & set(sys.modules))"
+    code = (
+        "import sys, fmlm_cli.config; print(*{'torch', 'transformers', 'datasets', 'pyarrow'} & "
+        "set(sys.modules))"
+    )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.split() == []

@@ -1,4 +1,6 @@
-"""Names and folders become places on the disk: local ones, the Hub's cache, and a small server in the Hub's place."""
+"""Names and folders become places on the disk: local ones, the Hub's cache, and a small server in the Hub's
+place.
+"""
 
 import hashlib
 import json

@@ -1,4 +1,6 @@
-"""What a stranger meets first works: the README's code, its options and settings, and the shipped configurations."""
+"""What a stranger meets first works: the README's code, its options and settings, and the shipped
+configurations.
+"""
 
 import json
 import re

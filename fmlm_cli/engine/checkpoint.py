@@ -126,7 +126,9 @@ def read_facts(checkpoint: Path) -> tuple[int, Mapping[str, Any]]:
 
 
 def carry_over(checkpoint: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
-    """Give an optimizer the state that another run's had. Raises `UserError` where its parameters are not these."""
+    """Give an optimizer the state that another run's had. Raises `UserError` where its parameters are not
+    these.
+    """
     path = checkpoint / OPTIMIZER
     if not path.is_file():
         raise UserError(f"{checkpoint} holds no state of an optimizer: set optimizer.carry_over=false")
@@ -136,7 +138,8 @@ def carry_over(checkpoint: Path, model: nn.Module, optimizer: torch.optim.Optimi
     for name in {**shapes, **had}:
         if had.get(name) != shapes.get(name):
             raise UserError(
-                f"the optimizer's state in {checkpoint} does not fit this run ({name}): set optimizer.carry_over=false"
+                f"the optimizer's state in {checkpoint} does not fit this run ({name}): set "
+                "optimizer.carry_over=false"
             )
     load_named_state(model, optimizer, tensors)
 

@@ -16,9 +16,10 @@ _HEAD_WARMUP = 0.1  # share of the steps that train a head alone
 class Schedule:
     """Linear warm-up to `peak`, then a decay to `final_share * peak` at `total_steps`.
 
-    Shapes: linear; cosine; wsd (warm-up, stable, decay; Zhai et al. 2022, Hu et al. 2024), which holds the peak until
-    the last `decay_steps` and then decays linearly, so that a run can be gone on with from its stable part.
-    Before all that, `head_steps` steps at `head_peak`, with a short warm-up of their own, for a head that is new.
+    Shapes: linear; cosine; wsd (warm-up, stable, decay; Zhai et al. 2022, Hu et al. 2024), which holds the
+    peak until the last `decay_steps` and then decays linearly, so that a run can be gone on with from its
+    stable part. Before all that, `head_steps` steps at `head_peak`, with a short warm-up of their own, for a
+    head that is new.
     """
 
     peak: float
@@ -90,8 +91,8 @@ def make_optimizer(
 ) -> torch.optim.Optimizer:
     """AdamW (Loshchilov & Hutter 2019) on what is trained, fused where the device has it.
 
-    `scales`: factors of the learning rate by parameter name, 1 where none is given; a group carries its own as
-    `scale`.
+    `scales`: factors of the learning rate by parameter name, 1 where none is given; a group carries its own
+    as `scale`.
     """
     named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
     groups: dict[tuple[bool, float], list[nn.Parameter]] = {}

@@ -83,7 +83,9 @@ def raw_config(path: Path, shown: str) -> dict[str, Any]:
 
 
 def known_config(path: Path, shown: str) -> PreTrainedConfig:
-    """The configuration in a config.json, if transformers itself knows a masked LM of its type; runs no other code."""
+    """The configuration in a config.json, if transformers itself knows a masked LM of its type; runs no other
+    code.
+    """
     model_type = raw_config(path, shown)["model_type"]
     try:
         with quiet():
@@ -105,12 +107,14 @@ def refuse_decoder(config: PreTrainedConfig, shown: str) -> None:
     """Refuse a configuration of a model that is not an encoder alone, whatever its type."""
     if config.is_encoder_decoder:
         raise UserError(
-            f"{shown}: '{config.model_type}' has no masked-LM head: it is a sequence-to-sequence model; {USE_ENCODER}"
+            f"{shown}: '{config.model_type}' has no masked-LM head: it is a sequence-to-sequence model; "
+            f"{USE_ENCODER}"
         )
     for setting in ("is_decoder", "causal"):  # the latter in XLM and Flaubert
         if getattr(config, setting, False):
             raise UserError(
-                f"{shown}: '{setting}' makes a causal model of this '{config.model_type}', which has no masked-LM head: "
+                f"{shown}: '{setting}' makes a causal model of this '{config.model_type}', which has no "
+                "masked-LM head: "
                 f"{USE_ENCODER}"
             )
 
@@ -153,7 +157,9 @@ def save_model(
 
 @contextmanager
 def seeded(seed: int) -> Iterator[None]:
-    """Draws on the CPU as a function of `seed`; afterwards the generators are as they were, those of devices too."""
+    """Draws on the CPU as a function of `seed`; afterwards the generators are as they were, those of devices
+    too.
+    """
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)  # torch.manual_seed would reach the devices' generators
         yield
@@ -195,7 +201,9 @@ def set_output_bias(model: PreTrainedModel, log_frequencies: torch.Tensor) -> bo
 
 
 def with_dropout(model: PreTrainedModel, rate: float) -> PreTrainedModel:
-    """The same weights in a model all of whose dropout rates are `rate`: modules copy them when they are built."""
+    """The same weights in a model all of whose dropout rates are `rate`: modules copy them when they are
+    built.
+    """
     config = copy.deepcopy(model.config)
     config.update(dict.fromkeys(dropout_rates(config), rate))
     fresh = empty_model(model, config)

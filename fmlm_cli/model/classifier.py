@@ -82,10 +82,10 @@ class Encoder:
     ) -> Classifier:
         """The encoder with a head for `labels`, or for a score where there are none.
 
-        What the checkpoint has of the head is used, but its outputs only if they are for the same labels; the rest is
-        drawn from `seed`. `dropout`: all of the encoder's rates and the head's, instead of the checkpoint's own.
-        `reinit_layers`: so many of the top layers are drawn afresh too, and the pooler (Zhang et al. 2021,
-        "Revisiting Few-sample BERT Fine-tuning").
+        What the checkpoint has of the head is used, but its outputs only if they are for the same labels; the
+        rest is drawn from `seed`. `dropout`: all of the encoder's rates and the head's, instead of the
+        checkpoint's own. `reinit_layers`: so many of the top layers are drawn afresh too, and the pooler
+        (Zhang et al. 2021, "Revisiting Few-sample BERT Fine-tuning").
         """
         config = copy.deepcopy(self.config)
         names = list(labels) or [SCORE]
@@ -127,7 +127,8 @@ def _reinitialise(model: PreTrainedModel, layers: int, seed: int) -> list[str]:
     depth = depths(model)
     if set(range(1, number + 1)) - set(depth.values()):
         raise UserError(
-            f"training.reinit_layers: the layers of '{model.config.model_type}' share their weights, or cannot be told apart"
+            f"training.reinit_layers: the layers of '{model.config.model_type}' share their weights, or "
+            "cannot be told apart"
         )
     inside = {id(p) for p in model.base_model.parameters()}
     chosen = {

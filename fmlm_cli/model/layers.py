@@ -14,8 +14,8 @@ _EMBEDDINGS, _HEAD = "embeddings", "head"
 def depths(model: PreTrainedModel) -> dict[str, int]:
     """Depth of every parameter by name: embeddings 0, layer i (from 0) i + 1, the head above all layers.
 
-    What else the base model has, such as a last norm, goes with the last layer; so do all layers of a model that shares
-    them (ALBERT).
+    What else the base model has, such as a last norm, goes with the last layer; so do all layers of a model
+    that shares them (ALBERT).
     """
     base = model.base_model
     lists, number = _layer_lists(model), int(model.config.num_hidden_layers)
@@ -37,7 +37,9 @@ def _layer_lists(model: PreTrainedModel) -> list[nn.ModuleList]:
 
 
 def _before_layers(base: nn.Module, lists: Sequence[nn.ModuleList]) -> Iterator[nn.Parameter]:
-    """Parameters of the embeddings and whatever else the base model has before its layers, such as a projection."""
+    """Parameters of the embeddings and whatever else the base model has before its layers, such as a
+    projection.
+    """
     ends: set[nn.Module] = set(lists) or set(list(base.children())[1:])
     for child in base.children():
         if not ends.isdisjoint(child.modules()):
@@ -54,8 +56,8 @@ def head_parameters(model: PreTrainedModel) -> list[str]:
 def frozen_parameters(model: PreTrainedModel, parts: Sequence[str]) -> list[str]:
     """Names of the parameters of `parts`: embeddings, head, layers such as 5 or 0-3 (from 0).
 
-    A decoder that is tied to the embeddings is one with them. Raises `UserError` for parts that there are not, and
-    where nothing else would be left.
+    A decoder that is tied to the embeddings is one with them. Raises `UserError` for parts that there are
+    not, and where nothing else would be left.
     """
     depth = depths(model) if parts else {}
     asked = {at for part in parts for at in _depths_of(part.strip(), model)}
@@ -84,7 +86,8 @@ def _depths_of(part: str, model: PreTrainedModel) -> range:
         raise unknown_name("part of a model", part, [_EMBEDDINGS, _HEAD, "layers such as 5 or 0-3"])
     if not _layer_lists(model):
         raise UserError(
-            f"model.freeze {part}: the layers of '{model.config.model_type}' share their weights, or cannot be told apart"
+            f"model.freeze {part}: the layers of '{model.config.model_type}' share their weights, or cannot "
+            "be told apart"
         )
     first, last = int(found[1]), int(found[2] or found[1])
     if last < first:

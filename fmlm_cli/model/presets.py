@@ -6,7 +6,9 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Preset:
-    """Layers, width, heads; what suits the size: peak learning rate and rows per step, peak rate of fine-tuning."""
+    """Layers, width, heads; what suits the size: peak learning rate and rows per step, peak rate of
+    fine-tuning.
+    """
 
     layers: int
     hidden: int

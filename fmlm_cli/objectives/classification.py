@@ -16,8 +16,8 @@ from fmlm_cli.engine.batch import Batch
 class SequenceClassification:
     """Cross-entropy over labels, or the squared error of a score.
 
-    `pad`: id of the padding token. `multiple`: rows are padded to a multiple of so many positions, so that a GPU sees
-    few shapes.
+    `pad`: id of the padding token. `multiple`: rows are padded to a multiple of so many positions, so that a
+    GPU sees few shapes.
     """
 
     regression: bool

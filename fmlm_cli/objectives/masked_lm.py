@@ -1,4 +1,6 @@
-"""Masked language modelling: rows of tokens -> masked batches -> summed cross-entropy at the masked positions."""
+"""Masked language modelling: rows of tokens -> masked batches -> summed cross-entropy at the masked
+positions.
+"""
 
 import math
 from collections.abc import Collection, Mapping
@@ -30,8 +32,8 @@ class MaskedLanguageModelling:
     """Masks by `strategy` with `seed`; `ordinary_ids` are the ids that random replacements come from.
 
     `unigram_losses`: float32[vocabulary], -log of each id's share in the training tokens, for comparison.
-    `static_shapes`: pad the list of masked positions to a length that suits every step, so that a GPU sees the
-    same shapes throughout; padding is ignored by the loss. `layout`: the form of the batches, that of the
+    `static_shapes`: pad the list of masked positions to a length that suits every step, so that a GPU sees
+    the same shapes throughout; padding is ignored by the loss. `layout`: the form of the batches, that of the
     attention backend of the model they are for.
     """
 
@@ -48,8 +50,8 @@ class MaskedLanguageModelling:
     ) -> list[Batch]:
         """The masked batches of some rows in their epochs, at most `micro_size` masked rows in each.
 
-        A row gives as many masked rows, next to each other, as the strategy has masks in one step. `mask_epoch`: the
-        epoch whose masks the strategy is asked for, where a schedule counts them otherwise.
+        A row gives as many masked rows, next to each other, as the strategy has masks in one step.
+        `mask_epoch`: the epoch whose masks the strategy is asked for, where a schedule counts them otherwise.
         """
         epoch, mask_epoch = _single(epoch), _single(epoch if mask_epoch is None else mask_epoch)
         view = view_of(rows)

@@ -35,7 +35,8 @@ def evaluate_checkpoint(settings: EvaluateSettings, *, emit: Emit = ignore) -> d
     model = MaskedLM(loaded)
     if model.pretrained.config.vocab_size < store.vocabulary:
         raise UserError(
-            f"{name} has {model.pretrained.config.vocab_size:,} tokens, {store.root} needs {store.vocabulary:,}"
+            f"{name} has {model.pretrained.config.vocab_size:,} tokens, {store.root} needs "
+            f"{store.vocabulary:,}"
         )
     asked = settings.sequence_length or (run.sequence_length if run else None)
     length = resolve_length(asked, longest_sequence(model.pretrained), name)
@@ -53,7 +54,8 @@ def evaluate_checkpoint(settings: EvaluateSettings, *, emit: Emit = ignore) -> d
     held_out = HeldOut.of(store, reader, settings.batch_size)
     if not held_out.has_targets:
         raise UserError(
-            f"the validation split of {store.root} is too small to mask a token of it: give more text with --valid"
+            f"the validation split of {store.root} is too small to mask a token of it: give more text with "
+            "--valid"
         )
     scores = held_out.run(model, runtime).record
     emit(Facts(f"evaluation of {name}", _summary(scores, reader, store)))
@@ -63,7 +65,10 @@ def evaluate_checkpoint(settings: EvaluateSettings, *, emit: Emit = ignore) -> d
 def _summary(scores: dict[str, float], reader: RowReader, store: TokenStore) -> dict[str, str]:
     plan = reader.plan
     return {
-        "data": f"{store.root}, {len(reader):,} of {len(plan):,} validation rows x {plan.sequence_length}, packing {plan.packing}",
+        "data": (
+            f"{store.root}, {len(reader):,} of {len(plan):,} validation rows x {plan.sequence_length}, "
+            f"packing {plan.packing}"
+        ),
         "loss": f"{scores['eval_loss']:.4f}",
         "perplexity": f"{scores['eval_perplexity']:,.2f}",
         "accuracy": f"{scores['eval_accuracy']:.2%}",

@@ -94,7 +94,10 @@ def _describe(timetable: Timetable, store: TokenStore, reader: RowReader, emit: 
                 "strategy": timetable.description,
                 "corruption": f"{corruption.mask:.0%} {store.tokenizer.mask_token}, {corruption.random:.0%} random, "
                 f"{corruption.keep:.0%} kept, {corruption.draw}",
-                "data": f"{store.root}, {len(reader):,} rows x {reader.sequence_length}, packing {reader.plan.packing}",
+                "data": (
+                    f"{store.root}, {len(reader):,} rows x {reader.sequence_length}, packing "
+                    f"{reader.plan.packing}"
+                ),
             },
         )
     )
@@ -158,4 +161,7 @@ def _cautions(found: Coverage, strategy: Strategy, passes: int) -> Iterator[str]
     if found.empty > 0.01:
         yield f"{found.empty:.0%} of the masks are empty: rows are short for such a rate"
     if strategy.exploration == "full" and passes % strategy.cycle:
-        yield f"{passes} passes are no whole number of cycles: it takes {strategy.cycle} passes to see every token once"
+        yield (
+            f"{passes} passes are no whole number of cycles: it takes {strategy.cycle} passes to see "
+            "every token once"
+        )

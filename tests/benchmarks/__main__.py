@@ -61,7 +61,9 @@ def make_store(folder: Path, tokens: int) -> TokenStore:
 
 
 def collocations_of(reader: RowReader) -> Collocations:
-    """Every fifth pair of words of some rows, and as many that occur nowhere: about as PMI-masking finds them."""
+    """Every fifth pair of words of some rows, and as many that occur nowhere: about as PMI-masking finds
+    them.
+    """
     rows = reader.read(np.arange(min(64, len(reader))))
     assert rows.word_starts is not None
     begin = np.flatnonzero(rows.word_starts)

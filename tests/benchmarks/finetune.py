@@ -1,7 +1,8 @@
-"""`python -m tests.benchmarks.finetune [GLUE folder]`: examples a second in fine-tuning, against transformers' Trainer.
+"""`python -m tests.benchmarks.finetune [GLUE folder]`: examples a second in fine-tuning, against
+transformers' Trainer.
 
-The same model (BERT, 6 layers, 384 wide, random weights), data, batch of 32, dropout 0.1 and threads; the Trainer as
-its GLUE script uses it: padded to the longest of a batch, and, as that script comes, to 128.
+The same model (BERT, 6 layers, 384 wide, random weights), data, batch of 32, dropout 0.1 and threads; the
+Trainer as its GLUE script uses it: padded to the longest of a batch, and, as that script comes, to 128.
 """
 
 import sys

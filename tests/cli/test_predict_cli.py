@@ -70,7 +70,9 @@ def run(tiny_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def save(wordpiece_tokenizer: PreTrainedTokenizerFast, tmp_path: Path) -> Any:
-    """`save(model class, folder, **facts)`: a small model as a Hugging Face folder; `facts` as of a fine-tuned one."""
+    """`save(model class, folder, **facts)`: a small model as a Hugging Face folder; `facts` as of a
+    fine-tuned one.
+    """
 
     def make(kind: type[PreTrainedModel], name: str, **facts: Any) -> Path:
         folder = tmp_path / name

@@ -313,7 +313,8 @@ class TestLaw:
         assert (np.abs(sizes.mean(axis=0) - 0.3 * N) < 3.5 * sizes.std(axis=0) / math.sqrt(6000)).all()
 
 
-# Four units of two tokens, two of which every mask of rate 1/2 holds: the words of [2, 1] * 4, or pairs of words.
+# Four units of two tokens, two of which every mask of rate 1/2 holds: the words of [2, 1] * 4, or pairs of
+# words.
 PAIRS = {"collocations": collocations_of([(1, 2), (3, 4), (5, 6), (7, 8)])}
 FOUR: dict[str, tuple[list[int], dict[str, Any]]] = {
     "random": ([2, 0] * 4, {}),

@@ -61,7 +61,9 @@ def load(folder: Path, **settings_: Any) -> Loaded:
 
 
 def refused(folder: Path, **settings_: Any) -> str:
-    """The one line with which a checkpoint is refused; it names the checkpoint, and the generator is left alone."""
+    """The one line with which a checkpoint is refused; it names the checkpoint, and the generator is left
+    alone.
+    """
     before = torch.random.get_rng_state()
     with pytest.raises(UserError) as caught:
         load(folder, **settings_)

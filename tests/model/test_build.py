@@ -48,8 +48,9 @@ def saved_tiny(folder: Path) -> PreTrainedModel:
     return model
 
 
-# Turc et al. 2019 (README of google-research/bert): 4.4, 11.3, 29.1, 41.7 and 110.1 M parameters, with a pooler of
-# hidden^2 that masked LMs have not; a masked LM's head adds hidden^2 + 3 hidden + vocabulary in its place.
+# Turc et al. 2019 (README of google-research/bert): 4.4, 11.3, 29.1, 41.7 and 110.1 M parameters, with a
+# pooler of hidden^2 that masked LMs have not; a masked LM's head adds hidden^2 + 3 hidden + vocabulary in its
+# place.
 @pytest.mark.parametrize(
     ("name", "layers", "hidden", "heads", "published"),
     [

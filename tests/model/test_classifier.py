@@ -22,7 +22,9 @@ def saved(family: str, folder: Path) -> Path:
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_masked_lm_becomes_a_classifier(family: str, tmp_path: Path) -> None:
-    """Its encoder's weights are the checkpoint's, its head is new, and it saves to a folder that loads as stock."""
+    """Its encoder's weights are the checkpoint's, its head is new, and it saves to a folder that loads as
+    stock.
+    """
     folder = saved(family, tmp_path / "mlm")
     encoder = Encoder.read(folder, name=family)
     made = encoder.classifier(LABELS, seed=3)

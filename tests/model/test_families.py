@@ -24,7 +24,8 @@ from tests.model.families import (
     small_model,
 )
 
-# The head runs on masked positions only. `ISOLATED`: packed documents also stay apart; the others run unpacked.
+# The head runs on masked positions only. `ISOLATED`: packed documents also stay apart; the others run
+# unpacked.
 ISOLATED = [
     "albert",
     "bert",

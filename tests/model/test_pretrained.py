@@ -151,7 +151,9 @@ def test_old_names_of_layer_norms_are_known(tmp_path: Path) -> None:
 
 
 def test_choices_of_a_configuration_that_do_not_reach_the_model(tmp_path: Path) -> None:
-    """Attention from the Hub is foreign code; other outputs than the usual could be neither trained on nor saved."""
+    """Attention from the Hub is foreign code; other outputs than the usual could be neither trained on nor
+    saved.
+    """
     outputs = {"output_attentions": True, "output_hidden_states": True, "return_dict": False, "num_beams": 4}
     attentions = [{"attn_implementation": name} for name in ("flash_attention_2", "someone/kernel")]
     for number, choices in enumerate([outputs, *attentions]):

@@ -1,7 +1,8 @@
 """`python -m tests.pins REVISION`: whether this working tree behaves as that revision did.
 
-Runs `scenario` with both and compares every file that they leave, byte by byte but for what was timed. Prints what differs;
-exit code 1 if anything does. `--keep FOLDER` keeps what was run, and takes the older half from there if it is already done.
+Runs `scenario` with both and compares every file that they leave, byte by byte but for what was timed. Prints
+what differs; exit code 1 if anything does. `--keep FOLDER` keeps what was run, and takes the older half from
+there if it is already done.
 """
 
 import argparse

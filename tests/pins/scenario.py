@@ -1,7 +1,7 @@
 """The commands whose results are compared, run in this folder with whatever fmlm is on the path.
 
-Everything is tiny and relative to the working folder. Timings are set to fixed numbers before a report is written, so that the
-report too is the same whenever what it was made from is.
+Everything is tiny and relative to the working folder. Timings are set to fixed numbers before a report is
+written, so that the report too is the same whenever what it was made from is.
 """
 
 import contextlib
@@ -28,8 +28,10 @@ TIMED = {"seconds": 60.0, "train_seconds": 60.0, "tokens_per_second": 1000.0, "e
 RUN = "--set sequence_length=32 --set batch.size=12 --set batch.micro_size=5 --set logging.every_steps=2"
 SMALL = f"{RUN} --set evaluation.max_rows=12 --set checkpoint.every_steps=5"
 RACE = (
-    "--set run.sequence_length=32 --set run.data.max_rows=24 --set run.batch.size=12 --set run.evaluation.max_rows=12 "
-    "--set variance.sequences=10 --set variance.random=2 --set run.masking.segments=3 --set run.logging.every_steps=1"
+    "--set run.sequence_length=32 --set run.data.max_rows=24 --set run.batch.size=12 --set "
+    "run.evaluation.max_rows=12 "
+    "--set variance.sequences=10 --set variance.random=2 --set run.masking.segments=3 --set "
+    "run.logging.every_steps=1"
 )
 COMMANDS = (
     "tokenize text.txt --train-tokenizer wordpiece --vocab-size 200 --lowercase --out store --pmi",
@@ -40,11 +42,15 @@ COMMANDS = (
     "masks store --masking fully-explored-pmi --rows 2",
     "masks store --masking random --set masking.count=bernoulli --rows 1",
     f"pretrain --data store --model tiny --masking fully-explored --steps 12 --out run {SMALL}",
-    f"pretrain --data store --model tiny --masking fully-explored-word --epochs 1.5 --out words {SMALL} --set model.dropout=0.1",
-    f"pretrain --data store:2 --data other:1 --eval more=other --model tiny --masking span --tokens 5000 --out mixed {SMALL}",
-    f"pretrain --data store --replay other:0.25 --model tiny --masking fully-explored --steps 10 --out rates {SMALL} "
+    f"pretrain --data store --model tiny --masking fully-explored-word --epochs 1.5 --out words {SMALL} "
+    "--set model.dropout=0.1",
+    "pretrain --data store:2 --data other:1 --eval more=other --model tiny --masking span --tokens 5000 "
+    f"--out mixed {SMALL}",
+    "pretrain --data store --replay other:0.25 --model tiny --masking fully-explored --steps 10 --out "
+    f"rates {SMALL} "
     "--set masking.schedule.shape=linear --set masking.schedule.final_rate=0.5 --set masking.segments=4",
-    f"pretrain --data store --model tiny --masking fully-explored-pmi --steps 6 --out pmi {SMALL} --schedule wsd",
+    f"pretrain --data store --model tiny --masking fully-explored-pmi --steps 6 --out pmi {SMALL} "
+    "--schedule wsd",
     "evaluate --from run --data store",
     "evaluate --from run@step-10 --data other --set max_rows=20",
     f"continue --from run --data more.jsonl.gz --masking fully-explored --steps 8 --out on {SMALL}",
@@ -54,12 +60,17 @@ COMMANDS = (
     f"continue --from run --data extended --freeze embeddings --steps 6 --out frozen {SMALL}",
     f"continue --from run --data store --max-positions 128 --steps 6 --masking random --out longer {SMALL}",
     "predict --from run --json 'the [MASK] of'",
-    "finetune --from run --train train.jsonl --dev dev.jsonl --test dev.jsonl --seeds 2 --grid grid.yaml --out tuned",
-    "finetune --from on --train train.jsonl --dev dev.jsonl --seeds 2 --epochs 2 --out plain --set select=last",
+    "finetune --from run --train train.jsonl --dev dev.jsonl --test dev.jsonl --seeds 2 --grid grid.yaml "
+    "--out tuned",
+    "finetune --from on --train train.jsonl --dev dev.jsonl --seeds 2 --epochs 2 --out plain --set "
+    "select=last",
     "predict --from tuned --json 'the river'",
-    "compare-masks --data store --model tiny --strategies random,random:masks_per_sequence=3,fully-explored,fully-explored:scope=batch "
-    f"--seeds 2 --budget 12-steps --tasks labelled --out compared {RACE} --set 'sweep.segments=[3,4]' --set downstream.training.epochs=1",
-    f"compare-masks --data store --from run --strategies random,fully-explored-word --seeds 2 --budget 6-epochs --only coverage,race --out raced {RACE}",
+    "compare-masks --data store --model tiny --strategies "
+    "random,random:masks_per_sequence=3,fully-explored,fully-explored:scope=batch "
+    f"--seeds 2 --budget 12-steps --tasks labelled --out compared {RACE} --set 'sweep.segments=[3,4]' --set "
+    "downstream.training.epochs=1",
+    "compare-masks --data store --from run --strategies random,fully-explored-word --seeds 2 --budget "
+    f"6-epochs --only coverage,race --out raced {RACE}",
 )  # fmt: skip
 REPORTS = ("finetune tuned/config.yaml", "finetune plain/config.yaml", "compare-masks --out compared",
            "compare-masks --out raced")  # fmt: skip

@@ -36,7 +36,9 @@ def corpus(tmp_path: Path, documents: list[str]) -> Path:
 
 @pytest.fixture
 def tokenize(corpus: Path, tmp_path: Path, wordpiece_folder: Path) -> Tokenize:
-    """`tokenize(**settings)`: the corpus into `tmp_path / store`, or without text what --pmi does to that store."""
+    """`tokenize(**settings)`: the corpus into `tmp_path / store`, or without text what --pmi does to that
+    store.
+    """
 
     def go(
         *, text: bool = True, out: str = "store", emit: Any = ignore, resume: bool = False, **given: Any
@@ -224,7 +226,9 @@ def without_word_starts(store: Path) -> None:
 
 @pytest.mark.usefixtures("quick")
 def test_a_store_without_word_starts(tokenize: Tokenize, settings: Settings, tmp_path: Path) -> None:
-    """Tokens can be masked all the same, with the same result; words cannot, and this is said before anything is written."""
+    """Tokens can be masked all the same, with the same result; words cannot, and this is said before anything
+    is written.
+    """
     store, stripped = tokenize(), tokenize(out="stripped")
     without_word_starts(stripped.root)
     for split in ("train", "validation"):

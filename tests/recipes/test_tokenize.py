@@ -382,7 +382,9 @@ def test_renewing_replaces_a_damaged_store_but_nothing_foreign(
 
 @pytest.fixture
 def domain(tmp_path: Path, documents: list[str]) -> Path:
-    """Text with words in it that the tokenizer splits, one of them often; and one in the validation text alone."""
+    """Text with words in it that the tokenizer splits, one of them often; and one in the validation text
+    alone.
+    """
     texts = [f"The gravitino and {text} Gravitino." for text in documents[:30]]
     texts += [f"neutralino {text}" for text in documents[30:40]]
     held = min((f"{'zyzzyva ' * 6}{number}" for number in range(3000)), key=share_of)

@@ -353,7 +353,9 @@ def test_bad_labels_in_the_forms_of_the_hub(tmp_path: Path) -> None:
 
 
 def fill_cache(cache: Path, config: str, splits: Mapping[str, Mapping[str, Sequence[Any]]]) -> None:
-    """What `datasets` leaves in its cache after it has loaded a configuration: arrow files and their description."""
+    """What `datasets` leaves in its cache after it has loaded a configuration: arrow files and their
+    description.
+    """
     files = {
         split: str(write_rows(cache.parent / f"made/{split}.parquet", columns))
         for split, columns in splits.items()

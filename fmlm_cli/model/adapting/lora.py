@@ -1,4 +1,6 @@
-"""Low-rank adapters (LoRA, Hu et al. 2021, arXiv:2106.09685) in a model's encoder, through the optional `peft`."""
+"""Low-rank adapters (LoRA, Hu et al. 2021, arXiv:2106.09685) in a model's encoder, through the optional
+`peft`.
+"""
 
 import copy
 from collections.abc import Collection
@@ -29,8 +31,8 @@ def add_lora(
 ) -> None:
     """Put adapters beside every linear layer of the base model, in place; they begin as no change at all.
 
-    Only they are trained, and the parameters named in `train`, such as a new head's (names as they are before this).
-    What is drawn at random is a function of `seed`.
+    Only they are trained, and the parameters named in `train`, such as a new head's (names as they are before
+    this). What is drawn at random is a function of `seed`.
     """
     peft = _peft()
     parameters = dict(model.named_parameters())

@@ -16,10 +16,10 @@ _TABLE = "position_embeddings.weight"
 def extend_positions(model: PreTrainedModel, positions: int) -> tuple[PreTrainedModel, str]:
     """A model of the same weights with `positions` positions, and a sentence that says what was done to them.
 
-    A table of learned positions is stretched by linear interpolation. ModernBERT's rotary base grows in its global
-    layers with (new / old)^(4/3) and stays in its local ones: training at 1,024 with 10,000 and at 8,192 with 160,000
-    (Warner et al. 2024, arXiv:2412.13663, "Training Settings") lie on that curve. Raises `UserError` for fewer
-    positions than there are, and for families that have neither.
+    A table of learned positions is stretched by linear interpolation. ModernBERT's rotary base grows in its
+    global layers with (new / old)^(4/3) and stays in its local ones: training at 1,024 with 10,000 and at
+    8,192 with 160,000 (Warner et al. 2024, arXiv:2412.13663, "Training Settings") lie on that curve. Raises
+    `UserError` for fewer positions than there are, and for families that have neither.
     """
     now = longest_sequence(model)
     family = model.config.model_type
@@ -27,11 +27,13 @@ def extend_positions(model: PreTrainedModel, positions: int) -> tuple[PreTrained
         return model, f"{now:,} positions, as before"
     if now is not None and positions < now:
         raise UserError(
-            f"max_positions {positions} is below the model's {now}: a sequence_length of {positions} needs no other model"
+            f"max_positions {positions} is below the model's {now}: a sequence_length of {positions} needs "
+            "no other model"
         )
     if now is None or not (_tables(model) or family == "modernbert"):
         raise UserError(
-            f"max_positions {positions}: '{family}' has no learned positions to stretch; its config.json says how long it may be"
+            f"max_positions {positions}: '{family}' has no learned positions to stretch; its config.json "
+            "says how long it may be"
         )
     config = copy.deepcopy(model.config)
     if family == "modernbert":
@@ -63,7 +65,8 @@ def _rebuilt(model: PreTrainedModel, config: PreTrainedConfig, now: int, positio
     for name, parameter in extended.named_parameters():
         if weights[name].shape != parameter.shape:
             raise UserError(
-                f"max_positions {positions}: '{config.model_type}' has other weights that depend on it ({name})"
+                f"max_positions {positions}: '{config.model_type}' has other weights that depend on it "
+                f"({name})"
             )
     extended.load_state_dict({name: _fitting(weights[name], value) for name, value in wanted.items()})
     return extended.train(model.training)
@@ -74,7 +77,8 @@ def _fitting(old: Tensor, new: Tensor) -> Tensor:
 
 
 def stretched(table: Tensor, kept: int, positions: int) -> Tensor:
-    """A table of positions [kept + old, width] -> [kept + positions, width]; first and last position stay themselves.
+    """A table of positions [kept + old, width] -> [kept + positions, width]; first and last position stay
+    themselves.
 
     The first `kept` rows belong to no position: RoBERTa begins to count after its padding id.
     """

@@ -16,12 +16,14 @@ _PROBE = 8  # ids of a text on which the model is tried
 def extend_embeddings(
     model: PreTrainedModel, size: int, pieces: Mapping[int, Sequence[int]], *, seed: int
 ) -> None:
-    """Give a model `size` token ids at least; each new one begins as the mean of the ids it used to be split into.
+    """Give a model `size` token ids at least; each new one begins as the mean of the ids it used to be split
+    into.
 
-    That holds for its input embedding, its output embedding where that is another, and its output bias, so that
-    its logit is the mean of its pieces' logits. A model whose vocabulary is padded may have the rows already, and
-    keeps those it has; a new row without pieces is drawn by `seed`. Weights grow in place, so that what is tied stays
-    tied: transformers' `resize_token_embeddings` resizes the wrong layer of DeBERTa's newer head.
+    That holds for its input embedding, its output embedding where that is another, and its output bias, so
+    that its logit is the mean of its pieces' logits. A model whose vocabulary is padded may have the rows
+    already, and keeps those it has; a new row without pieces is drawn by `seed`. Weights grow in place, so
+    that what is tied stays tied: transformers' `resize_token_embeddings` resizes the wrong layer of DeBERTa's
+    newer head.
 
     Raises `UserError` for a model whose old logits would not stay as they are.
     """
@@ -57,7 +59,8 @@ def _begin_rows(tensor: nn.Parameter, pieces: Mapping[int, Sequence[int]]) -> No
 
 def _refused(model: PreTrainedModel) -> UserError:
     return UserError(
-        f"a '{model.config.model_type}' model cannot be given new tokens: go on without --add-tokens and --extend-vocab"
+        f"a '{model.config.model_type}' model cannot be given new tokens: go on without --add-tokens and "
+        "--extend-vocab"
     )
 
 
@@ -78,7 +81,9 @@ def _logits(model: PreTrainedModel, known: Sequence[int]) -> Tensor:
 
 
 def _of_the_vocabulary(model: PreTrainedModel, rows: int) -> Iterator[nn.Parameter]:
-    """The parameters with a row for each token id, each once: of embeddings, the decoder, and a bias beside it."""
+    """The parameters with a row for each token id, each once: of embeddings, the decoder, and a bias beside
+    it.
+    """
     embedding = model.get_input_embeddings()
     found: dict[int, nn.Parameter] = {}
     for name, module in model.named_modules():
@@ -86,8 +91,8 @@ def _of_the_vocabulary(model: PreTrainedModel, rows: int) -> Iterator[nn.Paramet
         known = module in (embedding, model.get_output_embeddings())
         # Some give every layer an embedding of the tokens; positions may be as many as tokens by chance.
         known |= isinstance(module, nn.Embedding) and "position" not in name
-        # A head may keep the decoder's bias beside it: a module with a bias, and nothing to go with it but, in
-        # transformers 5.17's newer DeBERTa, the embedding's own weight.
+        # A head may keep the decoder's bias beside it: a module with a bias, and nothing to go with it but,
+        # in transformers 5.17's newer DeBERTa, the embedding's own weight.
         known |= "bias" in own and all(p is embedding.weight for n, p in own.items() if n != "bias")
         if known:
             found |= {id(parameter): parameter for parameter in own.values() if parameter.shape[0] == rows}

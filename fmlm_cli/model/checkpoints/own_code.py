@@ -1,4 +1,6 @@
-"""Python code that a checkpoint brings for a type of model that transformers does not know: told of, then run if trusted."""
+"""Python code that a checkpoint brings for a type of model that transformers does not know: told of, then run
+if trusted.
+"""
 
 import contextlib
 import re
@@ -51,14 +53,15 @@ def classes_of(
 
     `model_key`: the model class's key in the checkpoint's auto_map.
 
-    Nothing is imported before `announce` was told, nor at all without `trust`: then it is a `UserError` that lists
-    the files. A module of another repository is fetched, and named with its commit.
+    Nothing is imported before `announce` was told, nor at all without `trust`: then it is a `UserError` that
+    lists the files. A module of another repository is fetched, and named with its commit.
     """
     references = [_reference(raw["auto_map"], key, name) for key in (_CONFIG, model_key)]
     if not trust:
         files = _files(references, {None: hub.Located(folder)})
         raise UserError(
-            f"{name} brings code of its own for its type '{raw['model_type']}' ({', '.join(files)}): read it, "
+            f"{name} brings code of its own for its type '{raw['model_type']}' ({', '.join(files)}): read "
+            "it, "
             "then --trust-remote-code runs it"
         )
     places = {
@@ -92,7 +95,8 @@ def _reference(auto_map: Any, key: str, name: str) -> _Reference:
     text = auto_map.get(key) if isinstance(auto_map, dict) else None
     if text is None:
         raise UserError(
-            f"{name} brings code of its own, but not what this needs (its auto_map has no {key}): use another checkpoint"
+            f"{name} brings code of its own, but not what this needs (its auto_map has no {key}): use "
+            "another checkpoint"
         )
     found = _REFERENCE.fullmatch(text) if isinstance(text, str) else None
     if found is None:
@@ -103,7 +107,8 @@ def _reference(auto_map: Any, key: str, name: str) -> _Reference:
 
 
 def _files(references: list[_Reference], places: Mapping[str | None, hub.Located]) -> tuple[str, ...]:
-    """The files that importing these classes runs, sorted: their modules, and what those import from beside them.
+    """The files that importing these classes runs, sorted: their modules, and what those import from beside
+    them.
 
     Of modules that are not here yet only they themselves are known.
     """

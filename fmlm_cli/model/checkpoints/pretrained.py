@@ -1,7 +1,8 @@
-"""Loading a checkpoint as a masked LM: what it lacks and what it has too much is told, and no foreign code runs unasked.
+"""Loading a checkpoint as a masked LM: what it lacks and what it has too much is told, and no foreign code
+runs unasked.
 
-A checkpoint's own files are read here and not by transformers, which is handed their tensors: so nothing that a
-config.json says can make it look for other files, adapters or kernels.
+A checkpoint's own files are read here and not by transformers, which is handed their tensors: so nothing that
+a config.json says can make it look for other files, adapters or kernels.
 """
 
 import json
@@ -26,9 +27,10 @@ from fmlm_cli.model.checkpoints.own_code import classes_of, needs_own_code
 class Loaded:
     """A masked LM in float32, in evaluation mode, and what its checkpoint lacked or had too much.
 
-    `new`: parameters that the checkpoint lacks, all of them the head's (or of a pooler that the family's masked LM
-    has), drawn afresh. `unused`: names of the checkpoint's tensors that found no place. `code`: the Python files that were run. All sorted. `tied_anew`: the
-    checkpoint's configuration asks for a decoder apart from the embeddings, but it has none, so they are tied now.
+    `new`: parameters that the checkpoint lacks, all of them the head's (or of a pooler that the family's
+    masked LM has), drawn afresh. `unused`: names of the checkpoint's tensors that found no place. `code`: the
+    Python files that were run. All sorted. `tied_anew`: the checkpoint's configuration asks for a decoder
+    apart from the embeddings, but it has none, so they are tied now.
     """
 
     model: PreTrainedModel
@@ -48,10 +50,10 @@ def load_pretrained(
 ) -> Loaded:
     """The masked LM of a local Hugging Face folder, in float32; `name` is what messages call it.
 
-    A checkpoint without a masked-LM head gets a new one, a function of `seed` and tied to the embeddings. Code that
-    the checkpoint brings runs only if trusted, only where transformers has none of its own for the model's type, and
-    after `announce` was told what will run. Raises `UserError` for what is no masked LM, is damaged, or lacks weights
-    of the encoder itself.
+    A checkpoint without a masked-LM head gets a new one, a function of `seed` and tied to the embeddings.
+    Code that the checkpoint brings runs only if trusted, only where transformers has none of its own for the
+    model's type, and after `announce` was told what will run. Raises `UserError` for what is no masked LM, is
+    damaged, or lacks weights of the encoder itself.
     """
     config, model_class, code, foreign = find_class(
         folder, name, trust_remote_code, announce, MODEL_FOR_MASKED_LM_MAPPING, "AutoModelForMaskedLM"
@@ -89,7 +91,8 @@ def find_class(
         config = known_config(folder / "config.json", shown)
         if type(config) not in mapping:
             raise UserError(
-                f"{shown}: transformers has no {own_key.removeprefix('AutoModelFor')} model for '{config.model_type}'"
+                f"{shown}: transformers has no {own_key.removeprefix('AutoModelFor')} model for "
+                f"'{config.model_type}'"
             )
         model_class = mapping[type(config)]
     make_plain(config, shown)
@@ -114,7 +117,8 @@ def load_model(
 
 
 def unused_tensors(folder: Path, model: PreTrainedModel, unused: Sequence[str]) -> dict[str, Tensor]:
-    """Tensors of a checkpoint by name, in float32 as the model is, for `save_model` to write beside the model's.
+    """Tensors of a checkpoint by name, in float32 as the model is, for `save_model` to write beside the
+    model's.
 
     They are renamed so that the class of another head finds them there: the checkpoint of a bare encoder has
     `pooler.dense.weight`, one with a head `bert.pooler.dense.weight`.
@@ -129,8 +133,8 @@ def unused_tensors(folder: Path, model: PreTrainedModel, unused: Sequence[str]) 
 
 
 def make_plain(config: PreTrainedConfig, shown: str) -> None:
-    """Refuse quantized weights; and let a configuration choose no attention that has to be fetched or built, and no
-    other outputs than the usual: some choices of both can be loaded, but not saved.
+    """Refuse quantized weights; and let a configuration choose no attention that has to be fetched or built,
+    and no other outputs than the usual: some choices of both can be loaded, but not saved.
     """
     if getattr(config, "quantization_config", None):
         raise UserError(f"{shown}: the weights are quantized: give the checkpoint that they were made from")
@@ -149,7 +153,9 @@ def make_plain(config: PreTrainedConfig, shown: str) -> None:
 
 
 def read_tensors(folder: Path, name: str) -> dict[str, Tensor]:
-    """All tensors of a checkpoint, mapped into memory and not yet read; safetensors where there are both kinds."""
+    """All tensors of a checkpoint, mapped into memory and not yet read; safetensors where there are both
+    kinds.
+    """
     cannot = f"cannot load {name}"
     found = next((folder / file for file in WEIGHTS if (folder / file).is_file()), None)
     if found is None:
@@ -165,7 +171,8 @@ def read_tensors(folder: Path, name: str) -> dict[str, Tensor]:
             raise UserError(f"{cannot}: {path.name} is missing: fetch the checkpoint again") from None
         except (pickle.UnpicklingError, _NoTensorsError) as error:
             raise UserError(
-                f"{cannot}: {path.name} is damaged, or holds other things than tensors, which are never loaded: "
+                f"{cannot}: {path.name} is damaged, or holds other things than tensors, which are never "
+                "loaded: "
                 "give the checkpoint as safetensors"
             ) from error
         except Exception as error:  # torch and safetensors raise kinds of their own
@@ -256,7 +263,8 @@ def _fill_and_tie(
     seed: int,
     name: str,
 ) -> tuple[Filled, bool]:
-    """The same, with a decoder that is missing tied to the embeddings, and whether that took another configuration.
+    """The same, with a decoder that is missing tied to the embeddings, and whether that took another
+    configuration.
 
     Drawn at random it would have to learn every word anew. Some families cannot tie theirs.
     """
@@ -275,7 +283,9 @@ def _output_weight(model: PreTrainedModel) -> str | None:
 
 
 def check_encoder(filled: Filled, name: str, *, other_code: bool) -> None:
-    """Refuse a checkpoint that lacks weights of the encoder; a pooler, which some families build, is none of them."""
+    """Refuse a checkpoint that lacks weights of the encoder; a pooler, which some families build, is none of
+    them.
+    """
     model = filled.model
     inside = {id(parameter) for parameter in model.base_model.parameters()}
     head = model.get_output_embeddings()

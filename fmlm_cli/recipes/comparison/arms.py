@@ -37,9 +37,9 @@ _IN_TEXTS = (
 class Arm:
     """One way of masking in the comparison.
 
-    `name`: NAME[:setting=value...], as results call it. `overrides`: settings of the run in which it differs beside its
-    masking, by dotted name. `fresh`: its rows are not limited to data.max_rows. `control`: no candidate, but something
-    to compare with: more text, which is no way of masking.
+    `name`: NAME[:setting=value...], as results call it. `overrides`: settings of the run in which it differs
+    beside its masking, by dotted name. `fresh`: its rows are not limited to data.max_rows. `control`: no
+    candidate, but something to compare with: more text, which is no way of masking.
     """
 
     name: str
@@ -97,7 +97,8 @@ def _parts(text: str) -> list[str]:
 def parse_arm(
     text: str, settings: CompareSettings, store: TokenStore | None, more: Mapping[str, Any] | None = None
 ) -> Arm:
-    """The arm that a text stands for, with the base's corruption, schedule and K; `more`: masking settings over its own.
+    """The arm that a text stands for, with the base's corruption, schedule and K; `more`: masking settings
+    over its own.
 
     Raises `UserError` for unknown names (with the nearest one) and for settings that do not go together.
     """
@@ -155,7 +156,9 @@ def needs_store(settings: CompareSettings) -> bool:
 
 
 def find_arms(settings: CompareSettings, store: TokenStore | None) -> list[Arm]:
-    """The arms that the settings name, in their order. `UserError` for too few candidates, or the same arm twice."""
+    """The arms that the settings name, in their order. `UserError` for too few candidates, or the same arm
+    twice.
+    """
     check_base(settings)
     arms = [parse_arm(text, settings, store) for text in settings.strategies]
     candidates = [arm.name for arm in arms if not arm.control]
@@ -217,7 +220,8 @@ def common_batch(asked: int | None, default: int, arms: Sequence[Arm]) -> int:
         nearest = f"{below} or {above}" if below else f"{above}"
         raise UserError(
             f"batch.size {asked} does not suit all strategies, which have "
-            f"{', '.join(sorted({str(a.strategy.masks_per_sequence) for a in arms}, key=int))} masks of a sequence in a "
+            f"{', '.join(sorted({str(a.strategy.masks_per_sequence) for a in arms}, key=int))} masks of a "
+            "sequence in a "
             f"step: with --set run.batch.size={nearest} all of them forward the same"
         )
     return asked
@@ -235,7 +239,9 @@ class Sweep:
 
 
 def find_sweep(settings: CompareSettings, store: TokenStore | None, arms: Sequence[Arm]) -> Sweep | None:
-    """The sweep that the settings ask for. Where it has no axis `strategy`, of the first arm that explores fully."""
+    """The sweep that the settings ask for. Where it has no axis `strategy`, of the first arm that explores
+    fully.
+    """
     axes = {_axis(name): values for name, values in _lists(settings.sweep)}
     if not axes:
         return None
@@ -261,7 +267,9 @@ def _lists(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, lis
 
 
 def _axis(name: str) -> str:
-    """The name of an axis, without what need not be said: strategy, segments, scope, run.optimizer.learning_rate."""
+    """The name of an axis, without what need not be said: strategy, segments, scope,
+    run.optimizer.learning_rate.
+    """
     name = name.removeprefix("run.masking.").removeprefix("masking.")
     if name.startswith("run."):
         known = [f"run.{setting}" for setting in setting_names(PretrainSettings)]

@@ -59,8 +59,10 @@ def _confounded(plan: ComparisonPlan, sweep: Sweep) -> Iterator[str]:
     alone = sorted(full - random)
     if varied and alone:
         yield (
-            f"in the sweep of {' and '.join(varied)}, K and the mask rate vary together: no random masking runs at rate "
-            f"{', '.join(f'{rate:.3g}' for rate in alone)} (--set 'sweep.strategy=[random, fully-explored]' would add it)"
+            f"in the sweep of {' and '.join(varied)}, K and the mask rate vary together: no random masking "
+            "runs at rate "
+            f"{', '.join(f'{rate:.3g}' for rate in alone)} (--set 'sweep.strategy=[random, fully-explored]' "
+            "would add it)"
         )
 
 

@@ -17,7 +17,9 @@ _BINS = 20
 
 
 def covered(strategy: Strategy, reader: RowReader, passes: int, rows: int, seed: int) -> CoverageResult:
-    """Coverage of some rows by the masks of so many passes, and the Hamming distances of a row's K masks in a row."""
+    """Coverage of some rows by the masks of so many passes, and the Hamming distances of a row's K masks in a
+    row.
+    """
     number = min(rows, len(reader))
     key = keys.derive(seed, keys.Stream.COVERED_ROWS)
     view = view_of(reader.read(keys.permute(np.arange(number), len(reader), key)))

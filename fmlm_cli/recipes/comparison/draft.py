@@ -1,4 +1,6 @@
-"""A comparison before its budget: its arms at equal terms, its data and weights, and what each run's settings are."""
+"""A comparison before its budget: its arms at equal terms, its data and weights, and what each run's settings
+are.
+"""
 
 import math
 import re
@@ -56,7 +58,9 @@ class Budget:
 
 @dataclass(frozen=True)
 class Draft:
-    """A comparison without a budget yet. `base`: a random run with the first seed, for its data and its model."""
+    """A comparison without a budget yet. `base`: a random run with the first seed, for its data and its
+    model.
+    """
 
     settings: CompareSettings
     root: Path
@@ -90,12 +94,16 @@ class Draft:
 
     @property
     def measured_store(self) -> TokenStore:
-        """The store whose training rows gradient variance and coverage are measured on: the first of the data."""
+        """The store whose training rows gradient variance and coverage are measured on: the first of the
+        data.
+        """
         return self.base.stream.sources[0].store
 
     @property
     def comparable(self) -> list[TokenStore]:
-        """The stores with validation rows, without replayed and named ones: these are no text to compare masking on."""
+        """The stores with validation rows, without replayed and named ones: these are no text to compare
+        masking on.
+        """
         return [s.store for s in self.base.stream.sources if not s.replay and s.store.has("validation")]
 
     @property
@@ -153,7 +161,9 @@ class Draft:
 
     @property
     def _weighted_stores(self) -> tuple[str, ...]:
-        """The stores with the weights that they have under max_rows: without it their own sizes would mix them."""
+        """The stores with the weights that they have under max_rows: without it their own sizes would mix
+        them.
+        """
         named = self.settings.run.data.stores
         if len(named) == 1 or with_number(named[0])[1] is not None:
             return named
@@ -234,7 +244,8 @@ def _parts(settings: CompareSettings) -> tuple[str, ...]:
 def _check_seeds(settings: CompareSettings, parts: Sequence[str]) -> None:
     if {"race", "downstream"} & set(parts) and settings.seeds < 2:
         raise UserError(
-            f"--seeds {settings.seeds}: the race's intervals are over seeds, and one has no spread; give 2 or more "
+            f"--seeds {settings.seeds}: the race's intervals are over seeds, and one has no spread; give 2 "
+            "or more "
             f"(or --only coverage,variance)"
         )
 
@@ -245,7 +256,8 @@ def _check_trained(settings: CompareSettings) -> None:
     part = "lora" if model.lora.rank else "freeze" if model.freeze else None
     if part and later:
         raise UserError(
-            f"run.model.{part}: gradient variance is over what is trained at start, and over all weights at early and late: "
+            f"run.model.{part}: gradient variance is over what is trained at start, and over all weights at "
+            "early and late: "
             f"give --set variance.checkpoints=[start], or leave variance out with --only"
         )
 
@@ -255,7 +267,8 @@ def _check_evaluation(made: Draft) -> None:
     if not made.comparable:
         named = [str(s.store.root) for s in made.base.stream.sources if not s.replay]
         raise UserError(
-            f"{', '.join(named)} {'has' if len(named) == 1 else 'have'} no validation split, on which losses are compared: make one with "
+            f"{', '.join(named)} {'has' if len(named) == 1 else 'have'} no validation split, on which "
+            "losses are compared: make one with "
             "`fmlm tokenize --valid` or `--valid-fraction`"
         )
     if not held_out(made, 32).has_targets:
@@ -270,7 +283,8 @@ def _check_rows(made: Draft) -> None:
     chosen = choose_rows(reader, segments, request_of(made.settings), seed=made.settings.first_seed)
     if len(chosen) < LEAST_SEQUENCES:
         raise UserError(
-            f"gradient variance takes at least {LEAST_SEQUENCES} rows of at least {2 * segments} maskable tokens, and there are "
+            f"gradient variance takes at least {LEAST_SEQUENCES} rows of at least {2 * segments} maskable "
+            "tokens, and there are "
             f"{len(chosen)}: ask for longer rows or fewer segments, or leave it out with --only"
         )
 

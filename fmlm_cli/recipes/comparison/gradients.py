@@ -1,31 +1,38 @@
-"""Gradient variance of a masked LM on rows of a store: the masks, gradients and records of `analysis.variance`.
+"""Gradient variance of a masked LM on rows of a store: the masks, gradients and records of
+`analysis.variance`.
 
-What is measured is the noise of a step's gradient under the exact loss, R = sum G_i / sum c_i: G_i is the gradient of the
-cross-entropy *summed* over the c_i masked tokens of row i. Numerator and denominator both vary: rows differ in length, and the
-random masks of words or spans in how many tokens they have. To first order (delta method)
+What is measured is the noise of a step's gradient under the exact loss, R = sum G_i / sum c_i: G_i is the
+gradient of the cross-entropy *summed* over the c_i masked tokens of row i. Numerator and denominator both
+vary: rows differ in length, and the random masks of words or spans in how many tokens they have. To first
+order (delta method)
 
     R - gbar = (sum G_i - gbar sum c_i) / sum c_i = about sum of (G_i - c_i gbar) / (B tau),     gbar = E G / E c, tau = E c
 
-for a step of B rows, as the numerator is near 0 and the denominator near its mean (Woodruff 1971, JASA 66; Cochran 1977, "Sampling
-Techniques", chapter 6). So a gradient is taken as its residual (G_i - c_i gbar) / tau, with one tau for all rows, the mean
-of n_i / K: `analysis.variance.RatioResiduals`. Long rows count for more, as in a step. The residuals of a set's K segments have
-the row's n tokens in their mean, each predicted once; a gradient made of a part for each token has no variance there,
-whatever the segments' sizes.
+for a step of B rows, as the numerator is near 0 and the denominator near its mean (Woodruff 1971, JASA 66;
+Cochran 1977, "Sampling Techniques", chapter 6). So a gradient is taken as its residual (G_i - c_i gbar) /
+tau, with one tau for all rows, the mean of n_i / K: `analysis.variance.RatioResiduals`. Long rows count for
+more, as in a step. The residuals of a set's K segments have the row's n tokens in their mean, each predicted
+once; a gradient made of a part for each token has no variance there, whatever the segments' sizes.
 
-gbar and tau come from the first 64 rows of the order (`_TYPICAL`), whichever rows are measured, so that cells share them. gbar is
-estimated in a pass ahead, of 2 random masks a row, drawn by a seed of its own; a sketch is linear and projects residuals.
-What is wrong in the estimate, e, adds |e|^2 Var(c) / tau^2 to a variance: for spans (0.15) and 64 rows, 0.002 of the masks'.
-gbar is one more vector as long as a gradient: with those of `variance.measure` 20 bytes a parameter, beside the weights.
+gbar and tau come from the first 64 rows of the order (`_TYPICAL`), whichever rows are measured, so that cells
+share them. gbar is estimated in a pass ahead, of 2 random masks a row, drawn by a seed of its own; a sketch
+is linear and projects residuals. What is wrong in the estimate, e, adds |e|^2 Var(c) / tau^2 to a variance:
+for spans (0.15) and 64 rows, 0.002 of the masks'. gbar is one more vector as long as a gradient: with those
+of `variance.measure` 20 bytes a parameter, beside the weights.
 
-Masks by family (see `analysis.variance`), all of rate 1/K and of one unit, with independent draws of masks and corruption:
+Masks by family (see `analysis.variance`), all of rate 1/K and of one unit, with independent draws of masks
+and corruption:
 
 - *random*: random masking, a pass each. *segments*: full exploration with scope batch, a pass each.
-- *distance*: `masking.pairs`. At distance 0 both members have the same mask, and corruption each of its own. Where that is
-  [MASK] alone they show the same tokens: their covariance is the variance exactly, a control of the measurement.
+- *distance*: `masking.pairs`. At distance 0 both members have the same mask, and corruption each of its own.
+  Where that is
+  [MASK] alone they show the same tokens: their covariance is the variance exactly, a control of the
+  measurement.
 
-Every row is forwarded alone, in float32, without dropout. On a CPU that is as good as anything: for the 7 segments of a row of
-64 tokens and a 6-layer model of 23 million parameters, one forward of all and a backward for each took 2.3 times as long,
-and `torch.func.vmap` over their gradients saved a sixth, for 7 gradients in memory instead of one.
+Every row is forwarded alone, in float32, without dropout. On a CPU that is as good as anything: for the 7
+segments of a row of 64 tokens and a 6-layer model of 23 million parameters, one forward of all and a backward
+for each took 2.3 times as long, and `torch.func.vmap` over their gradients saved a sixth, for 7 gradients in
+memory instead of one.
 """
 
 import itertools
@@ -83,10 +90,10 @@ _BLOCK = 256  # rows looked through at a time
 class VarianceRequest:
     """What to measure. A sequence takes `random` + `sets` K + 2 `pairs` len(`distances`) gradients.
 
-    `sequences` of the rows, from number `first` of a fixed random order on, so that cells share the work. `random`
-    masks, `sets` of the K segments, `pairs` at each of `distances`, which are shares of the largest, 2 tau, in
-    quarters. `sketch`: entries that a gradient is projected to, to save memory; None keeps it whole. ValueError for
-    what cannot be.
+    `sequences` of the rows, from number `first` of a fixed random order on, so that cells share the work.
+    `random` masks, `sets` of the K segments, `pairs` at each of `distances`, which are shares of the largest,
+    2 tau, in quarters. `sketch`: entries that a gradient is projected to, to save memory; None keeps it
+    whole. ValueError for what cannot be.
     """
 
     sequences: int = 64
@@ -134,8 +141,8 @@ class ChosenRows:
 def choose_rows(reader: RowReader, segments: int, request: VarianceRequest, *, seed: int) -> ChosenRows:
     """The sequences of a request: rows in an order drawn by `seed`, without those too short for K segments.
 
-    A row with fewer than 2 K maskable tokens has segments of one token or none. Fewer than asked for, or none, where
-    the rows do not suffice; `left_out` counts from the order's beginning, whatever `first` is.
+    A row with fewer than 2 K maskable tokens has segments of one token or none. Fewer than asked for, or
+    none, where the rows do not suffice; `left_out` counts from the order's beginning, whatever `first` is.
     """
     parts, found, left_out, looked_at = [], 0, 0, 0
     end, key = request.first + request.sequences, keys.derive(seed, keys.Stream.MEASURED_ROWS)
@@ -167,13 +174,14 @@ def measure_gradient_variance(
     device: torch.device,
     progress: Callable[[int], None] | None = None,
 ) -> Records:
-    """Measure the gradient over all trainable parameters on rows of `reader`; `Estimates` makes figures of the records.
+    """Measure the gradient over all trainable parameters on rows of `reader`; `Estimates` makes figures of
+    the records.
 
-    `model`: a `MaskedLM`, or what is called like one, with float32 weights on `device`; it is left as it was, its
-    gradients and its modes included. `segments` K. `progress(n)` is told how many sequences are done. Masks, and
-    which rows, are a function of `seed`; the records' sequences are the rows' numbers. Those of several requests
-    that differ in `first` and `sequences` alone can be joined, and are those of one request but for `recursive`,
-    which starts anew in each.
+    `model`: a `MaskedLM`, or what is called like one, with float32 weights on `device`; it is left as it was,
+    its gradients and its modes included. `segments` K. `progress(n)` is told how many sequences are done.
+    Masks, and which rows, are a function of `seed`; the records' sequences are the rows' numbers. Those of
+    several requests that differ in `first` and `sequences` alone can be joined, and are those of one request
+    but for `recursive`, which starts anew in each.
 
     UserError for a unit the store cannot give, or where no row is long enough; ValueError for a model without
     trainable float32 weights, or gradients that are not finite.
@@ -185,8 +193,10 @@ def measure_gradient_variance(
     chosen = choose_rows(reader, segments, request, seed=seed)
     if not len(chosen):
         raise UserError(
-            f"gradient variance: no row is left from number {request.first} on: {chosen.looked_at - chosen.left_out} rows have "
-            f"at least {2 * segments} maskable tokens, two for each of {segments} segments, and {chosen.left_out} have fewer; "
+            f"gradient variance: no row is left from number {request.first} on: "
+            f"{chosen.looked_at - chosen.left_out} rows have "
+            f"at least {2 * segments} maskable tokens, two for each of {segments} segments, and "
+            f"{chosen.left_out} have fewer; "
             f"ask for longer rows, fewer segments or fewer sequences"
         )
     typical = choose_rows(reader, segments, replace(request, sequences=_TYPICAL, first=0), seed=seed).rows
@@ -287,7 +297,8 @@ class _RowGradients:
 
 @contextmanager
 def _gradient_buffer(model: nn.Module, device: torch.device) -> Iterator[Tensor]:
-    """Zeros float32[parameters] that backward adds the trainable parameters' gradients to, each parameter once.
+    """Zeros float32[parameters] that backward adds the trainable parameters' gradients to, each parameter
+    once.
 
     Dropout is off meanwhile. Afterwards the model has the gradients and modes that it had.
     """

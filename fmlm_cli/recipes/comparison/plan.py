@@ -58,7 +58,9 @@ class ComparisonPlan(Draft):
         return self.draws(arm, self.total_steps) * self.base.stream.data_share / self.rows(arm)
 
     def most_passes(self, arm: Arm) -> float:
-        """How far an arm comes in the source whose rows come most often, replayed or not; 1 or less: no row comes twice."""
+        """How far an arm comes in the source whose rows come most often, replayed or not; 1 or less: no row
+        comes twice.
+        """
         stream = self.base.stream
         drawn = stream.first + self.draws(arm, self.total_steps)
         return max(drawn * source.share / self.rows_of(source, arm) for source in stream.sources)
@@ -183,7 +185,8 @@ class ComparisonPlan(Draft):
     def _repeating(self) -> list[Arm]:
         """The arms whose coverage says something. Of rows that come once, one pass does.
 
-        Coverage is that of a strategy as the run begins, so an arm whose rate changes later (masking.schedule) is left out.
+        Coverage is that of a strategy as the run begins, so an arm whose rate changes later
+        (masking.schedule) is left out.
         """
         return [a for a in self.arms if not a.control and a.masking.schedule.final_rate is None]
 
@@ -274,7 +277,8 @@ def with_budget(made: Draft, steps: int) -> ComparisonPlan:
         lacking = _lacking(made, arm, steps) if arm.fresh else None
         if lacking:
             raise UserError(
-                f"strategy {arm.name}: {lacking}, so some would come twice: give a smaller --budget, or leave it out"
+                f"strategy {arm.name}: {lacking}, so some would come twice: give a smaller --budget, or "
+                "leave it out"
             )
     settings, arms = made.settings, made.arms
     if steps:

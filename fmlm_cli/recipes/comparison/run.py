@@ -50,12 +50,13 @@ def compare_masks(
     report: bool = True,
     emit: Emit = ignore,
 ) -> Comparison | None:
-    """Compare masking strategies: coverage, gradient variance, a race and downstream tasks, and report on them.
+    """Compare masking strategies: coverage, gradient variance, a race and downstream tasks, and report on
+    them.
 
-    `cell`: "i/n", only this share of the work; there is a report once all is done, unless `report` is off. `jobs`:
-    processes that share the work. With `resume` (as with `cell` and `report_only`), what `settings` leave open is as in
-    the earlier calls, and `only` names what to do beside what they did.
-    Raises `UserError` for anything wrong with settings, data or checkpoint before anything is written; `Interrupted`
+    `cell`: "i/n", only this share of the work; there is a report once all is done, unless `report` is off.
+    `jobs`: processes that share the work. With `resume` (as with `cell` and `report_only`), what `settings`
+    leave open is as in the earlier calls, and `only` names what to do beside what they did. Raises
+    `UserError` for anything wrong with settings, data or checkpoint before anything is written; `Interrupted`
     on Ctrl-C or SIGTERM.
     """
     if settings.out is None:
@@ -117,7 +118,8 @@ def _plan(
     plan = with_budget(made, _steps(made, before, emit))
     if not plan.items:
         raise UserError(
-            f"--only {','.join(plan.parts)} leaves nothing to do: coverage is of strategies without masking.schedule, "
+            f"--only {','.join(plan.parts)} leaves nothing to do: coverage is of strategies without "
+            "masking.schedule, "
             f"gradient variance of the models in variance.checkpoints"
         )
     if overwrite:
@@ -148,7 +150,8 @@ def _steps(made: Draft, before: Mapping[str, Any], emit: Emit) -> int:
                 "" if {"race", "downstream"} & set(made.parts) else ", or --set variance.checkpoints=[start]"
             )
             raise UserError(
-                f"no budget: say how long each run is, as --budget 2000-steps, 5M-tokens, 7-epochs or 20m{alone}"
+                "no budget: say how long each run is, as --budget 2000-steps, 5M-tokens, 7-epochs or "
+                f"20m{alone}"
             )
         return 0
     if before.get("budget") == text and before.get("steps"):

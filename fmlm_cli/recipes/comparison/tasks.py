@@ -17,8 +17,8 @@ _KINDS = (".jsonl", ".jsonl.gz", ".csv", ".csv.gz", ".tsv", ".tsv.gz", ".parquet
 class Labelled:
     """A labelled set.
 
-    `tasks`: the settings of `fmlm finetune` that name it. `metric`: what decides, if it is given. `content`: hashes of its
-    splits.
+    `tasks`: the settings of `fmlm finetune` that name it. `metric`: what decides, if it is given. `content`:
+    hashes of its splits.
     """
 
     name: str

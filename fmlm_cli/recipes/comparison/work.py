@@ -90,7 +90,9 @@ class Worker:
     # ---------------------------------------------------------------- gradient variance
 
     def _variance(self, item: Item) -> Result:
-        """On rows of `measured_store`: several stores' gradients are not mixed, as a step of the race mixes them."""
+        """On rows of `measured_store`: several stores' gradients are not mixed, as a step of the race mixes
+        them.
+        """
         plan, model = self.plan, self._model(item.what)
         request, segments = request_of(plan.settings), base_segments(plan.settings)
         reader = plan.base.stream.sources[0].reader
@@ -131,7 +133,8 @@ class Worker:
         self._cautioned = True
         self.board.emit(
             Caution(
-                f"gradient variance: {chosen.left_out} of {chosen.looked_at} rows have fewer than {least} maskable tokens and "
+                f"gradient variance: {chosen.left_out} of {chosen.looked_at} rows have fewer than {least} "
+                "maskable tokens and "
                 f"are left out{f', so that {len(chosen)} are measured, not {wanted}' if few else ''}"
             )
         )
@@ -149,7 +152,8 @@ class Worker:
         folder = self.early_model if at == "early" else self._first_run / "final"
         if not folder.is_dir():
             raise UserError(
-                f"{folder} is no longer there, and gradient variance is to be measured on it: leave '{at}' out of "
+                f"{folder} is no longer there, and gradient variance is to be measured on it: leave '{at}' "
+                "out of "
                 f"variance.checkpoints, or choose another --out"
             )
         trusted = plan.settings.run.model.trust_remote_code

@@ -36,7 +36,9 @@ NO_GRID = "default"
 
 @dataclass(frozen=True)
 class Point:
-    """One choice of hyperparameters. `name`: the settings in which it differs from others, fit for a folder's name."""
+    """One choice of hyperparameters. `name`: the settings in which it differs from others, fit for a folder's
+    name.
+    """
 
     name: str
     training: Hyperparameters

@@ -129,7 +129,8 @@ class FinetunePlan:
         unfinished = any(cell.task == "mnli" and self.ledger.result(cell) is None for cell in self.cells)
         if unfinished or not folder.is_dir():
             raise UserError(
-                "from_mnli: the cells of MNLI are not all done: fine-tune with --task mnli alone first, and go on with "
+                "from_mnli: the cells of MNLI are not all done: fine-tune with --task mnli alone first, and "
+                "go on with "
                 "the other tasks and --resume"
             )
         return Encoder.read(folder, name=str(folder))
@@ -271,7 +272,8 @@ def _check_room(length: int, tokenizer: PreTrainedTokenizerFast, *, pairs: bool)
     least = tokenizer.num_special_tokens_to_add(pair=pairs) + 1 + pairs
     if length < least:
         raise UserError(
-            f"max_length {length} leaves no room for text beside the special tokens: set it to {least} or more"
+            f"max_length {length} leaves no room for text beside the special tokens: set it to {least} or "
+            "more"
         )
 
 

@@ -34,9 +34,9 @@ def finetune(
 ) -> Report | None:
     """Fine-tune a checkpoint on every task, at every point of the grid, with every seed, and report on them.
 
-    `cell`: "i/n", only this share of the cells; there is a report once all are done, unless `report` is false.
-    `jobs`: processes that share the cells. Raises `UserError` for anything wrong with settings, data or checkpoint
-    before anything is written; `Interrupted` on Ctrl-C or SIGTERM.
+    `cell`: "i/n", only this share of the cells; there is a report once all are done, unless `report` is
+    false. `jobs`: processes that share the cells. Raises `UserError` for anything wrong with settings, data
+    or checkpoint before anything is written; `Interrupted` on Ctrl-C or SIGTERM.
     """
     sharing = Sharing(cell, jobs, report_only, report)
     root = _claim(settings, sharing, overwrite=overwrite, resume=resume)
@@ -95,7 +95,9 @@ def _tuned(plan: FinetunePlan, cell: Cell, board: Board[Cell, CellResult]) -> Ce
 
 
 def _keep_if_best(plan: FinetunePlan, run: CellRun, result: CellResult) -> None:
-    """Save the model as the task's unless one that is there has a better score, or the same and an earlier name."""
+    """Save the model as the task's unless one that is there has a better score, or the same and an earlier
+    name.
+    """
     cell, target = run.cell, plan.model_folder(run.cell.task)
     target.parent.mkdir(parents=True, exist_ok=True)
     with storage.one_at_a_time(target.parent / f".{cell.task}.lock"):
@@ -121,7 +123,9 @@ def _keep_if_best(plan: FinetunePlan, run: CellRun, result: CellResult) -> None:
 
 
 def _rank_of(model: Path) -> tuple[float, str]:
-    """What a task's best model is compared by, the least is the best; one that is not there or damaged is the worst."""
+    """What a task's best model is compared by, the least is the best; one that is not there or damaged is the
+    worst.
+    """
     try:
         there = storage.read_json(model / FINETUNED)
         return -float(there["score"]), str(there["cell"])
@@ -144,11 +148,17 @@ def _describe(plan: FinetunePlan, emit: Emit) -> None:
             + ([counted(len(points), "point") + " of the grid"] if len(points) > 1 else [])
             + [counted(chosen.seeds, "seed")]
         ),
-        "training": f"learning rate {training.learning_rate:g}, batches of {training.batch_size}, {counted(training.epochs, 'epoch')}"
+        "training": (
+            f"learning rate {training.learning_rate:g}, batches of {training.batch_size}, "
+            f"{counted(training.epochs, 'epoch')}"
+        )
         + (f", at least {training.min_steps:,} steps" if training.min_steps else "")
         + f", warm-up {training.warmup_share:.0%}, AdamW (bias-corrected), dropout "
         + ("as in the checkpoint" if training.dropout is None else f"{training.dropout:g}"),
-        "counts": f"the {chosen.select} epoch by the development score; sequences of at most {chosen.max_length} tokens",
+        "counts": (
+            f"the {chosen.select} epoch by the development score; sequences of at most "
+            f"{chosen.max_length} tokens"
+        ),
         "device": f"{where_line(plan.runtime)}, {counted(torch.get_num_threads(), 'thread')}",
     }
     if len(points) > 1:

@@ -19,8 +19,9 @@ def spread(words: Sequence[str], jobs: int, logs: Path, look: Callable[[], None]
     """Run `fmlm` with these words and `--cell i/jobs` in `jobs` processes, until all have ended.
 
     Each has its share of the processor's threads, and of the GPUs if there are several; what they say goes to
-    `logs`/job-i.log. `look` is called from time to time. If one fails the others are stopped, and its last line is
-    raised as a `UserError`; whatever ends this process early stops them all, and they save what they have.
+    `logs`/job-i.log. `look` is called from time to time. If one fails the others are stopped, and its last
+    line is raised as a `UserError`; whatever ends this process early stops them all, and they save what they
+    have.
     """
     logs.mkdir(parents=True, exist_ok=True)
     running: dict[int, subprocess.Popen[bytes]] = {}

@@ -1,4 +1,6 @@
-"""`fmlm predict`: tokens for the masks of texts, or labels or scores of texts, by whatever head a checkpoint has."""
+"""`fmlm predict`: tokens for the masks of texts, or labels or scores of texts, by whatever head a checkpoint
+has.
+"""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -45,7 +47,9 @@ T_co = TypeVar("T_co", covariant=True)
 
 @dataclass(frozen=True)
 class TokenGuess:
-    """A token that may stand for a mask; `token` is its text, with the blank before it where the tokenizer keeps it."""
+    """A token that may stand for a mask; `token` is its text, with the blank before it where the tokenizer
+    keeps it.
+    """
 
     token: str
     id: int
@@ -71,8 +75,8 @@ class Score:
 class Predicted(Generic[T_co]):
     """A text, or two, as given, and what a model predicts for it.
 
-    `predictions`: for each mask in turn the likeliest tokens, the likeliest first; or all labels, the likeliest first;
-    or the score (several where the model gives several, in its order).
+    `predictions`: for each mask in turn the likeliest tokens, the likeliest first; or all labels, the
+    likeliest first; or the score (several where the model gives several, in its order).
     """
 
     text: str
@@ -122,8 +126,8 @@ def predict(
 ) -> list[FilledText] | list[LabelledText] | list[ScoredText]:
     """What a checkpoint's model predicts for each text, in the order of the texts.
 
-    A masked LM guesses the masks of each text, a fine-tuned model labels or scores it. Raises `UserError` for a
-    checkpoint with neither head, and for texts that do not fit it.
+    A masked LM guesses the masks of each text, a fine-tuned model labels or scores it. Raises `UserError` for
+    a checkpoint with neither head, and for texts that do not fit it.
     """
     inputs = read_inputs(settings)
     runtime = Runtime.resolve(settings.device, settings.precision)
@@ -173,7 +177,9 @@ def _facts(origin: Origin, task: str | None) -> Mapping[str, Any] | None:
 
 
 def _classifies(job: Job) -> bool:
-    """Whether the model's head is one for sequences; if not it is a masked LM's, or the checkpoint is refused."""
+    """Whether the model's head is one for sequences; if not it is a masked LM's, or the checkpoint is
+    refused.
+    """
     name, path = job.origin.name, job.origin.folder / "config.json"
     if job.facts is not None:
         return True
@@ -197,7 +203,9 @@ def _classifies(job: Job) -> bool:
 def _encode(
     job: Job, model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, texts: Sequence[str], longest: int
 ) -> Sequences:
-    """The texts as tokens, at most `longest` in each; tells how many were cut. Refuses another model's tokenizer."""
+    """The texts as tokens, at most `longest` in each; tells how many were cut. Refuses another model's
+    tokenizer.
+    """
     check_vocabulary(model, tokenizer, job.origin.name)
     pairs = [pair for pair in job.inputs.pairs if pair is not None] or None
     sequences = encode(tokenizer, texts, pairs, longest)
@@ -209,7 +217,9 @@ def _encode(
 
 
 def _longest(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast) -> int:
-    """Tokens that the model reads; where neither it nor its tokenizer knows a limit, a number beyond any text."""
+    """Tokens that the model reads; where neither it nor its tokenizer knows a limit, a number beyond any
+    text.
+    """
     own = int(tokenizer.model_max_length)
     return min(own, longest_sequence(model) or own)
 
@@ -242,7 +252,8 @@ def _fill_masks(job: Job) -> list[FilledText]:
     beyond = int((sequences.lengths > trained).sum()) if trained else 0
     if beyond:
         job.caution(
-            f"{beyond:,} of {len(texts):,} texts longer than the {trained:,} tokens that the run was trained on"
+            f"{beyond:,} of {len(texts):,} texts longer than the {trained:,} tokens that the run was "
+            "trained on"
         )
     guesses = _guess(job, model, tokenizer, sequences)
     return [FilledText(text, None, found) for text, found in zip(job.inputs.texts, guesses, strict=True)]
@@ -263,10 +274,12 @@ def _check_masks(
             continue
         if sequences.lengths[number] == longest:
             raise UserError(
-                f"{inputs.place(number)}: a mask lies beyond the {longest:,} tokens that the model reads: shorten the text"
+                f"{inputs.place(number)}: a mask lies beyond the {longest:,} tokens that the model reads: "
+                "shorten the text"
             )
         raise UserError(
-            f"{inputs.place(number)}: the tokenizer does not read every {tokenizer.mask_token} as a mask: put blanks "
+            f"{inputs.place(number)}: the tokenizer does not read every {tokenizer.mask_token} as a mask: "
+            "put blanks "
             "around it"
         )
 

@@ -35,7 +35,8 @@ def pretrain(
     keep_steps: Collection[int] = (),
     emit: Emit = ignore,
 ) -> PretrainResult:
-    """Train a masked LM into the run directory `settings.out`, from scratch or from `settings.model.checkpoint`.
+    """Train a masked LM into the run directory `settings.out`, from scratch or from
+    `settings.model.checkpoint`.
 
     `keep_steps`: there are checkpoints of these steps too, and they stay whatever `settings.checkpoint` says.
     Raises `UserError` for anything wrong with the settings or the data, before anything is written;

@@ -1,4 +1,6 @@
-"""What the name of a checkpoint stands for: a run, one of its checkpoints, a Hugging Face folder, or a Hub name."""
+"""What the name of a checkpoint stands for: a run, one of its checkpoints, a Hugging Face folder, or a Hub
+name.
+"""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,8 +23,9 @@ _AT_STEP = "@step-"
 class Origin:
     """A checkpoint that was found.
 
-    `name`: as it was given. `folder`: the model's. `revision`: the commit, of a Hub name. Of a run of fmlm's also its
-    settings, and `training`, the checkpoint that holds the state of its training (where one is kept).
+    `name`: as it was given. `folder`: the model's. `revision`: the commit, of a Hub name. Of a run of fmlm's
+    also its settings, and `training`, the checkpoint that holds the state of its training (where one is
+    kept).
     """
 
     name: str
@@ -43,8 +46,8 @@ class Origin:
 def find_checkpoint(name: str, *, revision: str | None = None, code: bool = False) -> Origin:
     """Find what `name` stands for; a Hub name is downloaded, with its Python files if `code`.
 
-    A run stands for its final model, or for its newest checkpoint while it has no final one. RUN@step-N is one of
-    its checkpoints.
+    A run stands for its final model, or for its newest checkpoint while it has no final one. RUN@step-N is
+    one of its checkpoints.
     """
     if not name.strip():
         raise UserError("the checkpoint's name is empty: give a run, a Hugging Face folder or a Hub name")

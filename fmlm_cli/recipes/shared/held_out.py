@@ -41,7 +41,8 @@ def make_objective(
 
 @dataclass(frozen=True)
 class Scores:
-    """An evaluation's result. `record`: the fields for metrics.jsonl; by token id: summed loss and occurrences.
+    """An evaluation's result. `record`: the fields for metrics.jsonl; by token id: summed loss and
+    occurrences.
 
     `token_losses`, `token_counts`: float64[vocabulary of the model].
     """
@@ -81,7 +82,9 @@ class HeldOut:
             yield from objective.prepare(self.reader.read(index), 0, self.batch_size)
 
     def run(self, model: MaskedLM, runtime: Runtime) -> Scores:
-        """The record has `eval_loss` (nats), `eval_perplexity`, `eval_accuracy`, `unigram_loss` of the same targets."""
+        """The record has `eval_loss` (nats), `eval_perplexity`, `eval_accuracy`, `unigram_loss` of the same
+        targets.
+        """
         batches = self.batches(model.attention.layout)
         sums, count = evaluate(model, self.objective, batches, runtime)
         by_token = [sums.pop(name).numpy() for name in ("token_losses", "token_counts")]

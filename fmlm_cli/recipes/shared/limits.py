@@ -35,7 +35,8 @@ def resolve_packing(asked: str, model: MaskedLM, length: int, emit: Emit) -> Any
     family = model.pretrained.config.model_type
     emit(
         Caution(
-            f"'{family}' cannot keep packed documents apart: data.packing is none (one document to a row) instead of documents"
+            f"'{family}' cannot keep packed documents apart: data.packing is none (one document to a row) "
+            "instead of documents"
         )
     )
     return "none"

@@ -42,7 +42,9 @@ def predict_split(
 def write_predictions(
     path: Path, data: TaskData, examples: Examples, outputs: npt.NDArray[np.float32]
 ) -> None:
-    """One JSON object a line: id, the label (where there is one), what was predicted, and the model's outputs."""
+    """One JSON object a line: id, the label (where there is one), what was predicted, and the model's
+    outputs.
+    """
     task = data.task
     labels: list[Any] = [None] * len(examples)
     if examples.labels is not None:

@@ -380,7 +380,10 @@ def test_a_browser_shows_it_without_errors_and_nothing_is_too_wide(written: Path
         probed = html.replace("</body>", f"{PROBE.replace('W,', f'{width},')}</body>")
         (tmp_path / f"at-{width}.html").write_text(probed, encoding="utf-8")
         frames += f'<iframe src="at-{width}.html" style="width:{width}px;height:900px;border:0"></iframe>'
-    listener = "const got = []; onmessage = e => { got.push(e.data); document.body.dataset.got = JSON.stringify(got); }"
+    listener = (
+        "const got = []; onmessage = e => { got.push(e.data); document.body.dataset.got = "
+        "JSON.stringify(got); }"
+    )
     (tmp_path / "both.html").write_text(f"<body><script>{listener}</script>{frames}</body>", encoding="utf-8")
     command = [browser, "--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--enable-logging=stderr",
                f"--user-data-dir={tmp_path / 'profile'}", "--virtual-time-budget=5000", "--dump-dom", (tmp_path / "both.html").as_uri()]  # fmt: skip

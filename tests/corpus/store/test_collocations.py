@@ -159,7 +159,9 @@ def merged_lengths(available: Counter[int]) -> list[int]:
 
 @pytest.fixture(scope="module")
 def kit(wordpiece_tokenizer: Any) -> Any:
-    """A tokenizer, what mining asks of it, and a small alphabet: whole words, continuations, punctuation, unknown."""
+    """A tokenizer, what mining asks of it, and a small alphabet: whole words, continuations, punctuation,
+    unknown.
+    """
     vocabulary = wordpiece_tokenizer.get_vocab()
     backend = wordpiece_tokenizer.backend_tokenizer
     marks = [token for token in (".", ",", "-") if token in vocabulary][:2]
@@ -431,7 +433,9 @@ def test_ten_times_and_three_bits_are_enough(kit: Any) -> None:
 
 
 def test_a_fixed_expression_needs_all_its_words(kit: Any) -> None:
-    """The PMI of "a b c" is that of its weakest cut: if c follows "a b" by chance, "a b" alone is a collocation."""
+    """The PMI of "a b c" is that of its weakest cut: if c follows "a b" by chance, "a b" alone is a
+    collocation.
+    """
     found = told(kit, [*["a b c"] * 12, *["a b"] * 30, *["c"] * 300, *noise(kit, 100)])
     assert found == {"a b"}
 

@@ -175,7 +175,8 @@ def test_the_fingerprint_names_the_contents(
         assert one.manifest == same.manifest
         assert one.identity("train") == same.identity("train") != one.identity("validation")
         assert changed.fingerprint != one.fingerprint
-        # A split's rows are named by its own tokens: changing the other split leaves them, and their masks, alone.
+        # A split's rows are named by its own tokens: changing the other split leaves them, and their masks,
+        # alone.
         for number, name in enumerate(("train", "validation")):
             assert (changed.identity(name) == one.identity(name)) == (number != split)
         assert (cut.fingerprint == one.fingerprint) == (len(content[0]) == 1)

@@ -50,7 +50,10 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_wrapped_lines_become_one_and_headings_go() -> None:
-    text = "A Title\n=======\n\nThis is the first line\nof a sentence.\n\nNotes\n-----\nAnd this is the body of it.\n"
+    text = (
+        "A Title\n=======\n\nThis is the first line\nof a sentence.\n\nNotes\n-----\nAnd this is the "
+        "body of it.\n"
+    )
     assert clean_docstring(text) == ("This is the first line of a sentence.", "And this is the body of it.")
 
 

@@ -52,7 +52,9 @@ def _unigram(texts: list[str]) -> PreTrainedTokenizerFast:
 
 
 def _like_xlm_r(texts: list[str]) -> PreTrainedTokenizerFast:
-    """The same as XLM-R has it: a blank before every stretch of text, and a mask that the model does not know."""
+    """The same as XLM-R has it: a blank before every stretch of text, and a mask that the model does not
+    know.
+    """
     unigram = _unigram(texts).backend_tokenizer
     pieces = json.loads(unigram.to_str())["model"]["vocab"]
     backend = Tokenizer(models.Unigram([(t, score) for t, score in pieces if t != "<mask>"], unk_id=3))

@@ -184,7 +184,8 @@ def test_real_text_is_tokenized_as_by_independent_tokenizers() -> None:
     assert found[:60] == [plain.convert_tokens_to_ids(plain.tokenize(text)) for text in texts[:60]]
 
 
-# Letters of old standing (Unicode versions differ in new ones); a capital sigma is lower-cased by its place in Python
+# Letters of old standing (Unicode versions differ in new ones); a capital sigma is lower-cased by its place
+# in Python
 _LETTERS = st.characters(min_codepoint=9, max_codepoint=0x24F) | st.sampled_from(
     "\u03b1\u0416\u4e00\u65e5\u2014\u20ac\u3000 "
 )
@@ -265,7 +266,10 @@ def test_offline_the_local_cache_serves(tmp_path: Path) -> None:
     folder = repository / "snapshots" / ("0" * 40)
     save_tokenizer(trained("bpe"), folder)
     (folder / "config.json").write_text('{"model_type": "roberta"}')
-    code = "from fmlm_cli.corpus.tokenizer.loading import *; print(fingerprint(load_tokenizer('fmlm-tests/some')))"
+    code = (
+        "from fmlm_cli.corpus.tokenizer.loading import *; "
+        "print(fingerprint(load_tokenizer('fmlm-tests/some')))"
+    )
     settings_ = os.environ | {"HF_HOME": str(tmp_path), "HF_HUB_OFFLINE": "1"}
     done = subprocess.run(
         [sys.executable, "-c", code], env=settings_, cwd=ROOT, capture_output=True, text=True, check=True
@@ -383,7 +387,9 @@ def test_a_tokenizer_of_berts_own_class_survives(tmp_path: Path) -> None:
 
 
 def test_a_large_vocabulary_in_a_folder_asks_no_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Transformers asks the Hub about vocabularies of more than 100,000 tokens unless it knows them for local."""
+    """Transformers asks the Hub about vocabularies of more than 100,000 tokens unless it knows them for
+    local.
+    """
     words = [f"w{number}" for number in range(100_100)]
     tokenizer = load_tokenizer(str(write_vocabulary(tmp_path, SPECIALS + words)))
     monkeypatch.chdir(tmp_path)
@@ -464,7 +470,8 @@ def test_special_tokens_without_a_separator_or_a_template() -> None:
 def test_training_is_the_same_in_every_process(tmp_path: Path) -> None:
     (tmp_path / "texts.json").write_text(json.dumps(TEXTS))
     code = (
-        "import json, sys; from fmlm_cli.corpus.tokenizer.loading import fingerprint; from fmlm_cli.corpus.tokenizer.learning import train_tokenizer; texts = json.load(open(sys.argv[1]))\n"
+        "import json, sys; from fmlm_cli.corpus.tokenizer.loading import fingerprint; from "
+        "fmlm_cli.corpus.tokenizer.learning import train_tokenizer; texts = json.load(open(sys.argv[1]))\n"
         "for kind in ('wordpiece', 'bpe'):"
         "  print(fingerprint(train_tokenizer(kind, texts, vocab_size=420, lowercase=True)))"
     )
@@ -543,7 +550,9 @@ def prefixed() -> PreTrainedTokenizerFast:
 
 
 def reference_starts(tokenizer: PreTrainedTokenizerFast, text: str) -> list[bool]:
-    """Where the pre-tokenizer begins a word, and before and after punctuation and the two Han characters used here."""
+    """Where the pre-tokenizer begins a word, and before and after punctuation and the two Han characters used
+    here.
+    """
     found = encoding.plain_pipeline(tokenizer).encode(text, add_special_tokens=False)
     words = found.word_ids
     surface = [text[begin:end].strip() for begin, end in found.offsets]

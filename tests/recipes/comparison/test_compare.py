@@ -1,4 +1,6 @@
-"""Comparing masks: what the arms share, what is found however the work is cut, and words that follow from the numbers."""
+"""Comparing masks: what the arms share, what is found however the work is cut, and words that follow from the
+numbers.
+"""
 
 import json
 import shutil

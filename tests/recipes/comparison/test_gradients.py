@@ -1,4 +1,6 @@
-"""Gradient variance of models on rows of a store: right gradients, known controls, and a model left as it was."""
+"""Gradient variance of models on rows of a store: right gradients, known controls, and a model left as it
+was.
+"""
 
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -104,7 +106,9 @@ def gradients_of(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Mapping[tuple
 def stock_gradients(
     model: MaskedLM, rows: Iterable[Rows], shown: Iterable[dict[str, Any] | None]
 ) -> Iterator[tuple[Tensor, int]]:
-    """For each row and what was shown of it, if anything was masked: the gradient of transformers' loss, times its count."""
+    """For each row and what was shown of it, if anything was masked: the gradient of transformers' loss,
+    times its count.
+    """
     weights = list(model.parameters())
     for row, inputs in zip(rows, shown, strict=True):
         if inputs is None:
@@ -123,7 +127,9 @@ def stock_gradients(
 def test_gradients_are_those_of_the_stock_forward(
     unit: str, store: TokenStore, model: MaskedLM, gradients_of: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each against transformers' own loss of what the model was shown: (G - c gbar) / tau, gbar from 64 rows ahead."""
+    """Each against transformers' own loss of what the model was shown: (G - c gbar) / tau, gbar from 64 rows
+    ahead.
+    """
     reader = RowReader(
         store, "train", packing="none", sequence_length=2 * LENGTH
     )  # longer than some documents

@@ -1,4 +1,5 @@
-"""What is known of a run before there are data: its settings are looked through, its checkpoint is found and loaded.
+"""What is known of a run before there are data: its settings are looked through, its checkpoint is found and
+loaded.
 
 Whatever can be refused is refused here, before an hour goes into tokenizing text. Nothing is written.
 """
@@ -25,8 +26,9 @@ CONTINUED_RATE = 0.5  # peak learning rate, as a share of that from scratch, of 
 class CheckedRun:
     """A run whose settings hold together, as far as can be told without its data.
 
-    `settings`: with the dropout written in. `origin`, `start`: the checkpoint that it goes on from, and its model; None
-    from scratch. `stores`: those that the settings name. `evaluated`: named ones to evaluate on. `peak`: learning rate.
+    `settings`: with the dropout written in. `origin`, `start`: the checkpoint that it goes on from, and its
+    model; None from scratch. `stores`: those that the settings name. `evaluated`: named ones to evaluate on.
+    `peak`: learning rate.
     """
 
     settings: PretrainSettings
@@ -112,7 +114,8 @@ def _find_origin(settings: PretrainSettings) -> Origin | None:
     origin = find_checkpoint(chosen.checkpoint, revision=chosen.revision, code=chosen.trust_remote_code)
     if settings.optimizer.carry_over and origin.training is None:
         raise UserError(
-            f"{origin.name} has no state of an optimizer to carry over: give a run of fmlm's, such as RUN@step-N"
+            f"{origin.name} has no state of an optimizer to carry over: give a run of fmlm's, such as "
+            "RUN@step-N"
         )
     return origin
 
@@ -126,7 +129,8 @@ def _with_dropout(settings: PretrainSettings, origin: Origin | None) -> Pretrain
 
 
 def _peak(settings: PretrainSettings, origin: Origin | None, scratch: float, *, new_head: bool) -> float:
-    """The peak rate: the one asked for, a model's of this size, a part of it, or the one at which a run is carried on.
+    """The peak rate: the one asked for, a model's of this size, a part of it, or the one at which a run is
+    carried on.
 
     A head that is new learns too little at the lower one.
     """
@@ -141,7 +145,8 @@ def _peak(settings: PretrainSettings, origin: Origin | None, scratch: float, *, 
         peak = origin.settings.optimizer.learning_rate if origin.settings else None
         if rate is not None and peak is not None and rate < peak / 100:
             raise UserError(
-                f"the learning rate of {origin.name} has come down to {rate:.1e} at step {step}: go on from a checkpoint of its stable "
+                f"the learning rate of {origin.name} has come down to {rate:.1e} at step {step}: go on from "
+                "a checkpoint of its stable "
                 f"part (schedule wsd), RUN@step-N, or give optimizer.learning_rate"
             )
         if rate is not None:
@@ -157,6 +162,7 @@ def batch_size(asked: int | None, default: int, masks: int) -> int:
         below, above = asked // masks * masks, (asked // masks + 1) * masks
         nearest = f"{below} and {above}" if below else f"{above} and {above + masks}"
         raise UserError(
-            f"batch.size {asked} must be a multiple of {masks}, the masks of a sequence that share a step; the nearest are {nearest}"
+            f"batch.size {asked} must be a multiple of {masks}, the masks of a sequence that share a step; "
+            f"the nearest are {nearest}"
         )
     return asked

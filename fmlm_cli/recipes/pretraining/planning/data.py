@@ -22,7 +22,9 @@ from fmlm_cli.recipes.tokenize import make_store
 
 @dataclass(frozen=True)
 class NamedStore:
-    """A store as the settings name it. `weight`: among the data, None by its rows; of a replayed one, its share of all rows."""
+    """A store as the settings name it. `weight`: among the data, None by its rows; of a replayed one, its
+    share of all rows.
+    """
 
     path: str
     weight: float | None
@@ -88,7 +90,9 @@ class RowStream:
         return storage.sha256_of_json([self.seed, parts])
 
     def at(self, position: Int64s) -> Iterator[tuple[int, Int64s, Int64s]]:
-        """The rows at these positions, counted from the run's first: for each source its number, row indices, epochs."""
+        """The rows at these positions, counted from the run's first: for each source its number, row indices,
+        epochs.
+        """
         stream, place = self.mixture.locate(self.first + position)
         for number in np.unique(stream).tolist():
             index, epoch = self.sources[number].order.locate(place[stream == number])
@@ -147,7 +151,9 @@ def check_text(settings: PretrainSettings, *, from_scratch: bool) -> None:
 
 
 def open_stores(named: Sequence[NamedStore]) -> list[OpenedStore]:
-    """The stores, their hashes not yet checked. Raises `UserError` for those that do not exist or do not go together."""
+    """The stores, their hashes not yet checked. Raises `UserError` for those that do not exist or do not go
+    together.
+    """
     opened = [OpenedStore(TokenStore.open(one.path, verify=()), one.weight, one.replay) for one in named]
     for other in opened[1:]:
         check_same_tokens(opened[0].store, other.store)

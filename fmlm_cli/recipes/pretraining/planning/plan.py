@@ -46,8 +46,9 @@ WARMUP, REWARMUP = 0.06, 0.03  # share of the steps
 class RunPlan:
     """A run with every choice made. `settings` has no gaps left and is what config.yaml gets.
 
-    `timetable`: how rows are masked; `passes` in it is left open, for every source has its own number. `evaluated`:
-    the stores whose validation rows are evaluated, by name. `main_evaluation`: the one that decides, if any.
+    `timetable`: how rows are masked; `passes` in it is left open, for every source has its own number.
+    `evaluated`: the stores whose validation rows are evaluated, by name. `main_evaluation`: the one that
+    decides, if any.
     """
 
     settings: PretrainSettings
@@ -106,7 +107,8 @@ class RunPlan:
 
 
 def plan_run(settings: PretrainSettings, emit: Emit) -> RunPlan:
-    """Make every choice that the settings leave open: check, tokenize text where text was given, then load and decide.
+    """Make every choice that the settings leave open: check, tokenize text where text was given, then load
+    and decide.
 
     Only the tokenizing writes anything. Raises `UserError` for what cannot be.
     """
@@ -195,7 +197,9 @@ def _warmup(settings: PretrainSettings, origin: Origin | None) -> float:
 
 
 def _first_row(settings: PretrainSettings, origin: Origin | None, stream: RowStream) -> int:
-    """Where the stream is begun: a run over the same rows as the one it goes on from begins where that stopped."""
+    """Where the stream is begun: a run over the same rows as the one it goes on from begins where that
+    stopped.
+    """
     if settings.data.first_row is not None:
         return settings.data.first_row
     if origin is not None and origin.training is not None:
@@ -206,7 +210,9 @@ def _first_row(settings: PretrainSettings, origin: Origin | None, stream: RowStr
 
 
 def _evaluated(checked: CheckedRun, opened: Sequence[OpenedStore]) -> dict[str, TokenStore]:
-    """The stores to evaluate on by name: the data's, those that were named, and replayed ones; each text once."""
+    """The stores to evaluate on by name: the data's, those that were named, and replayed ones; each text
+    once.
+    """
     data = [one for one in opened if not one.replay]
     by_name: dict[str, TokenStore] = {}
 
@@ -274,5 +280,8 @@ def _packed(source: RowSource) -> dict[str, str]:
     return {
         "rows": f"{kept} x {layout.sequence_length} positions, packing {layout.packing}",
         "padding": f"{1 - layout.used(reader.frame) / positions:.1%} of all positions",
-        "cut": f"{layout.cut:,} of {documents:,} documents are longer than a row and were cut; no token is dropped",
+        "cut": (
+            f"{layout.cut:,} of {documents:,} documents are longer than a row and were cut; no token is "
+            "dropped"
+        ),
     }

@@ -32,9 +32,9 @@ from fmlm_cli.recipes.shared.checkpoints import Origin, check_tokenizer
 class Start:
     """A model to be trained, and how it came to be.
 
-    `dropout`: the rates that the saved model is given. `new`, `unused`: parameters that the checkpoint lacks, and
-    names of its tensors that found no place. `kept`: those of them that are saved beside the model. `done`: name-value
-    rows that say what was changed.
+    `dropout`: the rates that the saved model is given. `new`, `unused`: parameters that the checkpoint lacks,
+    and names of its tensors that found no place. `kept`: those of them that are saved beside the model.
+    `done`: name-value rows that say what was changed.
     """
 
     model: PreTrainedModel
@@ -78,7 +78,8 @@ def begin(settings: PretrainSettings, origin: Origin, emit: Emit) -> Start:
     )
     keep = settings.model.keep_unused and loaded.unused
     kept = unused_tensors(origin.folder, loaded.model, loaded.unused) if keep else {}
-    # A head that is nothing but a decoder lacks nothing once that is tied to the embeddings; it is new all the same.
+    # A head that is nothing but a decoder lacks nothing once that is tied to the embeddings; it is new all
+    # the same.
     new = loaded.new or (("decoder",) if loaded.tied_anew else ())
     model, rates, done = loaded.model, dropout_rates(loaded.model.config), {}
     check_parts(settings, model)
@@ -97,7 +98,8 @@ def check_parts(settings: PretrainSettings, model: PreTrainedModel) -> None:
 
 
 def fit(start: Start, settings: PretrainSettings, origin: Origin, store: TokenStore, emit: Emit) -> Start:
-    """The checkpoint's model with the store's vocabulary, a head, and only those parts to be trained that are to be.
+    """The checkpoint's model with the store's vocabulary, a head, and only those parts to be trained that are
+    to be.
 
     Raises `UserError` for a store of another tokenizer.
     """
@@ -106,7 +108,8 @@ def fit(start: Start, settings: PretrainSettings, origin: Origin, store: TokenSt
     rows = model.get_input_embeddings().weight.shape[0]
     if len(base) > rows:
         raise UserError(
-            f"{origin.name} has embeddings for {rows:,} tokens, and its tokenizer has {len(base):,}: they do not belong together"
+            f"{origin.name} has embeddings for {rows:,} tokens, and its tokenizer has {len(base):,}: they "
+            "do not belong together"
         )
     extended = store.vocabulary > len(base)
     if extended:
@@ -130,7 +133,9 @@ def _begin_head(
     )
     emit(
         Caution(
-            f"{origin.name} has no masked-LM head (missing: {', '.join(start.new[:2])}{', ...' if len(start.new) > 2 else ''}): it gets a new one, {head}{advice}"
+            f"{origin.name} has no masked-LM head (missing: "
+            f"{', '.join(start.new[:2])}{', ...' if len(start.new) > 2 else ''}): it gets a new one, "
+            f"{head}{advice}"
         )
     )
     return replace(start, done={**start.done, "head": f"new, {head}"})

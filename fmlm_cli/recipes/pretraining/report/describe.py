@@ -45,7 +45,10 @@ def _model_line(plan: RunPlan) -> str:
         name = f"{plan.origin.name}{at} ({plan.start.model.config.model_type})"
     trained = sum(p.numel() for p in plan.start.model.parameters() if p.requires_grad)
     some = f", {trained / 1e6:.1f} M of them trained" if trained < counts["total"] else ""
-    return f"{name}, {counts['total'] / 1e6:.1f} M parameters ({counts['without_embeddings'] / 1e6:.1f} M without embeddings){some}"
+    return (
+        f"{name}, {counts['total'] / 1e6:.1f} M parameters ({counts['without_embeddings'] / 1e6:.1f} M "
+        f"without embeddings){some}"
+    )
 
 
 def _course(plan: RunPlan) -> str:

@@ -23,7 +23,8 @@ def before_and_after(evaluations: Evaluations) -> dict[str, str]:
     for name, own in evaluations.items():
         first, last = own[0], own[-1]
         rows[name] = (
-            f"{first['eval_loss']:.3f} to {last['eval_loss']:.3f} ({last['eval_loss'] - first['eval_loss']:+.3f}), "
+            f"{first['eval_loss']:.3f} to {last['eval_loss']:.3f} "
+            f"({last['eval_loss'] - first['eval_loss']:+.3f}), "
             f"accuracy {first['eval_accuracy']:.1%} to {last['eval_accuracy']:.1%}"
         )
     return rows

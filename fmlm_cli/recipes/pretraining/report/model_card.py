@@ -24,7 +24,9 @@ def card_text(
     cautions: Sequence[str],
     where: str,
 ) -> str:
-    """Markdown with the Hub's front matter. `improved`: tokens that gained most. `where`: device and precision."""
+    """Markdown with the Hub's front matter. `improved`: tokens that gained most. `where`: device and
+    precision.
+    """
     facts = {
         "library_name": "transformers",
         "pipeline_tag": "fill-mask",
@@ -72,14 +74,20 @@ def _training(plan: RunPlan, state: TrainState, where: str) -> dict[str, str]:
         "text": f"{split['documents']:,} documents, {split['tokens']:,} tokens",
         **packing_report(plan),
         "masking": plan.timetable.description,
-        "corruption": f"{corruption.mask:g} mask, {corruption.random:g} random, {corruption.keep:g} kept, {corruption.draw}",
+        "corruption": (
+            f"{corruption.mask:g} mask, {corruption.random:g} random, {corruption.keep:g} kept, "
+            f"{corruption.draw}"
+        ),
         "steps": f"{state.step:,} of {plan.settings.batch.size} rows",
         "tokens forwarded": f"{state.tokens:,}",
         "passes over the data": f"{plan.passes:.2f}",
         "time": f"{state.seconds / 60:.1f} min",
         "seed": str(plan.settings.seed),
         "device": where,
-        "versions": f"fmlm {__version__}, torch {torch.__version__}, transformers {transformers.__version__}, Python {platform.python_version()}",
+        "versions": (
+            f"fmlm {__version__}, torch {torch.__version__}, transformers "
+            f"{transformers.__version__}, Python {platform.python_version()}"
+        ),
     }
 
 
@@ -95,5 +103,8 @@ def _evaluation(evaluations: Evaluations) -> str:
             f"{name}: accuracy": f"{last['eval_accuracy']:.2%}",
             f"{name}: unigram cross-entropy of the same targets": f"{last['unigram_loss']:.4f}",
         }
-    intro = f"Held-out rows under fixed random masks of {EVALUATION_RATE:.0%} (80/10/10) that depend on no training setting but the rows' length and packing.\n\n"
+    intro = (
+        f"Held-out rows under fixed random masks of {EVALUATION_RATE:.0%} (80/10/10) that depend on no "
+        "training setting but the rows' length and packing.\n\n"
+    )
     return intro + _table(rows)
