@@ -155,7 +155,7 @@ def _evaluate(run: TrainingRun, step: int) -> None:
 
 
 class Clock:
-    """Measures training time (not evaluation or saving), speed, and the share of the device's measured peak."""
+    """Measures training time (not evaluation or saving), speed, and the share of the device's peak."""
 
     def __init__(self, run: TrainingRun, state: TrainState) -> None:
         self._runtime = run.runtime

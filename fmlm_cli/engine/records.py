@@ -82,7 +82,7 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
 
 
 def evaluations_of(records: Iterable[Mapping[str, Any]]) -> dict[str, list[Mapping[str, Any]]]:
-    """The evaluation records among all, by the name of what was evaluated on, in order; "" where it has none."""
+    """The evaluation records among all, in order, by the name of what was evaluated on; "" without one."""
     found: dict[str, list[Mapping[str, Any]]] = {}
     for record in records:
         if "eval_loss" in record:

@@ -166,7 +166,7 @@ def seeded(seed: int) -> Iterator[None]:
 
 
 def build_model(name: str, vocabulary: VocabularyFacts, *, dropout: float, seed: int) -> PreTrainedModel:
-    """A freshly initialised masked LM (weights a function of `seed`), its vocabulary that of the tokenizer."""
+    """A freshly initialised masked LM (weights a function of `seed`), with the tokenizer's vocabulary."""
     config = read_config(name)
     config.vocab_size = vocabulary.size
     config.pad_token_id = vocabulary.pad

@@ -53,7 +53,7 @@ class Encoder:
         trust_remote_code: bool = False,
         announce: Callable[[str], None] = lambda text: None,
     ) -> "Encoder":
-        """The checkpoint in a Hugging Face folder. Raises `UserError` for what is no encoder or is damaged."""
+        """The checkpoint in a Hugging Face folder. `UserError` for what is no encoder or is damaged."""
         config, model_class, _, foreign = find_class(
             folder,
             name,

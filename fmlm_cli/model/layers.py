@@ -68,7 +68,7 @@ def frozen_parameters(model: PreTrainedModel, parts: Sequence[str]) -> list[str]
 
 
 def freeze(model: PreTrainedModel, parts: Sequence[str]) -> list[str]:
-    """Keep `parts` from being trained; the parameters' names. Raises `UserError` as `frozen_parameters` does."""
+    """Keep `parts` from being trained; the parameters' names. `UserError` as of `frozen_parameters`."""
     frozen, parameters = frozen_parameters(model, parts), dict(model.named_parameters())
     for name in frozen:
         parameters[name].requires_grad_(False)

@@ -27,7 +27,7 @@ class SequenceClassification:
     def prepare(
         self, sequences: Sequences, index: Int64s, labels: npt.NDArray[np.generic] | None, micro_size: int
     ) -> list[Batch]:
-        """The batches of some sequences, at most `micro_size` in each. `labels` are those of all sequences."""
+        """The batches of some sequences, at most `micro_size` in each. `labels`: of all sequences."""
         return [
             self._batch(sequences, index[begin : begin + micro_size], labels)
             for begin in range(0, len(index), micro_size)

@@ -92,8 +92,8 @@ def _describe(timetable: Timetable, store: TokenStore, reader: RowReader, emit: 
             "masking",
             {
                 "strategy": timetable.description,
-                "corruption": f"{corruption.mask:.0%} {store.tokenizer.mask_token}, {corruption.random:.0%} random, "
-                f"{corruption.keep:.0%} kept, {corruption.draw}",
+                "corruption": f"{corruption.mask:.0%} {store.tokenizer.mask_token}, "
+                f"{corruption.random:.0%} random, {corruption.keep:.0%} kept, {corruption.draw}",
                 "data": (
                     f"{store.root}, {len(reader):,} rows x {reader.sequence_length}, packing "
                     f"{reader.plan.packing}"

@@ -65,7 +65,7 @@ def _refused(model: PreTrainedModel) -> UserError:
 
 
 def _logits(model: PreTrainedModel, known: Sequence[int]) -> Tensor:
-    """What the model says of a short text of known ids; nothing where it fails. float[1, tokens, vocabulary]"""
+    """What the model says of a short text of known ids; or nothing: float[1, tokens, vocabulary]."""
     training = model.training
     model.eval()
     middle = len(known) // 2  # special ids stand at the ends

@@ -1,4 +1,4 @@
-"""The arms of a comparison: masking strategies as short texts, all at equal terms; and the points of a sweep."""
+"""The arms of a comparison: masking strategies as short texts, at equal terms; and the points of a sweep."""
 
 import itertools
 import math

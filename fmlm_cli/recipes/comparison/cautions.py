@@ -38,7 +38,7 @@ def _few_passes(plan: ComparisonPlan) -> Iterator[str]:
 
 
 def _of_few_passes(plan: ComparisonPlan, arm: Arm) -> str | None:
-    """What it means for an arm with scope epoch that it makes less than two passes; None where it does not."""
+    """What it means for an arm with scope epoch to make less than two passes; None where it makes more."""
     if arm.strategy.exploration != "full" or arm.strategy.cycle == 1:
         return None
     random = _AT_RANDOM.get(arm.strategy.name, "random masking of its units")

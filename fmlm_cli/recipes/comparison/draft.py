@@ -251,7 +251,7 @@ def _check_seeds(settings: CompareSettings, parts: Sequence[str]) -> None:
 
 
 def _check_trained(settings: CompareSettings) -> None:
-    """Refuse gradients over other weights at one checkpoint than at the next: saved models come back whole."""
+    """Refuse gradients over other weights at one checkpoint than the next: saved models come back whole."""
     model, later = settings.run.model, {"early", "late"} & set(settings.variance.checkpoints)
     part = "lora" if model.lora.rank else "freeze" if model.freeze else None
     if part and later:

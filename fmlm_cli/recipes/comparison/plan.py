@@ -66,7 +66,7 @@ class ComparisonPlan(Draft):
         return max(drawn * source.share / self.rows_of(source, arm) for source in stream.sources)
 
     def covered_passes(self, arm: Arm) -> int:
-        """Passes that an arm's coverage is looked at over: those that it makes, at most 4 K masks of a row."""
+        """Passes that an arm's coverage is looked at over: those it makes, at most 4 K masks of a row."""
         masks, segments = arm.strategy.masks_per_sequence, arm.strategy.segments
         passes = self.passes(arm) if self.total_steps else segments / masks
         return max(1, min(round(passes), COVERED_CYCLES * segments // masks))

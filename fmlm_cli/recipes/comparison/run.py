@@ -91,7 +91,7 @@ def _claim(root: Path, *, overwrite: bool, resume: bool) -> None:
 
 @contextlib.contextmanager
 def _one_plan_at_a_time(root: Path, *, together: bool) -> Iterator[None]:
-    """Processes that begin together plan in turn, so that a budget in minutes becomes the same steps for all."""
+    """Processes that begin together plan in turn, so that minutes become the same steps for all."""
     if not together:
         yield
         return

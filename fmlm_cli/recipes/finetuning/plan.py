@@ -255,7 +255,7 @@ def _names(asked: Sequence[str], folder: Path | None, emit: Emit) -> list[str]:
 
 
 def _check_name(name: str) -> None:
-    """Refuse a name that no folder can have, or that would be a hidden one, or none inside the output folder."""
+    """Refuse a name that no folder can have, or a hidden one, or one outside the output folder."""
     if (
         name.startswith(".")
         or "/" in name

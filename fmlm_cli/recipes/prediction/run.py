@@ -157,7 +157,7 @@ def _name_of_model(name: str, task: str | None) -> str:
 
 
 def _facts(origin: Origin, task: str | None) -> Mapping[str, Any] | None:
-    """What finetuned.json says of a model, where there is one. Raises `UserError` if it is for another task."""
+    """What finetuned.json says of a model, where there is one. `UserError` if it is for another task."""
     path = origin.folder / FINETUNED
     if not path.is_file():
         if task is not None:

@@ -1,4 +1,4 @@
-"""The fixed evaluation that pre-training and `fmlm evaluate` share: its masks depend on no training setting."""
+"""The fixed evaluation that pre-training and `fmlm evaluate` share: its masks know no training setting."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace

@@ -116,7 +116,7 @@ def with_number(text: str) -> tuple[str, float | None]:
 
 
 def name_stores(settings: PretrainSettings) -> tuple[NamedStore, ...]:
-    """The stores that the settings name, replayed ones last. Raises `UserError` for weights that cannot be."""
+    """The stores that the settings name, replayed ones last. `UserError` for weights that cannot be."""
     named = [with_number(text) for text in settings.data.stores]
     if settings.text.sources and named:
         raise UserError("data.stores and text.sources exclude each other: give stores or text")
@@ -171,7 +171,7 @@ def check_same_tokens(store: TokenStore, other: TokenStore) -> None:
 
 
 def make_store_of_text(settings: PretrainSettings, tokenizer: Path, emit: Emit) -> NamedStore:
-    """Tokenize the text into a store beside the run; one that is there already serves if nothing has changed."""
+    """Tokenize the text into a store beside the run; one that is there serves if nothing has changed."""
     assert settings.out is not None
     run = Path(settings.out)
     request = TokenizeSettings(
