@@ -253,7 +253,10 @@ class TestLayers:
         )
 
     def test_null_above_a_value_unsets_it(self) -> None:
-        assert build(PretrainSettings, {"optimizer": {"clip": 3}}, {"optimizer": {"clip": None}}).optimizer.clip is None  # fmt: skip
+        assert (
+            build(PretrainSettings, {"optimizer": {"clip": 3}}, {"optimizer": {"clip": None}}).optimizer.clip
+            is None
+        )
 
     trees = st.recursive(
         st.integers(), lambda inner: st.dictionaries(st.sampled_from("abc"), inner), max_leaves=8
@@ -360,7 +363,11 @@ class TestRoundTrip:
         assert list(tree) == list(PretrainSettings.model_fields)
 
         def names(node: dict[str, Any], prefix: str = "") -> list[str]:
-            return [n for k, v in node.items() for n in (names(v, f"{prefix}{k}.") if isinstance(v, dict) and v else [prefix + k])]  # fmt: skip
+            return [
+                n
+                for k, v in node.items()
+                for n in (names(v, f"{prefix}{k}.") if isinstance(v, dict) and v else [prefix + k])
+            ]
 
         assert names(tree) == list(setting_names(PretrainSettings))
 
@@ -373,7 +380,14 @@ class TestRoundTrip:
                 and not field.description
             ]
 
-        for section in (PretrainSettings, EvaluateSettings, MasksSettings, TokenizeSettings, RateScheduleSettings, *(type(v) for _, v in PretrainSettings())):  # fmt: skip
+        for section in (
+            PretrainSettings,
+            EvaluateSettings,
+            MasksSettings,
+            TokenizeSettings,
+            RateScheduleSettings,
+            *(type(v) for _, v in PretrainSettings()),
+        ):
             if issubclass(section, BaseModel):
                 assert not undescribed(section)
 

@@ -195,7 +195,11 @@ class TestPermute:
 
     @pytest.mark.parametrize("n", [10**9 - 1, 10**9, 2**30, 2**30 + 1, 2**31, 2**40 + 7])
     def test_large_domains(self, n: int) -> None:
-        sample = np.unique(np.concatenate([np.arange(1000), n - 1 - np.arange(1000), np.linspace(0, n - 1, 20_000)]).astype(np.int64))  # fmt: skip
+        sample = np.unique(
+            np.concatenate([np.arange(1000), n - 1 - np.arange(1000), np.linspace(0, n - 1, 20_000)]).astype(
+                np.int64
+            )
+        )
         image = keys.permute(sample, n, keys.derive(n))
         assert image.min() >= 0
         assert image.max() < n

@@ -53,7 +53,11 @@ def test_the_strategy_of_ones_own_in_the_readme_works(
         shown = json.loads(result.stdout)
         for row in shown["rows"]:
             for number, count in enumerate(row["counts"], start=1):
-                places = [i for i, (masks, m) in enumerate(zip(row["masks"], row["maskable"], strict=True)) if m and number in masks]  # fmt: skip
+                places = [
+                    i
+                    for i, (masks, m) in enumerate(zip(row["masks"], row["maskable"], strict=True))
+                    if m and number in masks
+                ]
                 assert len(places) == count
                 between = range(places[0], places[-1])
                 assert all(number in row["masks"][i] or not row["maskable"][i] for i in between)

@@ -3,7 +3,7 @@
 checkpoints/step-1000/
   ...                      the weights, as the recipe saves them (a Hugging Face folder)
   optimizer.safetensors    the optimizer's state, by parameter name
-  state.json               step, running sums, what the run was, facts for a run that goes on from here, a hash of
+  state.json               step, running sums, what the run was, facts for a run that goes on, a hash of
                            every file; written last
 """
 

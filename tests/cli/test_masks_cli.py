@@ -96,7 +96,15 @@ def test_colours(tiny_store: Path) -> None:
     from fmlm_cli.cli.masked_row import show_row
     from fmlm_cli.events import MaskedRow
 
-    row = MaskedRow(7, [" new", " york", " is"], [True] * 3, [[1], [1], [2, 3]], [False, True, False], [" [MASK]"] * 3, [2, 1, 1])  # fmt: skip
+    row = MaskedRow(
+        7,
+        [" new", " york", " is"],
+        [True] * 3,
+        [[1], [1], [2, 3]],
+        [False, True, False],
+        [" [MASK]"] * 3,
+        [2, 1, 1],
+    )
     console = RichConsole(
         file=io.StringIO(), record=True, force_terminal=True, color_system="truecolor", width=80
     )

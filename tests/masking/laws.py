@@ -35,7 +35,18 @@ def collocations_of(grams: Iterable[Sequence[int]]) -> Collocations:
 
 
 # Over the ids of `Rows`: nested, overlapping, repeating, of two to eight tokens.
-GRAMS = {(0, 1), (1, 2), (0, 1, 2), (2, 3, 0), (3, 3), (1, 0, 2, 1), (0, 0, 0, 0, 0), (2, 2, 1), (1, 1), (3, 2, 1, 0, 3, 2, 1, 0)}  # fmt: skip
+GRAMS = {
+    (0, 1),
+    (1, 2),
+    (0, 1, 2),
+    (2, 3, 0),
+    (3, 3),
+    (1, 0, 2, 1),
+    (0, 0, 0, 0, 0),
+    (2, 2, 1),
+    (1, 1),
+    (3, 2, 1, 0, 3, 2, 1, 0),
+}
 COLLOCATIONS = collocations_of(GRAMS)
 
 

@@ -111,7 +111,9 @@ class TestPartition:
         alone = circle.windows(share, first=first)
         assert np.array_equal(alone[:, 0], together[:, first % segments])
         turns = np.arange(len(rows)) + first
-        assert np.array_equal(circle.windows(share, first=turns)[:, 0], together[np.arange(len(rows)), turns % segments])  # fmt: skip
+        assert np.array_equal(
+            circle.windows(share, first=turns)[:, 0], together[np.arange(len(rows)), turns % segments]
+        )
 
     @pytest.mark.parametrize(
         ("n", "segments"), [(4, 2), (5, 2), (5, 3), (2, 3), (1, 4), (6, 4), (5, 4), (3, 6)]
@@ -168,7 +170,10 @@ class TestRandomWindow:
         law = window_law(sizes, share, 1)
         drawn = windows(words, pattern, max(4000, int(20 / min(law.values()))), share)
         assert p_of(by_first_column(drawn, pattern), law) > UNLIKELY
-        mean = sum(p * sum(size for size, label in zip(sizes, labels, strict=True) if label == 0) for labels, p in law.items())  # fmt: skip
+        mean = sum(
+            p * sum(size for size, label in zip(sizes, labels, strict=True) if label == 0)
+            for labels, p in law.items()
+        )
         assert mean == share * sum(sizes)  # exact in law, whatever the units
 
     @pytest.mark.parametrize(
@@ -188,7 +193,10 @@ class TestRandomWindow:
             assert p_alike(map(where, chosen), itertools.combinations(range(5), size)) > UNLIKELY
         assert stats.binomtest(int((masks.sum(axis=1) == 2).sum()), 6000, 0.5).pvalue > UNLIKELY
 
-    @pytest.mark.parametrize(("n", "share"), [(1, Fraction(1, 20)), (17, Fraction(3, 20)), (16, Fraction(33, 100)), (10, Fraction(97, 100))])  # fmt: skip
+    @pytest.mark.parametrize(
+        ("n", "share"),
+        [(1, Fraction(1, 20)), (17, Fraction(3, 20)), (16, Fraction(33, 100)), (10, Fraction(97, 100))],
+    )
     def test_size_of_tokens_is_rounded_down_or_up_and_right_on_average(self, n: int, share: Fraction) -> None:
         up = windows(tokens, [1] * n, 4000, share).sum(axis=2).ravel() - math.floor(share * n)
         assert set(up.tolist()) <= {0, 1}

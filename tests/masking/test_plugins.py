@@ -517,7 +517,11 @@ class TestCheckPure:
             return (maskable & (np.arange(maskable.shape[1]) % 2 == len(calls) % 2))[:, None]
 
         for strategy in (drawn, plug_in(counted)):
-            refused(lambda strategy=strategy: self.check(strategy, ROWS.of(slice(rows))), "'mine' gave one row different masks", "fmlm_cli.keys")  # fmt: skip
+            refused(
+                lambda strategy=strategy: self.check(strategy, ROWS.of(slice(rows))),
+                "'mine' gave one row different masks",
+                "fmlm_cli.keys",
+            )
 
     @pytest.mark.parametrize(
         "masks",

@@ -47,7 +47,10 @@ GRID: dict[str, tuple[str, dict[str, Any]]] = {
     **{f"{name} x3": (name, {"masks_per_sequence": 3}) for name in RANDOM},
     **{f"{name} {scope}": (name, {"scope": scope}) for name in FULL for scope in ("epoch", "batch")},
 }
-BERNOULLI = {f"{name} bernoulli": (name, {"count": "bernoulli", "masks_per_sequence": m}) for m, name in enumerate(RANDOM, 1)}  # fmt: skip
+BERNOULLI = {
+    f"{name} bernoulli": (name, {"count": "bernoulli", "masks_per_sequence": m})
+    for m, name in enumerate(RANDOM, 1)
+}
 each_point = pytest.mark.parametrize("point", GRID | BERNOULLI)
 each_exact = pytest.mark.parametrize("point", GRID)
 
@@ -111,7 +114,12 @@ class TestEveryMask:
         assert rows.units(strategy_of(name)) == units_in(rows.maskable, begins)
 
     @quick
-    @given(any_rows(least=1), st.sampled_from(list(GRID | BERNOULLI)), st.randoms(use_true_random=False), any_seed)  # fmt: skip
+    @given(
+        any_rows(least=1),
+        st.sampled_from(list(GRID | BERNOULLI)),
+        st.randoms(use_true_random=False),
+        any_seed,
+    )
     def test_does_not_depend_on_the_batch(self, rows: Rows, point: str, random: Any, seed: int) -> None:
         strategy = at(point, segments=3)
         epoch = np.array([random.randrange(30) for _ in range(len(rows))])

@@ -40,7 +40,10 @@ def starts_of(unit: Any, rows: Rows, seed: int = 0) -> np.ndarray:
 def lengths_in_words(rows: Rows, starts: np.ndarray) -> list[list[int]]:
     """How many words each unit of each row has."""
     each = zip(units_in(rows.maskable, starts), units_in(rows.maskable, rows.word_starts), strict=True)
-    return [[sum(set(word) <= set(unit) for word in its_words) for unit in its_units] for its_units, its_words in each]  # fmt: skip
+    return [
+        [sum(set(word) <= set(unit) for word in its_words) for unit in its_units]
+        for its_units, its_words in each
+    ]
 
 
 class TestWordsAndTokens:
@@ -131,7 +134,9 @@ class TestSpans:
         rows = alike([0, *words_of([1, 2, 1, 3, 1][:run]), 0, 0, 2, 2, 2], 20_000)
         starts = starts_of(Spans(), rows)
         law: dict[tuple[int, ...], float] = {}
-        for lengths in itertools.chain.from_iterable(itertools.product(range(1, run + 1), repeat=k) for k in range(1, run + 1)):  # fmt: skip
+        for lengths in itertools.chain.from_iterable(
+            itertools.product(range(1, run + 1), repeat=k) for k in range(1, run + 1)
+        ):
             if sum(lengths) == run:
                 whole = np.prod([SPANBERT[length - 1] for length in lengths[:-1]])
                 law[lengths] = whole * sum(SPANBERT[lengths[-1] - 1 :])
@@ -280,7 +285,10 @@ class TestCollocations:
         assert starts_of(unit, rows).all()
 
     @quick
-    @given(st.sets(st.integers(0, 2**64 - 1) | st.sampled_from([0, 1, 2**40, 2**64 - 1])), st.lists(st.integers(0, 2**64 - 1)))  # fmt: skip
+    @given(
+        st.sets(st.integers(0, 2**64 - 1) | st.sampled_from([0, 1, 2**40, 2**64 - 1])),
+        st.lists(st.integers(0, 2**64 - 1)),
+    )
     def test_contains(self, known: set[int], others: list[int]) -> None:
         unit = Collocations(np.array(sorted(known), np.uint64))
         asked = [*others, *known, *(h ^ 1 for h in known), 0, 2**64 - 1]

@@ -48,7 +48,9 @@ def tokenize(corpus: Path, tmp_path: Path, wordpiece_folder: Path) -> Tokenize:
             if text
             else {}
         )
-        path = make_store(build(TokenizeSettings, {"out": str(tmp_path / out), **whole, **given}), emit=emit, resume=resume)  # fmt: skip
+        path = make_store(
+            build(TokenizeSettings, {"out": str(tmp_path / out), **whole, **given}), emit=emit, resume=resume
+        )
         return TokenStore.open(path)
 
     return go
@@ -202,7 +204,9 @@ def test_units_of_several_words_where_nothing_stands_between_documents(
     store = make_store(tmp_path / "bare", documents[:40], tokenizer=bare)
 
     def show(name: str, packing: str) -> Any:
-        return show_masks(build(MasksSettings, nested({"store": str(store), "masking.strategy": name, "packing": packing})))  # fmt: skip
+        return show_masks(
+            build(MasksSettings, nested({"store": str(store), "masking.strategy": name, "packing": packing}))
+        )
 
     with pytest.raises(UserError, match=r"from one document into the next: set data\.packing to none"):
         show("fully-explored-span", packing)

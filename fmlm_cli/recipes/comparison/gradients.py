@@ -6,7 +6,8 @@ gradient of the cross-entropy *summed* over the c_i masked tokens of row i. Nume
 vary: rows differ in length, and the random masks of words or spans in how many tokens they have. To first
 order (delta method)
 
-    R - gbar = (sum G_i - gbar sum c_i) / sum c_i = about sum of (G_i - c_i gbar) / (B tau),  gbar = E G / E c, tau = E c
+    R - gbar = (sum G_i - gbar sum c_i) / sum c_i = about sum of (G_i - c_i gbar) / (B tau),
+    gbar = E G / E c, tau = E c
 
 for a step of B rows, as the numerator is near 0 and the denominator near its mean (Woodruff 1971, JASA 66;
 Cochran 1977, "Sampling Techniques", chapter 6). So a gradient is taken as its residual (G_i - c_i gbar) /

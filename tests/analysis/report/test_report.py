@@ -385,8 +385,18 @@ def test_a_browser_shows_it_without_errors_and_nothing_is_too_wide(written: Path
         "JSON.stringify(got); }"
     )
     (tmp_path / "both.html").write_text(f"<body><script>{listener}</script>{frames}</body>", encoding="utf-8")
-    command = [browser, "--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--enable-logging=stderr",
-               f"--user-data-dir={tmp_path / 'profile'}", "--virtual-time-budget=5000", "--dump-dom", (tmp_path / "both.html").as_uri()]  # fmt: skip
+    command = [
+        browser,
+        "--headless",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--hide-scrollbars",
+        "--enable-logging=stderr",
+        f"--user-data-dir={tmp_path / 'profile'}",
+        "--virtual-time-budget=5000",
+        "--dump-dom",
+        (tmp_path / "both.html").as_uri(),
+    ]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
     assert "CONSOLE" not in done.stderr
     found = re.search(r'data-got="([^"]*)"', done.stdout)

@@ -111,7 +111,9 @@ def test_tables_have_an_entry_for_every_id(kind: str) -> None:
         == size
     )
     assert not (punctuation_tokens(backend) & ~words_by_themselves(backend)).any()
-    assert not words_by_themselves(backend)[[*map(tokenizer(kind).convert_tokens_to_ids, tokenizer(kind).all_special_tokens)]].any()  # fmt: skip
+    assert not words_by_themselves(backend)[
+        [*map(tokenizer(kind).convert_tokens_to_ids, tokenizer(kind).all_special_tokens)]
+    ].any()
 
 
 @settings(derandomize=True, deadline=None)

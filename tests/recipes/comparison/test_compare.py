@@ -303,7 +303,11 @@ def test_every_part_alone(
         ]
         return
     got, arm = timeless(results)[part], "fully-explored"
-    keep = {"coverage": lambda r: r[arm], "race": lambda r: r["curves"][arm], "downstream": lambda r: r["rivers"]["arms"][arm]["values"]}  # fmt: skip
+    keep = {
+        "coverage": lambda r: r[arm],
+        "race": lambda r: r["curves"][arm],
+        "downstream": lambda r: r["rivers"]["arms"][arm]["values"],
+    }
     assert keep[part](got) == keep[part](wanted)
 
 

@@ -302,7 +302,10 @@ def glue(tmp_path: Path) -> Path:
     tests = [[str(i), *p] for i, p in enumerate(zip(texts(7), texts(7), strict=True))]
     for name in ("STS-B/test", "MNLI/test_matched", "MNLI/test_mismatched", "diagnostic/diagnostic"):
         write(f"{name}.tsv", [["index", "sentence1", "sentence2"], *tests])
-    write("MRPC/test.tsv", [["index", "#1 ID", "#2 ID", "#1 String", "#2 String"], *([t[0], "1", "2", *t[1:]] for t in tests)])  # fmt: skip
+    write(
+        "MRPC/test.tsv",
+        [["index", "#1 ID", "#2 ID", "#1 String", "#2 String"], *([t[0], "1", "2", *t[1:]] for t in tests)],
+    )
     return root
 
 
