@@ -146,8 +146,8 @@ class Console:
         name = f" on {record['evaluation']}" if "evaluation" in record else ""
         self._out.print(
             f"[cyan]step {record['step']:,}[/cyan]  held-out loss{name} "
-            f"[bold]{record['eval_loss']:.3f}[/bold]  accuracy {record['eval_accuracy']:.1%}  "
-            f"[dim](word frequencies alone: {record['unigram_loss']:.3f})[/dim]"
+            f"[bold]{record['eval_loss']:.3f}[/bold]  accuracy {record['eval_accuracy']:.1%}  [dim](word "
+            f"frequencies alone: {record['unigram_loss']:.3f})[/dim]"
         )
 
     def _scoreboard(self, event: events.Scoreboard) -> None:

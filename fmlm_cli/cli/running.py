@@ -57,8 +57,8 @@ def _ending(error: BaseException) -> tuple[str, int]:
     kind = type(error).__name__
     if kind == "OutOfMemoryError":  # torch's; by name, for torch may not be imported
         return (
-            "error: out of GPU memory: forward fewer rows at once, "
-            "with --set batch.micro_size=N (and --resume)",
+            "error: out of GPU memory: forward fewer rows at once, with --set batch.micro_size=N (and "
+            "--resume)",
             USER_ERROR,
         )
     reason = (str(error).splitlines() or [""])[0]

@@ -68,8 +68,7 @@ class CompareSettings(Section):
     strategies: tuple[str, ...] = Field(
         (),
         description="each NAME[:SETTING=VALUE...], with settings of masking or rows=fresh, e.g. "
-        "random,fully-explored:scope=batch; "
-        "the first plain random is the baseline",
+        "random,fully-explored:scope=batch; the first plain random is the baseline",
     )
     seeds: Count = Field(3, description="runs of each strategy: weights, order and masks differ")
     first_seed: Seed = Field(0, description="the seeds are this and the numbers after it")

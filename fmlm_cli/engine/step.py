@@ -99,6 +99,5 @@ def _describe_divergence(step: int, loss: float, grad_norm: float, batches: Sequ
     named = ", ".join(map(str, rows[:8])) + (f" and {len(rows) - 8} more" if len(rows) > 8 else "")
     return (
         f"not finite at step {step}: loss {loss:g}, gradient norm {grad_norm:g}, rows {named}; the step was "
-        "not taken. "
-        f"Lower optimizer.learning_rate or lengthen optimizer.warmup_share"
+        "not taken. Lower optimizer.learning_rate or lengthen optimizer.warmup_share"
     )

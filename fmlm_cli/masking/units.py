@@ -57,8 +57,8 @@ def word_begins(view: RowView) -> Bools:
     """
     if view.word_starts is None:
         raise UserError(
-            "masking whole words needs word starts, and there are none: "
-            "tokenize the text with `fmlm tokenize`"
+            "masking whole words needs word starts, and there are none: tokenize the text with `fmlm "
+            "tokenize`"
         )
     return view.maskable & (view.word_starts | run_starts(view.maskable))
 

@@ -114,8 +114,7 @@ def refuse_decoder(config: PreTrainedConfig, shown: str) -> None:
         if getattr(config, setting, False):
             raise UserError(
                 f"{shown}: '{setting}' makes a causal model of this '{config.model_type}', which has no "
-                "masked-LM head: "
-                f"{USE_ENCODER}"
+                f"masked-LM head: {USE_ENCODER}"
             )
 
 

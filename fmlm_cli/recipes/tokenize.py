@@ -144,8 +144,8 @@ def _check_same(out: Path, request: dict[str, Any]) -> None:
     different = _different(out, request)
     if different:
         raise UserError(
-            f"{out} was made with another {' and '.join(different)}: "
-            "choose another --out, or pass --overwrite to replace it"
+            f"{out} was made with another {' and '.join(different)}: choose another --out, or pass "
+            "--overwrite to replace it"
         )
 
 

@@ -82,8 +82,8 @@ def load_files(
     deciding = _examples(read_table(dev), fields, task)
     held_out = {} if test is None else {"test": _examples(read_table(test), fields, task, optional=True)}
     notes = [
-        f"{split.source}: no labels in '{fields.label}', "
-        "so it is predicted only and nothing is measured on it"
+        f"{split.source}: no labels in '{fields.label}', so it is predicted only and nothing is measured on "
+        "it"
         for split in held_out.values()
         if split.labels is None
     ]

@@ -214,8 +214,8 @@ class TokenStore:
         path = self.root / entry["name"]
         if not path.is_file() or storage.sha256_of_file(path) != entry["sha256"]:
             raise UserError(
-                f"{path} is missing or damaged: "
-                f"make it again with `fmlm tokenize --pmi --out {self.root} --overwrite`"
+                f"{path} is missing or damaged: make it again with `fmlm tokenize --pmi --out {self.root} "
+                "--overwrite`"
             )
         return path
 
@@ -266,8 +266,8 @@ def read_manifest(root: Path) -> Mapping[str, Any]:
     path = root / storage.MANIFEST
     if not path.is_file():
         raise UserError(
-            f"{root} is not a token store (no {storage.MANIFEST}): "
-            "make one with `fmlm tokenize SOURCE --out STORE`"
+            f"{root} is not a token store (no {storage.MANIFEST}): make one with `fmlm tokenize SOURCE --out "
+            "STORE`"
         )
     manifest = storage.read_json(path)
     if not isinstance(manifest, dict) or "format" not in manifest:

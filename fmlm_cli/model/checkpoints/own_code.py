@@ -61,8 +61,7 @@ def classes_of(
         files = _files(references, {None: hub.Located(folder)})
         raise UserError(
             f"{name} brings code of its own for its type '{raw['model_type']}' ({', '.join(files)}): read "
-            "it, "
-            "then --trust-remote-code runs it"
+            "it, then --trust-remote-code runs it"
         )
     places = {
         r: hub.locate(r, weights=False, code=True) if r else hub.Located(folder)

@@ -172,8 +172,7 @@ def read_tensors(folder: Path, name: str) -> dict[str, Tensor]:
         except (pickle.UnpicklingError, _NoTensorsError) as error:
             raise UserError(
                 f"{cannot}: {path.name} is damaged, or holds other things than tensors, which are never "
-                "loaded: "
-                "give the checkpoint as safetensors"
+                "loaded: give the checkpoint as safetensors"
             ) from error
         except Exception as error:  # torch and safetensors raise kinds of their own
             raise UserError(

@@ -221,8 +221,7 @@ def common_batch(asked: int | None, default: int, arms: Sequence[Arm]) -> int:
         raise UserError(
             f"batch.size {asked} does not suit all strategies, which have "
             f"{', '.join(sorted({str(a.strategy.masks_per_sequence) for a in arms}, key=int))} masks of a "
-            "sequence in a "
-            f"step: with --set run.batch.size={nearest} all of them forward the same"
+            f"sequence in a step: with --set run.batch.size={nearest} all of them forward the same"
         )
     return asked
 

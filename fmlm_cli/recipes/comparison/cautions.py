@@ -60,9 +60,8 @@ def _confounded(plan: ComparisonPlan, sweep: Sweep) -> Iterator[str]:
     if varied and alone:
         yield (
             f"in the sweep of {' and '.join(varied)}, K and the mask rate vary together: no random masking "
-            "runs at rate "
-            f"{', '.join(f'{rate:.3g}' for rate in alone)} (--set 'sweep.strategy=[random, fully-explored]' "
-            "would add it)"
+            f"runs at rate {', '.join(f'{rate:.3g}' for rate in alone)} (--set 'sweep.strategy=[random, "
+            "fully-explored]' would add it)"
         )
 
 

@@ -245,8 +245,7 @@ def _check_seeds(settings: CompareSettings, parts: Sequence[str]) -> None:
     if {"race", "downstream"} & set(parts) and settings.seeds < 2:
         raise UserError(
             f"--seeds {settings.seeds}: the race's intervals are over seeds, and one has no spread; give 2 "
-            "or more "
-            f"(or --only coverage,variance)"
+            "or more (or --only coverage,variance)"
         )
 
 
@@ -257,8 +256,7 @@ def _check_trained(settings: CompareSettings) -> None:
     if part and later:
         raise UserError(
             f"run.model.{part}: gradient variance is over what is trained at start, and over all weights at "
-            "early and late: "
-            f"give --set variance.checkpoints=[start], or leave variance out with --only"
+            "early and late: give --set variance.checkpoints=[start], or leave variance out with --only"
         )
 
 
@@ -267,9 +265,8 @@ def _check_evaluation(made: Draft) -> None:
     if not made.comparable:
         named = [str(s.store.root) for s in made.base.stream.sources if not s.replay]
         raise UserError(
-            f"{', '.join(named)} {'has' if len(named) == 1 else 'have'} no validation split, on which "
-            "losses are compared: make one with "
-            "`fmlm tokenize --valid` or `--valid-fraction`"
+            f"{', '.join(named)} {'has' if len(named) == 1 else 'have'} no validation split, on which losses "
+            "are compared: make one with `fmlm tokenize --valid` or `--valid-fraction`"
         )
     if not held_out(made, 32).has_targets:
         raise UserError(
@@ -284,8 +281,8 @@ def _check_rows(made: Draft) -> None:
     if len(chosen) < LEAST_SEQUENCES:
         raise UserError(
             f"gradient variance takes at least {LEAST_SEQUENCES} rows of at least {2 * segments} maskable "
-            "tokens, and there are "
-            f"{len(chosen)}: ask for longer rows or fewer segments, or leave it out with --only"
+            f"tokens, and there are {len(chosen)}: ask for longer rows or fewer segments, or leave it out "
+            "with --only"
         )
 
 

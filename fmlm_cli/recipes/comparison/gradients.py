@@ -195,10 +195,9 @@ def measure_gradient_variance(
     if not len(chosen):
         raise UserError(
             f"gradient variance: no row is left from number {request.first} on: "
-            f"{chosen.looked_at - chosen.left_out} rows have "
-            f"at least {2 * segments} maskable tokens, two for each of {segments} segments, and "
-            f"{chosen.left_out} have fewer; "
-            f"ask for longer rows, fewer segments or fewer sequences"
+            f"{chosen.looked_at - chosen.left_out} rows have at least {2 * segments} maskable tokens, two "
+            f"for each of {segments} segments, and {chosen.left_out} have fewer; ask for longer rows, fewer "
+            "segments or fewer sequences"
         )
     typical = choose_rows(reader, segments, replace(request, sequences=_TYPICAL, first=0), seed=seed).rows
     settings = StrategySettings("gradient variance", 1 / segments, corruption=corruption)

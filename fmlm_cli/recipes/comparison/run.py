@@ -119,8 +119,7 @@ def _plan(
     if not plan.items:
         raise UserError(
             f"--only {','.join(plan.parts)} leaves nothing to do: coverage is of strategies without "
-            "masking.schedule, "
-            f"gradient variance of the models in variance.checkpoints"
+            "masking.schedule, gradient variance of the models in variance.checkpoints"
         )
     if overwrite:
         storage.check_outside(plan.root, _needed(plan))

@@ -134,8 +134,8 @@ class Worker:
         self.board.emit(
             Caution(
                 f"gradient variance: {chosen.left_out} of {chosen.looked_at} rows have fewer than {least} "
-                "maskable tokens and "
-                f"are left out{f', so that {len(chosen)} are measured, not {wanted}' if few else ''}"
+                "maskable tokens and are left "
+                f"out{f', so that {len(chosen)} are measured, not {wanted}' if few else ''}"
             )
         )
 
@@ -153,8 +153,7 @@ class Worker:
         if not folder.is_dir():
             raise UserError(
                 f"{folder} is no longer there, and gradient variance is to be measured on it: leave '{at}' "
-                "out of "
-                f"variance.checkpoints, or choose another --out"
+                "out of variance.checkpoints, or choose another --out"
             )
         trusted = plan.settings.run.model.trust_remote_code
         loaded = load_pretrained(folder, name=str(folder), trust_remote_code=trusted, seed=0)

@@ -130,8 +130,7 @@ class FinetunePlan:
         if unfinished or not folder.is_dir():
             raise UserError(
                 "from_mnli: the cells of MNLI are not all done: fine-tune with --task mnli alone first, and "
-                "go on with "
-                "the other tasks and --resume"
+                "go on with the other tasks and --resume"
             )
         return Encoder.read(folder, name=str(folder))
 

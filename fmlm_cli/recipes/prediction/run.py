@@ -279,8 +279,7 @@ def _check_masks(
             )
         raise UserError(
             f"{inputs.place(number)}: the tokenizer does not read every {tokenizer.mask_token} as a mask: "
-            "put blanks "
-            "around it"
+            "put blanks around it"
         )
 
 

@@ -146,8 +146,7 @@ def _peak(settings: PretrainSettings, origin: Origin | None, scratch: float, *, 
         if rate is not None and peak is not None and rate < peak / 100:
             raise UserError(
                 f"the learning rate of {origin.name} has come down to {rate:.1e} at step {step}: go on from "
-                "a checkpoint of its stable "
-                f"part (schedule wsd), RUN@step-N, or give optimizer.learning_rate"
+                "a checkpoint of its stable part (schedule wsd), RUN@step-N, or give optimizer.learning_rate"
             )
         if rate is not None:
             return rate

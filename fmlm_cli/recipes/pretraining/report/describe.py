@@ -99,9 +99,8 @@ def cautions(plan: RunPlan) -> list[Caution]:
     schedule, last = plan.timetable.schedule, plan.timetables[0].last
     if schedule is not None and last.cycle > 1 and last.cycle != nearest_segments(schedule.final):
         text = (
-            "the number of segments changes only between cycles of passes: in "
-            f"{plan.passes:.2f} passes the mask rate goes to {last.rate:.1%}, not to "
-            f"{1 / nearest_segments(schedule.final):.1%}"
+            f"the number of segments changes only between cycles of passes: in {plan.passes:.2f} passes the "
+            f"mask rate goes to {last.rate:.1%}, not to {1 / nearest_segments(schedule.final):.1%}"
         )
         made.append(Caution(text, "rate-not-reached"))
     if plan.model.whole_head:

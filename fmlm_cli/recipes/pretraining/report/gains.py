@@ -24,8 +24,8 @@ def before_and_after(evaluations: Evaluations) -> dict[str, str]:
         first, last = own[0], own[-1]
         rows[name] = (
             f"{first['eval_loss']:.3f} to {last['eval_loss']:.3f} "
-            f"({last['eval_loss'] - first['eval_loss']:+.3f}), "
-            f"accuracy {first['eval_accuracy']:.1%} to {last['eval_accuracy']:.1%}"
+            f"({last['eval_loss'] - first['eval_loss']:+.3f}), accuracy {first['eval_accuracy']:.1%} to "
+            f"{last['eval_accuracy']:.1%}"
         )
     return rows
 
