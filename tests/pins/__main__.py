@@ -22,12 +22,14 @@ TIMED = {"seconds", "train_seconds", "tokens_per_second", "peak_share", "example
 # Hashes of files that hold something timed.
 UNSTABLE = {"files"}
 DURATIONS = (
-    (re.compile(r"\d+(\.\d+)? min\b"), "T min"),
+    (re.compile(r"\d+(\.\d+)? min(utes)?\b"), "T min"),
     (re.compile(r"\d+:\d\d(:\d\d)? left"), "T left"),
     (re.compile(r"[\d,.]+ (tokens|MB|documents|examples)/s"), r"N \1/s"),
     (re.compile(r"\d+% of peak"), "P of peak"),
     (re.compile(r"about [\d.]+ (s|min|h) "), "about T "),
     (re.compile(r"training at .* tokens a second"), "training at N tokens a second"),
+)
+TOLD = (
     (re.compile(r"^.*\d+/\d+.*of \d+ done.*\n", re.MULTILINE), ""),  # told now and then
     (re.compile(r" +[\d.]+( k)? *$", re.MULTILINE), " N"),  # tokens a second, the last column
 )
@@ -97,7 +99,7 @@ def content(path: Path) -> str | bytes:
         return "\n".join(json.dumps(timeless(json.loads(line)), indent=1) for line in lines if line.strip())
     if path.suffix in (".txt", ".md", ".yaml", ".tex", ".html", ".log"):
         text = path.read_text(errors="replace")
-        for pattern, instead in DURATIONS:
+        for pattern, instead in DURATIONS + (TOLD if path.name == "said.txt" else ()):
             text = pattern.sub(instead, text)
         return text
     return path.read_bytes()
