@@ -69,9 +69,9 @@ def _claim(settings: FinetuneSettings, sharing: Sharing, *, overwrite: bool, res
         raise UserError(f"{root} has no finished cells to report on: leave out --report-only")
     resume = resume or sharing.goes_on  # the other processes write into the same folder
     storage.claim_output(root, marker=storage.RUN_CONFIG, overwrite=overwrite, resume=resume)
-    if (root / storage.RUN_CONFIG).is_file():
-        # A config.yaml of something else is not ours to write over.
-        saved_settings(FinetuneSettings, root / storage.RUN_CONFIG)
+    config = root / storage.RUN_CONFIG
+    if config.is_file():
+        saved_settings(FinetuneSettings, config)  # that of something else is not ours to write over
     if overwrite:
         for lock in root.glob(f"cells/*/*/*/{storage.LOCK}"):
             with storage.sole_owner(lock.parent):
