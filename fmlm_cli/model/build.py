@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from transformers import (
     MODEL_FOR_CAUSAL_LM_MAPPING,
     MODEL_FOR_MASKED_LM_MAPPING,
@@ -216,12 +216,12 @@ def empty_model(like: PreTrainedModel, config: PreTrainedConfig) -> PreTrainedMo
         return type(like)(config).to(device=like.device, dtype=like.dtype)
 
 
-def weights_hash(model: nn.Module) -> str:
-    """Hex SHA-256 of all parameters, by name."""
+def weights_hash(tensors: Mapping[str, Tensor]) -> str:
+    """Hex SHA-256 of tensors, by name."""
     digest = hashlib.sha256()
-    for name, parameter in sorted(model.named_parameters()):
+    for name, tensor in sorted(tensors.items()):
         digest.update(name.encode())
-        digest.update(parameter.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
+        digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
 
 

@@ -20,6 +20,7 @@ from fmlm_cli.config import (
 from fmlm_cli.corpus.store.reading import TokenStore
 from fmlm_cli.errors import UserError, unknown_name
 from fmlm_cli.masking import DEFAULT_SEGMENTS, Strategy, nearest_segments, strategy_names
+from fmlm_cli.recipes.shared.limits import resolve_multiple
 from fmlm_cli.recipes.shared.strategy import needs_collocations, resolve_strategy
 
 BASELINE = "random"
@@ -212,18 +213,16 @@ def fresh_control(settings: CompareSettings, baseline: Arm, store: TokenStore) -
 
 def common_batch(asked: int | None, default: int, arms: Sequence[Arm]) -> int:
     """Rows of a step, the same for all arms: a multiple of every arm's masks of a sequence."""
-    multiple = math.lcm(*(arm.strategy.masks_per_sequence for arm in arms))
-    if asked is None:
-        return max(1, round(default / multiple)) * multiple
-    if asked % multiple:
-        below, above = asked // multiple * multiple, (asked // multiple + 1) * multiple
+    counts = sorted({arm.strategy.masks_per_sequence for arm in arms})
+
+    def refuse(below: int, above: int) -> UserError:
         nearest = f"{below} or {above}" if below else f"{above}"
-        raise UserError(
-            f"batch.size {asked} does not suit all strategies, which have "
-            f"{', '.join(sorted({str(a.strategy.masks_per_sequence) for a in arms}, key=int))} masks of a "
-            f"sequence in a step: with --set run.batch.size={nearest} all of them forward the same"
+        return UserError(
+            f"batch.size {asked} does not suit all strategies, which have {', '.join(map(str, counts))} "
+            f"masks of a sequence in a step: with --set run.batch.size={nearest} all of them forward the same"
         )
-    return asked
+
+    return resolve_multiple(asked, default, math.lcm(*counts), refuse)
 
 
 # ---------------------------------------------------------------- sweeps

@@ -6,12 +6,10 @@ import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
 from fmlm_cli.config import LEAST_SEQUENCES, CompareSettings, Part, PretrainSettings, build, nested
-from fmlm_cli.corpus.rows.reading import RowReader
 from fmlm_cli.corpus.store.reading import TokenStore
 from fmlm_cli.errors import UserError
 from fmlm_cli.events import Emit
@@ -113,20 +111,11 @@ class Draft:
 
     def steps(self, budget: Budget) -> int:
         """Steps of a budget that is no time. The same for all arms: all forward as many rows in a step."""
-        stream = self.base.stream
         if budget.unit == "steps":
             return math.ceil(budget.amount)
         if budget.unit == "epochs":
-            return math.ceil(budget.amount * stream.rows / stream.data_share / self.size - 1e-9)
-        return max(1, math.ceil(budget.amount / (self.size * self.tokens_per_row)))
-
-    @cached_property
-    def tokens_per_row(self) -> float:
-        """Tokens of a row, padding not counted, on average over the sources."""
-        return sum(
-            source.share * source.reader.plan.used(source.reader.frame) / len(source.reader.plan)
-            for source in self.base.stream.sources
-        )
+            return self.base.stream.steps_of_passes(budget.amount, self.size)
+        return self.base.stream.steps_of_tokens(budget.amount, self.size)
 
     def rows(self, arm: Arm) -> int:
         """Different rows that an arm draws from."""
@@ -288,16 +277,8 @@ def _check_rows(made: Draft) -> None:
 
 def held_out(made: Draft, batch_size: int) -> HeldOut:
     """The fixed evaluation of the race's runs."""
-    store = made.evaluated_store
-    layout = made.base.stream.sources[0].reader.plan
-    reader = RowReader(
-        store,
-        "validation",
-        packing=layout.packing,
-        sequence_length=layout.sequence_length,
-        max_rows=made.settings.run.evaluation.max_rows,
-    )
-    return HeldOut.of(store, reader, batch_size)
+    rows, like = made.settings.run.evaluation.max_rows, made.base.stream.sources[0].reader
+    return HeldOut.like(like, made.evaluated_store, rows, batch_size)
 
 
 def request_of(settings: CompareSettings) -> VarianceRequest:

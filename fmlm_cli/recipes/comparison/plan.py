@@ -145,7 +145,7 @@ class ComparisonPlan(Draft):
             "architecture": storage.sha256_of_json(config),
         }
         if self.base.origin is not None:
-            found["weights"] = weights_hash(self.base.start.model)
+            found["weights"] = weights_hash(dict(self.base.start.model.named_parameters()))
         return found
 
     @cached_property

@@ -124,7 +124,7 @@ def _data(plan: Plan) -> ComparedData:
         store=", ".join(str(source.store.root) for source in plan.base.stream.sources),
         rows=rows,
         sequence_length=length,
-        tokens=round(rows * plan.tokens_per_row),
+        tokens=round(rows * plan.base.stream.tokens_per_row),
     )
 
 

@@ -212,7 +212,7 @@ def _describe(plan: ComparisonPlan, emit: Emit) -> None:
         "baseline": plan.baseline.label,
     }
     if plan.total_steps:
-        tokens = plan.total_steps * plan.size * plan.tokens_per_row
+        tokens = plan.total_steps * plan.size * plan.base.stream.tokens_per_row
         rows["each run"] = f"{plan.total_steps:,} steps of {plan.size} rows, about {tokens:,.0f} tokens"
         rows["passes"] = "; ".join(f"{arm.label} {plan.passes(arm):.2f}" for arm in plan.arms)
         rows["seeds"] = ", ".join(map(str, plan.seeds))

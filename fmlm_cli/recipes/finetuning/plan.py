@@ -1,14 +1,11 @@
 """What a call of `finetune` is made of: checkpoint, tasks, and the cells of its grid."""
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
 from fmlm_cli.config import ALL, FinetuneSettings, build, deciding, nested
@@ -17,7 +14,7 @@ from fmlm_cli.corpus.tokenizer import loading as tokenizers
 from fmlm_cli.engine.runtime import Runtime
 from fmlm_cli.errors import UserError, unknown_name
 from fmlm_cli.events import Caution, Emit, Note
-from fmlm_cli.model.build import longest_sequence, preset_of, tokenizer_for
+from fmlm_cli.model.build import longest_sequence, preset_of, tokenizer_for, weights_hash
 from fmlm_cli.model.classifier import Encoder
 from fmlm_cli.recipes.finetuning.cells import CellResult, Prepared, Split, outcome
 from fmlm_cli.recipes.finetuning.grid import Cell, find_cells, find_points
@@ -120,7 +117,7 @@ class FinetunePlan:
 
     @cached_property
     def _mnli_weights(self) -> str:
-        return weights_of(self._mnli_encoder.tensors)
+        return weights_hash(self._mnli_encoder.tensors)
 
     @cached_property
     def _mnli_encoder(self) -> Encoder:
@@ -190,7 +187,7 @@ def resolve(settings: FinetuneSettings, emit: Emit) -> FinetunePlan:
         data,
         find_cells(data, points, seeds),
         runtime,
-        weights_of(encoder.tensors),
+        weights_hash(encoder.tensors),
     )
 
 
@@ -274,12 +271,3 @@ def _check_room(length: int, tokenizer: PreTrainedTokenizerFast, *, pairs: bool)
             f"max_length {length} leaves no room for text beside the special tokens: set it to {least} or "
             "more"
         )
-
-
-def weights_of(tensors: Mapping[str, Tensor]) -> str:
-    """Hex SHA-256 of a checkpoint's tensors, by name."""
-    digest = hashlib.sha256()
-    for name, tensor in sorted(tensors.items()):
-        digest.update(name.encode())
-        digest.update(tensor.contiguous().view(-1).view(torch.uint8).numpy().data)
-    return digest.hexdigest()

@@ -8,8 +8,7 @@ from typing import Any
 import numpy as np
 
 from fmlm_cli import storage
-from fmlm_cli.corpus.rows.reading import Int64s, RowReader, Rows
-from fmlm_cli.corpus.store.reading import TokenStore
+from fmlm_cli.corpus.rows.reading import Int64s, Rows
 from fmlm_cli.corpus.tokenizer.loading import save_tokenizer
 from fmlm_cli.engine.batch import Batch
 from fmlm_cli.engine.checkpoint import Checkpoints
@@ -76,29 +75,19 @@ class LiveRun:
 
     def _held_out(self) -> dict[str, HeldOut]:
         """What to evaluate on, by name."""
-        found = {}
+        training, max_rows = self.plan.stream.sources[0].reader, self.settings.evaluation.max_rows
+        micro_size, by_name = self.settings.batch.micro_size or 1, {}
         for name, store in self.plan.evaluated.items():
-            each = HeldOut.of(store, self._validation(store), self.settings.batch.micro_size or 1)
-            if each.has_targets:
-                found[name] = each
+            held_out = HeldOut.like(training, store, max_rows, micro_size)
+            if held_out.has_targets:
+                by_name[name] = held_out
             else:
                 lacking = (
                     f"the validation split of {store.root} is too small to mask a token of it: "
                     "there is no evaluation on it"
                 )
                 self.cautions.append(Caution(lacking, "no-evaluation"))
-        return found
-
-    def _validation(self, store: TokenStore) -> RowReader:
-        """Validation rows cut as the training rows are."""
-        layout = self.plan.stream.sources[0].reader.plan
-        return RowReader(
-            store,
-            "validation",
-            packing=layout.packing,
-            sequence_length=layout.sequence_length,
-            max_rows=self.settings.evaluation.max_rows,
-        )
+        return by_name
 
     def prepare(self, step: int) -> list[Batch]:
         """The batches of a step (from 1): a pure function of the step."""

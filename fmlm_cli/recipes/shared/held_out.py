@@ -69,6 +69,19 @@ class HeldOut:
         strategy = get_strategy("random", rate=EVALUATION_RATE)
         return cls(reader, make_objective(store, strategy, EVALUATION_SEED, static_shapes=False), batch_size)
 
+    @classmethod
+    def like(cls, training: RowReader, store: TokenStore, max_rows: int | None, batch_size: int) -> "HeldOut":
+        """The evaluation of a store's validation rows, cut as the training rows are."""
+        row_plan = training.plan
+        reader = RowReader(
+            store,
+            "validation",
+            packing=row_plan.packing,
+            sequence_length=row_plan.sequence_length,
+            max_rows=max_rows,
+        )
+        return cls.of(store, reader, batch_size)
+
     @property
     def has_targets(self) -> bool:
         """Whether any token is masked; in a text of a few words there may be none."""

@@ -1,5 +1,6 @@
 """What a model can take: the length of its rows, and documents that share one."""
 
+from collections.abc import Callable
 from typing import Any
 
 from fmlm_cli.errors import UserError
@@ -8,6 +9,21 @@ from fmlm_cli.model.attention import choose_backend
 from fmlm_cli.model.masked_lm import MaskedLM
 
 DEFAULT_LENGTH = 128
+
+
+def resolve_multiple(
+    asked: int | None, default: int, multiple: int, refuse: Callable[[int, int], UserError]
+) -> int:
+    """What was asked for if it is a multiple, else the multiple nearest to `default`.
+
+    `refuse`: the error for another number, from the multiples below (perhaps 0) and above it.
+    """
+    if asked is None:
+        return max(1, round(default / multiple)) * multiple
+    if asked % multiple:
+        below = asked // multiple * multiple
+        raise refuse(below, below + multiple)
+    return asked
 
 
 def resolve_length(asked: int | None, limit: int | None, model: str, setting: str = "sequence_length") -> int:

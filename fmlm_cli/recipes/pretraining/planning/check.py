@@ -16,7 +16,7 @@ from fmlm_cli.model.presets import Preset
 from fmlm_cli.recipes.pretraining.planning.data import NamedStore, check_text, name_stores
 from fmlm_cli.recipes.pretraining.planning.start import Start, begin
 from fmlm_cli.recipes.shared.checkpoints import Origin, find_checkpoint
-from fmlm_cli.recipes.shared.limits import resolve_length
+from fmlm_cli.recipes.shared.limits import resolve_length, resolve_multiple
 from fmlm_cli.recipes.shared.strategy import check_strategy
 
 CONTINUED_RATE = 0.5  # peak learning rate, as a share of that from scratch, of a checkpoint that has its head
@@ -155,13 +155,12 @@ def _peak(settings: PretrainSettings, origin: Origin | None, scratch: float, *, 
 
 def batch_size(asked: int | None, default: int, masks: int) -> int:
     """Masked rows in a step: a multiple of the masks that a sequence has in it."""
-    if asked is None:
-        return max(1, round(default / masks)) * masks
-    if asked % masks:
-        below, above = asked // masks * masks, (asked // masks + 1) * masks
+
+    def refuse(below: int, above: int) -> UserError:
         nearest = f"{below} and {above}" if below else f"{above} and {above + masks}"
-        raise UserError(
+        return UserError(
             f"batch.size {asked} must be a multiple of {masks}, the masks of a sequence that share a step; "
             f"the nearest are {nearest}"
         )
-    return asked
+
+    return resolve_multiple(asked, default, masks, refuse)

@@ -1,5 +1,6 @@
 """From the stores that the settings name to one endless stream of rows."""
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -73,6 +74,22 @@ class RowStream:
     def data_share(self) -> float:
         """Share of the rows that is not replayed."""
         return sum(source.share for source in self.sources if not source.replay)
+
+    @cached_property
+    def tokens_per_row(self) -> float:
+        """Tokens of a row, padding not counted, on average over the sources."""
+        return sum(
+            source.share * source.reader.plan.used(source.reader.frame) / len(source.reader.plan)
+            for source in self.sources
+        )
+
+    def steps_of_passes(self, passes: float, draws: int) -> int:
+        """Steps of `draws` rows that make so many passes over the data; what is replayed comes on top."""
+        return max(1, math.ceil(passes * self.rows / self.data_share / draws - 1e-9))
+
+    def steps_of_tokens(self, tokens: float, rows: int) -> int:
+        """Steps that forward so many tokens, of `rows` rows each, masked alike or not."""
+        return max(1, math.ceil(tokens / (rows * self.tokens_per_row)))
 
     @property
     def identity(self) -> str:

@@ -100,7 +100,7 @@ class RunPlan:
         evaluated = {name: store.fingerprint for name, store in self.evaluated.items()}
         content = [stores, evaluated, deciding(self.settings), config]
         if self.origin is not None:
-            content.append(weights_hash(self.start.model))
+            content.append(weights_hash(dict(self.start.model.named_parameters())))
         if self.strategy.settings.collocations is not None:  # then they have a part in the masks
             content.append(self.store.manifest.get("collocations"))
         return storage.sha256_of_json(content)
@@ -242,19 +242,14 @@ def _check_maskable(store: TokenStore) -> None:
 
 
 def _total_steps(settings: PretrainSettings, stream: RowStream, size: int, masks: int) -> int:
-    """Optimizer steps of the budget, rounded up; a pass is over the data, what is replayed comes on top."""
+    """Optimizer steps of the budget, rounded up."""
     budget = settings.budget
     if budget.steps is not None:
         return budget.steps
     if budget.epochs is not None:
-        rows = budget.epochs * stream.rows / stream.data_share
-        return max(1, math.ceil(rows * masks / size - 1e-9))
+        return stream.steps_of_passes(budget.epochs, size // masks)
     assert budget.tokens is not None
-    tokens_per_row = sum(
-        source.share * source.reader.plan.used(source.reader.frame) / len(source.reader.plan)
-        for source in stream.sources
-    )
-    return max(1, math.ceil(budget.tokens / (size * tokens_per_row)))
+    return stream.steps_of_tokens(budget.tokens, size)
 
 
 def packing_report(plan: RunPlan) -> dict[str, str]:
