@@ -413,8 +413,9 @@ def test_a_checkpoint_without_a_tokenizer(tune: Tune, checkpoint: Path, tmp_path
 
 
 def test_statistics() -> None:
-    own = statistics([0.5, 0.75, 0.25, 0.5])
-    assert (own["n"], own["mean"], own["median"], own["least"], own["best"]) == (4, 0.5, 0.5, 0.25, 0.75)
-    assert own["sd"] == pytest.approx(np.std([0.5, 0.75, 0.25, 0.5], ddof=1))
-    assert statistics([0.5])["sd"] is None
-    assert statistics([])["mean"] is None
+    of_four = statistics([0.5, 0.75, 0.25, 0.5])
+    figures = (of_four.n, of_four.mean, of_four.median, of_four.least, of_four.best)
+    assert figures == (4, 0.5, 0.5, 0.25, 0.75)
+    assert of_four.sd == pytest.approx(np.std([0.5, 0.75, 0.25, 0.5], ddof=1))
+    assert statistics([0.5]).sd is None
+    assert statistics([]).mean is None

@@ -224,8 +224,8 @@ def test_a_final_rate_that_is_not_reached_is_said(
     settings: Settings, changed: dict[str, Any], said: str | None
 ) -> None:
     given = {"masking.segments": 4, "masking.schedule": {"shape": "step", "final_rate": 0.5}, **changed}
-    found = cautions(plan(settings(**given)))
-    assert [said in text for text in found if "not to" in text] == ([True] if said else [])
+    texts = [caution.text for caution in cautions(plan(settings(**given)))]
+    assert [said in text for text in texts if "not to" in text] == ([True] if said else [])
 
 
 # ---------------------------------------------------------------- (h, i) it learns
