@@ -5,8 +5,7 @@ ICLR, arXiv 2010.01825), from the tokens of a store.
 
 A *word* reaches from one word start to the next. A *run* is a stretch of words in one document without a
 token that is never masked. An *n-gram* is n words of one run, and is known by its tokens. Its probability is
-its count over the number of all words of the split, for every n; a collocation neither begins nor ends with
-punctuation.
+its count over all words of the split, whatever n; no collocation begins or ends with punctuation.
 
 Counting takes one pass over the split for each n: an n-gram can only be frequent if the two (n-1)-grams in it
 are (Agrawal & Srikant 1994, "Fast algorithms for mining association rules"), so each pass keeps a table of
