@@ -1,4 +1,4 @@
-"""What the records of `variance.measure` say: every figure with its interval over sequences.
+"""What the records of `measuring.measure` say: every figure with its interval over sequences.
 
 With sigma^2 and delta^2 for the variance of a gradient that the masks and the data make, averaged over
 sequences, c for the covariance of the gradients of two segments of a set, and V for the variance of the mean
