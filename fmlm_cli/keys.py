@@ -26,8 +26,7 @@ _FEISTEL_ROUNDS = 8
 
 @enum.unique
 class Stream(enum.IntEnum):
-    """What is chosen at random: the word of `derive`, after the seed, that keeps choices of different kinds
-    apart.
+    """What is drawn: the word of `derive` after the seed, which keeps choices of different kinds apart.
 
     This is all of them, so that no two are the same by accident. Values stay as they are for ever: with
     another one the same seed would give another run.

@@ -49,9 +49,7 @@ class Bootstrap:
     def of(
         cls, columns: Means, *, level: float = 0.95, resamples: int = 10_000, seed: int = 0
     ) -> "Bootstrap":
-        """Resample columns float64[units]. ValueError for fewer than two units, or values that are not
-        finite.
-        """
+        """Resample columns float64[units]. ValueError for fewer than two units, or values not finite."""
         table = np.stack(list(columns.values()), axis=1)
         units = len(table)
         if units < 2:
@@ -83,8 +81,7 @@ class Bootstrap:
 
 @dataclass(frozen=True)
 class PairedDifference:
-    """First minus second, paired by seed: mean, standard deviation, Student-t interval, the paired t-test's
-    two-sided p.
+    """First minus second, paired by seed: mean, standard deviation, Student-t interval and two-sided p.
 
     The interval is of this comparison alone, whatever others are made beside it. Differences without any
     spread say that the pairs are no independent repeats: then nothing can be tested, the interval is infinite

@@ -126,9 +126,7 @@ def read_facts(checkpoint: Path) -> tuple[int, Mapping[str, Any]]:
 
 
 def carry_over(checkpoint: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
-    """Give an optimizer the state that another run's had. Raises `UserError` where its parameters are not
-    these.
-    """
+    """Give an optimizer the state of another run's. Raises `UserError` where its parameters are not these."""
     path = checkpoint / OPTIMIZER
     if not path.is_file():
         raise UserError(f"{checkpoint} holds no state of an optimizer: set optimizer.carry_over=false")

@@ -15,9 +15,7 @@ from fmlm_cli.engine.runtime import Runtime
 def evaluate(
     model: nn.Module, objective: ScoringObjective, batches: Iterable[Batch], runtime: Runtime
 ) -> tuple[dict[str, Tensor], int]:
-    """The objective's measures, each summed in float64 over `batches` (shapes are the objective's), and the
-    targets.
-    """
+    """The objective's measures, each summed in float64 over `batches` (its own shapes), and the targets."""
     training = model.training
     model.eval()
     sums: dict[str, Tensor] = {}
@@ -43,9 +41,7 @@ def _add(sums: dict[str, Tensor], more: Mapping[str, Tensor]) -> None:
 def predict(
     model: nn.Module, objective: PredictingObjective, batches: Iterable[Batch], runtime: Runtime
 ) -> npt.NDArray[np.float32]:
-    """The objective's outputs float32[rows, ...], in the order of the rows' numbers, of which each occurs
-    once.
-    """
+    """The objective's outputs float32[rows, ...], in the order of the rows' numbers, each occurring once."""
     training = model.training
     model.eval()
     outputs: list[Tensor] = []

@@ -41,9 +41,10 @@ def as_fraction(rate: float) -> Fraction:
 
 @dataclass(frozen=True)
 class Circle:
-    """Units in random order. `place`: int64[rows, length], for every maskable position the middle of its unit
-    on the circle, in half-tokens (meaningless elsewhere); `size`: int64[rows], n, the circle's length in
-    tokens.
+    """Units in random order around a circle.
+
+    `place`: int64[rows, length], for every maskable position the middle of its unit on the circle, in
+    half-tokens (meaningless elsewhere). `size`: int64[rows], n, the circle's length in tokens.
     """
 
     maskable: Bools

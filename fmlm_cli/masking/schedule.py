@@ -90,8 +90,7 @@ class Timetable:
         return self._at(self.schedule.final) if self.strategy.cycle == 1 else self._cycles[1][-1]
 
     def at(self, progress: float, epoch: Int64s) -> Iterator[tuple[Int64s, Strategy, Int64s]]:
-        """Rows by the strategy that masks them: their indices, it, and the epochs whose masks it is to be
-        asked for.
+        """Rows by the strategy that masks them: their indices, it, and the epochs to ask it for.
 
         `epoch`: int64[rows], how often each row was drawn before. Rows are in several groups only while their
         cycles differ.

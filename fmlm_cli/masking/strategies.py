@@ -50,8 +50,7 @@ Factory = Callable[[StrategySettings], "Strategy"]
 
 @dataclass(frozen=True)
 class Strategy:
-    """Base of all strategies. One of your own has to define `masks`, and may say more of itself than is said
-    here.
+    """Base of all strategies. One of your own has to define `masks`, and may say more of itself.
 
     A strategy has no state: what it masks depends on its settings and on the arguments of `masks` alone.
     """
@@ -194,8 +193,7 @@ class Exploration(Strategy):
         raise NotImplementedError
 
     def _starts(self, view: RowView, key: UInt64s) -> Bools:
-        """Where units begin; nothing that is drawn for them has to do with what is drawn from `key`
-        itself."""
+        """Where units begin, drawn from a key that has nothing to do with what is drawn from `key` itself."""
         return self.unit(view, key ^ _UNIT)
 
 
@@ -234,12 +232,11 @@ class RandomExploration(Exploration):
 
 @dataclass(frozen=True)
 class FullExploration(Exploration):
-    """K masks that do not overlap and together cover the row (Zheng et al. 2020, arXiv 2010.06040); its rate
-    is 1/K.
+    """K masks that do not overlap and together cover the row (Zheng et al. 2020, arXiv 2010.06040).
 
-    Scope batch: all K in one optimizer step. Scope epoch: one in each of K passes, with a fresh partition of
-    the row every K passes. Where on the circle its cuts lie is random, so which of a row's segments comes
-    first, and which take the remainder of n / K, is drawn for every row and cycle.
+    Its rate is 1/K. Scope batch: all K in one optimizer step. Scope epoch: one in each of K passes, with a
+    fresh partition of the row every K passes. Where on the circle its cuts lie is random, so which of a row's
+    segments comes first, and which take the remainder of n / K, is drawn for every row and cycle.
     """
 
     @property

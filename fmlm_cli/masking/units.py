@@ -251,8 +251,7 @@ class Collocations(Unit):
 
 
 def _without_overlaps(first: Int64s, last: Int64s, priority: UInt64s) -> Int64s:
-    """Indices of stretches that do not overlap: in turn those with the highest priority among their
-    neighbours.
+    """Indices of stretches that do not overlap: in turn those of the highest priority among neighbours.
 
     `first` and `last`, inclusive, both rise: whatever overlaps a stretch lies next to it.
     """

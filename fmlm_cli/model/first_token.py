@@ -1,6 +1,4 @@
-"""The last layer on the first token alone, for heads that look at nothing else: its other outputs are never
-used.
-"""
+"""The last layer on the first token alone, for heads that look at nothing else of what it gives."""
 
 from collections.abc import Callable
 from typing import Any
@@ -15,8 +13,7 @@ from fmlm_cli.model.build import longest_sequence
 
 
 def shorten_last_layer(model: PreTrainedModel) -> bool:
-    """Let a classifier of BERT's build compute the first token's state alone in its last layer; whether it
-    could be done.
+    """Let a classifier of BERT's build compute only the first token in its last layer; whether it can.
 
     Keys and values are those of all tokens, so outputs and gradients stay what they were: this is tried, not
     assumed, and a model that comes to other outputs is left as it is. Saves almost a layer.

@@ -37,9 +37,7 @@ def _layer_lists(model: PreTrainedModel) -> list[nn.ModuleList]:
 
 
 def _before_layers(base: nn.Module, lists: Sequence[nn.ModuleList]) -> Iterator[nn.Parameter]:
-    """Parameters of the embeddings and whatever else the base model has before its layers, such as a
-    projection.
-    """
+    """Parameters of the embeddings and all else that stands before the layers, such as a projection."""
     ends: set[nn.Module] = set(lists) or set(list(base.children())[1:])
     for child in base.children():
         if not ends.isdisjoint(child.modules()):

@@ -1,6 +1,4 @@
-"""Low-rank adapters (LoRA, Hu et al. 2021, arXiv:2106.09685) in a model's encoder, through the optional
-`peft`.
-"""
+"""Low-rank adapters (LoRA, Hu et al. 2021, arXiv:2106.09685) in a model's encoder, by the optional `peft`."""
 
 import copy
 from collections.abc import Collection

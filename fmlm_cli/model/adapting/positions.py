@@ -77,8 +77,7 @@ def _fitting(old: Tensor, new: Tensor) -> Tensor:
 
 
 def stretched(table: Tensor, kept: int, positions: int) -> Tensor:
-    """A table of positions [kept + old, width] -> [kept + positions, width]; first and last position stay
-    themselves.
+    """A table of positions [kept + old, width] -> [kept + positions, width]; its two ends stay themselves.
 
     The first `kept` rows belong to no position: RoBERTa begins to count after its padding id.
     """

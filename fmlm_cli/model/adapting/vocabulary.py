@@ -16,8 +16,7 @@ _PROBE = 8  # ids of a text on which the model is tried
 def extend_embeddings(
     model: PreTrainedModel, size: int, pieces: Mapping[int, Sequence[int]], *, seed: int
 ) -> None:
-    """Give a model `size` token ids at least; each new one begins as the mean of the ids it used to be split
-    into.
+    """Give a model `size` token ids at least; each new one begins as the mean of the ids it was split into.
 
     That holds for its input embedding, its output embedding where that is another, and its output bias, so
     that its logit is the mean of its pieces' logits. A model whose vocabulary is padded may have the rows
@@ -81,9 +80,7 @@ def _logits(model: PreTrainedModel, known: Sequence[int]) -> Tensor:
 
 
 def _of_the_vocabulary(model: PreTrainedModel, rows: int) -> Iterator[nn.Parameter]:
-    """The parameters with a row for each token id, each once: of embeddings, the decoder, and a bias beside
-    it.
-    """
+    """The parameters with a row for each token id, each once: embeddings, decoder, and a bias beside it."""
     embedding = model.get_input_embeddings()
     found: dict[int, nn.Parameter] = {}
     for name, module in model.named_modules():

@@ -1,6 +1,4 @@
-"""Python code that a checkpoint brings for a type of model that transformers does not know: told of, then run
-if trusted.
-"""
+"""Python code that a checkpoint brings for a type unknown to transformers: told of, then run if trusted."""
 
 import contextlib
 import re
@@ -106,8 +104,7 @@ def _reference(auto_map: Any, key: str, name: str) -> _Reference:
 
 
 def _files(references: list[_Reference], places: Mapping[str | None, hub.Located]) -> tuple[str, ...]:
-    """The files that importing these classes runs, sorted: their modules, and what those import from beside
-    them.
+    """The files that importing these classes runs, sorted: their modules, and what those import beside them.
 
     Of modules that are not here yet only they themselves are known.
     """

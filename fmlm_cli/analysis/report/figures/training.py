@@ -25,8 +25,7 @@ def draw_loss_curve(records: Sequence[Mapping[str, Any]], folder: Path) -> Path:
 
 
 def draw_scores(scores: Mapping[str, Mapping[int, float | None]], folder: Path) -> Path:
-    """Draw every task's development score by seed, with the median, as `scores.png` and `scores.svg`; the
-    PNG's path.
+    """Draw each task's development score by seed and the median: `scores.png`, `scores.svg`; the PNG's path.
 
     `scores`: by task and seed, in [0, 1] as a rule; None where training diverged.
     """
