@@ -145,10 +145,10 @@ def permute(index: Any, n: int, key: int | np.integer | UInt64s) -> npt.NDArray[
     low = np.uint64((1 << int(half)) - 1)
     round_keys = [bits(key, r) for r in range(_FEISTEL_ROUNDS)]
 
-    def once(x: UInt64s, chosen: Any) -> UInt64s:
+    def once(x: UInt64s, mask: Any) -> UInt64s:
         left, right = x >> half, x & low
         for round_key in round_keys:
-            k = np.broadcast_to(round_key, indices.shape)[chosen]
+            k = np.broadcast_to(round_key, indices.shape)[mask]
             left, right = right, left ^ (bits(k, right) & low)
         return (left << half) | right
 
@@ -186,9 +186,9 @@ class StretchHash:
     @functools.lru_cache(maxsize=4)
     def _powers(number: int) -> tuple[UInt64s, UInt64s]:
         """BASE**i and BASE**-i for i from 0 to number - 1."""
-        both = []
+        tables = []
         for base in (StretchHash._BASE, pow(StretchHash._BASE, -1, 1 << 64)):
             factors = np.full(number, base, np.uint64)
             factors[0] = 1
-            both.append(np.cumprod(factors))
-        return both[0], both[1]
+            tables.append(np.cumprod(factors))
+        return tables[0], tables[1]

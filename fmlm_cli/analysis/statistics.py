@@ -160,12 +160,13 @@ def holm(p_values: Sequence[float]) -> Floats:
     dependence: the i-th smallest becomes the largest of (m - j + 1) p_(j) over j <= i, at most 1 (Holm 1979,
     "A Simple Sequentially Rejective Multiple Test Procedure"). ValueError for a value outside [0, 1].
     """
-    given = np.asarray(p_values, np.float64)
-    if not ((given >= 0) & (given <= 1)).all():
+    unadjusted = np.asarray(p_values, np.float64)
+    if not ((unadjusted >= 0) & (unadjusted <= 1)).all():
         raise ValueError(f"p-values lie between 0 and 1, not {list(p_values)}")
-    order = np.argsort(given, kind="stable")
-    adjusted = np.empty_like(given)
-    adjusted[order] = np.minimum(1, np.maximum.accumulate(given[order] * np.arange(len(given), 0, -1)))
+    order = np.argsort(unadjusted, kind="stable")
+    adjusted = np.empty_like(unadjusted)
+    multiplied = unadjusted[order] * np.arange(len(unadjusted), 0, -1)
+    adjusted[order] = np.minimum(1, np.maximum.accumulate(multiplied))
     return adjusted
 
 

@@ -27,8 +27,8 @@ def evaluate(
         count += batch.count
     model.train(training)
     (first, *others) = runtime.ranks.gather(sums)
-    for each in others:
-        _add(first, each)
+    for part in others:
+        _add(first, part)
     return first, runtime.ranks.sum(count)
 
 
@@ -51,7 +51,8 @@ def predict(
             outputs.append(objective.outputs(model, batch.to(runtime.device)))
         rows += batch.rows
     model.train(training)
-    part = (torch.cat(outputs).cpu().numpy(), rows) if rows else None  # a process may have had nothing to do
-    parts = [each for each in runtime.ranks.gather(part) if each is not None]
+    # None: a process may have had nothing to do.
+    own_part = (torch.cat(outputs).cpu().numpy(), rows) if rows else None
+    parts = [part for part in runtime.ranks.gather(own_part) if part is not None]
     numbers = [row for _, numbers in parts for row in numbers]
     return np.concatenate([values for values, _ in parts])[np.argsort(numbers)]

@@ -85,8 +85,8 @@ class Circle:
 
 def independent(maskable: Bools, starts: Bools, key: UInt64s, rate: float) -> Bools:
     """One mask a row that holds every unit with probability `rate`, independently: bool[rows, length]."""
-    chosen = keys.uniform(keys.bits(key[:, None], np.arange(maskable.shape[1]))) < rate
-    return at_all_tokens(chosen, maskable, starts) & maskable
+    drawn = keys.uniform(keys.bits(key[:, None], np.arange(maskable.shape[1]))) < rate
+    return at_all_tokens(drawn, maskable, starts) & maskable
 
 
 def shuffled(starts: Bools, key: UInt64s) -> Int64s:

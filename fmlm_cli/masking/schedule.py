@@ -78,9 +78,9 @@ class Timetable:
         """In words: what is masked when, and how that changes."""
         if self.schedule is None:
             return self.strategy.description
-        last = self._at(self.schedule.final)
-        way = f"in {self.schedule.plateaus} steps" if self.schedule.shape == "step" else self.schedule.shape
-        return f"{self.strategy.description}; the rate goes to {last.rate:.1%} ({way})"
+        final = self._at(self.schedule.final)
+        how = f"in {self.schedule.plateaus} steps" if self.schedule.shape == "step" else self.schedule.shape
+        return f"{self.strategy.description}; the rate goes to {final.rate:.1%} ({how})"
 
     @property
     def last(self) -> Strategy:
@@ -104,9 +104,9 @@ class Timetable:
             begins, cycles = self._cycles
             cycle = np.searchsorted(begins, epoch, side="right") - 1
             for number in np.unique(cycle).tolist():
-                chosen, strategy = np.flatnonzero(cycle == number), cycles[number]
+                rows, strategy = np.flatnonzero(cycle == number), cycles[number]
                 # What it takes for the epochs of cycle `number`, were all cycles as long as this one.
-                yield chosen, strategy, number * strategy.cycle + epoch[chosen] - begins[number]
+                yield rows, strategy, number * strategy.cycle + epoch[rows] - begins[number]
 
     @functools.cached_property
     def _cycles(self) -> tuple[list[int], list[Strategy]]:

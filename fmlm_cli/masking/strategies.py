@@ -153,9 +153,9 @@ class Strategy:
             raise ValueError("there is nothing to corrupt: give the RowView its input_ids")
         number, length = masks.shape[1:]
         key = _mask_keys(keys.derive(seed, keys.Stream.CORRUPTION, epoch, view.row_ids), number)
-        each, flat = np.repeat(view.input_ids, number, axis=0), masks.reshape(-1, length)
-        corrupted = self.corruption(each, flat, key, mask_id=mask_id, ordinary_ids=ordinary_ids)
-        labels = np.where(flat, each, IGNORED)
+        input_ids, flat = np.repeat(view.input_ids, number, axis=0), masks.reshape(-1, length)
+        corrupted = self.corruption(input_ids, flat, key, mask_id=mask_id, ordinary_ids=ordinary_ids)
+        labels = np.where(flat, input_ids, IGNORED)
         return corrupted.reshape(masks.shape), labels.reshape(masks.shape)
 
 
@@ -220,12 +220,12 @@ class RandomExploration(Exploration):
     def _explore(self, view: RowView, epoch: int | Int64s, seed: int) -> tuple[Bools, Bools]:
         number = self.masks_per_sequence
         key = _mask_keys(keys.derive(seed, keys.Stream.MASKS, epoch, view.row_ids), number)
-        each = view.repeated(number)
-        starts = self._starts(each, key)
+        repeated = view.repeated(number)
+        starts = self._starts(repeated, key)
         if self.settings.count == "bernoulli":
-            masks = independent(each.maskable, starts, key, self.rate)
+            masks = independent(repeated.maskable, starts, key, self.rate)
         else:
-            masks = Circle.of(each.maskable, starts, key).windows(as_fraction(self.rate))
+            masks = Circle.of(repeated.maskable, starts, key).windows(as_fraction(self.rate))
         shape = (len(view), number, view.shape[1])
         return masks.reshape(shape), starts.reshape(shape)
 
@@ -314,5 +314,5 @@ def check_segments_of(setting: str, rate: float) -> int:
 def nearest_segments(rate: float) -> int:
     """The K, at least 2, whose 1/K is nearest to a rate."""
     exact = 1 / max(rate, _LEAST_RATE)
-    around = (math.floor(exact), math.ceil(exact))
-    return max(2, min(around, key=lambda k: abs(1 / max(k, 1) - rate)))
+    neighbours = (math.floor(exact), math.ceil(exact))
+    return max(2, min(neighbours, key=lambda k: abs(1 / max(k, 1) - rate)))

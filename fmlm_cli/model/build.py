@@ -142,14 +142,14 @@ def save_model(
 
     `beside`: tensors that another head finds in the same file, such as a pooler's.
     """
-    own = dropout_rates(model.config)
+    trained_rates = dropout_rates(model.config)
     model.config.update(dropout)
     try:
         with quiet():
             weights = {**model.state_dict(), **beside} if beside else None
             model.save_pretrained(folder, state_dict=weights)
     finally:
-        model.config.update(own)
+        model.config.update(trained_rates)
 
 
 @contextmanager

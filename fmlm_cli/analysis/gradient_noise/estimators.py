@@ -251,11 +251,11 @@ class Estimates:
 
 def _columns(records: Records) -> Means:
     """What is averaged over sequences, float64[N] each. A sequence without a residual counts in no mean."""
-    known = np.isfinite(records.recursive)
+    has_residual = np.isfinite(records.recursive)
     columns = {
         "random": records.random,
-        "recursive": np.where(known, records.recursive, 0.0),
-        "has_recursive": known.astype(np.float64),
+        "recursive": np.where(has_residual, records.recursive, 0.0),
+        "has_recursive": has_residual.astype(np.float64),
         "between": records.segments[:, 0],
         "within": records.segments[:, 1],
     }

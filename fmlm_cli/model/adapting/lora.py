@@ -55,8 +55,8 @@ def merged(model: PreTrainedModel) -> PreTrainedModel:
     for name, module in [*plain.named_modules()]:
         if isinstance(module, layer_type):
             module.merge()
-            parent, _, own = name.rpartition(".")
-            setattr(plain.get_submodule(parent), own, module.get_base_layer())
+            parent, _, attribute = name.rpartition(".")
+            setattr(plain.get_submodule(parent), attribute, module.get_base_layer())
     if hasattr(plain, "peft_config"):
         del plain.peft_config
     return plain.requires_grad_(True)

@@ -95,12 +95,12 @@ def _reference(auto_map: Any, key: str, name: str) -> _Reference:
             f"{name} brings code of its own, but not what this needs (its auto_map has no {key}): use "
             "another checkpoint"
         )
-    found = _REFERENCE.fullmatch(text) if isinstance(text, str) else None
-    if found is None:
+    match = _REFERENCE.fullmatch(text) if isinstance(text, str) else None
+    if match is None:
         raise UserError(
             f"{name}/config.json: auto_map.{key} is '{text}', not a module.Class: the file is damaged"
         )
-    return _Reference(**found.groupdict())
+    return _Reference(**match.groupdict())
 
 
 def _files(references: list[_Reference], places: Mapping[str | None, hub.Located]) -> tuple[str, ...]:

@@ -155,13 +155,13 @@ def make_plain(config: PreTrainedConfig, shown: str) -> None:
 def read_tensors(folder: Path, name: str) -> dict[str, Tensor]:
     """All tensors of a checkpoint, mapped into memory, not yet read; of both kinds, those in safetensors."""
     cannot = f"cannot load {name}"
-    found = next((folder / file for file in WEIGHTS if (folder / file).is_file()), None)
-    if found is None:
+    weights = next((folder / file for file in WEIGHTS if (folder / file).is_file()), None)
+    if weights is None:
         raise UserError(
             f"{cannot}: it holds no weights (no {WEIGHTS[0]} or {WEIGHTS[2]}): give a whole checkpoint"
         )
     tensors: dict[str, Tensor] = {}
-    for path in _parts(found, cannot) if found.suffix == ".json" else [found]:
+    for path in _parts(weights, cannot) if weights.suffix == ".json" else [weights]:
         try:
             with quiet():
                 tensors |= _from_pickle(path) if path.suffix == ".bin" else load_file(path)
@@ -243,8 +243,8 @@ def fill(
             )
     except Exception as error:  # whatever a family's constructor makes of values that do not fit
         raise UserError(f"cannot load {name}: {one_line(error)}") from error
-    for parameter, found, wanted in sorted(report["mismatched_keys"]):
-        sizes = [" x ".join(map(str, shape)) or "a single number" for shape in (found, wanted)]
+    for parameter, stored, configured in sorted(report["mismatched_keys"]):
+        sizes = [" x ".join(map(str, shape)) or "a single number" for shape in (stored, configured)]
         raise UserError(
             f"cannot load {name}: {parameter} is {sizes[0]}, but {sizes[1]} by config.json: "
             "the two are not of the same model"
