@@ -96,9 +96,9 @@ def _from_hub(name: str, revision: str | None, weights: bool, code: bool) -> Loc
     if why := out_of_reach():
         folder = _cached(name, revision, weights)
         if folder is None:
-            what = f" at revision '{revision}'" if revision else ""
+            at_revision = f" at revision '{revision}'" if revision else ""
             raise UserError(
-                f"'{name}' is no local folder, not in the Hub's local cache{what}, and {why}: "
+                f"'{name}' is no local folder, not in the Hub's local cache{at_revision}, and {why}: "
                 "give a local folder"
             )
         return Located(folder, folder.name)
@@ -140,8 +140,8 @@ def _answers() -> bool:
 def _download(name: str, revision: str | None, weights: bool, code: bool) -> Path:
     patterns = [*_SMALL, *(["*.py"] if code else [])]
     if weights:
-        known = {file.rfilename for file in HfApi().model_info(name, revision=revision).siblings or ()}
-        patterns.append("model*.safetensors" if known & set(WEIGHTS[:2]) else "pytorch_model*.bin")
+        files = {file.rfilename for file in HfApi().model_info(name, revision=revision).siblings or ()}
+        patterns.append("model*.safetensors" if files & set(WEIGHTS[:2]) else "pytorch_model*.bin")
     return Path(snapshot_download(name, revision=revision, allow_patterns=patterns, ignore_patterns=["*/*"]))
 
 

@@ -26,8 +26,7 @@ _FEISTEL_ROUNDS = 8
 
 @enum.unique
 class Stream(enum.IntEnum):
-    """What is chosen at random: the word of `derive`, after the seed, that keeps choices of different kinds
-    apart.
+    """What is drawn: the word of `derive` after the seed, which keeps choices of different kinds apart.
 
     This is all of them, so that no two are the same by accident. Values stay as they are for ever: with
     another one the same seed would give another run.
@@ -146,10 +145,10 @@ def permute(index: Any, n: int, key: int | np.integer | UInt64s) -> npt.NDArray[
     low = np.uint64((1 << int(half)) - 1)
     round_keys = [bits(key, r) for r in range(_FEISTEL_ROUNDS)]
 
-    def once(x: UInt64s, chosen: Any) -> UInt64s:
+    def once(x: UInt64s, mask: Any) -> UInt64s:
         left, right = x >> half, x & low
         for round_key in round_keys:
-            k = np.broadcast_to(round_key, indices.shape)[chosen]
+            k = np.broadcast_to(round_key, indices.shape)[mask]
             left, right = right, left ^ (bits(k, right) & low)
         return (left << half) | right
 
@@ -187,9 +186,9 @@ class StretchHash:
     @functools.lru_cache(maxsize=4)
     def _powers(number: int) -> tuple[UInt64s, UInt64s]:
         """BASE**i and BASE**-i for i from 0 to number - 1."""
-        both = []
+        tables = []
         for base in (StretchHash._BASE, pow(StretchHash._BASE, -1, 1 << 64)):
             factors = np.full(number, base, np.uint64)
             factors[0] = 1
-            both.append(np.cumprod(factors))
-        return both[0], both[1]
+            tables.append(np.cumprod(factors))
+        return tables[0], tables[1]

@@ -242,9 +242,7 @@ def clear_folder(folder: Path, *, last: Path) -> None:
 
 
 def check_outside(folder: Path, needed: Mapping[Path, str]) -> None:
-    """Refuse to replace a folder that holds what its new content is made from; `needed`: paths and what each
-    is.
-    """
+    """Refuse to replace a folder that holds what its new content is made of; `needed`: what each path is."""
     for path, kind in needed.items():
         if path.resolve().is_relative_to(folder.resolve()):
             raise UserError(f"the {kind} {path} lies inside {folder}: choose another --out")

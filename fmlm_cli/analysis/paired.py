@@ -89,8 +89,7 @@ class Contest:
     def tokens_to_reach(
         self, curves: Mapping[str, Curves], seeds: Sequence[int], target: float | None = None
     ) -> dict[str, ReachResult]:
-        """How many tokens each arm and the baseline took to a loss that all runs of both reach; ratios by
-        seed.
+        """Tokens that each arm and the baseline took to a loss that all runs of both reach; ratios by seed.
 
         `target`: that loss, if it is given. One that all arms share would be set by the worst of them, and so
         early in the others' curves.

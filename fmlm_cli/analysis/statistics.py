@@ -49,9 +49,7 @@ class Bootstrap:
     def of(
         cls, columns: Means, *, level: float = 0.95, resamples: int = 10_000, seed: int = 0
     ) -> "Bootstrap":
-        """Resample columns float64[units]. ValueError for fewer than two units, or values that are not
-        finite.
-        """
+        """Resample columns float64[units]. ValueError for fewer than two units, or values not finite."""
         table = np.stack(list(columns.values()), axis=1)
         units = len(table)
         if units < 2:
@@ -83,8 +81,7 @@ class Bootstrap:
 
 @dataclass(frozen=True)
 class PairedDifference:
-    """First minus second, paired by seed: mean, standard deviation, Student-t interval, the paired t-test's
-    two-sided p.
+    """First minus second, paired by seed: mean, standard deviation, Student-t interval and two-sided p.
 
     The interval is of this comparison alone, whatever others are made beside it. Differences without any
     spread say that the pairs are no independent repeats: then nothing can be tested, the interval is infinite
@@ -163,12 +160,13 @@ def holm(p_values: Sequence[float]) -> Floats:
     dependence: the i-th smallest becomes the largest of (m - j + 1) p_(j) over j <= i, at most 1 (Holm 1979,
     "A Simple Sequentially Rejective Multiple Test Procedure"). ValueError for a value outside [0, 1].
     """
-    given = np.asarray(p_values, np.float64)
-    if not ((given >= 0) & (given <= 1)).all():
+    unadjusted = np.asarray(p_values, np.float64)
+    if not ((unadjusted >= 0) & (unadjusted <= 1)).all():
         raise ValueError(f"p-values lie between 0 and 1, not {list(p_values)}")
-    order = np.argsort(given, kind="stable")
-    adjusted = np.empty_like(given)
-    adjusted[order] = np.minimum(1, np.maximum.accumulate(given[order] * np.arange(len(given), 0, -1)))
+    order = np.argsort(unadjusted, kind="stable")
+    adjusted = np.empty_like(unadjusted)
+    multiplied = unadjusted[order] * np.arange(len(unadjusted), 0, -1)
+    adjusted[order] = np.minimum(1, np.maximum.accumulate(multiplied))
     return adjusted
 
 

@@ -42,9 +42,9 @@ class TaskSettings(Section):
     @model_validator(mode="after")
     def _one_kind(self) -> "TaskSettings":
         of_glue = ("names", "folder")
-        given = [name for name, value in self if value is not None and name not in of_glue]
-        if self.names and given:
-            raise ValueError(f"GLUE tasks and a set of your own ({given[0]}) exclude each other: keep one")
+        own_set = [name for name, value in self if value is not None and name not in of_glue]
+        if self.names and own_set:
+            raise ValueError(f"GLUE tasks and a set of your own ({own_set[0]}) exclude each other: keep one")
         return self
 
 

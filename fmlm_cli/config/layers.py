@@ -102,9 +102,9 @@ def merge(
     """Two trees of settings as one; what stands in `above` wins."""
     merged = dict(below)
     for name, value in above.items():
-        old = merged.get(name)
-        both = isinstance(old, Mapping) and isinstance(value, Mapping) and name not in whole
-        merged[name] = merge(old, value, whole) if both else value  # type: ignore[arg-type]
+        lower = merged.get(name)
+        are_groups = isinstance(lower, Mapping) and isinstance(value, Mapping) and name not in whole
+        merged[name] = merge(lower, value, whole) if are_groups else value  # type: ignore[arg-type]
     return merged
 
 
@@ -191,9 +191,9 @@ def _check_values(
         section.model_validate(tree)
     except ValidationError as error:
         names = set(setting_names(section))
-        for found in error.errors():
-            if found["type"] != "missing" or ".".join(map(str, found["loc"])) not in names:
-                raise _problem(section, found, where) from None
+        for problem in error.errors():
+            if problem["type"] != "missing" or ".".join(map(str, problem["loc"])) not in names:
+                raise _problem(section, problem, where) from None
 
 
 def _unknown(name: str, where: str, section: type[BaseModel]) -> UserError:
@@ -212,21 +212,21 @@ def build(section: type[S], *trees: Mapping[str, Any]) -> S:
     try:
         return section.model_validate(tree)
     except ValidationError as error:
-        found = error.errors()[0]
-        raise _problem(section, found, lambda name: f"setting '{name}'" if name else "") from None
+        problem = error.errors()[0]
+        raise _problem(section, problem, lambda name: f"setting '{name}'" if name else "") from None
 
 
-def _problem(section: type[Section], found: ErrorDetails, where: Callable[[str], str]) -> UserError:
+def _problem(section: type[Section], problem: ErrorDetails, where: Callable[[str], str]) -> UserError:
     """What pydantic found, as one line; `where` says where a setting was given."""
-    name = ".".join(str(part) for part in found["loc"])
-    if found["type"] == "extra_forbidden":
+    name = ".".join(str(part) for part in problem["loc"])
+    if problem["type"] == "extra_forbidden":
         return _unknown(name, where(name), section)
-    message = found["msg"]
-    if found["type"] == "value_error":  # in our own words
+    message = problem["msg"]
+    if problem["type"] == "value_error":  # in our own words
         message = message.removeprefix("Value error, ")
     else:
         message = f"{message[0].lower()}{message[1:]}"
-        message += f", not {found['input']!r}" if found["type"] != "missing" else ""
+        message += f", not {problem['input']!r}" if problem["type"] != "missing" else ""
     place = where(name)
     return UserError(f"{place}: {message}" if place else message)
 

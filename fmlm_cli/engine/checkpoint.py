@@ -81,18 +81,18 @@ class Checkpoints:
 
         With no checkpoint at all the state is that of step 0.
         """
-        passed: list[str] = []
-        found = self.all()
-        for _, path in reversed(found):
+        damages: list[str] = []
+        complete = self.all()
+        for _, path in reversed(complete):
             try:
-                return self._load(path, model, optimizer), passed
+                return self._load(path, model, optimizer), damages
             except DamagedError as error:
-                passed.append(str(error))
-        if found:
+                damages.append(str(error))
+        if complete:
             raise UserError(
-                f"no checkpoint of {self.root} is whole ({passed[0]}); pass --overwrite to start again"
+                f"no checkpoint of {self.root} is whole ({damages[0]}); pass --overwrite to start again"
             )
-        return TrainState(step=0), passed
+        return TrainState(step=0), damages
 
     def _load(self, path: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> TrainState:
         try:
@@ -115,8 +115,8 @@ class Checkpoints:
 
 def complete_checkpoints(root: Path) -> list[tuple[int, Path]]:
     """Steps and folders of the complete checkpoints under `root`, oldest first."""
-    found = [(int(path.name[5:]), path) for path in root.glob("step-*") if path.name[5:].isdigit()]
-    return sorted((step, path) for step, path in found if (path / STATE).is_file())
+    numbered = [(int(path.name[5:]), path) for path in root.glob("step-*") if path.name[5:].isdigit()]
+    return sorted((step, path) for step, path in numbered if (path / STATE).is_file())
 
 
 def read_facts(checkpoint: Path) -> tuple[int, Mapping[str, Any]]:
@@ -126,17 +126,15 @@ def read_facts(checkpoint: Path) -> tuple[int, Mapping[str, Any]]:
 
 
 def carry_over(checkpoint: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
-    """Give an optimizer the state that another run's had. Raises `UserError` where its parameters are not
-    these.
-    """
+    """Give an optimizer the state of another run's. Raises `UserError` where its parameters are not these."""
     path = checkpoint / OPTIMIZER
     if not path.is_file():
         raise UserError(f"{checkpoint} holds no state of an optimizer: set optimizer.carry_over=false")
     tensors = load_file(path)
     shapes = {name: p.shape for name, p in model.named_parameters() if p.requires_grad}
-    had = {key.rpartition("/")[0]: value.shape for key, value in tensors.items() if value.ndim}
-    for name in {**shapes, **had}:
-        if had.get(name) != shapes.get(name):
+    saved = {key.rpartition("/")[0]: value.shape for key, value in tensors.items() if value.ndim}
+    for name in {**shapes, **saved}:
+        if saved.get(name) != shapes.get(name):
             raise UserError(
                 f"the optimizer's state in {checkpoint} does not fit this run ({name}): set "
                 "optimizer.carry_over=false"

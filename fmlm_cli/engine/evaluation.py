@@ -15,9 +15,7 @@ from fmlm_cli.engine.runtime import Runtime
 def evaluate(
     model: nn.Module, objective: ScoringObjective, batches: Iterable[Batch], runtime: Runtime
 ) -> tuple[dict[str, Tensor], int]:
-    """The objective's measures, each summed in float64 over `batches` (shapes are the objective's), and the
-    targets.
-    """
+    """The objective's measures, each summed in float64 over `batches` (its own shapes), and the targets."""
     training = model.training
     model.eval()
     sums: dict[str, Tensor] = {}
@@ -29,8 +27,8 @@ def evaluate(
         count += batch.count
     model.train(training)
     (first, *others) = runtime.ranks.gather(sums)
-    for each in others:
-        _add(first, each)
+    for part in others:
+        _add(first, part)
     return first, runtime.ranks.sum(count)
 
 
@@ -43,9 +41,7 @@ def _add(sums: dict[str, Tensor], more: Mapping[str, Tensor]) -> None:
 def predict(
     model: nn.Module, objective: PredictingObjective, batches: Iterable[Batch], runtime: Runtime
 ) -> npt.NDArray[np.float32]:
-    """The objective's outputs float32[rows, ...], in the order of the rows' numbers, of which each occurs
-    once.
-    """
+    """The objective's outputs float32[rows, ...], in the order of the rows' numbers, each occurring once."""
     training = model.training
     model.eval()
     outputs: list[Tensor] = []
@@ -55,7 +51,8 @@ def predict(
             outputs.append(objective.outputs(model, batch.to(runtime.device)))
         rows += batch.rows
     model.train(training)
-    part = (torch.cat(outputs).cpu().numpy(), rows) if rows else None  # a process may have had nothing to do
-    parts = [each for each in runtime.ranks.gather(part) if each is not None]
+    # None: a process may have had nothing to do.
+    own_part = (torch.cat(outputs).cpu().numpy(), rows) if rows else None
+    parts = [part for part in runtime.ranks.gather(own_part) if part is not None]
     numbers = [row for _, numbers in parts for row in numbers]
     return np.concatenate([values for values, _ in parts])[np.argsort(numbers)]

@@ -32,11 +32,13 @@ class Rhythm:
 
 @dataclass(frozen=True)
 class TrainingRun:
-    """All that the loop needs. `prepare(step)` gives the batches of a step (from 1) and must be a pure
-    function; `evaluate(step)` gives the fields of the evaluation records. `before_step(step)` may change
+    """All that the loop needs.
+
+    `prepare(step)`: the batches of a step (from 1), all processes' of them; a pure function, called from a
+    thread of its own. `evaluate(step)`: the fields of the evaluation records. `before_step(step)` may change
     what of the model is trained, as a function of the step alone. `enough()` ends the run early after an
-    evaluation. `clip`: the largest norm of a gradient. `keeps_checkpoints`: whether they outlive the run,
-    so that there is one of its end.
+    evaluation. `clip`: the largest norm of a gradient. `keeps_checkpoints`: whether they outlive the run, so
+    that there is one of its end.
     """
 
     model: nn.Module

@@ -57,8 +57,8 @@ class Schedule:
         if step <= self.warmup_steps:
             return self.peak * step / self.warmup_steps
         decay = min(self.decay_steps if self.shape == "wsd" else total, total - self.warmup_steps)
-        left = min(1.0, (total - step + 1) / (decay + 1))
-        share = 0.5 * (1 - math.cos(math.pi * left)) if self.shape == "cosine" else left
+        remaining = min(1.0, (total - step + 1) / (decay + 1))
+        share = 0.5 * (1 - math.cos(math.pi * remaining)) if self.shape == "cosine" else remaining
         return self.peak * (self.final_share + (1 - self.final_share) * share)
 
 
@@ -94,11 +94,11 @@ def make_optimizer(
     `scales`: factors of the learning rate by parameter name, 1 where none is given; a group carries its own
     as `scale`.
     """
-    named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
+    trained = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
     groups: dict[tuple[bool, float], list[nn.Parameter]] = {}
-    for name, parameter in named:
+    for name, parameter in trained:
         groups.setdefault((decayed(name, parameter), (scales or {}).get(name, 1.0)), []).append(parameter)
-    fused = all(p.device.type in ("cpu", "cuda", "mps") and p.is_floating_point() for _, p in named)
+    fused = all(p.device.type in ("cpu", "cuda", "mps") and p.is_floating_point() for _, p in trained)
     return torch.optim.AdamW(
         [
             {"params": parameters, "weight_decay": settings.weight_decay if decays else 0.0, "scale": scale}

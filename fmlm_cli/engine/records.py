@@ -52,8 +52,8 @@ class MetricsLog:
     def rewind(self, step: int) -> None:
         """Cut the file back to the records of steps up to `step`; at 0 it begins empty."""
         # Of a run that begins anew nothing is kept, so a file that is damaged is no obstacle.
-        there = read_metrics(self._path) if step and self._path.exists() else []
-        self.records = [record for record in there if record["step"] <= step]
+        written = read_metrics(self._path) if step and self._path.exists() else []
+        self.records = [record for record in written if record["step"] <= step]
         storage.write_text(self._path, "".join(_line(record) for record in self.records))
 
     def write(self, record: Record) -> None:
@@ -83,8 +83,8 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
 
 def evaluations_of(records: Iterable[Mapping[str, Any]]) -> dict[str, list[Mapping[str, Any]]]:
     """The evaluation records among all, in order, by the name of what was evaluated on; "" without one."""
-    found: dict[str, list[Mapping[str, Any]]] = {}
+    by_name: dict[str, list[Mapping[str, Any]]] = {}
     for record in records:
         if "eval_loss" in record:
-            found.setdefault(record.get("evaluation", ""), []).append(record)
-    return found
+            by_name.setdefault(record.get("evaluation", ""), []).append(record)
+    return by_name

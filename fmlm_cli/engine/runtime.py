@@ -32,8 +32,8 @@ class Runtime:
 
         auto: a GPU where there is one, and bfloat16 where that has it.
         """
-        there = _resolve_device(device)
-        return cls(there, _resolve_precision(precision, there))
+        resolved = _resolve_device(device)
+        return cls(resolved, _resolve_precision(precision, resolved))
 
     def autocast(self) -> AbstractContextManager[Any]:
         """The context in which a forward runs."""

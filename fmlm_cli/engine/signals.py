@@ -30,17 +30,17 @@ def graceful_stop() -> Iterator[StopRequest]:
     if threading.current_thread() is not threading.main_thread():
         yield request
         return
-    old = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    previous = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
 
     def note(number: int, frame: FrameType | None) -> None:
         request.signal = number
-        for each, handler in old.items():
-            signal.signal(each, handler)
+        for caught, handler in previous.items():
+            signal.signal(caught, handler)
 
-    for number in old:
+    for number in previous:
         signal.signal(number, note)
     try:
         yield request
     finally:
-        for number, handler in old.items():
+        for number, handler in previous.items():
             signal.signal(number, handler)

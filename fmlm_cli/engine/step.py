@@ -96,8 +96,8 @@ def _seed_everything(seed: int, step: int, number: int) -> None:
 
 def _describe_divergence(step: int, loss: float, grad_norm: float, batches: Sequence[Batch]) -> str:
     rows = [row for batch in batches for row in batch.rows]
-    named = ", ".join(map(str, rows[:8])) + (f" and {len(rows) - 8} more" if len(rows) > 8 else "")
+    listed = ", ".join(map(str, rows[:8])) + (f" and {len(rows) - 8} more" if len(rows) > 8 else "")
     return (
-        f"not finite at step {step}: loss {loss:g}, gradient norm {grad_norm:g}, rows {named}; the step was "
+        f"not finite at step {step}: loss {loss:g}, gradient norm {grad_norm:g}, rows {listed}; the step was "
         "not taken. Lower optimizer.learning_rate or lengthen optimizer.warmup_share"
     )

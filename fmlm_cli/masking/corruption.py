@@ -20,8 +20,7 @@ _HALF = np.uint64(32)
 
 @dataclass(frozen=True)
 class Corruption:
-    """The shares of masked positions that become [MASK], become a random ordinary token, and stay as they
-    are.
+    """The shares of masked positions that become [MASK], become a random ordinary token, and stay.
 
     `draw` stratified: within each mask of t positions the counts are the shares of t, rounded down or up so
     that they hold on average; which position gets what is random. Independent: every position draws for
@@ -43,8 +42,7 @@ class Corruption:
     def __call__(
         self, input_ids: Int64s, masks: Bools, key: UInt64s, *, mask_id: int, ordinary_ids: Int64s
     ) -> Int64s:
-        """Corrupted ids, int64[n, length], of rows `input_ids` int64[n, length] under `masks` bool[n,
-        length].
+        """Corrupted ids int64[n, length] of rows `input_ids` int64[n, length] under `masks` bool[n, length].
 
         `key`: uint64[n]. `ordinary_ids`: the ids that random replacements are drawn from.
         """

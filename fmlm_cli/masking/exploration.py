@@ -41,9 +41,10 @@ def as_fraction(rate: float) -> Fraction:
 
 @dataclass(frozen=True)
 class Circle:
-    """Units in random order. `place`: int64[rows, length], for every maskable position the middle of its unit
-    on the circle, in half-tokens (meaningless elsewhere); `size`: int64[rows], n, the circle's length in
-    tokens.
+    """Units in random order around a circle.
+
+    `place`: int64[rows, length], for every maskable position the middle of its unit on the circle, in
+    half-tokens (meaningless elsewhere). `size`: int64[rows], n, the circle's length in tokens.
     """
 
     maskable: Bools
@@ -84,8 +85,8 @@ class Circle:
 
 def independent(maskable: Bools, starts: Bools, key: UInt64s, rate: float) -> Bools:
     """One mask a row that holds every unit with probability `rate`, independently: bool[rows, length]."""
-    chosen = keys.uniform(keys.bits(key[:, None], np.arange(maskable.shape[1]))) < rate
-    return at_all_tokens(chosen, maskable, starts) & maskable
+    drawn = keys.uniform(keys.bits(key[:, None], np.arange(maskable.shape[1]))) < rate
+    return at_all_tokens(drawn, maskable, starts) & maskable
 
 
 def shuffled(starts: Bools, key: UInt64s) -> Int64s:

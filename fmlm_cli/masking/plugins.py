@@ -80,15 +80,15 @@ def plug_in(factory: Factory, settings: StrategySettings) -> "PluggedIn":
 def _import(name: str) -> Any:
     """The object that `package.module:object` names."""
     module, _, path = name.partition(":")
-    here = str(Path.cwd())
-    sys.path.insert(0, here)  # as with `python -m`: a strategy may lie beside the corpus
+    working_folder = str(Path.cwd())
+    sys.path.insert(0, working_folder)  # as with `python -m`: a strategy may lie beside the corpus
     try:
-        found: Any = importlib.import_module(module)
+        target: Any = importlib.import_module(module)
     finally:
-        sys.path.remove(here)
+        sys.path.remove(working_folder)
     for part in path.split("."):
-        found = getattr(found, part)
-    return found
+        target = getattr(target, part)
+    return target
 
 
 @contextlib.contextmanager
@@ -190,11 +190,11 @@ class PluggedIn(Strategy):
 
     def _check_shape(self, what: str, array: Any, view: RowView) -> None:
         rows, length = view.shape
-        wanted = (rows, self.masks_per_sequence, length)
-        if not isinstance(array, np.ndarray) or array.dtype != np.bool_ or array.shape != wanted:
+        expected = (rows, self.masks_per_sequence, length)
+        if not isinstance(array, np.ndarray) or array.dtype != np.bool_ or array.shape != expected:
             raise UserError(
                 f"masking strategy '{self.name}': {what}() returned {_described(array)}, "
-                f"not bool{list(wanted)} = [rows, masks, length]"
+                f"not bool{list(expected)} = [rows, masks, length]"
             )
 
     def corrupt(
@@ -239,12 +239,12 @@ def check_pure(strategy: Strategy, view: RowView) -> None:
     def masks(rows: slice, epoch: int | Int64s = 1) -> Bools:
         return strategy.masks(view.take(rows), epoch, 0)
 
-    together, reversed_, alone = masks(slice(None)), masks(slice(None, None, -1)), masks(slice(-1, None))
+    in_order, backwards, alone = masks(slice(None)), masks(slice(None, None, -1)), masks(slice(-1, None))
     of_two_passes = masks(slice(None), np.arange(len(view)) % 2)  # as in a step at the end of a pass
     if not (
-        np.array_equal(together, reversed_[::-1])
-        and np.array_equal(together[-1:], alone)
-        and np.array_equal(together[1::2], of_two_passes[1::2])
+        np.array_equal(in_order, backwards[::-1])
+        and np.array_equal(in_order[-1:], alone)
+        and np.array_equal(in_order[1::2], of_two_passes[1::2])
     ):
         raise UserError(
             f"masking strategy '{strategy.name}' gave one row different masks in different calls: masks() "

@@ -122,13 +122,16 @@ def get_strategy(
     settings = StrategySettings(
         name, _rate(segments, rate), scope, masks_per_sequence, count, corruption, collocations, options
     )
-    own = BUILT_IN.get(name)
-    strategy = own(settings) if own else plugins.plug_in(plugins.load(name, strategy_names()), settings)
-    for setting, given in (("scope", scope), ("count", None if count == "exact" else count)):
-        if given is not None and setting not in strategy.understands:
+    built_in = BUILT_IN.get(name)
+    if built_in is not None:
+        strategy = built_in(settings)
+    else:
+        strategy = plugins.plug_in(plugins.load(name, strategy_names()), settings)
+    for setting, choice in (("scope", scope), ("count", None if count == "exact" else count)):
+        if choice is not None and setting not in strategy.understands:
             several = "; for several masks of a sequence in one step set masking.masks_per_sequence"
-            hint = several if given == "batch" else ""
-            raise UserError(f"masking.{setting} {given} does not go with {name}: leave it out{hint}")
+            hint = several if choice == "batch" else ""
+            raise UserError(f"masking.{setting} {choice} does not go with {name}: leave it out{hint}")
     return strategy
 
 

@@ -78,9 +78,9 @@ class Timetable:
         """In words: what is masked when, and how that changes."""
         if self.schedule is None:
             return self.strategy.description
-        last = self._at(self.schedule.final)
-        way = f"in {self.schedule.plateaus} steps" if self.schedule.shape == "step" else self.schedule.shape
-        return f"{self.strategy.description}; the rate goes to {last.rate:.1%} ({way})"
+        final = self._at(self.schedule.final)
+        how = f"in {self.schedule.plateaus} steps" if self.schedule.shape == "step" else self.schedule.shape
+        return f"{self.strategy.description}; the rate goes to {final.rate:.1%} ({how})"
 
     @property
     def last(self) -> Strategy:
@@ -90,8 +90,7 @@ class Timetable:
         return self._at(self.schedule.final) if self.strategy.cycle == 1 else self._cycles[1][-1]
 
     def at(self, progress: float, epoch: Int64s) -> Iterator[tuple[Int64s, Strategy, Int64s]]:
-        """Rows by the strategy that masks them: their indices, it, and the epochs whose masks it is to be
-        asked for.
+        """Rows by the strategy that masks them: their indices, it, and the epochs to ask it for.
 
         `epoch`: int64[rows], how often each row was drawn before. Rows are in several groups only while their
         cycles differ.
@@ -105,9 +104,9 @@ class Timetable:
             begins, cycles = self._cycles
             cycle = np.searchsorted(begins, epoch, side="right") - 1
             for number in np.unique(cycle).tolist():
-                chosen, strategy = np.flatnonzero(cycle == number), cycles[number]
+                rows, strategy = np.flatnonzero(cycle == number), cycles[number]
                 # What it takes for the epochs of cycle `number`, were all cycles as long as this one.
-                yield chosen, strategy, number * strategy.cycle + epoch[chosen] - begins[number]
+                yield rows, strategy, number * strategy.cycle + epoch[rows] - begins[number]
 
     @functools.cached_property
     def _cycles(self) -> tuple[list[int], list[Strategy]]:

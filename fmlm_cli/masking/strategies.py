@@ -50,8 +50,7 @@ Factory = Callable[[StrategySettings], "Strategy"]
 
 @dataclass(frozen=True)
 class Strategy:
-    """Base of all strategies. One of your own has to define `masks`, and may say more of itself than is said
-    here.
+    """Base of all strategies. One of your own has to define `masks`, and may say more of itself.
 
     A strategy has no state: what it masks depends on its settings and on the arguments of `masks` alone.
     """
@@ -154,9 +153,9 @@ class Strategy:
             raise ValueError("there is nothing to corrupt: give the RowView its input_ids")
         number, length = masks.shape[1:]
         key = _mask_keys(keys.derive(seed, keys.Stream.CORRUPTION, epoch, view.row_ids), number)
-        each, flat = np.repeat(view.input_ids, number, axis=0), masks.reshape(-1, length)
-        corrupted = self.corruption(each, flat, key, mask_id=mask_id, ordinary_ids=ordinary_ids)
-        labels = np.where(flat, each, IGNORED)
+        input_ids, flat = np.repeat(view.input_ids, number, axis=0), masks.reshape(-1, length)
+        corrupted = self.corruption(input_ids, flat, key, mask_id=mask_id, ordinary_ids=ordinary_ids)
+        labels = np.where(flat, input_ids, IGNORED)
         return corrupted.reshape(masks.shape), labels.reshape(masks.shape)
 
 
@@ -194,8 +193,7 @@ class Exploration(Strategy):
         raise NotImplementedError
 
     def _starts(self, view: RowView, key: UInt64s) -> Bools:
-        """Where units begin; nothing that is drawn for them has to do with what is drawn from `key`
-        itself."""
+        """Where units begin, drawn from a key that has nothing to do with what is drawn from `key` itself."""
         return self.unit(view, key ^ _UNIT)
 
 
@@ -222,24 +220,23 @@ class RandomExploration(Exploration):
     def _explore(self, view: RowView, epoch: int | Int64s, seed: int) -> tuple[Bools, Bools]:
         number = self.masks_per_sequence
         key = _mask_keys(keys.derive(seed, keys.Stream.MASKS, epoch, view.row_ids), number)
-        each = view.repeated(number)
-        starts = self._starts(each, key)
+        repeated = view.repeated(number)
+        starts = self._starts(repeated, key)
         if self.settings.count == "bernoulli":
-            masks = independent(each.maskable, starts, key, self.rate)
+            masks = independent(repeated.maskable, starts, key, self.rate)
         else:
-            masks = Circle.of(each.maskable, starts, key).windows(as_fraction(self.rate))
+            masks = Circle.of(repeated.maskable, starts, key).windows(as_fraction(self.rate))
         shape = (len(view), number, view.shape[1])
         return masks.reshape(shape), starts.reshape(shape)
 
 
 @dataclass(frozen=True)
 class FullExploration(Exploration):
-    """K masks that do not overlap and together cover the row (Zheng et al. 2020, arXiv 2010.06040); its rate
-    is 1/K.
+    """K masks that do not overlap and together cover the row (Zheng et al. 2020, arXiv 2010.06040).
 
-    Scope batch: all K in one optimizer step. Scope epoch: one in each of K passes, with a fresh partition of
-    the row every K passes. Where on the circle its cuts lie is random, so which of a row's segments comes
-    first, and which take the remainder of n / K, is drawn for every row and cycle.
+    Its rate is 1/K. Scope batch: all K in one optimizer step. Scope epoch: one in each of K passes, with a
+    fresh partition of the row every K passes. Where on the circle its cuts lie is random, so which of a row's
+    segments comes first, and which take the remainder of n / K, is drawn for every row and cycle.
     """
 
     @property
@@ -317,5 +314,5 @@ def check_segments_of(setting: str, rate: float) -> int:
 def nearest_segments(rate: float) -> int:
     """The K, at least 2, whose 1/K is nearest to a rate."""
     exact = 1 / max(rate, _LEAST_RATE)
-    around = (math.floor(exact), math.ceil(exact))
-    return max(2, min(around, key=lambda k: abs(1 / max(k, 1) - rate)))
+    neighbours = (math.floor(exact), math.ceil(exact))
+    return max(2, min(neighbours, key=lambda k: abs(1 / max(k, 1) - rate)))

@@ -107,8 +107,9 @@ def at_all_tokens(values: npt.NDArray[T], maskable: Bools, starts: Bools) -> npt
     if starts is maskable:  # units of one token
         return values
     unit = np.cumsum(starts.ravel(), dtype=np.int64)
-    chosen = np.append(values.ravel()[:1], values.ravel()[np.flatnonzero(starts)])  # 0: before the first unit
-    return chosen.take(unit).reshape(starts.shape)
+    at_starts = values.ravel()[np.flatnonzero(starts)]
+    by_unit = np.append(values.ravel()[:1], at_starts)  # from 1 on; what lies before the first unit has 0
+    return by_unit.take(unit).reshape(starts.shape)
 
 
 @dataclass(frozen=True)
@@ -209,11 +210,11 @@ class Collocations(Unit):
     def contains(self, hashes: UInt64s) -> Bools:
         """Which of these are collocations."""
         seen, shift = self._seen
-        found = seen[hashes >> shift]
-        likely = np.flatnonzero(found)
+        is_known = seen[hashes >> shift]
+        likely = np.flatnonzero(is_known)
         place = np.searchsorted(self.hashes, hashes[likely])
-        found[likely] = self.hashes[np.minimum(place, len(self.hashes) - 1)] == hashes[likely]
-        return found
+        is_known[likely] = self.hashes[np.minimum(place, len(self.hashes) - 1)] == hashes[likely]
+        return is_known
 
     def __call__(self, view: RowView, key: UInt64s) -> Bools:
         """Where collocations and single words begin."""
@@ -224,11 +225,11 @@ class Collocations(Unit):
         end = of.begin + unit_sizes(view.maskable, starts)[of.begin]
         first, last = self._find(of, end, view.input_ids)
         row, column = np.divmod(of.begin[first], view.shape[1])
-        chosen = _without_overlaps(first, last, keys.bits(key[row], column))
-        # Every word begins a unit but those inside a chosen collocation.
+        kept = _without_overlaps(first, last, keys.bits(key[row], column))
+        # Every word begins a unit but those inside a collocation that is kept.
         inside = np.zeros(len(of.begin) + 1, np.int64)
-        inside[first[chosen] + 1] += 1
-        inside[last[chosen] + 1] -= 1
+        inside[first[kept] + 1] += 1
+        inside[last[kept] + 1] -= 1
         starts = np.zeros(view.shape, np.bool_)
         starts.ravel()[of.begin[np.cumsum(inside[:-1]) == 0]] = True
         return starts
@@ -241,8 +242,8 @@ class Collocations(Unit):
         last = np.arange(len(of.begin))
         for n in range(SHORTEST, LONGEST + 1):  # the longest that begins at a word is found last
             word = np.flatnonzero(np.arange(len(last)) + n - 1 <= of.last)
-            found = word[self.contains(hashed(of.begin[word], end[word + n - 1]))]
-            last[found] = found + n - 1
+            begins = word[self.contains(hashed(of.begin[word], end[word + n - 1]))]
+            last[begins] = begins + n - 1
         first = np.flatnonzero(last > np.arange(len(last)))
         last = last[first]
         reached = np.maximum.accumulate(last)
@@ -251,26 +252,25 @@ class Collocations(Unit):
 
 
 def _without_overlaps(first: Int64s, last: Int64s, priority: UInt64s) -> Int64s:
-    """Indices of stretches that do not overlap: in turn those with the highest priority among their
-    neighbours.
+    """Indices of stretches that do not overlap: in turn those of the highest priority among neighbours.
 
     `first` and `last`, inclusive, both rise: whatever overlaps a stretch lies next to it.
     """
-    chosen = [np.empty(0, np.int64)]
-    left = np.arange(len(first))
-    while len(left):
-        best = np.ones(len(left), np.bool_)
+    kept = [np.empty(0, np.int64)]
+    undecided = np.arange(len(first))
+    while len(undecided):
+        best = np.ones(len(undecided), np.bool_)
         clashes = []
-        for apart in range(1, min(LONGEST, len(left))):
-            clash = first[left[apart:]] <= last[left[:-apart]]
-            earlier = priority[left[:-apart]] > priority[left[apart:]]
-            best[apart:] &= ~(clash & earlier)
-            best[:-apart] &= ~(clash & ~earlier)
-            clashes.append((apart, clash))
+        for distance in range(1, min(LONGEST, len(undecided))):
+            clash = first[undecided[distance:]] <= last[undecided[:-distance]]
+            earlier = priority[undecided[:-distance]] > priority[undecided[distance:]]
+            best[distance:] &= ~(clash & earlier)
+            best[:-distance] &= ~(clash & ~earlier)
+            clashes.append((distance, clash))
         keep = ~best
-        for apart, clash in clashes:
-            keep[apart:] &= ~(clash & best[:-apart])
-            keep[:-apart] &= ~(clash & best[apart:])
-        chosen.append(left[best])
-        left = left[keep]
-    return np.concatenate(chosen)
+        for distance, clash in clashes:
+            keep[distance:] &= ~(clash & best[:-distance])
+            keep[:-distance] &= ~(clash & best[distance:])
+        kept.append(undecided[best])
+        undecided = undecided[keep]
+    return np.concatenate(kept)

@@ -33,8 +33,8 @@ class RowView:
         shape = np.shape(self.maskable)
         if len(shape) != 2:
             raise ValueError(f"maskable has to be bool[rows, length], not of shape {list(shape)}")
-        wanted = {"word_starts": shape, "row_ids": shape[:1], "input_ids": shape}
-        for name, its_shape in wanted.items():
+        expected = {"word_starts": shape, "row_ids": shape[:1], "input_ids": shape}
+        for name, its_shape in expected.items():
             array = getattr(self, name)
             if array is not None and np.shape(array) != its_shape:
                 raise ValueError(

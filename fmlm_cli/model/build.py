@@ -83,9 +83,7 @@ def raw_config(path: Path, shown: str) -> dict[str, Any]:
 
 
 def known_config(path: Path, shown: str) -> PreTrainedConfig:
-    """The configuration in a config.json, if transformers itself knows a masked LM of its type; runs no other
-    code.
-    """
+    """The configuration in a config.json of a type that transformers itself knows; no other code runs."""
     model_type = raw_config(path, shown)["model_type"]
     try:
         with quiet():
@@ -144,21 +142,19 @@ def save_model(
 
     `beside`: tensors that another head finds in the same file, such as a pooler's.
     """
-    own = dropout_rates(model.config)
+    trained_rates = dropout_rates(model.config)
     model.config.update(dropout)
     try:
         with quiet():
             weights = {**model.state_dict(), **beside} if beside else None
             model.save_pretrained(folder, state_dict=weights)
     finally:
-        model.config.update(own)
+        model.config.update(trained_rates)
 
 
 @contextmanager
 def seeded(seed: int) -> Iterator[None]:
-    """Draws on the CPU as a function of `seed`; afterwards the generators are as they were, those of devices
-    too.
-    """
+    """Draws on the CPU as a function of `seed`; afterwards all generators, of devices too, are as before."""
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)  # torch.manual_seed would reach the devices' generators
         yield
@@ -200,9 +196,7 @@ def set_output_bias(model: PreTrainedModel, log_frequencies: torch.Tensor) -> bo
 
 
 def with_dropout(model: PreTrainedModel, rate: float) -> PreTrainedModel:
-    """The same weights in a model all of whose dropout rates are `rate`: modules copy them when they are
-    built.
-    """
+    """The same weights in a model built anew with all dropout rates `rate`: modules copy them when built."""
     config = copy.deepcopy(model.config)
     config.update(dict.fromkeys(dropout_rates(config), rate))
     fresh = empty_model(model, config)

@@ -131,17 +131,17 @@ def _reinitialise(model: PreTrainedModel, layers: int, seed: int) -> list[str]:
             "cannot be told apart"
         )
     inside = {id(p) for p in model.base_model.parameters()}
-    chosen = {
+    redrawn = {
         name
         for name, p in model.named_parameters()
         if id(p) in inside and (number - layers < depth[name] <= number or ".pooler." in name)
     }
     with seeded(seed):
         for prefix, module in model.named_modules():
-            own = {f"{prefix}.{name}" for name, _ in module.named_parameters(recurse=False)}
-            if own and own <= chosen:
+            names = {f"{prefix}.{name}" for name, _ in module.named_parameters(recurse=False)}
+            if names and names <= redrawn:
                 _draw(model, module)
-    return sorted(chosen)
+    return sorted(redrawn)
 
 
 def _draw(model: PreTrainedModel, module: nn.Module) -> None:

@@ -1,6 +1,4 @@
-"""The last layer on the first token alone, for heads that look at nothing else: its other outputs are never
-used.
-"""
+"""The last layer on the first token alone, for heads that look at nothing else of what it gives."""
 
 from collections.abc import Callable
 from typing import Any
@@ -15,8 +13,7 @@ from fmlm_cli.model.build import longest_sequence
 
 
 def shorten_last_layer(model: PreTrainedModel) -> bool:
-    """Let a classifier of BERT's build compute the first token's state alone in its last layer; whether it
-    could be done.
+    """Let a classifier of BERT's build compute only the first token in its last layer; whether it can.
 
     Keys and values are those of all tokens, so outputs and gradients stay what they were: this is tried, not
     assumed, and a model that comes to other outputs is left as it is. Saves almost a layer.
@@ -44,17 +41,17 @@ def _first_token_forward(layer: Any) -> Callable[..., Tensor]:
     def forward(
         hidden_states: Tensor, attention_mask: Tensor | None = None, *unused: Any, **named: Any
     ) -> Tensor:
-        own, first = attention.self, hidden_states[:, :1]
+        projections, first = attention.self, hidden_states[:, :1]
 
         def heads(states: Tensor) -> Tensor:
-            return states.unflatten(-1, (-1, own.attention_head_size)).transpose(1, 2)
+            return states.unflatten(-1, (-1, projections.attention_head_size)).transpose(1, 2)
 
         context = F.scaled_dot_product_attention(
-            heads(own.query(first)),
-            heads(own.key(hidden_states)),
-            heads(own.value(hidden_states)),
+            heads(projections.query(first)),
+            heads(projections.key(hidden_states)),
+            heads(projections.value(hidden_states)),
             attn_mask=None if attention_mask is None else attention_mask[:, :, :1],
-            dropout_p=own.dropout.p if layer.training else 0.0,
+            dropout_p=projections.dropout.p if layer.training else 0.0,
         )
         attended = attention.output(context.transpose(1, 2).flatten(-2), first)
         state: Tensor = layer.output(layer.intermediate(attended), attended)
@@ -74,6 +71,6 @@ def _probe(model: PreTrainedModel) -> list[Tensor]:
     training = model.training
     model.eval()
     with torch.random.fork_rng(devices=[]), quiet():
-        found = [model(input_ids=tokens).logits, model(input_ids=tokens, attention_mask=present).logits]
+        logits = [model(input_ids=tokens).logits, model(input_ids=tokens, attention_mask=present).logits]
     model.train(training)
-    return found
+    return logits

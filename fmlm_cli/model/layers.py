@@ -37,9 +37,7 @@ def _layer_lists(model: PreTrainedModel) -> list[nn.ModuleList]:
 
 
 def _before_layers(base: nn.Module, lists: Sequence[nn.ModuleList]) -> Iterator[nn.Parameter]:
-    """Parameters of the embeddings and whatever else the base model has before its layers, such as a
-    projection.
-    """
+    """Parameters of the embeddings and all else that stands before the layers, such as a projection."""
     ends: set[nn.Module] = set(lists) or set(list(base.children())[1:])
     for child in base.children():
         if not ends.isdisjoint(child.modules()):
@@ -60,8 +58,8 @@ def frozen_parameters(model: PreTrainedModel, parts: Sequence[str]) -> list[str]
     not, and where nothing else would be left.
     """
     depth = depths(model) if parts else {}
-    asked = {at for part in parts for at in _depths_of(part.strip(), model)}
-    frozen = [name for name, at in depth.items() if at in asked]
+    to_freeze = {at for part in parts for at in _depths_of(part.strip(), model)}
+    frozen = [name for name, at in depth.items() if at in to_freeze]
     if frozen and len(frozen) == len(depth):
         raise UserError(f"model.freeze {', '.join(parts)}: nothing would be left to train")
     return frozen
@@ -81,15 +79,15 @@ def _depths_of(part: str, model: PreTrainedModel) -> range:
         return range(1)
     if part == _HEAD:
         return range(number + 1, number + 2)
-    found = re.fullmatch(r"(\d+)(?:-(\d+))?", part)
-    if found is None:
+    match = re.fullmatch(r"(\d+)(?:-(\d+))?", part)
+    if match is None:
         raise unknown_name("part of a model", part, [_EMBEDDINGS, _HEAD, "layers such as 5 or 0-3"])
     if not _layer_lists(model):
         raise UserError(
             f"model.freeze {part}: the layers of '{model.config.model_type}' share their weights, or cannot "
             "be told apart"
         )
-    first, last = int(found[1]), int(found[2] or found[1])
+    first, last = int(match[1]), int(match[2] or match[1])
     if last < first:
         raise UserError(f"model.freeze {part}: the range runs backwards; write {last}-{first}")
     if last >= number:

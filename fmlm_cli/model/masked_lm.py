@@ -72,9 +72,7 @@ class MaskedLM(nn.Module):
             self.attention = backend(self.pretrained)
 
     def _select_masked(self, module: nn.Module, inputs: Any, output: Any) -> Any:
-        """Hook: hidden states [rows, length, hidden] -> [1, masked, hidden]; some heads want three
-        dimensions.
-        """
+        """Hook: hidden states [rows, length, hidden] -> [1, masked, hidden]; some heads want three axes."""
         if self._masked_index is not None and not self.head.whole:
             hidden = output.last_hidden_state
             output.last_hidden_state = hidden.flatten(0, 1).index_select(0, self._masked_index)[None]

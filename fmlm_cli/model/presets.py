@@ -6,9 +6,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Preset:
-    """Layers, width, heads; what suits the size: peak learning rate and rows per step, peak rate of
-    fine-tuning.
-    """
+    """Layers, width, heads; what suits the size: peak learning rate, rows a step, fine-tuning's peak rate."""
 
     layers: int
     hidden: int

@@ -129,14 +129,16 @@ def _probe_tokens(config: PreTrainedConfig, length: int) -> Int64s:
     return tokens if pad is None else tokens + (tokens >= pad)
 
 
-def _agree(got: Tensor, wanted: Tensor) -> bool:
+def _agree(logits: Tensor, reference: Tensor) -> bool:
     """Whether logits [positions, vocabulary] are the same but for rounding.
 
     Measured against what varies from position to position: the head's bias, the same everywhere, may dwarf
     it.
     """
-    spread = (wanted - wanted.mean(0)).abs().max()
-    return got.shape == wanted.shape and bool((got - wanted).abs().max() < PROBE_TOLERANCE * spread)
+    if logits.shape != reference.shape:
+        return False
+    spread = (reference - reference.mean(0)).abs().max()
+    return bool((logits - reference).abs().max() < PROBE_TOLERANCE * spread)
 
 
 def _refuse_by_configuration(config: PreTrainedConfig) -> None:
@@ -186,10 +188,10 @@ def _gives_stock_logits(model: "MaskedLM", tokens: Int64s, stock: Tensor) -> boo
     length = tokens.shape[1]
     masked = np.arange(length // 2) * 2
     try:
-        got = _logits(model, tokens, np.arange(length)[None], np.ones_like(tokens), masked)
+        logits = _logits(model, tokens, np.arange(length)[None], np.ones_like(tokens), masked)
     except _NOT_TAKEN:
         return False
-    return _agree(got, stock[torch.from_numpy(masked)])
+    return _agree(logits, stock[torch.from_numpy(masked)])
 
 
 def _name_of_output_embeddings(pretrained: PreTrainedModel) -> str | None:
@@ -211,11 +213,11 @@ def _decodes_last(model: "MaskedLM", tokens: Int64s) -> bool:
         with model.decoder_set_aside() as in_its_place:
             handle = in_its_place.register_forward_pre_hook(lambda _, args: received.append(args[0]))
             try:
-                given = model.pretrained(
+                output = model.pretrained(
                     input_ids=torch.from_numpy(tokens).to(model.pretrained.device)
                 ).logits
             finally:
                 handle.remove()
     except _NOT_TAKEN:
         return False
-    return len(received) == 1 and given is received[0]
+    return len(received) == 1 and output is received[0]

@@ -1,3 +1,1 @@
-"""Objectives: what is learnt. Each makes batches from rows (`prepare`) and a summed loss from batches
-(`loss`).
-"""
+"""Objectives: what is learnt. Each makes batches of rows (`prepare`), and of batches a summed `loss`."""

@@ -1,6 +1,4 @@
-"""Masked language modelling: rows of tokens -> masked batches -> summed cross-entropy at the masked
-positions.
-"""
+"""Masked language modelling: rows of tokens -> masked batches -> summed cross-entropy of what is masked."""
 
 import math
 from collections.abc import Collection, Mapping

@@ -158,8 +158,8 @@ def _table(
     if header is not None and not set(names) & set(header):
         names, first = list(header), [(number, names)]
     _refuse_duplicates(names, f"{path}:{number}")
-    kept = [place for place, name in enumerate(names) if only is None or name in only]
-    values: list[list[str]] = [[] for _ in kept]
+    places = [place for place, name in enumerate(names) if only is None or name in only]
+    values: list[list[str]] = [[] for _ in places]
     lines, broken = [], 0
     for number, cells in chain(first, rows):
         if len(cells) != len(names):
@@ -167,13 +167,13 @@ def _table(
                 broken += 1
                 continue
             raise UserError(f"{path}:{number}: {len(cells)} columns, not {len(names)} as above; {remedy}")
-        for column, place in zip(values, kept, strict=True):
+        for column, place in zip(values, places, strict=True):
             column.append(cells[place])
         lines.append(number)
     if not lines:
         raise _no_rows(path)
     return ColumnTable(
-        str(path), {names[place]: column for place, column in zip(kept, values, strict=True)}, lines, broken
+        str(path), {names[place]: column for place, column in zip(places, values, strict=True)}, lines, broken
     )
 
 

@@ -125,15 +125,15 @@ def find_fields(table: ColumnTable, text: str | None, pair: str | None, label: s
     for field, option in ((text, TEXT), (pair, PAIR), (label, LABEL)):
         if field is not None:
             require(table, field, option)
-    there = {name.lower(): name for name in table.columns if name not in (text, pair, label)}
+    columns = {name.lower(): name for name in table.columns if name not in (text, pair, label)}
     if text is None and pair is None:
-        first, second = _find_texts(table, there)
+        first, second = _find_texts(table, columns)
     elif text is None:
-        first, second = _only(table, _present(there, SINGLES), "text", TEXT), pair
+        first, second = _only(table, _present(columns, SINGLES), "text", TEXT), pair
     else:
         first, second = text, pair
     if label is None:
-        candidates = [name for name in _present(there, LABELS) if name not in (first, second)]
+        candidates = [name for name in _present(columns, LABELS) if name not in (first, second)]
         label = _only(table, candidates, "label", LABEL)
     if len({first, second, label}) < 3:
         raise UserError(
@@ -152,15 +152,15 @@ def require(table: ColumnTable, field: str, option: str) -> None:
         )
 
 
-def _present(there: Mapping[str, str], names: Iterable[str]) -> list[str]:
-    return [there[name] for name in names if name in there]
+def _present(columns: Mapping[str, str], names: Iterable[str]) -> list[str]:
+    return [columns[name] for name in names if name in columns]
 
 
-def _find_texts(table: ColumnTable, there: Mapping[str, str]) -> tuple[str, str | None]:
+def _find_texts(table: ColumnTable, columns: Mapping[str, str]) -> tuple[str, str | None]:
     """A pair of the usual names, or a single one of them that belongs to no pair."""
-    pairs = [(there[one], there[two]) for one, two in PAIRS if one in there and two in there]
+    pairs = [(columns[first], columns[second]) for first, second in PAIRS if {first, second} <= set(columns)]
     in_pairs = {name for pair in pairs for name in pair}
-    singles = [name for name in _present(there, SINGLES) if name not in in_pairs]
+    singles = [name for name in _present(columns, SINGLES) if name not in in_pairs]
     if len(pairs) == 1 and not singles:
         return pairs[0]
     candidates = [*dict.fromkeys(name for pair in pairs for name in pair), *singles]
@@ -208,9 +208,9 @@ def _indices(table: ColumnTable, field: str, task: Task) -> npt.NDArray[np.int64
     names = label_names(table, field)
     for row, name in enumerate(names):
         if name not in index:
-            known = ", ".join(task.labels[:_SHOWN])
+            labels = ", ".join(task.labels[:_SHOWN])
             raise UserError(
-                f"{table.where(row)}: label '{name}' is not in the training set, which has {known}; "
+                f"{table.where(row)}: label '{name}' is not in the training set, which has {labels}; "
                 "mend one of them"
             )
     return np.fromiter((index[name] for name in names), np.int64, len(names))

@@ -149,8 +149,8 @@ def load_glue(name: str, folder: Path | None = None) -> TaskData:
     examples = {key: _examples(glue, table, key[0], notes) for key, table in tables.items()}
     check_train(glue.task, examples[_TRAIN])
     dev, test = (
-        {split: split_examples for (role, split), split_examples in examples.items() if role == wanted}
-        for wanted in ("dev", "test")
+        {split: split_examples for (role, split), split_examples in examples.items() if role == kind}
+        for kind in ("dev", "test")
     )
     return assemble(glue.task, examples[_TRAIN], dev, glue.decides, test, notes)
 
@@ -172,12 +172,12 @@ def glue_average(scores: Mapping[str, float]) -> float | None:
     `scores`: by task, in any unit. MNLI counts once: "mnli" (or "mnli_matched") is its score on the matched
     set, and where there is "mnli_mismatched" too, the mean of both. None unless all eight are there.
     """
-    both = [scores.get("mnli_matched", scores.get("mnli")), scores.get("mnli_mismatched")]
-    mnli = [score for score in both if score is not None]
-    rest = [scores[name] for name in _OF_AVERAGE if name != "mnli" and name in scores]
-    if both[0] is None or len(rest) + 1 < len(_OF_AVERAGE):
+    of_mnli = [scores.get("mnli_matched", scores.get("mnli")), scores.get("mnli_mismatched")]
+    mnli = [score for score in of_mnli if score is not None]
+    others = [scores[name] for name in _OF_AVERAGE if name != "mnli" and name in scores]
+    if of_mnli[0] is None or len(others) + 1 < len(_OF_AVERAGE):
         return None
-    return float(np.mean([*rest, np.mean(mnli)]))
+    return float(np.mean([*others, np.mean(mnli)]))
 
 
 def _tables(glue: GlueTask, folder: Path | None, notes: list[str]) -> dict[_Key, ColumnTable]:
@@ -186,14 +186,14 @@ def _tables(glue: GlueTask, folder: Path | None, notes: list[str]) -> dict[_Key,
     inner = None if folder is None else _task_folder(folder, glue)
     place = f"{REPOSITORY} {name}" if inner is None else str(inner)
     read = _from_hub(name) if inner is None else _from_folder(inner, glue)
-    wanted: dict[_Key, tuple[str, ...]] = {_TRAIN: ("train",)}
-    wanted |= {("dev", split): names for split, names in glue.dev.items()}
-    wanted |= {("test", split): names for split, names in glue.test.items()}
-    tables = {key: table for key, names in wanted.items() if (table := read(names)) is not None}
+    names_of: dict[_Key, tuple[str, ...]] = {_TRAIN: ("train",)}
+    names_of |= {("dev", split): names for split, names in glue.dev.items()}
+    names_of |= {("test", split): names for split, names in glue.test.items()}
+    tables = {key: table for key, names in names_of.items() if (table := read(names)) is not None}
     for key in (_TRAIN, ("dev", glue.decides)):
         if key not in tables:
-            raise UserError(f"{place}: no {wanted[key][0]} file ({_FORMS}): put it there")
-    if missing := [names[0] for key, names in wanted.items() if key not in tables]:
+            raise UserError(f"{place}: no {names_of[key][0]} file ({_FORMS}): put it there")
+    if missing := [names[0] for key, names in names_of.items() if key not in tables]:
         notes.append(f"{place}: no file {', '.join(missing)}: nothing is measured or predicted there")
     if name == "mnli" and (diagnostic := _diagnostic(folder, notes)) is not None:
         tables["test", "ax"] = diagnostic
@@ -206,19 +206,19 @@ def _named_folder(root: Path, names: Sequence[str]) -> Path | None:
         raise UserError(
             f"{root}: no such folder, seen from {Path.cwd()}; give the one that holds GLUE's folders"
         )
-    wanted = {name.lower() for name in names}
+    lowered = {name.lower() for name in names}
     with readable(root):
         return next(
-            (path for path in sorted(root.iterdir()) if path.name.lower() in wanted and path.is_dir()), None
+            (path for path in sorted(root.iterdir()) if path.name.lower() in lowered and path.is_dir()), None
         )
 
 
 def _task_folder(root: Path, glue: GlueTask) -> Path:
     inner = _named_folder(root, (glue.folder, glue.task.name))
     if inner is None:
-        there = ", ".join(available(root)) or "none of GLUE's tasks"
+        present = ", ".join(available(root)) or "none of GLUE's tasks"
         raise UserError(
-            f"{root}: no folder {glue.folder} or {glue.task.name} in it, but {there}; choose another folder"
+            f"{root}: no folder {glue.folder} or {glue.task.name} in it, but {present}; choose another folder"
         )
     return inner
 
@@ -239,8 +239,8 @@ def _files(folder: Path, names: Sequence[str]) -> list[Path]:
             f"{folder}: {len(paths)} of {parts} parts as {paths[0].name} are there; fetch the others"
         )
     if len(by_form) > 1 or len(paths) > parts:
-        several = " and ".join(path.name for path in paths)
-        raise UserError(f"{folder}: {several} are the same split: keep one of them")
+        listed = " and ".join(path.name for path in paths)
+        raise UserError(f"{folder}: {listed} are the same split: keep one of them")
     return paths
 
 
@@ -299,9 +299,9 @@ def _column(table: ColumnTable, names: Sequence[str]) -> str:
     for name in names:
         if name in table.columns:
             return name
-    wanted = " or ".join(f"'{name}'" for name in names)
+    listed = " or ".join(f"'{name}'" for name in names)
     raise UserError(
-        f"{table.source}: no column {wanted}: give the file as GLUE or the Hub's nyu-mll/glue has it"
+        f"{table.source}: no column {listed}: give the file as GLUE or the Hub's nyu-mll/glue has it"
     )
 
 
@@ -319,13 +319,13 @@ def _texts(table: ColumnTable, names: Sequence[str], notes: list[str]) -> list[s
 def _indices(glue: GlueTask, table: ColumnTable, column: str) -> npt.NDArray[np.int64]:
     """Label indices, int64[rows], from names (official files) or numbers (the Hub, some official files)."""
     names = glue.task.labels
-    known: dict[Any, int] = {key: index for index, name in enumerate(names) for key in (name, index)}
+    index_of: dict[Any, int] = {key: index for index, name in enumerate(names) for key in (name, index)}
     if glue.numbered:
-        known |= {str(index): index for index in range(len(names))}
+        index_of |= {str(index): index for index in range(len(names))}
     values = table.columns[column]
-    indices = [known.get(value) if isinstance(value, str | int | float) else None for value in values]
+    indices = [index_of.get(value) if isinstance(value, str | int | float) else None for value in values]
     if None in indices:
         row = indices.index(None)
-        wanted = ", ".join(map(str, range(len(names))) if glue.numbered else names)
-        raise UserError(f"{table.where(row)}: label {values[row]!r} is not one of {wanted}; mend the row")
+        labels = ", ".join(map(str, range(len(names))) if glue.numbered else names)
+        raise UserError(f"{table.where(row)}: label {values[row]!r} is not one of {labels}; mend the row")
     return np.asarray(indices, np.int64)

@@ -102,9 +102,9 @@ def assemble(
     """
     if task.regression:
         return TaskData(task, train, dev, decides, test, tuple(notes))
-    known = _distinct(train)
+    of_train = _distinct(train)
     for split in (*dev.values(), *test.values()):
-        if strange := _distinct(split) - known:
+        if strange := _distinct(split) - of_train:
             raise UserError(
                 f"{split.source}: {_named(task, strange)} not in {train.source}: "
                 "give a training set with all labels"
@@ -112,7 +112,7 @@ def assemble(
     lacking = [
         f"{split.source}: {_named(task, missing)} only in the training set"
         for split in dev.values()
-        if (missing := known - _distinct(split))
+        if (missing := of_train - _distinct(split))
     ]
     return TaskData(task, train, dev, decides, test, (*notes, *lacking))
 

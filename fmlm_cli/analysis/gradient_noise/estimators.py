@@ -1,4 +1,4 @@
-"""What the records of `measuring.measure` say: every figure with its interval over sequences.
+"""What the records of `measuring` say: every figure with its interval over sequences.
 
 With sigma^2 and delta^2 for the variance of a gradient that the masks and the data make, averaged over
 sequences, c for the covariance of the gradients of two segments of a set, and V for the variance of the mean
@@ -7,7 +7,7 @@ over a set's K segments:
     sigma^2 = mean of s_n^2                               delta^2 = mean of w_n - sigma^2 / R
     c = (MSB - MSW) / K                                   V = MSB / K = (sigma^2 + (K - 1) c) / K
 
-(see `variance`). Each is unbiased, so it may come out below zero where the truth is near it; none is cut off
+(see `measuring`). Each is unbiased, so it may come out below zero where the truth is near it; none is cut off
 at zero. A ratio is one of sums over sequences: consistent, its bias of the order of 1 / N, unlike that of a
 mean of ratios.
 """
@@ -91,10 +91,9 @@ class Components:
 
 @dataclass(frozen=True)
 class EqualCompute:
-    """Variance of a mean gradient over B forwarded rows relative to that of B distinct sequences with one
-    random mask each.
+    """Variance of a mean gradient over B rows, relative to that of B distinct sequences with one random mask.
 
-    The schemes of METHOD.md, "What `compare-masks` measures", with what each has within one step:
+    The schemes that `compare-masks` measures, with what each has within one step:
 
     - B distinct sequences, 1 random mask each: 1, the yardstick.
     - B/K sequences, K random masks each: `random_masks`.
@@ -177,9 +176,7 @@ class Estimates:
         )
 
     def variance_ratio(self) -> Interval:
-        """Var_full / Var_random of the mean gradient over K masks of a sequence, pooled: sum of V_n over sum
-        of s_n^2 / K.
-        """
+        """Var_full / Var_random of a mean over K masks, pooled: sum of V_n over sum of s_n^2 / K."""
         return self._bootstrap.interval(self._ratio)
 
     def identity(self) -> Identity:
@@ -220,8 +217,7 @@ class Estimates:
         )
 
     def repeated_ratio(self) -> Interval:
-        """Full against random wherever the K masks of a sequence are averaged: (delta^2 + V) / (delta^2 +
-        sigma^2 / K).
+        """Full / random where K masks of a sequence are averaged: (delta^2 + V) / (delta^2 + sigma^2 / K).
 
         The data's variance, which no mask changes, is in both. It is the ratio of the two numbers of
         `equal_compute`: of the mean gradients of B/K sequences with K masks in one step, and of K steps over
@@ -235,8 +231,7 @@ class Estimates:
         return self._bootstrap.interval(figure)
 
     def equal_compute(self) -> EqualCompute:
-        """What masking the same sequences K times costs, against K times as many sequences, weights held
-        fixed.
+        """What masking the same sequences K times costs, against K times as many sequences at fixed weights.
 
         The mean over N independent sequences varies by (delta^2 + M) / N, where M is the masks' part for one
         sequence: sigma^2 for one mask, sigma^2 / K for K random ones, V for the K segments. N is B for one
@@ -255,14 +250,12 @@ class Estimates:
 
 
 def _columns(records: Records) -> Means:
-    """What is averaged over sequences, float64[N] each. A sequence without a residual counts in no mean of
-    them.
-    """
-    known = np.isfinite(records.recursive)
+    """What is averaged over sequences, float64[N] each. A sequence without a residual counts in no mean."""
+    has_residual = np.isfinite(records.recursive)
     columns = {
         "random": records.random,
-        "recursive": np.where(known, records.recursive, 0.0),
-        "has_recursive": known.astype(np.float64),
+        "recursive": np.where(has_residual, records.recursive, 0.0),
+        "has_recursive": has_residual.astype(np.float64),
         "between": records.segments[:, 0],
         "within": records.segments[:, 1],
     }

@@ -68,9 +68,7 @@ Gradients = Callable[[int, Sequence[Draw]], Iterable[Tensor]]
 
 @dataclass(frozen=True)
 class GradientPlan:
-    """How many gradients of each sequence: `random` R; `sets` S of `segments` K; `pairs` P at each of
-    `distances`.
-    """
+    """Gradients of each sequence: `random` R; `sets` S of `segments` K; `pairs` P at each of `distances`."""
 
     random: int = 8
     segments: int = 7
@@ -112,9 +110,7 @@ class Records:
 
     @property
     def relative_error(self) -> float:
-        """Standard deviation, at most, that the sketch adds to any of the variances, relative to it; 0 if
-        exact.
-        """
+        """Standard deviation, at most, that the sketch adds to any variance, relative to it; 0 if exact."""
         return math.sqrt(2 / self.sketch) if self.sketch else 0.0
 
     def to_arrays(self) -> dict[str, npt.NDArray[Any]]:

@@ -91,22 +91,23 @@ def told(paired: Paired, arms: Arms, what: str, unit: str, scale: float = 1) -> 
     better = [name for name, pair in tested.items() if pair.better == name]
     worse = [name for name, pair in tested.items() if pair.better == arms.baseline]
     sides = (("better", better), ("worse", worse))
-    said = [f"{word} than {arms.base}: {arms.listed(names)}" for word, names in sides if names]
-    rest = [name for name in tested if name not in (*better, *worse)]
-    if rest:
-        said.append(f"not told from it: {arms.listed(rest)}" if said else f"none told from {arms.base}")
+    clauses = [f"{word} than {arms.base}: {arms.listed(names)}" for word, names in sides if names]
+    undecided = [name for name in tested if name not in (*better, *worse)]
+    if undecided:
+        from_it = f"not told from it: {arms.listed(undecided)}"
+        clauses.append(from_it if clauses else f"none told from {arms.base}")
     visible = _range_of([pair.detectable for pair in tested.values()], unit, scale)
     seeds = next(iter(tested.values())).n
     return (
-        f"By {what}, {'; '.join(said)}. The smallest difference that {seeds} seeds can be expected to show "
-        f"is {visible}."
+        f"By {what}, {'; '.join(clauses)}. "
+        f"The smallest difference that {seeds} seeds can be expected to show is {visible}."
     )
 
 
 def _range_of(differences: Sequence[float | None], unit: str, scale: float) -> str:
     """From the smallest to the largest, rounded up."""
-    there = [difference for difference in differences if difference is not None]
-    low, high = (rounded_up(scale * end(there)) for end in (min, max))
+    known = [difference for difference in differences if difference is not None]
+    low, high = (rounded_up(scale * end(known)) for end in (min, max))
     return f"{low} {unit}" if low == high else f"{low} to {high} {unit}, by arm"
 
 
@@ -184,8 +185,8 @@ def _downstream(results: Measurements, arms: Arms) -> Iterator[str]:
 
 def latest(entries: Sequence[VarianceResult]) -> VarianceResult:
     """The measurement to speak of: of the last checkpoint, under the race's corruption if it is there."""
-    last = [entry for entry in entries if entry.step == entries[-1].step]
-    return next((entry for entry in last if entry.corruption != MASK_ONLY), last[-1])
+    newest = [entry for entry in entries if entry.step == entries[-1].step]
+    return next((entry for entry in newest if entry.corruption != MASK_ONLY), newest[-1])
 
 
 def noise_of_masks(entry: VarianceResult) -> str:
@@ -259,11 +260,11 @@ def _passes(results: Measurements, arms: Arms) -> Iterator[str]:
     passes = {
         name: arm.passes for name, arm in arms.by_name.items() if arm.cycle > 1 and arm.passes is not None
     }
-    same = [name for name, made in passes.items() if made <= 1]
-    few = [f"{arms.label(name)} made {made:.2f}" for name, made in passes.items() if 1 < made < 2]
-    if same:
+    single = [name for name, number in passes.items() if number <= 1]
+    few = [f"{arms.label(name)} made {number:.2f}" for name, number in passes.items() if 1 < number < 2]
+    if single:
         yield (
-            f"{arms.listed(same)} made at most one pass over the data, and scope epoch differs from random "
+            f"{arms.listed(single)} made at most one pass over the data, and scope epoch differs from random "
             "masking from the second one on: fewer rows (--set run.data.max_rows=N) or a larger budget would "
             "show what it does."
         )
@@ -273,16 +274,16 @@ def _passes(results: Measurements, arms: Arms) -> Iterator[str]:
 
 def _cost(results: Measurements, arms: Arms) -> str:
     """What every run takes."""
-    done = [arm for arm in arms.by_name.values() if arm.tokens_per_second]
-    seconds = [arm.seconds for arm in done if arm.seconds is not None]
-    speeds = [arm.tokens_per_second for arm in done if arm.tokens_per_second is not None]
-    if results.race is None or not done:
+    trained = [arm for arm in arms.by_name.values() if arm.tokens_per_second]
+    seconds = [arm.seconds for arm in trained if arm.seconds is not None]
+    speeds = [arm.tokens_per_second for arm in trained if arm.tokens_per_second is not None]
+    if results.race is None or not trained:
         return ""
     minutes = _range(spell(min(seconds) / 60, 1), spell(max(seconds) / 60, 1))
     speed = _range(compact(min(speed.low for speed in speeds)), compact(max(speed.high for speed in speeds)))
     text = (
         f"Every run forwards {results.steps:,} steps of {results.batch_size:,} rows, "
-        f"{compact(done[0].tokens)} tokens: {minutes} minutes with its evaluations on {results.device}, "
+        f"{compact(trained[0].tokens)} tokens: {minutes} minutes with its evaluations on {results.device}, "
         f"training at {speed} tokens a second."
     )
     packed = next((arm for arm in arms.by_name.values() if arm.masks_per_sequence > 1), None)

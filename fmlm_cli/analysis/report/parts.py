@@ -279,9 +279,9 @@ def _coverage_table(coverage: Mapping[str, CoverageResult], arms: Arms) -> Repor
     rows = []
     for name, reached in coverage.items():
         hamming = reached.hamming
-        apart = (DASH, DASH) if hamming is None else (f"{hamming.mean:.3g}", percent(hamming.disjoint))
+        distances = (DASH, DASH) if hamming is None else (f"{hamming.mean:.3g}", percent(hamming.disjoint))
         shares = percent(reached.never_masked), percent(sum(reached.times_masked[2:]))
-        rows.append((arms.label(name), f"{reached.epochs:,}", arms.passes(name), *shares, *apart))
+        rows.append((arms.label(name), f"{reached.epochs:,}", arms.passes(name), *shares, *distances))
     header = (
         "arm",
         "passes looked at",

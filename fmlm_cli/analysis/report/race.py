@@ -175,9 +175,9 @@ def _compared(pair: PairedResult | None, scale: float) -> tuple[str, str, str, s
         return ("baseline", DASH, DASH, DASH)
     if not pair.tested:
         return (pair.note or "", DASH, DASH, DASH)
-    seen = rounded_up(None if pair.detectable is None else scale * pair.detectable)
+    visible = rounded_up(None if pair.detectable is None else scale * pair.detectable)
     difference = Estimate.of(pair).times(scale).text(sign=True)
-    return (difference, probability(pair.p_value), probability(pair.p_adjusted), seen)
+    return (difference, probability(pair.p_value), probability(pair.p_adjusted), visible)
 
 
 def _tokens(race: RaceResult, arms: Arms) -> Iterator[Exhibit]:

@@ -17,8 +17,10 @@ PADDING = 0.05  # share of a batch that may be padding before it is forwarded in
 
 @dataclass(frozen=True, eq=False)
 class LengthBuckets:
-    """Every pass a new shuffle, cut into stretches of `WINDOW` batches, sorted by length inside each, and the
-    batches then shuffled: a pure function of (seed, pass). `lengths`: int64[sequences].
+    """The order of batches, as a pure function of (seed, pass). `lengths`: int64[sequences].
+
+    Every pass a new shuffle, cut into stretches of `WINDOW` batches, sorted by length inside each, and the
+    batches then shuffled.
     """
 
     lengths: Int64s

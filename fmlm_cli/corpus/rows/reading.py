@@ -176,8 +176,10 @@ class RowReader:
 
 @dataclass(frozen=True)
 class _Layout:
-    """Some rows, by their stretches. `number`: int64[rows]; the others have one entry a stretch: its row
-    among these, its number within the row, its tokens, its first column, whether special tokens follow it.
+    """Some rows, by their stretches.
+
+    `number`: int64[rows], the rows' numbers. The others have one entry a stretch: its row among these, its
+    number within the row, its tokens, its first column, whether special tokens follow it.
     """
 
     number: Int64s

@@ -74,10 +74,10 @@ def encode(
         pairs = None if second is None else list(second[part])
         encoded, shortened = _encode(tokenizer, list(first[part]), pairs, max_length)
         cut += shortened
-        for own_ids, own_types in encoded:
-            ids.append(np.asarray(own_ids, np.int32))
-            types.append(np.asarray(own_types, np.uint8))
-    offsets = np.concatenate([[0], np.cumsum([len(each) for each in ids])]).astype(np.int64)
+        for token_ids, token_types in encoded:
+            ids.append(np.asarray(token_ids, np.int32))
+            types.append(np.asarray(token_types, np.uint8))
+    offsets = np.concatenate([[0], np.cumsum([len(row) for row in ids])]).astype(np.int64)
     return Sequences(np.concatenate(ids), np.concatenate(types) if with_types else None, offsets, cut)
 
 
@@ -86,21 +86,21 @@ def _encode(
 ) -> tuple[Iterator[tuple[list[int], list[int]]], int]:
     """Ids and types of each sequence, and how many had to be cut."""
     with hub.quiet():  # the tokenizer would warn of every text beyond the model's length: they are counted
-        whole = tokenizer(first, second, return_token_type_ids=True, return_attention_mask=False)
-        ids, types = whole["input_ids"], whole["token_type_ids"]
-        long = [i for i, each in enumerate(ids) if len(each) > max_length]
-        if long:
-            again = tokenizer(
-                [first[i] for i in long],
-                None if second is None else [second[i] for i in long],
+        encoded = tokenizer(first, second, return_token_type_ids=True, return_attention_mask=False)
+        ids, types = encoded["input_ids"], encoded["token_type_ids"]
+        too_long = [i for i, row in enumerate(ids) if len(row) > max_length]
+        if too_long:
+            shortened = tokenizer(
+                [first[i] for i in too_long],
+                None if second is None else [second[i] for i in too_long],
                 truncation=True,
                 max_length=max_length,
                 return_token_type_ids=True,
                 return_attention_mask=False,
             )
-            for place, i in enumerate(long):
-                ids[i], types[i] = again["input_ids"][place], again["token_type_ids"][place]
-    return zip(ids, types, strict=True), len(long)
+            for place, i in enumerate(too_long):
+                ids[i], types[i] = shortened["input_ids"][place], shortened["token_type_ids"][place]
+    return zip(ids, types, strict=True), len(too_long)
 
 
 def encode_once(
@@ -122,12 +122,12 @@ def encode_once(
         return Sequences(saved["tokens"], saved.get("types"), saved["offsets"], int(saved["cut"][0]))
     except (FileNotFoundError, SafetensorError, KeyError):
         pass
-    made = encode(tokenizer, first, second, max_length)
-    arrays = {"tokens": made.tokens, "offsets": made.offsets, "cut": np.array([made.cut])}
-    if made.types is not None:
-        arrays["types"] = made.types
+    sequences = encode(tokenizer, first, second, max_length)
+    arrays = {"tokens": sequences.tokens, "offsets": sequences.offsets, "cut": np.array([sequences.cut])}
+    if sequences.types is not None:
+        arrays["types"] = sequences.types
     with storage.clear_disk_errors(path):
         cache.mkdir(parents=True, exist_ok=True)
         with storage.complete_file(path) as temporary:
             save_file(arrays, temporary)
-    return made
+    return sequences

@@ -124,12 +124,12 @@ class Split:
         bits = spans.spread(self._bit_index[spans.document] + spans.start)
         files = self._file[spans.document] if len(self._bytes) > 1 else np.zeros(1, np.int64)
         for number in np.unique(files) if len(files) > 1 else files:  # of up to 512 MB: a batch touches few
-            here = slice(None) if len(self._bytes) == 1 else np.repeat(files == number, spans.length)
+            in_file = slice(None) if len(self._bytes) == 1 else np.repeat(files == number, spans.length)
             raw = self._bytes[number]
-            whole = raw[: raw.size // self._dtype.itemsize * self._dtype.itemsize].view(self._dtype)
-            ids[here] = whole[tokens[here]]
+            tokens_of_file = raw[: raw.size // self._dtype.itemsize * self._dtype.itemsize].view(self._dtype)
+            ids[in_file] = tokens_of_file[tokens[in_file]]
             if self.has_word_starts:
-                words[here] = (raw[bits[here] >> 3] >> (bits[here] & 7).astype(np.uint8)) & 1
+                words[in_file] = (raw[bits[in_file] >> 3] >> (bits[in_file] & 7).astype(np.uint8)) & 1
         return ids, words
 
     def documents(self) -> Iterator[tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]]:
@@ -247,10 +247,10 @@ class TokenStore:
         """Compare the hashes of these splits' files. Raises `UserError` for one that has changed."""
         paths, expected = zip(*self._files(splits), strict=True)
         with ThreadPoolExecutor() as pool:
-            for path, wanted, sha256 in zip(
+            for path, recorded, sha256 in zip(
                 paths, expected, pool.map(storage.sha256_of_file, paths), strict=True
             ):
-                if wanted["sha256"] != sha256:
+                if recorded["sha256"] != sha256:
                     raise UserError(
                         f"damaged store: the contents of {path} have changed since it was written; "
                         "tokenize the corpus again (--overwrite)"

@@ -143,11 +143,11 @@ class TextFiles(Source):
 
     def describe(self) -> list[str]:
         """What a document is, in how many of the .txt files."""
-        asked = self.options.documents
+        setting = self.options.documents
         modes = Counter(
-            detect_mode(file) if asked == "auto" else asked for file in self.files if file.kind == "txt"
+            detect_mode(file) if setting == "auto" else setting for file in self.files if file.kind == "txt"
         )
-        how = " (found by looking; --documents sets it)" if asked == "auto" else ""
+        how = " (found by looking; --documents sets it)" if setting == "auto" else ""
         return [
             f"a document is {_MEANING[mode]}, in {number:,} .txt file{'s' * (number > 1)}{how}"
             for mode, number in modes.items()
@@ -276,8 +276,8 @@ def _no_field(value: dict[str, Any], field: str, where: str) -> UserError:
     names = list(islice(_fields(value), _SHOWN_FIELDS))
     close = nearest(field, names)
     hint = f"did you mean '{close}'? " if close else ""
-    there = ", ".join(map(repr, names)) or "none"
-    return UserError(f"{where}: no field '{field}': {hint}fields are {there}; choose one with --text-field")
+    listed = ", ".join(map(repr, names)) or "none"
+    return UserError(f"{where}: no field '{field}': {hint}fields are {listed}; choose one with --text-field")
 
 
 def _fields(value: dict[str, Any], prefix: str = "", depth: int = 4) -> Iterator[str]:

@@ -336,16 +336,16 @@ def _deduplicated(files: Sequence[list[Docstring]]) -> tuple[list[list[Docstring
     """Each paragraph only where it comes first; also how many were dropped."""
     seen: set[str] = set()
     dropped = 0
-    result: list[list[Docstring]] = []
+    deduplicated: list[list[Docstring]] = []
     for docstrings in files:
-        kept: list[Docstring] = []
+        of_file: list[Docstring] = []
         for paragraphs in docstrings:
             fresh = tuple(text for text in dict.fromkeys(paragraphs) if text not in seen)
             seen.update(fresh)
             dropped += len(paragraphs) - len(fresh)
-            kept += [fresh] if fresh else []
-        result.append(kept)
-    return result, dropped
+            of_file += [fresh] if fresh else []
+        deduplicated.append(of_file)
+    return deduplicated, dropped
 
 
 def read_python_docs(

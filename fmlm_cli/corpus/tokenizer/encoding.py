@@ -90,12 +90,12 @@ def _literal(backend: Tokenizer) -> Tokenizer:
     """
     content = json.loads(backend.to_str())
     special = {token["id"] for token in content["added_tokens"] if token["special"]}
-    known = backend.get_vocab(with_added_tokens=False)
+    vocabulary = backend.get_vocab(with_added_tokens=False)
     hidden = "\ue000 {}".format  # no text holds a word with a blank and a private character in it
     content["added_tokens"] = [
         token | {"content": hidden(token["id"])} if token["special"] else token
         for token in content["added_tokens"]
-        if not token["special"] or token["content"] not in known
+        if not token["special"] or token["content"] not in vocabulary
     ]
     content["post_processor"] = None
     model = content["model"]
@@ -127,8 +127,8 @@ class Encoder:
         """Encode each text; an empty one gives empty arrays. Half characters (lone surrogates) become "?"."""
         cut = [self._cut(well_formed(text)) for text in texts]
         tokens = self._encode(itertools.chain.from_iterable(cut))
-        whole = [_joined(list(itertools.islice(tokens, len(pieces)))) for pieces in cut]
-        return Encoded([ids for ids, _ in whole], [starts for _, starts in whole])
+        encoded = [_joined(list(itertools.islice(tokens, len(pieces)))) for pieces in cut]
+        return Encoded([ids for ids, _ in encoded], [starts for _, starts in encoded])
 
     def _cut(self, text: str) -> list[str]:
         return pieces_of(text, self._piece_length) if self._cuts else [text]
@@ -151,8 +151,8 @@ class Encoder:
             ids = np.array(encoding.ids, dtype=np.uint32)
             words = np.array(encoding.word_ids, dtype=np.float64)  # None becomes NaN, which differs from all
             starts = np.ones(len(ids), dtype=np.bool_)
-            alone = self._alone[ids]
-            starts[1:] = (words[1:] != words[:-1]) | alone[1:] | alone[:-1]
+            by_itself = self._alone[ids]
+            starts[1:] = (words[1:] != words[:-1]) | by_itself[1:] | by_itself[:-1]
             yield ids, starts
 
 

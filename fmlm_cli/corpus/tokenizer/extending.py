@@ -199,17 +199,17 @@ def extended(
             "the tokenizer's ids have gaps, so it cannot be given new tokens: choose another tokenizer"
         )
     forms = {word: normal_form(word) for word in words}
-    known = {form for word, form in forms.items() if {word, form} & vocabulary.keys()}
-    wanted = list(
-        _splits_of_new(tokenizer, [form for form in dict.fromkeys(forms.values()) if form not in known])
+    present = {form for word, form in forms.items() if {word, form} & vocabulary.keys()}
+    missing = list(
+        _splits_of_new(tokenizer, [form for form in dict.fromkeys(forms.values()) if form not in present])
     )
     trial = _Trial(tokenizer)
     best, fitting = copy.deepcopy(tokenizer), list[str]()
     for flags in _FLAGS:
-        if len(fitting) < len(wanted):
-            candidate, kept = _with_fitting(tokenizer, wanted, flags, trial)
-            if len(kept) > len(fitting):
-                best, fitting = candidate, kept
+        if len(fitting) < len(missing):
+            candidate, fitting_now = _with_fitting(tokenizer, missing, flags, trial)
+            if len(fitting_now) > len(fitting):
+                best, fitting = candidate, fitting_now
     _put_blanks(best, fitting)
     return best, [word for word, form in forms.items() if form not in set(fitting)]
 
@@ -221,10 +221,10 @@ def _with_fitting(
     while True:
         candidate = copy.deepcopy(tokenizer)
         candidate.add_tokens([AddedToken(word, single_word=True, **flags) for word in words])
-        kept = trial.fitting(candidate, words)
-        if len(kept) == len(words):
-            return candidate, kept
-        words = kept  # ids move up, so what is left is tried again
+        fitting = trial.fitting(candidate, words)
+        if len(fitting) == len(words):
+            return candidate, fitting
+        words = fitting  # ids move up, so what is left is tried again
 
 
 class _Trial:
@@ -243,23 +243,24 @@ class _Trial:
 
     def fitting(self, candidate: PreTrainedTokenizerFast, words: Sequence[str]) -> list[str]:
         """Those of the words that came out as they should; `words` in the order in which they were added."""
-        encode, known = Encoder(candidate), set(words)
+        encode, added = Encoder(candidate), set(words)
         alone = encode([f"{_BESIDE} {word} {_BESIDE}" for word in words])
-        longer = [[w for w in (word + _LETTER, _LETTER + word) if w not in known] for word in words]
-        texts = [f"{_BESIDE} {word} {_BESIDE}" for both in longer for word in both]
-        old, new = self._encode(texts), encode(texts)
-        same = iter(
-            np.array_equal(ids, ids_now) and np.array_equal(starts, starts_now)
-            for ids, ids_now, starts, starts_now in zip(
-                old.input_ids, new.input_ids, old.word_starts, new.word_starts, strict=True
+        longer = [[w for w in (word + _LETTER, _LETTER + word) if w not in added] for word in words]
+        texts = [f"{_BESIDE} {word} {_BESIDE}" for neighbours in longer for word in neighbours]
+        encoded, expected = encode(texts), self._encode(texts)
+        unchanged = iter(
+            np.array_equal(ids, expected_ids) and np.array_equal(starts, expected_starts)
+            for ids, expected_ids, starts, expected_starts in zip(
+                encoded.input_ids, expected.input_ids, encoded.word_starts, expected.word_starts, strict=True
             )
         )
-        kept = []
-        for number, (word, both) in enumerate(zip(words, longer, strict=True)):
-            untouched = min([next(same) for _ in both], default=True)  # all() would stop at the first
+        fitting = []
+        for number, (word, neighbours) in enumerate(zip(words, longer, strict=True)):
+            # min(), as all() would stop at the first that is not.
+            untouched = min([next(unchanged) for _ in neighbours], default=True)
             if untouched and self._is_one(number, alone.input_ids[number], alone.word_starts[number]):
-                kept.append(word)
-        return kept
+                fitting.append(word)
+        return fitting
 
     def _is_one(self, number: int, ids: Any, starts: Any) -> bool:
         """Whether the word added as this number is one token and one word, between others as they were."""
@@ -278,8 +279,8 @@ def _put_blanks(tokenizer: PreTrainedTokenizerFast, words: Sequence[str]) -> Non
     kinds = decoder_kinds(json.loads(backend.to_str()).get("decoder"))
     mark = next((sign for kind, sign in (("ByteLevel", " "), ("Metaspace", _BLANK)) if kind in kinds), None)
     if words and mark is not None:
-        new = Regex(f"^(?=(?:{'|'.join(map(re.escape, words))})$)")  # the place before a token that is one
-        backend.decoder = decoders.Sequence([decoders.Replace(new, mark), backend.decoder])
+        before_word = Regex(f"^(?=(?:{'|'.join(map(re.escape, words))})$)")  # before a token that is one
+        backend.decoder = decoders.Sequence([decoders.Replace(before_word, mark), backend.decoder])
 
 
 def pieces_of_new(
@@ -287,5 +288,5 @@ def pieces_of_new(
 ) -> dict[int, list[int]]:
     """For each id of an extended tokenizer from `before` on: the ids that `base` splits the word into."""
     added = tokenizer.backend_tokenizer.get_added_tokens_decoder()
-    new = {number: added[number].content for number in range(before, len(tokenizer)) if number in added}
-    return {number: ids for number, (ids, _) in zip(new, _splits(base, list(new.values())), strict=True)}
+    words = {number: added[number].content for number in range(before, len(tokenizer)) if number in added}
+    return {number: ids for number, (ids, _) in zip(words, _splits(base, list(words.values())), strict=True)}

@@ -65,16 +65,16 @@ def _train_wordpiece(texts: Iterable[str], size: int, lowercase: bool) -> PreTra
     counts = _count_words(texts, lowercase)
     if not counts:
         raise _no_texts()
-    known = [*BERT.values(), *_alphabet(counts)]
-    _check_size(size, len(known))
+    first_tokens = [*BERT.values(), *_alphabet(counts)]
+    _check_size(size, len(first_tokens))
     scratch = Tokenizer(models.WordPiece(unk_token="[UNK]"))
     scratch.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    letters = [token for token in known if len(token) == 1]
+    letters = [token for token in first_tokens if len(token) == 1]
     trainer = trainers.WordPieceTrainer(
         vocab_size=size,
         min_frequency=_MIN_FREQUENCY,
         show_progress=False,
-        special_tokens=known,
+        special_tokens=first_tokens,
         limit_alphabet=len(letters),
         initial_alphabet=letters,
     )
@@ -104,8 +104,8 @@ def _alphabet(counts: Counter[str]) -> list[str]:
         for character in word:
             characters[character] += count
         continuing.update(word[1:])
-    kept = sorted(sorted(characters, key=lambda c: (-characters[c], c))[:_ALPHABET])
-    return [*kept, *(f"##{character}" for character in kept if character in continuing)]
+    commonest = sorted(sorted(characters, key=lambda c: (-characters[c], c))[:_ALPHABET])
+    return [*commonest, *(f"##{character}" for character in commonest if character in continuing)]
 
 
 def _repeated(counts: Counter[str]) -> Iterator[str]:

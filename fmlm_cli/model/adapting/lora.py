@@ -1,6 +1,4 @@
-"""Low-rank adapters (LoRA, Hu et al. 2021, arXiv:2106.09685) in a model's encoder, through the optional
-`peft`.
-"""
+"""Low-rank adapters (LoRA, Hu et al. 2021, arXiv:2106.09685) in a model's encoder, by the optional `peft`."""
 
 import copy
 from collections.abc import Collection
@@ -57,8 +55,8 @@ def merged(model: PreTrainedModel) -> PreTrainedModel:
     for name, module in [*plain.named_modules()]:
         if isinstance(module, layer_type):
             module.merge()
-            parent, _, own = name.rpartition(".")
-            setattr(plain.get_submodule(parent), own, module.get_base_layer())
+            parent, _, attribute = name.rpartition(".")
+            setattr(plain.get_submodule(parent), attribute, module.get_base_layer())
     if hasattr(plain, "peft_config"):
         del plain.peft_config
     return plain.requires_grad_(True)

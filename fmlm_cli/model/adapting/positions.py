@@ -21,28 +21,28 @@ def extend_positions(model: PreTrainedModel, positions: int) -> tuple[PreTrained
     8,192 with 160,000 (Warner et al. 2024, arXiv:2412.13663, "Training Settings") lie on that curve. Raises
     `UserError` for fewer positions than there are, and for families that have neither.
     """
-    now = longest_sequence(model)
+    old = longest_sequence(model)
     family = model.config.model_type
-    if now == positions:
-        return model, f"{now:,} positions, as before"
-    if now is not None and positions < now:
+    if old == positions:
+        return model, f"{old:,} positions, as before"
+    if old is not None and positions < old:
         raise UserError(
-            f"max_positions {positions} is below the model's {now}: a sequence_length of {positions} needs "
+            f"max_positions {positions} is below the model's {old}: a sequence_length of {positions} needs "
             "no other model"
         )
-    if now is None or not (_tables(model) or family == "modernbert"):
+    if old is None or not (_tables(model) or family == "modernbert"):
         raise UserError(
             f"max_positions {positions}: '{family}' has no learned positions to stretch; its config.json "
             "says how long it may be"
         )
     config = copy.deepcopy(model.config)
     if family == "modernbert":
-        done = _raise_global_base(config, positions / now)
+        done = _raise_global_base(config, positions / old)
         config.max_position_embeddings = positions
     else:
         done = "the learned positions stretched by linear interpolation"
-        config.max_position_embeddings += positions - now
-    return _rebuilt(model, config, now, positions), f"{now:,} to {positions:,} positions: {done}"
+        config.max_position_embeddings += positions - old
+    return _rebuilt(model, config, old, positions), f"{old:,} to {positions:,} positions: {done}"
 
 
 def _tables(model: PreTrainedModel) -> set[str]:
@@ -56,19 +56,19 @@ def _raise_global_base(config: PreTrainedConfig, factor: float) -> str:
     return f"rotary base of the global layers {old:,.0f} to {rope['rope_theta']:,.0f}"
 
 
-def _rebuilt(model: PreTrainedModel, config: PreTrainedConfig, now: int, positions: int) -> PreTrainedModel:
+def _rebuilt(model: PreTrainedModel, config: PreTrainedConfig, old: int, positions: int) -> PreTrainedModel:
     """A model built anew from its configuration, so that all its buffers fit, with the weights of `model`."""
     extended = empty_model(model, config)
-    weights, wanted = model.state_dict(), extended.state_dict()
+    weights, fresh = model.state_dict(), extended.state_dict()
     for name in _tables(model):
-        weights[name] = stretched(weights[name], len(weights[name]) - now, positions)
+        weights[name] = stretched(weights[name], len(weights[name]) - old, positions)
     for name, parameter in extended.named_parameters():
         if weights[name].shape != parameter.shape:
             raise UserError(
                 f"max_positions {positions}: '{config.model_type}' has other weights that depend on it "
                 f"({name})"
             )
-    extended.load_state_dict({name: _fitting(weights[name], value) for name, value in wanted.items()})
+    extended.load_state_dict({name: _fitting(weights[name], value) for name, value in fresh.items()})
     return extended.train(model.training)
 
 
@@ -77,8 +77,7 @@ def _fitting(old: Tensor, new: Tensor) -> Tensor:
 
 
 def stretched(table: Tensor, kept: int, positions: int) -> Tensor:
-    """A table of positions [kept + old, width] -> [kept + positions, width]; first and last position stay
-    themselves.
+    """A table of positions [kept + old, width] -> [kept + positions, width]; its two ends stay themselves.
 
     The first `kept` rows belong to no position: RoBERTa begins to count after its padding id.
     """

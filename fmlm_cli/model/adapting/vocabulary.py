@@ -16,8 +16,7 @@ _PROBE = 8  # ids of a text on which the model is tried
 def extend_embeddings(
     model: PreTrainedModel, size: int, pieces: Mapping[int, Sequence[int]], *, seed: int
 ) -> None:
-    """Give a model `size` token ids at least; each new one begins as the mean of the ids it used to be split
-    into.
+    """Give a model `size` token ids at least; each new one begins as the mean of the ids it was split into.
 
     That holds for its input embedding, its output embedding where that is another, and its output bias, so
     that its logit is the mean of its pieces' logits. A model whose vocabulary is padded may have the rows
@@ -51,9 +50,9 @@ def extend_embeddings(
 
 def _begin_rows(tensor: nn.Parameter, pieces: Mapping[int, Sequence[int]]) -> None:
     """Make the rows of new ids the means of their pieces' rows, all taken from the old ones."""
-    known = {new: parts for new, parts in pieces.items() if len(parts)}  # the mean of none is not a number
-    begun = [tensor[list(parts)].float().mean(0) for parts in known.values()]
-    for new, row in zip(known, begun, strict=True):
+    parts_of = {new: parts for new, parts in pieces.items() if len(parts)}  # the mean of none is not a number
+    begun = [tensor[list(parts)].float().mean(0) for parts in parts_of.values()]
+    for new, row in zip(parts_of, begun, strict=True):
         tensor[new] = row.to(tensor.dtype)
 
 
@@ -64,12 +63,12 @@ def _refused(model: PreTrainedModel) -> UserError:
     )
 
 
-def _logits(model: PreTrainedModel, known: Sequence[int]) -> Tensor:
+def _logits(model: PreTrainedModel, known_ids: Sequence[int]) -> Tensor:
     """What the model says of a short text of known ids; or nothing: float[1, tokens, vocabulary]."""
     training = model.training
     model.eval()
-    middle = len(known) // 2  # special ids stand at the ends
-    ids = torch.tensor([known[middle : middle + _PROBE]], device=model.device)
+    middle = len(known_ids) // 2  # special ids stand at the ends
+    ids = torch.tensor([known_ids[middle : middle + _PROBE]], device=model.device)
     try:
         with seeded(0):  # some families draw at every run
             logits: Tensor = model(ids).logits.float()
@@ -81,30 +80,29 @@ def _logits(model: PreTrainedModel, known: Sequence[int]) -> Tensor:
 
 
 def _of_the_vocabulary(model: PreTrainedModel, rows: int) -> Iterator[nn.Parameter]:
-    """The parameters with a row for each token id, each once: of embeddings, the decoder, and a bias beside
-    it.
-    """
+    """The parameters with a row for each token id, each once: embeddings, decoder, and a bias beside it."""
     embedding = model.get_input_embeddings()
-    found: dict[int, nn.Parameter] = {}
+    by_id: dict[int, nn.Parameter] = {}
     for name, module in model.named_modules():
-        own = dict(module.named_parameters(recurse=False))
-        known = module in (embedding, model.get_output_embeddings())
+        parameters = dict(module.named_parameters(recurse=False))
+        has_rows = module in (embedding, model.get_output_embeddings())
         # Some give every layer an embedding of the tokens; positions may be as many as tokens by chance.
-        known |= isinstance(module, nn.Embedding) and "position" not in name
+        has_rows |= isinstance(module, nn.Embedding) and "position" not in name
         # A head may keep the decoder's bias beside it: a module with a bias, and nothing to go with it but,
         # in transformers 5.17's newer DeBERTa, the embedding's own weight.
-        known |= "bias" in own and all(p is embedding.weight for n, p in own.items() if n != "bias")
-        if known:
-            found |= {id(parameter): parameter for parameter in own.values() if parameter.shape[0] == rows}
-    yield from found.values()
+        others = [p for name, p in parameters.items() if name != "bias"]
+        has_rows |= "bias" in parameters and all(p is embedding.weight for p in others)
+        if has_rows:
+            by_id |= {id(p): p for p in parameters.values() if p.shape[0] == rows}
+    yield from by_id.values()
 
 
 def _grow(tensor: nn.Parameter, size: int, spread: float, seed: int) -> None:
     """More rows for a weight, drawn by `seed` for where nothing better is known, or zeros more for a bias."""
-    more = torch.zeros(size - tensor.shape[0], *tensor.shape[1:])
+    added = torch.zeros(size - tensor.shape[0], *tensor.shape[1:])
     if tensor.ndim > 1:
-        more.normal_(0, spread, generator=torch.Generator().manual_seed(seed))
-    tensor.data = torch.cat([tensor.data, more.to(tensor)])
+        added.normal_(0, spread, generator=torch.Generator().manual_seed(seed))
+    tensor.data = torch.cat([tensor.data, added.to(tensor)])
 
 
 def _count_anew(model: PreTrainedModel, rows: int, size: int) -> None:

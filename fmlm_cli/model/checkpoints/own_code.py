@@ -1,6 +1,4 @@
-"""Python code that a checkpoint brings for a type of model that transformers does not know: told of, then run
-if trusted.
-"""
+"""Python code that a checkpoint brings for a type unknown to transformers: told of, then run if trusted."""
 
 import contextlib
 import re
@@ -97,17 +95,16 @@ def _reference(auto_map: Any, key: str, name: str) -> _Reference:
             f"{name} brings code of its own, but not what this needs (its auto_map has no {key}): use "
             "another checkpoint"
         )
-    found = _REFERENCE.fullmatch(text) if isinstance(text, str) else None
-    if found is None:
+    match = _REFERENCE.fullmatch(text) if isinstance(text, str) else None
+    if match is None:
         raise UserError(
             f"{name}/config.json: auto_map.{key} is '{text}', not a module.Class: the file is damaged"
         )
-    return _Reference(**found.groupdict())
+    return _Reference(**match.groupdict())
 
 
 def _files(references: list[_Reference], places: Mapping[str | None, hub.Located]) -> tuple[str, ...]:
-    """The files that importing these classes runs, sorted: their modules, and what those import from beside
-    them.
+    """The files that importing these classes runs, sorted: their modules, and what those import beside them.
 
     Of modules that are not here yet only they themselves are known.
     """

@@ -1,5 +1,4 @@
-"""Loading a checkpoint as a masked LM: what it lacks and what it has too much is told, and no foreign code
-runs unasked.
+"""Loading a checkpoint as a masked LM: what it lacks or has too much is told, no foreign code runs unasked.
 
 A checkpoint's own files are read here and not by transformers, which is handed their tensors: so nothing that
 a config.json says can make it look for other files, adapters or kernels.
@@ -117,8 +116,7 @@ def load_model(
 
 
 def unused_tensors(folder: Path, model: PreTrainedModel, unused: Sequence[str]) -> dict[str, Tensor]:
-    """Tensors of a checkpoint by name, in float32 as the model is, for `save_model` to write beside the
-    model's.
+    """Tensors of a checkpoint by name, in the model's float32, for `save_model` to write beside the model's.
 
     They are renamed so that the class of another head finds them there: the checkpoint of a bare encoder has
     `pooler.dense.weight`, one with a head `bert.pooler.dense.weight`.
@@ -133,8 +131,10 @@ def unused_tensors(folder: Path, model: PreTrainedModel, unused: Sequence[str]) 
 
 
 def make_plain(config: PreTrainedConfig, shown: str) -> None:
-    """Refuse quantized weights; and let a configuration choose no attention that has to be fetched or built,
-    and no other outputs than the usual: some choices of both can be loaded, but not saved.
+    """Refuse quantized weights, and bring a configuration to the usual attention and outputs.
+
+    Attention that has to be fetched or built is not chosen, nor other outputs than the usual: some choices of
+    both can be loaded, but not saved.
     """
     if getattr(config, "quantization_config", None):
         raise UserError(f"{shown}: the weights are quantized: give the checkpoint that they were made from")
@@ -153,17 +153,15 @@ def make_plain(config: PreTrainedConfig, shown: str) -> None:
 
 
 def read_tensors(folder: Path, name: str) -> dict[str, Tensor]:
-    """All tensors of a checkpoint, mapped into memory and not yet read; safetensors where there are both
-    kinds.
-    """
+    """All tensors of a checkpoint, mapped into memory, not yet read; of both kinds, those in safetensors."""
     cannot = f"cannot load {name}"
-    found = next((folder / file for file in WEIGHTS if (folder / file).is_file()), None)
-    if found is None:
+    weights = next((folder / file for file in WEIGHTS if (folder / file).is_file()), None)
+    if weights is None:
         raise UserError(
             f"{cannot}: it holds no weights (no {WEIGHTS[0]} or {WEIGHTS[2]}): give a whole checkpoint"
         )
     tensors: dict[str, Tensor] = {}
-    for path in _parts(found, cannot) if found.suffix == ".json" else [found]:
+    for path in _parts(weights, cannot) if weights.suffix == ".json" else [weights]:
         try:
             with quiet():
                 tensors |= _from_pickle(path) if path.suffix == ".bin" else load_file(path)
@@ -245,8 +243,8 @@ def fill(
             )
     except Exception as error:  # whatever a family's constructor makes of values that do not fit
         raise UserError(f"cannot load {name}: {one_line(error)}") from error
-    for parameter, found, wanted in sorted(report["mismatched_keys"]):
-        sizes = [" x ".join(map(str, shape)) or "a single number" for shape in (found, wanted)]
+    for parameter, stored, configured in sorted(report["mismatched_keys"]):
+        sizes = [" x ".join(map(str, shape)) or "a single number" for shape in (stored, configured)]
         raise UserError(
             f"cannot load {name}: {parameter} is {sizes[0]}, but {sizes[1]} by config.json: "
             "the two are not of the same model"
@@ -262,8 +260,7 @@ def _fill_and_tie(
     seed: int,
     name: str,
 ) -> tuple[Filled, bool]:
-    """The same, with a decoder that is missing tied to the embeddings, and whether that took another
-    configuration.
+    """The same, a missing decoder tied to the embeddings, and whether that took another configuration.
 
     Drawn at random it would have to learn every word anew. Some families cannot tie theirs.
     """
@@ -282,9 +279,7 @@ def _output_weight(model: PreTrainedModel) -> str | None:
 
 
 def check_encoder(filled: Filled, name: str, *, other_code: bool) -> None:
-    """Refuse a checkpoint that lacks weights of the encoder; a pooler, which some families build, is none of
-    them.
-    """
+    """Refuse a checkpoint that lacks weights of the encoder; a pooler, built by some families, is none."""
     model = filled.model
     inside = {id(parameter) for parameter in model.base_model.parameters()}
     head = model.get_output_embeddings()

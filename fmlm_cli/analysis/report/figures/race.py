@@ -69,9 +69,9 @@ def _band(axes: Axes, curve: Curve, place: int) -> None:
 
 def _look_at_means(axes: Axes, curves: Sequence[Curve]) -> None:
     """What would squeeze most lines into one may leave the figure: wide intervals, an arm far off."""
-    last = [abs(mean[-1]) for _, mean, _, _ in curves]
+    ends = [abs(mean[-1]) for _, mean, _, _ in curves]
     near = [
-        curve for curve, away in zip(curves, last, strict=True) if away <= _OUT_OF_SIGHT * np.median(last)
+        curve for curve, away in zip(curves, ends, strict=True) if away <= _OUT_OF_SIGHT * np.median(ends)
     ]
     means = np.concatenate([mean for _, mean, _, _ in near or curves])
     low, high = min(means.min(), 0.0), max(means.max(), 0.0)
@@ -148,12 +148,12 @@ def _far(compared: Estimates) -> list[str]:
     return [name for name, distance in away.items() if distance > limit > 0]
 
 
-def _look_at(axes: Axes, seen: Sequence[float], others: Mapping[int, tuple[float, str]]) -> None:
-    """Show what is `seen`; of the others, by place, only which way they lie and how far."""
-    finite = [value for value in seen if np.isfinite(value)]
+def _look_at(axes: Axes, inside: Sequence[float], outside: Mapping[int, tuple[float, str]]) -> None:
+    """Show what is `inside`; of what lies `outside`, by place, only which way and how far."""
+    finite = [value for value in inside if np.isfinite(value)]
     room = 0.06 * (max(finite) - min(finite))
     axes.set_xlim(min(finite) - room, max(finite) + room)
-    for place, (value, text) in others.items():
+    for place, (value, text) in outside.items():
         right = value > min(finite)
         axes.annotate(
             f"{text} →" if right else f"← {text}",
@@ -177,15 +177,15 @@ def _seeds(axes: Axes, values: Dots, arms: Arms, *, joined: bool) -> None:
         if path and joined:
             axes.plot(*zip(*path, strict=True), color=SOFT, linewidth=0.6, alpha=0.5)
     for place, (name, by_seed) in enumerate(values.items()):
-        there = [value for value in by_seed.values() if value is not None]
+        finite = [value for value in by_seed.values() if value is not None]
         for seed, offset in zip(seeds, spread, strict=True):
             if (value := by_seed.get(seed)) is not None:
                 axes.plot([value], [place + offset], MARKERS[0], color=colour(arms.place(name)), markersize=4)
             elif seed in by_seed:
                 edge = axes.get_yaxis_transform()
                 axes.plot([0.985], [place + offset], "x", color=SOFT, markersize=4, transform=edge)
-        if there:
-            axes.plot([np.mean(there)] * 2, [place - 0.32, place + 0.32], color=INK, linewidth=1.3)
+        if finite:
+            axes.plot([np.mean(finite)] * 2, [place - 0.32, place + 0.32], color=INK, linewidth=1.3)
 
 
 # ---------------------------------------------------------------- downstream, sweep
@@ -213,12 +213,12 @@ def draw_sweep(axis_names: Sequence[str], points: Sequence[PointResult], width: 
     """A heat map over two axes, a panel for each combination of the others; dots if there is one axis."""
     if len(axis_names) < 2:
         return _sweep_line(axis_names[0], points, width)
-    across, down, *others = axis_names
+    across, down, *panel_axes = axis_names
     means = [point.mean for point in points if point.mean is not None] or [0.0]
     groups: dict[str, list[PointResult]] = {}
     for point in points:
         if point.mean is not None:
-            title = ", ".join(f"{key} {point.settings[key]}" for key in others)
+            title = ", ".join(f"{key} {point.settings[key]}" for key in panel_axes)
             groups.setdefault(title, []).append(point)
     xs, ys = (_distinct(points, name) for name in (across, down))
     figure, grid = panels(

@@ -25,8 +25,7 @@ def draw_loss_curve(records: Sequence[Mapping[str, Any]], folder: Path) -> Path:
 
 
 def draw_scores(scores: Mapping[str, Mapping[int, float | None]], folder: Path) -> Path:
-    """Draw every task's development score by seed, with the median, as `scores.png` and `scores.svg`; the
-    PNG's path.
+    """Draw each task's development score by seed and the median: `scores.png`, `scores.svg`; the PNG's path.
 
     `scores`: by task and seed, in [0, 1] as a rule; None where training diverged.
     """
@@ -49,17 +48,17 @@ def _loss_curve(records: Sequence[Mapping[str, Any]], width: float) -> Figure:
         axes.plot(steps, losses, color=_BLUE, linewidth=0.6, alpha=0.3)
         smooth = moving_average(losses, window)
         axes.plot(steps, smooth, color=_BLUE, linewidth=1.4, label="training (smoothed)")
-    for place, (name, own) in enumerate(held_out.items(), start=2):
+    for place, (name, evaluations) in enumerate(held_out.items(), start=2):
         axes.plot(
-            [record["step"] for record in own],
-            [record["eval_loss"] for record in own],
+            [record["step"] for record in evaluations],
+            [record["eval_loss"] for record in evaluations],
             color=colour(place),
             marker="o",
             markersize=4,
             linewidth=1.4,
-            label=f"held out{f', {name}' if name else ''}: {own[-1]['eval_loss']:.3f}",
+            label=f"held out{f', {name}' if name else ''}: {evaluations[-1]['eval_loss']:.3f}",
         )
-        unigram = own[-1]["unigram_loss"]
+        unigram = evaluations[-1]["unigram_loss"]
         axes.axhline(
             unigram,
             color=colour(place) if len(held_out) > 1 else _BASELINE,
