@@ -68,7 +68,8 @@ def compare_masks(
     if report_only and not (root / PLAN).is_file():
         raise UserError(f"{root} holds no comparison to report on (it has no {PLAN})")
     with storage.clear_disk_errors(root), _one_plan_at_a_time(root, together=cell is not None):
-        plan = _plan(settings, root, overwrite=overwrite, resume=going_on, emit=emit)
+        plan, budget = _plan(settings, root, overwrite=overwrite, resume=going_on, emit=emit)
+        _write_down(plan, budget, overwrite=overwrite)
     _describe(plan, emit)
     with storage.clear_disk_errors(root):
         board = board_of(plan, emit, jobs)
@@ -102,8 +103,11 @@ def _one_plan_at_a_time(root: Path, *, together: bool) -> Iterator[None]:
 
 def _plan(
     settings: CompareSettings, root: Path, *, overwrite: bool, resume: bool, emit: Emit
-) -> ComparisonPlan:
-    """The comparison with every choice made and written down, nothing in the folder contradicting it."""
+) -> tuple[ComparisonPlan, Mapping[str, Any]]:
+    """The comparison with every choice made, nothing in the folder contradicting it; and what plan.json says.
+
+    Nothing is written.
+    """
     config = root / storage.RUN_CONFIG
     asked = settings.only
     if resume and config.is_file():
@@ -125,14 +129,18 @@ def _plan(
         storage.check_outside(plan.root, _needed(plan))
     else:
         plan.ledger.check_all()
-    root.mkdir(parents=True, exist_ok=True)
-    if overwrite:
-        storage.clear_folder(root, last=root / PLAN)
     if before.get("steps") != plan.total_steps:
         before = {"budget": settings.budget, "steps": plan.total_steps}
-    storage.write_json(root / PLAN, before)  # the budget as it was first written, such as 20m, stays known
-    storage.write_text(config, to_yaml(plan.settings))
-    return plan
+    return plan, before  # the budget as it was first written, such as 20m, stays known
+
+
+def _write_down(plan: ComparisonPlan, budget: Mapping[str, Any], *, overwrite: bool) -> None:
+    """Leave plan.json, with the `budget` and the steps that it came to, and config.yaml in the folder."""
+    plan.root.mkdir(parents=True, exist_ok=True)
+    if overwrite:
+        storage.clear_folder(plan.root, last=plan.root / PLAN)
+    storage.write_json(plan.root / PLAN, budget)
+    storage.write_text(plan.root / storage.RUN_CONFIG, to_yaml(plan.settings))
 
 
 def _either(before: Sequence[Part], now: Sequence[Part]) -> tuple[Part, ...]:
