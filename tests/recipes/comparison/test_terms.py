@@ -9,11 +9,12 @@ import pytest
 
 from fmlm_cli.config import CompareSettings, build, nested, read_yaml
 from fmlm_cli.errors import UserError
-from fmlm_cli.events import Caution, Event
+from fmlm_cli.events import Caution, Event, ignore
 from fmlm_cli.recipes import comparison
 from fmlm_cli.recipes.comparison.cautions import cautions_of
 from fmlm_cli.recipes.comparison.draft import Budget, draft_comparison
 from fmlm_cli.recipes.comparison.plan import ComparisonPlan, with_budget
+from fmlm_cli.recipes.comparison.run import _plan
 from fmlm_cli.recipes.pretraining.planning.plan import plan_run
 from tests.recipes.runs import TINY, without_pictures
 
@@ -315,6 +316,14 @@ def test_processes_leave_the_report_to_the_one_that_began_them(
     assert len(reports) == 1
     assert comparison.compare_masks(settings, cell="1/1", report=False) is None
     assert len(reports) == 1
+
+
+def test_a_plan_leaves_no_trace(compare: Compare) -> None:
+    settings = compare("unwritten")
+    root = Path(str(settings.out))
+    plan, budget = _plan(settings, root, overwrite=False, resume=False, emit=ignore)
+    assert plan.items and budget["steps"] == plan.total_steps
+    assert not root.exists()
 
 
 # ---------------------------------------------------------------- cautions

@@ -19,8 +19,9 @@ from transformers import (
 from fmlm_cli.analysis.results.plain import as_json
 from fmlm_cli.config import FinetuneSettings, build, nested
 from fmlm_cli.errors import UserError
-from fmlm_cli.events import Caution, Event, Facts, Note, Scoreboard
+from fmlm_cli.events import Caution, Event, Facts, Note, Scoreboard, ignore
 from fmlm_cli.recipes import finetuning
+from fmlm_cli.recipes.finetuning.plan import resolve
 from fmlm_cli.recipes.finetuning.report import statistics
 
 Tune = Callable[..., FinetuneSettings]
@@ -259,6 +260,13 @@ def test_one_that_diverges_does_not_stop_the_others(tune: Tune, tmp_path: Path) 
     path = tmp_path / "tuned/cells/rivers/learning_rate=1e+30/seed-0/result.json"
     failed = json.loads(path.read_text())
     assert failed["score"] is None and "not finite at step" in failed["failed"]
+
+
+def test_a_plan_leaves_no_trace(tune: Tune) -> None:
+    plan = resolve(tune("unwritten"), ignore)
+    plan.ledger.check_all()
+    assert len(plan.cells) == 2
+    assert not plan.root.exists()
 
 
 def test_early_stopping_and_small_sets(tune: Tune) -> None:
