@@ -20,7 +20,7 @@ from fmlm_cli.engine.step import StepResult, train_step
 from fmlm_cli.errors import Interrupted
 from fmlm_cli.events import Evaluated, Trained
 
-TIMING_FIELDS = ("tokens_per_second", "peak_share", "seconds")
+TIMING_FIELDS = ("tokens_per_second", "peak_share", "seconds")  # of records: no two runs agree in them
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ class TrainingRun:
                 sink.write(record)
 
     def save(self, state: TrainState) -> Path:
-        """Write a checkpoint; its folder."""
+        """Write a checkpoint; its folder. One process writes it alone: each has all weights and state."""
         if self.runtime.ranks.is_writer:
             self.checkpoints.save(self.model, self.optimizer, state)
         return self.checkpoints.folder(state.step)
@@ -172,7 +172,7 @@ class Clock:
         if step > run.total_steps:
             return 0.0
         batch = run.prepare(step)[0].to(run.runtime.device)
-        run.model.eval()
+        run.model.eval()  # without dropout, so that nothing is drawn; `train` goes on in training mode
         return 3 * count_flops(lambda: run.objective.loss(run.model, batch)) / max(batch.tokens, 1)
 
     def skip(self) -> None:

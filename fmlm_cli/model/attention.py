@@ -13,7 +13,9 @@ from fmlm_cli.model.layouts import LayoutName
 
 
 class AttentionBackend(Protocol):
-    """One way of attending, bound to the model that it is made for; making it may prepare that model.
+    """One way of attending, bound to the model that it is made for.
+
+    Making it may prepare that model, and for good: `MaskedLM.attend_by` takes nothing back.
 
     `layout`: in which form it takes a batch. The tests hold every entry of `BACKENDS` to the isolation probe.
     """
