@@ -1,4 +1,4 @@
-"""Names: one for one thing."""
+"""Names, one for one thing, and sizes that can be read."""
 
 import ast
 from collections.abc import Iterator
@@ -22,3 +22,24 @@ def namesakes() -> Iterator[str]:
 
 def test_no_public_function_has_the_name_of_its_module() -> None:
     assert not list(namesakes())
+
+
+def lengths() -> Iterator[tuple[str, int, int]]:
+    """Every module's files and functions by name: how long they are, and how long they may be."""
+    for path in PACKAGE.rglob("*.py"):
+        text, name = path.read_text(encoding="utf-8"), path.relative_to(PACKAGE).as_posix()
+        yield name, len(text.splitlines()), 400
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, ast.FunctionDef):
+                assert node.end_lineno is not None
+                yield f"{name}: {node.name}", node.end_lineno - node.lineno + 1, 60
+
+
+def test_files_and_functions_are_short() -> None:
+    assert [(name, length) for name, length, most in lengths() if length > most] == []
+
+
+def test_folders_hold_few_files() -> None:
+    folders = {path.parent for path in PACKAGE.rglob("*.py")}
+    sizes = {folder.name: len(list(folder.glob("[!_]*.py"))) for folder in folders}
+    assert [name for name, size in sizes.items() if size > 10] == []

@@ -13,6 +13,7 @@ from fmlm_cli.config import (
     DownstreamSettings,
     FinetuneSettings,
     PretrainSettings,
+    TokenizeSettings,
     VarianceSettings,
     deciding,
     differing,
@@ -25,6 +26,7 @@ DEFAULTS: list[BaseModel] = [
     FinetuneSettings(checkpoint="x"),
     VarianceSettings(),
     DownstreamSettings(),
+    TokenizeSettings(out="x", sources=("x",), train_tokenizer="bpe"),
 ]
 # Every other setting decides: whoever adds one has to say here, too, to which of the two it belongs.
 FREE: dict[type[BaseModel], set[str]] = {
@@ -43,6 +45,7 @@ FREE: dict[type[BaseModel], set[str]] = {
         *("tasks.metric",),
     },
     VarianceSettings: {"checkpoints", "corruptions"},
+    TokenizeSettings: {"out", "sources", "valid", "tokenizer", "add_tokens", "pmi", "pmi_size"},
     DownstreamSettings: {"tasks", "folder", "text_field", "text_pair_field", "label_field", "metrics"},
 }  # fmt: skip
 OPTIONS = "masking.options"  # holds names of the user's own, at first none

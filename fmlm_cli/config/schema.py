@@ -245,7 +245,7 @@ class LoggingSettings(Section):
 class TextSettings(Section):
     """Text, and how it becomes tokens."""
 
-    sources: tuple[str, ...] = Field(
+    sources: Free[tuple[str, ...]] = Field(
         (), description="text: .txt or .jsonl files (also .gz), folders, globs, or python-docs"
     )
     documents: Literal["auto", "blank-line", "line", "file"] = Field(
@@ -255,11 +255,11 @@ class TextSettings(Section):
     on_bad_text: Literal["stop", "skip", "replace"] = Field(
         "stop", description="what to do with invalid UTF-8"
     )
-    valid: tuple[str, ...] = Field((), description="text of the validation split")
+    valid: Free[tuple[str, ...]] = Field((), description="text of the validation split")
     valid_fraction: Annotated[float, Field(ge=0, lt=1)] = Field(
         0.01, description="without it: share of the documents, chosen by their contents; at least one"
     )
-    add_tokens: str | None = Field(
+    add_tokens: Free[str | None] = Field(
         None, description="file of words, one a line, that the tokenizer gets as tokens of their own"
     )
     extend_vocab: Count | None = Field(
@@ -328,8 +328,8 @@ class MasksSettings(Section):
 class TokenizeSettings(TextSettings):
     """`fmlm tokenize`."""
 
-    out: str = Field(description="the store's folder")
-    tokenizer: str | None = Field(
+    out: Free[str] = Field(description="the store's folder")
+    tokenizer: Free[str | None] = Field(
         None, description="tokenizer to use: folder, vocab.txt, tokenizer.json or Hub name"
     )
     train_tokenizer: Literal["wordpiece", "bpe"] | None = Field(
@@ -337,10 +337,10 @@ class TokenizeSettings(TextSettings):
     )
     vocab_size: Annotated[int, Field(ge=8)] = Field(8192, description="size of a tokenizer that is learnt")
     lowercase: bool = Field(False, description="lower-case text, with a tokenizer that is learnt")
-    pmi: bool = Field(
+    pmi: Free[bool] = Field(
         False, description="find collocations, for masking pmi; without SOURCE: in the store that there is"
     )
-    pmi_size: Count | None = Field(
+    pmi_size: Free[Count | None] = Field(
         None, description="collocations to keep; default: enough for half the words"
     )
 

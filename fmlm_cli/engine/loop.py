@@ -20,8 +20,6 @@ from fmlm_cli.engine.step import StepResult, train_step
 from fmlm_cli.errors import Interrupted
 from fmlm_cli.events import Evaluated, Trained
 
-TIMING_FIELDS = ("tokens_per_second", "peak_share", "seconds")  # of records: no two runs agree in them
-
 
 @dataclass(frozen=True)
 class Rhythm:

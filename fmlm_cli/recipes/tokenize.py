@@ -10,7 +10,7 @@ import numpy as np
 from transformers import PreTrainedTokenizerFast
 
 from fmlm_cli import storage
-from fmlm_cli.config import TokenizeSettings
+from fmlm_cli.config import TokenizeSettings, deciding
 from fmlm_cli.corpus.store.collocations import MIN_COUNT, Mined, mine
 from fmlm_cli.corpus.store.reading import TOKEN_COUNTS, TokenStore
 from fmlm_cli.corpus.store.writing import (
@@ -114,9 +114,7 @@ def _request(
     settings: TokenizeSettings, corpora: Corpora, loaded: PreTrainedTokenizerFast | None
 ) -> dict[str, Any]:
     """Everything that decides the store's contents, as the manifest keeps it."""
-    request = settings.model_dump(
-        mode="json", exclude={"out", "sources", "valid", "tokenizer", "add_tokens", "pmi", "pmi_size"}
-    )
+    request = deciding(settings)
     words = settings.add_tokens
     request["add_tokens"] = storage.sha256_of_file(Path(words)) if words and Path(words).is_file() else words
     request["sources"] = corpora.train.identity()

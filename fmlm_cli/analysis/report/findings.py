@@ -16,6 +16,7 @@ from fmlm_cli.analysis.report.values import (
     spell,
 )
 from fmlm_cli.analysis.results.comparison import (
+    MASK_ONLY,
     CoverageResult,
     Measurements,
     PairedResult,
@@ -185,7 +186,7 @@ def _downstream(results: Measurements, arms: Arms) -> Iterator[str]:
 def latest(entries: Sequence[VarianceResult]) -> VarianceResult:
     """The measurement to speak of: of the last checkpoint, under the race's corruption if it is there."""
     newest = [entry for entry in entries if entry.step == entries[-1].step]
-    return next((entry for entry in newest if entry.corruption != "[MASK] only"), newest[-1])
+    return next((entry for entry in newest if entry.corruption != MASK_ONLY), newest[-1])
 
 
 def noise_of_masks(entry: VarianceResult) -> str:

@@ -129,6 +129,8 @@ class CoverageResult:
 
 # ---------------------------------------------------------------- gradient variance
 
+MASK_ONLY = "[MASK] only"  # the corruption that shows every masked token as [MASK]
+
 
 @dataclass(frozen=True)
 class IntervalResult:

@@ -1,5 +1,5 @@
 """Gradient variance of a masked LM on rows of a store: the masks, gradients and records of
-`analysis.variance`.
+`analysis.gradient_noise`.
 
 What is measured is the noise of a step's gradient under the exact loss, R = sum G_i / sum c_i: G_i is the
 gradient of the cross-entropy *summed* over the c_i masked tokens of row i. Numerator and denominator both
@@ -11,7 +11,7 @@ order (delta method)
 
 for a step of B rows, as the numerator is near 0 and the denominator near its mean (Woodruff 1971, JASA 66;
 Cochran 1977, "Sampling Techniques", chapter 6). So a gradient is taken as its residual (G_i - c_i gbar) /
-tau, with one tau for all rows, the mean of n_i / K: `analysis.variance.RatioResiduals`. Long rows count for
+tau, with one tau for all rows, the mean of n_i / K: `RatioResiduals`. Long rows count for
 more, as in a step. The residuals of a set's K segments have the row's n tokens in their mean, each predicted
 once; a gradient made of a part for each token has no variance there, whatever the segments' sizes.
 
@@ -19,10 +19,10 @@ gbar and tau come from the first 64 rows of the order (`_TYPICAL`), whichever ro
 share them. gbar is estimated in a pass ahead, of 2 random masks a row, drawn by a seed of its own; a sketch
 is linear and projects residuals. What is wrong in the estimate, e, adds |e|^2 Var(c) / tau^2 to a variance:
 for spans (0.15) and 64 rows, 0.002 of the masks'. gbar is one more vector as long as a gradient: with those
-of `variance.measure` 20 bytes a parameter, beside the weights.
+of `measure` 20 bytes a parameter, beside the weights.
 
-Masks by family (see `analysis.variance`), all of rate 1/K and of one unit, with independent draws of masks
-and corruption:
+Masks by family (see `gradient_noise.measuring`), all of rate 1/K and of one unit, with independent draws of
+masks and corruption:
 
 - *random*: random masking, a pass each. *segments*: full exploration with scope batch, a pass each.
 - *distance*: `masking.pairs`. At distance 0 both members have the same mask, and corruption each of its own.
@@ -97,13 +97,13 @@ class VarianceRequest:
     whole. ValueError for what cannot be.
     """
 
-    sequences: int = 64
-    random: int = 8
-    sets: int = 2
-    pairs: int = 2
-    distances: tuple[float, ...] = (0.0, 0.25, 0.5, 0.75, 1.0)
-    sketch: int | None = None
-    first: int = 0
+    sequences: int
+    random: int
+    sets: int
+    pairs: int
+    distances: tuple[float, ...]
+    sketch: int | None
+    first: int
 
     def __post_init__(self) -> None:
         if self.sequences < 1 or self.first < 0:
@@ -273,7 +273,7 @@ def _add_gradient(
 
 @dataclass(frozen=True, eq=False)
 class _RowGradients:
-    """`analysis.variance.Gradients` of these rows: every residual in turn in the same memory, `buffer`."""
+    """The residuals of these rows as `Gradients`, every one in turn in the same memory, `buffer`."""
 
     model: nn.Module
     rows: Rows

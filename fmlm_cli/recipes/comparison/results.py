@@ -15,6 +15,7 @@ from fmlm_cli.analysis.gradient_noise.measuring import Records
 from fmlm_cli.analysis.paired import Contest, Pair, mean_of, pair_up, spread_of
 from fmlm_cli.analysis.report.findings import verdict
 from fmlm_cli.analysis.results.comparison import (
+    MASK_ONLY,
     ArmResult,
     BySeed,
     ComparedData,
@@ -194,7 +195,7 @@ def _summary(plan: Plan, item: Item, record: Record) -> VarianceResult:
         name=item.what,
         step=record["step"],
         loss=record["loss"],
-        corruption="[MASK] only" if item.corruption == "mask-only" else shares,
+        corruption=MASK_ONLY if item.corruption == "mask-only" else shares,
         unit=plan.settings.variance.unit,
         store=str(plan.measured_store.root),
         sequences=summary.sequences,

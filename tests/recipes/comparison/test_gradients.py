@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from fmlm_cli.analysis.gradient_noise.estimators import Estimates, per_sequence
 from fmlm_cli.analysis.gradient_noise.measuring import Draw, GradientPlan, Gradients, RatioResiduals, Records
+from fmlm_cli.config import VarianceSettings
 from fmlm_cli.corpus.rows.reading import RowReader, Rows
 from fmlm_cli.corpus.store.reading import TokenStore
 from fmlm_cli.engine.batch import Batch
@@ -34,7 +35,15 @@ from fmlm_cli.recipes.shared.held_out import make_objective
 
 K, LENGTH = 4, 32
 MASK_ONLY, BERT = Corruption(1.0, 0.0, 0.0), Corruption()
-SMALL = VarianceRequest(sequences=3, random=2, sets=2, pairs=2, distances=(0.0, 0.5, 1.0))
+
+
+def variance_request(**given: Any) -> VarianceRequest:
+    """What the settings' defaults ask for, but for what is given; fewer rows may be, than settings take."""
+    asked = VarianceSettings().model_dump(exclude={"checkpoints", "corruptions", "unit"})
+    return VarianceRequest(**(asked | given))
+
+
+SMALL = variance_request(sequences=3, random=2, sets=2, pairs=2, distances=(0.0, 0.5, 1.0))
 CPU = torch.device("cpu")
 
 
@@ -180,7 +189,7 @@ def test_residuals_have_the_variance_of_steps(unit: str, store: TokenStore, mode
     reader = RowReader(store, "train", packing="none", sequence_length=2 * LENGTH)
     for weight in model.parameters():
         weight.requires_grad_(weight.dim() == 1)  # few, as all gradients are kept
-    number, masks, request = 64, 12, VarianceRequest(sequences=64, random=6, distances=())
+    number, masks, request = 64, 12, variance_request(sequences=64, random=6, distances=())
     parts = Estimates(measured(model, reader, store, request, unit=unit), resamples=10).components()
     measured_variance = (
         parts.masks.value + parts.data.value * (number - 1) / number
@@ -273,7 +282,7 @@ def test_independent_masks_for_segments_have_ratio_one(
         return lambda settings: random_exploration(unit)(replace(settings, masks_per_sequence=K))
 
     monkeypatch.setattr(gradient_variance, "full_exploration", independent)
-    request = VarianceRequest(sequences=60, random=6, sets=4, distances=())
+    request = variance_request(sequences=60, random=6, sets=4, distances=())
     found = Estimates(measured(bag, reader, store, request), resamples=2000).variance_ratio()
     assert found.against(1) == "undecided"
     assert 0.9 < found.value < 1.1
@@ -284,7 +293,9 @@ def test_the_identity_holds(reader: RowReader, store: TokenStore, model: MaskedL
     with torch.no_grad():
         for name, weight in model.named_parameters():
             weight.mul_(8 if ".attention." in name and weight.dim() == 2 else 1)
-    records = measured(model, reader, store, VarianceRequest(sequences=16, distances=(1.0,), sets=3, pairs=4))
+    records = measured(
+        model, reader, store, variance_request(sequences=16, distances=(1.0,), sets=3, pairs=4)
+    )
     identity = Estimates(records, resamples=2000).identity()
     assert 0.02 < identity.left.value < 1
     assert identity.difference.against(0) == "undecided"
@@ -355,19 +366,19 @@ def test_rows_are_a_fixed_part_of_those_that_are_long_enough(store: TokenStore) 
     rows = reader.read(np.arange(len(reader)))
     enough = set(rows.numbers[rows.maskable.sum(1) >= 2 * K].tolist())
     assert len(enough) < len(reader)
-    all_of_them = choose_rows(reader, K, VarianceRequest(sequences=10_000), seed=1)
+    all_of_them = choose_rows(reader, K, variance_request(sequences=10_000), seed=1)
     numbers = all_of_them.rows.numbers.tolist()
     assert len(numbers) == len(all_of_them) == len(enough)
     assert set(numbers) == enough
     assert (all_of_them.left_out, all_of_them.looked_at) == (len(reader) - len(enough), len(reader))
     for first, number in ((0, 7), (7, 20), (len(enough) - 2, 5)):
-        part = choose_rows(reader, K, VarianceRequest(sequences=number, first=first), seed=1)
+        part = choose_rows(reader, K, variance_request(sequences=number, first=first), seed=1)
         assert part.rows.numbers.tolist() == numbers[first : first + number]
         assert part.looked_at - part.left_out == min(first + number, len(enough))
-    assert choose_rows(reader, K, VarianceRequest(sequences=7), seed=2).rows.numbers.tolist() != numbers[:7]
+    assert choose_rows(reader, K, variance_request(sequences=7), seed=2).rows.numbers.tolist() != numbers[:7]
     few = RowReader(store, "train", packing="none", sequence_length=LENGTH, max_rows=20)
-    assert set(choose_rows(few, K, VarianceRequest(), seed=1).rows.numbers) < set(range(len(reader)))
-    assert not len(choose_rows(reader, K, VarianceRequest(first=10_000), seed=1))
+    assert set(choose_rows(few, K, variance_request(), seed=1).rows.numbers) < set(range(len(reader)))
+    assert not len(choose_rows(reader, K, variance_request(first=10_000), seed=1))
 
 
 def test_what_cannot_be_measured_is_refused(
@@ -390,4 +401,4 @@ def test_what_cannot_be_measured_is_refused(
     )  # fmt: skip
     for given in bad:
         with pytest.raises(ValueError, match=r"gradient variance|sketch|largest distance|different shares"):
-            VarianceRequest(**given)
+            variance_request(**given)

@@ -13,7 +13,7 @@ from fmlm_cli.errors import UserError
 from fmlm_cli.events import Emit
 from fmlm_cli.model.build import longest_sequence, preset_for, preset_of
 from fmlm_cli.model.presets import Preset
-from fmlm_cli.recipes.pretraining.planning.data import NamedStore, check_text, name_stores
+from fmlm_cli.recipes.pretraining.planning.data import NamedStore, check_text, name_stores, open_stores
 from fmlm_cli.recipes.pretraining.planning.start import Start, begin
 from fmlm_cli.recipes.shared.checkpoints import Origin, find_checkpoint
 from fmlm_cli.recipes.shared.limits import resolve_length, resolve_multiple
@@ -63,6 +63,7 @@ def check_run(settings: PretrainSettings, emit: Emit) -> CheckedRun:
     batch_size(settings.batch.size, preset.batch_size, strategy.masks_per_sequence)
     if settings.budget.steps is not None:
         check_head_warmup(settings, settings.budget.steps)
+    open_stores(stores)  # they are there, and go together
     return checked
 
 
