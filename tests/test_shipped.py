@@ -45,7 +45,7 @@ def test_the_strategy_of_ones_own_in_the_readme_works(
     [block] = [block for block in code_blocks("python") if block.startswith("# block_masking.py")]
     (tmp_path / "block_masking.py").write_text(block)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(plugins, "_registered", {})
+    monkeypatch.setattr(plugins, "registered", {})
     handler = signal.getsignal(signal.SIGTERM)
     for name in ("block_masking:Block", "block"):  # the decorator runs when the module is imported
         result = CliRunner().invoke(app, ["masks", str(tiny_store), "--masking", name, "--json"])

@@ -26,14 +26,12 @@ class Batch:
         if device.type == "cpu":
             return self
 
+        pinned = device.type == "cuda"  # from pinned memory it is copied while the CPU goes on
+
         def move(value: Any) -> Any:
             if not isinstance(value, Tensor):
                 return value
-            return (
-                value.pin_memory().to(device, non_blocking=True)
-                if device.type == "cuda"
-                else value.to(device)
-            )
+            return (value.pin_memory() if pinned else value).to(device, non_blocking=pinned)
 
         return replace(self, inputs={name: move(value) for name, value in self.inputs.items()})
 

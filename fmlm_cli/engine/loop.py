@@ -69,7 +69,7 @@ class TrainingRun:
                 sink.write(record)
 
     def save(self, state: TrainState) -> Path:
-        """Write a checkpoint; its folder."""
+        """Write a checkpoint; its folder. One process writes it alone: each has all weights and state."""
         if self.runtime.ranks.is_writer:
             self.checkpoints.save(self.model, self.optimizer, state)
         return self.checkpoints.folder(state.step)
@@ -170,7 +170,7 @@ class Clock:
         if step > run.total_steps:
             return 0.0
         batch = run.prepare(step)[0].to(run.runtime.device)
-        run.model.eval()
+        run.model.eval()  # without dropout, so that nothing is drawn; `train` goes on in training mode
         return 3 * count_flops(lambda: run.objective.loss(run.model, batch)) / max(batch.tokens, 1)
 
     def skip(self) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Generic, Literal, TypeVar
 
 import numpy as np
 
@@ -21,14 +21,16 @@ from fmlm_cli.masking.strategies import Factory, Strategy, StrategySettings
 from fmlm_cli.masking.units import Need
 from fmlm_cli.masking.view import Bools, Int64s, RowView, read_only
 
+T = TypeVar("T")
+
 ENTRY_POINTS = "fmlm.masking"
 
-_registered: dict[str, Factory] = {}  # filled by registry.register_strategy
+registered: dict[str, Factory] = {}  # by name, filled by `registry.register_strategy`
 
 
 def names() -> list[str]:
     """Names that were registered, and those of installed packages, which are not loaded for it."""
-    return sorted({*_registered, *entry_points(group=ENTRY_POINTS).names})
+    return sorted({*registered, *entry_points(group=ENTRY_POINTS).names})
 
 
 def load(name: str, known: Sequence[str]) -> Factory:
@@ -36,8 +38,8 @@ def load(name: str, known: Sequence[str]) -> Factory:
     if name not in names() and ":" not in name:
         raise unknown_name("masking strategy", name, [*known, "package.module:object"])
     with _blamed(name, "could not be loaded"):
-        if name in _registered:
-            return _registered[name]
+        if name in registered:
+            return registered[name]
         if ":" in name:
             return _import(name)
         (point,) = entry_points(group=ENTRY_POINTS, name=name)
@@ -110,6 +112,17 @@ def _described(array: Any) -> str:
     return f"{getattr(array, 'dtype', type(array).__name__)}{list(getattr(array, 'shape', []))}"
 
 
+class _OfInner(Generic[T]):
+    """A property that is the inner strategy's."""
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self._name = name
+
+    def __get__(self, plugged_in: "PluggedIn", owner: type) -> T:
+        value: T = getattr(plugged_in.inner, self._name)
+        return value
+
+
 @dataclass(frozen=True)
 class PluggedIn(Strategy):
     """A strategy of someone else's, whose answers are checked before they are used."""
@@ -117,55 +130,16 @@ class PluggedIn(Strategy):
     inner: Strategy
     factory: Factory
 
-    @property
-    def understands(self) -> frozenset[str]:
-        """Of the strategy inside."""
-        return self.inner.understands
-
-    @property
-    def needs(self) -> frozenset[Need]:
-        """Of the strategy inside."""
-        return self.inner.needs
-
-    @property
-    def rate(self) -> float:
-        """Of the strategy inside."""
-        return self.inner.rate
-
-    @property
-    def segments(self) -> int:
-        """Of the strategy inside."""
-        return self.inner.segments
-
-    @property
-    def exploration(self) -> Literal["random", "full", "other"]:
-        """Of the strategy inside."""
-        return self.inner.exploration
-
-    @property
-    def scope(self) -> Literal["epoch", "batch"] | None:
-        """Of the strategy inside."""
-        return self.inner.scope
-
-    @property
-    def joins_words(self) -> bool:
-        """Of the strategy inside."""
-        return self.inner.joins_words
-
-    @property
-    def masks_per_sequence(self) -> int:
-        """Of the strategy inside."""
-        return self.inner.masks_per_sequence
-
-    @property
-    def cycle(self) -> int:
-        """Of the strategy inside."""
-        return self.inner.cycle
-
-    @property
-    def description(self) -> str:
-        """Of the strategy inside."""
-        return self.inner.description
+    understands = _OfInner[frozenset[str]]()
+    needs = _OfInner[frozenset[Need]]()
+    rate = _OfInner[float]()
+    segments = _OfInner[int]()
+    exploration = _OfInner[Literal["random", "full", "other"]]()
+    scope = _OfInner[Literal["epoch", "batch"] | None]()
+    joins_words = _OfInner[bool]()
+    masks_per_sequence = _OfInner[int]()
+    cycle = _OfInner[int]()
+    description = _OfInner[str]()
 
     def masks(self, view: RowView, epoch: int | Int64s = 0, seed: int = 0) -> Bools:
         """The inner strategy's masks. Raises `UserError` if it fails or they cannot be."""

@@ -74,7 +74,7 @@ def register_strategy(name: str) -> Callable[[F], F]:
         raise UserError(f"masking strategy '{name}' is fmlm's own: register yours by another name")
 
     def register(factory: F) -> F:
-        plugins._registered[name] = factory
+        plugins.registered[name] = factory
         return factory
 
     return register

@@ -1,8 +1,8 @@
 """Attention backends: how a Hugging Face model is made to attend within documents only."""
 
 import inspect
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from collections.abc import Mapping
+from typing import Any, ClassVar, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -10,14 +10,12 @@ from transformers import PreTrainedModel
 
 from fmlm_cli.model.build import position_offset
 from fmlm_cli.model.layouts import LayoutName
-from fmlm_cli.model.probes import isolates_documents
-
-if TYPE_CHECKING:
-    from fmlm_cli.model.masked_lm import MaskedLM
 
 
 class AttentionBackend(Protocol):
-    """One way of attending, bound to the model that it is made for; making it may prepare that model.
+    """One way of attending, bound to the model that it is made for.
+
+    Making it may prepare that model, and for good: `MaskedLM.attend_by` takes nothing back.
 
     `layout`: in which form it takes a batch. The tests hold every entry of `BACKENDS` to the isolation probe.
     """
@@ -28,12 +26,8 @@ class AttentionBackend(Protocol):
     def __init__(self, pretrained: PreTrainedModel) -> None: ...
 
     @classmethod
-    def supports(cls, model: "MaskedLM", device: torch.device, length: int) -> bool:
-        """Whether it keeps documents apart in this very model, there, in rows of `length` (at least 4).
-
-        Tried, not assumed; the length counts, for some families attend otherwise in longer rows. `model`
-        stays as it is.
-        """
+    def supports(cls, pretrained: PreTrainedModel, device: torch.device) -> bool:
+        """Whether it can be had for this model there at all: whether it keeps documents apart is tried."""
         ...
 
     def inputs(self, batch: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -62,9 +56,9 @@ class MaskOnRows:
             embeddings.register_forward_pre_hook(_without_pairwise_mask, with_kwargs=True)
 
     @classmethod
-    def supports(cls, model: "MaskedLM", device: torch.device, length: int) -> bool:
-        """Whether the family takes such a mask, and documents then are as alone."""
-        return isolates_documents(model, length, backend=cls, device=device)
+    def supports(cls, pretrained: PreTrainedModel, device: torch.device) -> bool:
+        """Everywhere: what a family makes of such a mask is seen when it is tried."""
+        return True
 
     def inputs(self, batch: Mapping[str, Any]) -> Mapping[str, Any]:
         """`attention_mask`, and `position_ids` if the family takes them; nothing where nothing is hidden."""
@@ -109,14 +103,5 @@ def _without_pairwise_mask(
     return args, {**kwargs, "mask": None} if mask is not None and mask.dim() > 2 else kwargs
 
 
-BACKENDS: tuple[type[AttentionBackend], ...] = (MaskOnRows,)  # the first that a model supports is taken
-
-
-def choose_backend(
-    model: "MaskedLM",
-    device: torch.device,
-    length: int,
-    backends: Sequence[type[AttentionBackend]] = BACKENDS,
-) -> type[AttentionBackend] | None:
-    """The first backend that keeps packed documents apart; None where none does."""
-    return next((backend for backend in backends if backend.supports(model, device, length)), None)
+# The first that is supported and keeps documents apart is taken (`isolation.choose_backend`).
+BACKENDS: tuple[type[AttentionBackend], ...] = (MaskOnRows,)

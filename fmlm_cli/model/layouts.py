@@ -34,11 +34,11 @@ def as_rows(input_ids: Int64s, position_ids: Int64s, segments: Int64s, masked: I
     and where there is none either, `segments` is None.
     """
     alone = bool(segments.max(initial=0) <= 1)
-    needless = alone and np.count_nonzero(segments) == segments.size
+    nothing_hidden = alone and np.count_nonzero(segments) == segments.size
     return {
         "input_ids": torch.from_numpy(input_ids),
         "position_ids": torch.from_numpy(position_ids),
-        "segments": None if needless else torch.from_numpy(segments),
+        "segments": None if nothing_hidden else torch.from_numpy(segments),
         "masked_index": torch.from_numpy(masked),
         "alone": alone,
     }

@@ -1,14 +1,12 @@
 """A Hugging Face masked LM, run so that documents stay apart and the head sees masked positions only."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from fmlm_cli.model.attention import AttentionBackend, MaskOnRows
-from fmlm_cli.model.probes import Head, probe_head
+from fmlm_cli.model.probes import Head, Probed, decoder_set_aside, probe_head
 
 
 class HeadOutput(NamedTuple):
@@ -29,7 +27,7 @@ class HeadOutput(NamedTuple):
         return logits
 
 
-class MaskedLM(nn.Module):
+class MaskedLM(Probed):
     """Wraps a Hugging Face masked LM of any family. It adds no parameters and changes none.
 
     The head of such a model is whatever runs after its base model. Here the base model's output is reduced to
@@ -78,22 +76,6 @@ class MaskedLM(nn.Module):
             output.last_hidden_state = hidden.flatten(0, 1).index_select(0, self._masked_index)[None]
         return output
 
-    @contextmanager
-    def decoder_set_aside(self) -> Iterator[nn.Module]:
-        """Meanwhile an identity, which is given, stands in the decoder's place, if it is known."""
-        stand_in = nn.Identity()
-        if self.head.decoder is None:
-            yield stand_in
-            return
-        parent_name, _, attribute = self.head.decoder.rpartition(".")
-        parent = self.pretrained.get_submodule(parent_name)
-        decoder = getattr(parent, attribute)
-        setattr(parent, attribute, stand_in)
-        try:
-            yield stand_in
-        finally:
-            setattr(parent, attribute, decoder)
-
     def forward(self, input_ids: Tensor, masked_index: Tensor, **batch: Any) -> HeadOutput:
         """Hidden states at `masked_index`, counted through the flattened `input_ids`, and the decoder.
 
@@ -103,7 +85,7 @@ class MaskedLM(nn.Module):
         inputs = self.attention.inputs(batch)
         self._masked_index = masked_index
         try:
-            with self.decoder_set_aside():
+            with decoder_set_aside(self.pretrained, self.head):
                 states: Tensor = self.pretrained(input_ids=input_ids, **inputs).logits
         finally:
             self._masked_index = None

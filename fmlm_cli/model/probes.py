@@ -2,22 +2,21 @@
 
 import copy
 import textwrap
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import PreTrainedConfig, PreTrainedModel
 
 from fmlm_cli.errors import UserError
 from fmlm_cli.hub import quiet
+from fmlm_cli.model.attention import AttentionBackend
 from fmlm_cli.model.build import USE_ENCODER, longest_sequence
 from fmlm_cli.model.layouts import LAYOUTS
-
-if TYPE_CHECKING:
-    from fmlm_cli.model.attention import AttentionBackend
-    from fmlm_cli.model.masked_lm import MaskedLM
 
 Int64s = npt.NDArray[np.int64]
 
@@ -25,7 +24,7 @@ PROBE_TOLERANCE = 5e-5  # of the logits' spread: rounding stays below 1e-5, a le
 PROBE_LENGTH = 8
 
 # What families raise of inputs in a form, or of a head in parts, that they do not take.
-_NOT_TAKEN = (RuntimeError, ValueError, TypeError, LookupError, AttributeError, AssertionError)
+NOT_TAKEN = (RuntimeError, ValueError, TypeError, LookupError, AttributeError, AssertionError)
 
 
 class Head(NamedTuple):
@@ -39,14 +38,42 @@ class Head(NamedTuple):
     decoder: str | None
 
 
+class Probed(nn.Module):
+    """What `MaskedLM` is, as far as the probes go that it is made by; called, it gives a `HeadOutput`."""
+
+    pretrained: PreTrainedModel
+    attention: AttentionBackend
+    head: Head
+
+
+T = TypeVar("T", bound=Probed)
+
+
+@contextmanager
+def decoder_set_aside(pretrained: PreTrainedModel, head: Head) -> Iterator[nn.Module]:
+    """Meanwhile an identity, which is given, stands in the decoder's place, if it is known."""
+    stand_in = nn.Identity()
+    if head.decoder is None:
+        yield stand_in
+        return
+    parent_name, _, attribute = head.decoder.rpartition(".")
+    parent = pretrained.get_submodule(parent_name)
+    decoder = getattr(parent, attribute)
+    setattr(parent, attribute, stand_in)
+    try:
+        yield stand_in
+    finally:
+        setattr(parent, attribute, decoder)
+
+
 @torch.no_grad()
-def probe_head(model: "MaskedLM") -> Head:
+def probe_head(model: Probed) -> Head:
     """What a model's head does. Its `head` is still Head(whole=False, decoder=None).
 
     Raises `UserError` where the stock forward already is not that of a masked LM on rows of tokens.
     """
     _refuse_by_configuration(model.pretrained.config)
-    trial = _for_probing(model)
+    trial = copy_to_try(model)
     with torch.random.fork_rng(devices=[]), quiet():
         tokens, stock = _stock_logits(trial.pretrained)
         trial.eval()
@@ -56,48 +83,7 @@ def probe_head(model: "MaskedLM") -> Head:
     return trial.head if apart else Head(whole, decoder=None)
 
 
-@torch.no_grad()
-def isolates_documents(
-    model: "MaskedLM",
-    length: int,
-    *,
-    backend: "type[AttentionBackend] | None" = None,
-    device: torch.device | None = None,
-) -> bool:
-    """Whether this very model keeps packed documents apart: tried, not assumed.
-
-    A document's logits beside another one must be those of the stock forward on it alone. `length`:
-    positions of a row, at least 4; the second document is the longer, so that a sliding window is exercised
-    too. `backend`, `device`: try another than the model's own.
-    """
-    trial = _for_probing(model).to(device)
-    stock = trial if backend in (None, type(model.attention)) else _for_probing(model).to(device)
-    total = min(length, 512)
-    first = max(1, total // 4)
-    tokens = _probe_tokens(trial.pretrained.config, total)
-    changed = np.concatenate([tokens[:, :first][:, ::-1], tokens[:, first:]], axis=1)
-    second = torch.from_numpy(tokens[:, first:]).to(trial.pretrained.device)
-    try:
-        with torch.random.fork_rng(devices=[]), quiet():
-            if backend is not None:
-                trial.attend_by(backend)
-            packed = _second_of_two(trial, tokens, first)  # before BigBird sees a shorter row
-            alone = stock.pretrained(input_ids=second, attention_mask=torch.ones_like(second)).logits[0]
-            beside_another = _second_of_two(trial, changed, first)
-    except _NOT_TAKEN:
-        return False  # the family does not take a mask of this form
-    return _agree(packed, alone) and _agree(beside_another, alone)
-
-
-def _second_of_two(model: "MaskedLM", tokens: Int64s, first: int) -> Tensor:
-    """Logits [length - first, vocabulary] of a second document in tokens [1, length]."""
-    length = tokens.shape[1]
-    segments = (np.arange(length) >= first).astype(np.int64)[None] + 1
-    positions = np.concatenate([np.arange(first), np.arange(length - first)])[None]
-    return _logits(model, tokens, positions, segments, np.arange(first, length))
-
-
-def _logits(model: "MaskedLM", tokens: Int64s, positions: Int64s, segments: Int64s, masked: Int64s) -> Tensor:
+def logits_of(model: Probed, tokens: Int64s, positions: Int64s, segments: Int64s, masked: Int64s) -> Tensor:
     """Logits [masked, vocabulary] of tokens [1, length], given in the layout of the model's backend."""
     inputs = LAYOUTS[model.attention.layout](tokens, positions, segments, masked)
     device = model.pretrained.device
@@ -109,7 +95,7 @@ def _logits(model: "MaskedLM", tokens: Int64s, positions: Int64s, segments: Int6
 
 
 @torch.no_grad()
-def _for_probing(model: "MaskedLM") -> "MaskedLM":
+def copy_to_try(model: T) -> T:
     """A copy to try things with: BigBird changes its attention for good when it sees a short row.
 
     Where attention begins as no change at all, with output matrices of 0, it could do anything unnoticed:
@@ -122,14 +108,14 @@ def _for_probing(model: "MaskedLM") -> "MaskedLM":
     return model
 
 
-def _probe_tokens(config: PreTrainedConfig, length: int) -> Int64s:
+def probe_tokens(config: PreTrainedConfig, length: int) -> Int64s:
     """Various tokens, int64[1, length]; none is padding, which RoBERTa does not count as a position."""
     tokens: Int64s = (np.arange(length)[None] * 37 + 5) % (config.vocab_size - 1)
     pad = getattr(config, "pad_token_id", None)
     return tokens if pad is None else tokens + (tokens >= pad)
 
 
-def _agree(logits: Tensor, reference: Tensor) -> bool:
+def agree(logits: Tensor, reference: Tensor) -> bool:
     """Whether logits [positions, vocabulary] are the same but for rounding.
 
     Measured against what varies from position to position: the head's bias, the same everywhere, may dwarf
@@ -161,7 +147,7 @@ def _stock_logits(pretrained: PreTrainedModel) -> tuple[Int64s, Tensor]:
     """
     family = pretrained.config.model_type
     length = min(PROBE_LENGTH, longest_sequence(pretrained) or PROBE_LENGTH)
-    tokens, half = _probe_tokens(pretrained.config, length), length // 2
+    tokens, half = probe_tokens(pretrained.config, length), length // 2
     changed = np.concatenate([tokens[:, :half], tokens[:, half:][:, ::-1]], axis=1)
     row, other_row = (torch.from_numpy(ids).to(pretrained.device) for ids in (tokens, changed))
     try:
@@ -183,34 +169,34 @@ def _stock_logits(pretrained: PreTrainedModel) -> tuple[Int64s, Tensor]:
     return tokens, stock[0]
 
 
-def _gives_stock_logits(model: "MaskedLM", tokens: Int64s, stock: Tensor) -> bool:
+def _gives_stock_logits(model: Probed, tokens: Int64s, stock: Tensor) -> bool:
     """Whether the model, run as its `head` says, gives the stock logits at every second position."""
     length = tokens.shape[1]
     masked = np.arange(length // 2) * 2
     try:
-        logits = _logits(model, tokens, np.arange(length)[None], np.ones_like(tokens), masked)
-    except _NOT_TAKEN:
+        logits = logits_of(model, tokens, np.arange(length)[None], np.ones_like(tokens), masked)
+    except NOT_TAKEN:
         return False
-    return _agree(logits, stock[torch.from_numpy(masked)])
+    return agree(logits, stock[torch.from_numpy(masked)])
 
 
 def _name_of_output_embeddings(pretrained: PreTrainedModel) -> str | None:
     """The name of the module that transformers calls so; some heads have none."""
     try:
         decoder = pretrained.get_output_embeddings()
-    except _NOT_TAKEN:
+    except NOT_TAKEN:
         return None
     return next((name for name, module in pretrained.named_modules() if module is decoder), None)
 
 
-def _decodes_last(model: "MaskedLM", tokens: Int64s) -> bool:
+def _decodes_last(model: Probed, tokens: Int64s) -> bool:
     """Whether the head calls its decoder once, and gives what comes out of it, untouched.
 
     ESM adds a bias to it, which in a fresh model is 0: that the numbers agree would not do.
     """
     received: list[Any] = []
     try:
-        with model.decoder_set_aside() as in_its_place:
+        with decoder_set_aside(model.pretrained, model.head) as in_its_place:
             handle = in_its_place.register_forward_pre_hook(lambda _, args: received.append(args[0]))
             try:
                 output = model.pretrained(
@@ -218,6 +204,6 @@ def _decodes_last(model: "MaskedLM", tokens: Int64s) -> bool:
                 ).logits
             finally:
                 handle.remove()
-    except _NOT_TAKEN:
+    except NOT_TAKEN:
         return False
     return len(received) == 1 and output is received[0]

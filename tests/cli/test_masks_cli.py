@@ -27,10 +27,10 @@ NAMES = [name for name in BUILT_IN if not name.endswith("pmi")]
 @pytest.fixture(autouse=True)
 def plugins_as_they_were() -> Iterator[None]:
     """Plug-ins register themselves."""
-    registered = dict(plugins._registered)
+    registered = dict(plugins.registered)
     yield
-    plugins._registered.clear()
-    plugins._registered.update(registered)
+    plugins.registered.clear()
+    plugins.registered.update(registered)
 
 
 def masks(store: Path, *words: Any, **env: str) -> Result:

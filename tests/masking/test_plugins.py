@@ -36,7 +36,7 @@ ROWS = alike([0, *words_of([1, 2, 3]), 0, *words_of([2, 1])], 6)
 
 @pytest.fixture(autouse=True)
 def _registered_anew(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(plugins, "_registered", {})
+    monkeypatch.setattr(plugins, "registered", {})
 
 
 @pytest.fixture
@@ -189,6 +189,11 @@ class TestWaysToBringOne:
             "unknown masking strategy 'third': did you mean 'thirds'?",
             "random",
         )
+
+    def test_it_speaks_for_itself(self) -> None:
+        of_settings = {"name", "corruption"}
+        properties = {name for name, value in vars(Strategy).items() if isinstance(value, property)}
+        assert properties - vars(PluggedIn).keys() == of_settings
 
 
 class TestWhatCannotBeLoaded:

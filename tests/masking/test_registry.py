@@ -305,7 +305,7 @@ class TestSettings:
 
 
 def test_the_programs_own_names_cannot_be_taken(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(plugins, "_registered", {})
+    monkeypatch.setattr(plugins, "registered", {})
     for name in NAMES:
         before = strategy_of(name)
         with contextlib.suppress(UserError):  # whether it is refused or has no effect

@@ -10,10 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from fmlm_cli.model.attention import BACKENDS, AttentionBackend, MaskOnRows, choose_backend
+from fmlm_cli.model.attention import BACKENDS, AttentionBackend, MaskOnRows
+from fmlm_cli.model.isolation import choose_backend, isolates_documents
 from fmlm_cli.model.layouts import LAYOUTS, as_rows
 from fmlm_cli.model.masked_lm import MaskedLM
-from fmlm_cli.model.probes import isolates_documents
 from fmlm_cli.recipes.shared.limits import resolve_packing
 from tests.model.backends import Leaking, OnePositionOff, WideWindow
 from tests.model.families import FAMILIES, LENGTH, small_config, small_model
@@ -37,11 +37,14 @@ def model_of(family: str) -> MaskedLM:
 
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("family", ["bert", "roberta", "modernbert", "deberta", "albert"])
-def test_what_a_backend_says_is_what_the_probe_finds(family: str, backend: type[AttentionBackend]) -> None:
+def test_a_backend_is_chosen_where_the_probe_finds_documents_apart(
+    family: str, backend: type[AttentionBackend]
+) -> None:
     model = model_of(family)
     bound = copy.deepcopy(model)
     bound.attend_by(backend)
-    assert backend.supports(model, CPU, LENGTH) is isolates_documents(bound, LENGTH)
+    apart = choose_backend(model, CPU, LENGTH, (backend,)) is backend
+    assert apart is isolates_documents(bound, LENGTH)
     assert backend.layout in LAYOUTS
 
 
@@ -57,7 +60,6 @@ def test_a_family_that_keeps_documents_apart_gets_a_backend(family: str) -> None
 @pytest.mark.parametrize("family", ["fnet", "convbert", "xlm"])
 def test_a_family_that_cannot_keep_documents_apart_gets_none(family: str) -> None:
     model, told = model_of(family), []
-    assert not MaskOnRows.supports(model, CPU, LENGTH)
     assert choose_backend(model, CPU, LENGTH) is None
     assert resolve_packing("documents", model, LENGTH, told.append) == "none"
     assert len(told) == 1
@@ -69,7 +71,6 @@ def test_a_backend_that_leaks_is_passed_over(family: str, wrong: type[MaskOnRows
     model = model_of(family)
     attention, modules = model.attention, list(model.named_modules())
     hooks = [len(module._forward_pre_hooks) for module in model.modules()]
-    assert not wrong.supports(model, CPU, LENGTH)
     assert choose_backend(model, CPU, LENGTH, (wrong,)) is None
     assert choose_backend(model, CPU, LENGTH, (wrong, MaskOnRows)) is MaskOnRows
     assert model.attention is attention  # tried on copies

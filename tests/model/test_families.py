@@ -12,8 +12,8 @@ from transformers import AutoModelForMaskedLM, PreTrainedModel
 
 from fmlm_cli.errors import UserError
 from fmlm_cli.hub import quiet
+from fmlm_cli.model.isolation import isolates_documents
 from fmlm_cli.model.masked_lm import MaskedLM
-from fmlm_cli.model.probes import isolates_documents
 from tests.model.families import (
     FAMILIES,
     LENGTH,

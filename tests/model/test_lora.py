@@ -13,8 +13,8 @@ from transformers import AutoModelForMaskedLM, PreTrainedModel
 from fmlm_cli.errors import UserError
 from fmlm_cli.model.adapting.lora import add_lora, load_trained, merged, save_trained
 from fmlm_cli.model.build import save_model
+from fmlm_cli.model.isolation import isolates_documents
 from fmlm_cli.model.masked_lm import MaskedLM
-from fmlm_cli.model.probes import isolates_documents
 from tests.model.families import FAMILIES, LENGTH, VOCABULARY, masked_logits, small_config, small_model
 
 pytest.importorskip("peft")

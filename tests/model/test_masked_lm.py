@@ -13,8 +13,8 @@ from transformers import AutoModelForMaskedLM, BertConfig, RobertaConfig
 
 from fmlm_cli.model.attention import AttentionBackend, MaskOnRows
 from fmlm_cli.model.build import VocabularyFacts, build_model, set_output_bias
+from fmlm_cli.model.isolation import isolates_documents
 from fmlm_cli.model.masked_lm import MaskedLM
-from fmlm_cli.model.probes import isolates_documents
 from tests.model.backends import Leaking, OnePositionOff, WideWindow
 from tests.model.families import (
     FAMILIES,

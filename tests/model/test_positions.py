@@ -13,8 +13,8 @@ from transformers import AutoModelForMaskedLM, PreTrainedModel
 from fmlm_cli.errors import UserError
 from fmlm_cli.model.adapting.positions import extend_positions, stretched
 from fmlm_cli.model.build import longest_sequence, position_offset, save_model
+from fmlm_cli.model.isolation import isolates_documents
 from fmlm_cli.model.masked_lm import MaskedLM
-from fmlm_cli.model.probes import isolates_documents
 from tests.model.families import FAMILIES, POSITIONS, VOCABULARY, masked_logits, small_config, small_model
 
 LEARNED = ["bert", "roberta", "xlm-roberta", "camembert", "mpnet", "albert", "electra", "distilbert"]

@@ -25,7 +25,7 @@ def without_pictures() -> Iterator[pytest.MonkeyPatch]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("fmlm_cli.engine.loop.measure_peak", lambda *_: 1e9)
         patch.setattr(
-            "fmlm_cli.recipes.pretraining.report.finish.draw_loss_curve",
+            "fmlm_cli.recipes.pretraining.finish.draw_loss_curve",
             lambda records, folder: folder / "loss.png",
         )
         yield patch

@@ -174,7 +174,7 @@ def test_a_run_with_them(tokenize: Tokenize, settings: Settings) -> None:
 
 
 def test_a_plug_in_gets_them_if_it_says_so(tokenize: Tokenize, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(plugins, "_registered", {})
+    monkeypatch.setattr(plugins, "registered", {})
     store = tokenize(pmi=True)
 
     class Modest(Strategy):

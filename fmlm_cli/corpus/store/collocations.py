@@ -3,9 +3,9 @@
 The vocabulary of PMI-masking (Levine et al. 2021, "PMI-Masking: Principled masking of correlated spans",
 ICLR, arXiv 2010.01825), from the tokens of a store.
 
-A *word* reaches from one word start to the next. A *run* is a stretch of words in one document without a
-token that is never masked. An *n-gram* is n words of one run, and is known by its tokens. Its probability is
-its count over all words of the split, whatever n; no collocation begins or ends with punctuation.
+An *n-gram* is n words of one run (see `word_runs`), and is known by its tokens. Its probability is its count
+over the number of all words of the split, for every n; a collocation neither begins nor ends with
+punctuation.
 
 Counting takes one pass over the split for each n: an n-gram can only be frequent if the two (n-1)-grams in it
 are (Agrawal & Srikant 1994, "Fast algorithms for mining association rules"), so each pass keeps a table of
@@ -25,11 +25,12 @@ import pyarrow as pa
 from transformers import PreTrainedTokenizerFast
 
 from fmlm_cli import storage
-from fmlm_cli.corpus.store.reading import Spans, Split
+from fmlm_cli.corpus.store.reading import Split
+from fmlm_cli.corpus.store.word_runs import Text, Words
 from fmlm_cli.corpus.tokenizer.words import punctuation_tokens
 from fmlm_cli.errors import UserError
 from fmlm_cli.events import Emit, Progress, ignore
-from fmlm_cli.keys import StretchHash, UInt64s
+from fmlm_cli.keys import UInt64s
 
 Bools = npt.NDArray[np.bool_]
 Floats = npt.NDArray[np.float64]
@@ -43,7 +44,6 @@ LARGEST = 800_000  # collocations at most: the paper's number
 SHARES = {2: 1 / 2, 3: 1 / 4, 4: 1 / 8, 5: 1 / 8}  # of the lengths among the collocations (the paper's)
 
 _ROUNDING = 1e-9  # of a PMI: one of exactly 3 bits is not to be lost
-_CHUNK = (1 << 21) - 1  # tokens read at once; StretchHash keeps powers up to the next power of two
 _SAMPLE, _STRETCH = 1 << 21, 1 << 16  # tokens on which coverage is measured, in stretches of so many
 _BATCH = 1 << 17  # n-grams whose tokens are read back at once
 
@@ -100,94 +100,6 @@ def mine(
     return Mined(hashes, words, counts, scores, texts, tables[0].total, covered, tables[-1].undercount)
 
 
-@dataclass(frozen=True)
-class Words:
-    """The words of some text, in order. `ids`: int64[tokens]; the others int64[words].
-
-    `begin`, `end`: a word's first token and the one behind its last. `left`: how many words its run still
-    has, with itself.
-    """
-
-    ids: Int64s
-    hashed: StretchHash
-    begin: Int64s
-    end: Int64s
-    left: Int64s
-
-    def __len__(self) -> int:
-        return len(self.begin)
-
-    def hashes(self, first: Int64s, n: int) -> UInt64s:
-        """The hashes of the n-grams that begin with these words."""
-        return self.hashed(self.begin[first], self.end[first + n - 1])
-
-    def complete(self) -> int:
-        """How many words, from the first on, have all their n-grams in the text if it goes on.
-
-        The last word may not be whole, so its run's last `LONGEST` words wait for what comes.
-        """
-        if not len(self) or self.end[-1] < len(self.ids):  # it ends with a token that is never masked
-            return len(self)
-        tail = self.left[-LONGEST:]
-        return len(self) - int(np.count_nonzero(tail == np.arange(len(tail), 0, -1)))
-
-
-class Text:
-    """A split as one sequence of tokens, numbered through all its documents. `tokens`: how many."""
-
-    def __init__(self, split: Split, never_masked: Collection[int], vocabulary: int) -> None:
-        self._split = split
-        self._ends = np.cumsum(split.lengths)
-        self._maskable = np.ones(vocabulary, np.bool_)
-        self._maskable[np.fromiter(never_masked, np.int64)] = False
-        self.tokens = int(split.lengths.sum())
-
-    def between(self, begin: int, end: int) -> Spans:
-        """Tokens `begin` to `end` (exclusive), by document."""
-        first, last = np.searchsorted(self._ends, [begin + 1, end])
-        documents = np.arange(first, last + 1)
-        offset = self._ends[documents] - self._split.lengths[documents]
-        start = np.maximum(begin - offset, 0)
-        return Spans(documents, start, np.minimum(end - offset, self._split.lengths[documents]) - start)
-
-    def at(self, places: Int64s, tokens: npt.NDArray[np.integer]) -> Spans:
-        """Stretches of `tokens` tokens from `places` on, none of which crosses a document's border."""
-        documents = np.searchsorted(self._ends, places, side="right")
-        offset = self._ends[documents] - self._split.lengths[documents]
-        return Spans(documents, places - offset, tokens.astype(np.int64))
-
-    def read(self, spans: Spans) -> Words:
-        """The words of these spans; each span begins a run."""
-        ids, starts = self._split.read(spans)
-        maskable = self._maskable[ids]
-        run = spans.within == 0
-        run[1:] |= ~maskable[:-1]
-        edges = np.flatnonzero(starts | run | ~maskable)
-        whole = maskable[edges]
-        begin, end = edges[whole], np.append(edges[1:], len(ids))[whole]
-        first = np.flatnonzero(run[begin])
-        number = np.diff(np.append(first, len(begin)))
-        left = np.repeat(first + number, number) - np.arange(len(begin))
-        return Words(ids, StretchHash(ids), begin, end, left)
-
-    def chunks(self) -> Iterator[tuple[int, Words, int]]:
-        """The whole split in turn: a chunk's first token, its words, and how many of them are its own.
-
-        Every n-gram lies entirely in the chunk that owns its first word.
-        """
-        begin, size = 0, _CHUNK
-        while begin < self.tokens:
-            end = min(begin + size, self.tokens)
-            words = self.read(self.between(begin, end))
-            owned = words.complete() if end < self.tokens else len(words)
-            following = begin + int(words.begin[owned]) if owned < len(words) else end
-            if following == begin:  # five words longer than a chunk
-                size *= 2
-                continue
-            yield begin, words, owned
-            begin, size = following, _CHUNK
-
-
 # `place`, `tokens`: where in the `Text` an n-gram first stands, and how many tokens long it is. 28 bytes.
 _ENTRY = [("hash", np.uint64), ("count", np.int64), ("place", np.int64), ("tokens", np.int32)]
 _SCORED = [*_ENTRY, ("words", np.uint8), ("pmi", np.float32)]
@@ -209,12 +121,12 @@ class NgramTable:
         """Count n-grams that follow, in this order, on those counted before."""
         self.total += len(hashes)
         met, first, counts = np.unique(hashes, return_index=True, return_counts=True)
-        at, known = _find(self.entries["hash"], met)
-        self.entries["count"][at[known]] += counts[known]
-        new, first = np.empty(np.count_nonzero(~known), _ENTRY), first[~known]
-        new["hash"], new["count"] = met[~known], counts[~known]
-        new["place"], new["tokens"] = places[first], tokens[first]
-        self.entries = np.insert(self.entries, at[~known], new)
+        at, is_there = _find(self.entries["hash"], met)
+        self.entries["count"][at[is_there]] += counts[is_there]
+        added = np.empty(np.count_nonzero(~is_there), _ENTRY)
+        added["hash"], added["count"] = met[~is_there], counts[~is_there]
+        added["place"], added["tokens"] = places[first[~is_there]], tokens[first[~is_there]]
+        self.entries = np.insert(self.entries, at[~is_there], added)
 
     def drop_rarest(self, capacity: int) -> None:
         """Keep at most `capacity` entries: lossy counting (Manku & Motwani 2002), by space, not by error.
@@ -247,7 +159,7 @@ def count_ngrams(text: Text, capacity: int, emit: Emit = ignore) -> list[NgramTa
     tables: list[NgramTable] = []
     for n in range(1, LONGEST + 1):
         table = NgramTable()
-        for begin, words, owned in text.chunks():
+        for begin, words, owned in text.chunks(LONGEST):
             first = _worth_counting(words, owned, n, tables)
             length = words.end[first + n - 1] - words.begin[first]
             table.add(words.hashes(first, n), begin + words.begin[first], length)
@@ -296,19 +208,22 @@ def _scored(text: Text, tables: Sequence[NgramTable], n: int, punctuation: Bools
     entries = tables[n - 1].entries
     entries = entries[entries["count"] >= MIN_COUNT]
     entries = entries[np.argsort(entries["place"])]  # read them in the order in which they lie on the disk
-    batches = [entries[begin : begin + _BATCH] for begin in range(0, len(entries), _BATCH)]
-    scores = np.concatenate([np.empty(0), *(_score(text, tables, n, punctuation, some) for some in batches)])
-    good = scores >= MIN_PMI - _ROUNDING
-    scored = np.empty(np.count_nonzero(good), _SCORED)
-    for name, _ in _ENTRY:
-        scored[name] = entries[name][good]
-    scored["words"], scored["pmi"] = n, scores[good]
+    parts = (_score(text, tables, n, punctuation, batch) for batch in _batches(entries))
+    scores = np.concatenate([np.empty(0), *parts])
+    related = scores >= MIN_PMI - _ROUNDING
+    scored = np.empty(np.count_nonzero(related), _SCORED)
+    scored[[name for name, _ in _ENTRY]] = entries[related]
+    scored["words"], scored["pmi"] = n, scores[related]
     return scored[np.lexsort((scored["hash"], -scored["count"], -scored["pmi"]))]
+
+
+def _batches(entries: Records) -> Iterator[Records]:
+    return (entries[begin : begin + _BATCH] for begin in range(0, len(entries), _BATCH))
 
 
 def _score(text: Text, tables: Sequence[NgramTable], n: int, punctuation: Bools, entries: Records) -> Floats:
     """PMI_n of entries of the table of n words; minus infinity where punctuation stands at an end."""
-    words = text.read(text.at(entries["place"], entries["tokens"]))
+    words = text.at(entries["place"], entries["tokens"])
     begin, end = words.begin.reshape(-1, n), words.end.reshape(-1, n)
     log_p = {}
     for i, j in itertools.combinations(range(n + 1), 2):
@@ -338,7 +253,7 @@ def _lowest_ranks(text: Text, hashes: UInt64s) -> Int64s:
     begins = np.linspace(0, text.tokens - size, number, dtype=np.int64).tolist() if size else []
     order = np.argsort(hashes)
     ordered = hashes[order]
-    parts = [_lowest_in(text.read(text.between(begin, begin + size)), ordered, order) for begin in begins]
+    parts = [_lowest_in(text.between(begin, begin + size), ordered, order) for begin in begins]
     return np.concatenate([np.empty(0, np.int64), *parts])
 
 
@@ -366,18 +281,17 @@ def _half(lowest: Int64s, number: int) -> int:
 def _texts(text: Text, taken: Records, tokenizer: PreTrainedTokenizerFast) -> list[str]:
     """The n-grams as the tokenizer decodes them."""
     texts: list[str] = []
-    for begin in range(0, len(taken), _BATCH):
-        some = taken[begin : begin + _BATCH]
-        ids = text.read(text.at(some["place"], some["tokens"])).ids.tolist()
-        rows = [ids[i:j] for i, j in itertools.pairwise([0, *np.cumsum(some["tokens"]).tolist()])]
+    for batch in _batches(taken):
+        ids = text.at(batch["place"], batch["tokens"]).ids.tolist()
+        rows = [ids[i:j] for i, j in itertools.pairwise([0, *np.cumsum(batch["tokens"]).tolist()])]
         texts += tokenizer.backend_tokenizer.decode_batch(rows, skip_special_tokens=False)
     return [decoded.strip() for decoded in texts]
 
 
 def write_collocations(path: Path, mined: Mined) -> None:
     """Write one Arrow IPC file: hash, words, count, pmi, text. Raises `UserError` if it cannot."""
-    columns = [mined.hashes, mined.words, mined.counts, mined.pmi, pa.array(mined.texts, pa.string())]
-    table = pa.table([pa.array(column) for column in columns], ["hash", "words", "count", "pmi", "text"])
+    columns = {"hash": mined.hashes, "words": mined.words, "count": mined.counts, "pmi": mined.pmi}
+    table = pa.table({**columns, "text": pa.array(mined.texts, pa.string())})
     with (
         storage.clear_disk_errors(path),
         pa.OSFile(str(path), "wb") as sink,

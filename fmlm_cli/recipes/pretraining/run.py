@@ -11,11 +11,11 @@ from fmlm_cli.engine.records import MetricsLog, Teller, read_metrics
 from fmlm_cli.engine.runtime import Runtime
 from fmlm_cli.errors import UserError
 from fmlm_cli.events import Emit, Note, ignore
+from fmlm_cli.recipes.pretraining.finish import finish_run
 from fmlm_cli.recipes.pretraining.live_run import LiveRun
 from fmlm_cli.recipes.pretraining.planning.plan import RunPlan, plan_run
 from fmlm_cli.recipes.pretraining.planning.resume import check_same_run, settings_to_resume
 from fmlm_cli.recipes.pretraining.report.describe import describe_run
-from fmlm_cli.recipes.pretraining.report.finish import finish_run
 from fmlm_cli.recipes.shared.training import train_to_the_end
 
 

@@ -5,7 +5,7 @@ from typing import Any
 
 from fmlm_cli.errors import UserError
 from fmlm_cli.events import Caution, Emit
-from fmlm_cli.model.attention import choose_backend
+from fmlm_cli.model.isolation import choose_backend
 from fmlm_cli.model.masked_lm import MaskedLM
 
 DEFAULT_LENGTH = 128

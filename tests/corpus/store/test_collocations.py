@@ -15,16 +15,16 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from fmlm_cli.corpus.store import collocations, writing
+from fmlm_cli.corpus.store import collocations, word_runs, writing
 from fmlm_cli.corpus.store.collocations import (
     Mined,
-    Text,
     count_ngrams,
     mine,
     read_collocations,
     write_collocations,
 )
 from fmlm_cli.corpus.store.reading import Spans, TokenStore
+from fmlm_cli.corpus.store.word_runs import Text
 from fmlm_cli.corpus.tokenizer.loading import special_tokens
 from fmlm_cli.errors import UserError
 from fmlm_cli.events import Progress
@@ -232,7 +232,7 @@ def test_all_candidates_are_found_whatever_the_chunks(
     kit: Any, monkeypatch: pytest.MonkeyPatch, corpus: list[list[int]], min_count: int, chunk: int, batch: int
 ) -> None:
     monkeypatch.setattr(collocations, "MIN_COUNT", min_count)
-    monkeypatch.setattr(collocations, "_CHUNK", chunk)
+    monkeypatch.setattr(word_runs, "_CHUNK", chunk)
     monkeypatch.setattr(collocations, "_BATCH", batch)
     documents = documents_of(kit, corpus)
     check(run_mine(kit, documents, size=EVERYTHING), runs_of(documents, kit.never), kit, min_count)
@@ -246,7 +246,7 @@ def test_chunks_leave_no_trace(
     monkeypatch.setattr(collocations, "MIN_COUNT", 2)
     documents = documents_of(kit, corpus)
     whole = run_mine(kit, documents)
-    monkeypatch.setattr(collocations, "_CHUNK", chunk)
+    monkeypatch.setattr(word_runs, "_CHUNK", chunk)
     cut = run_mine(kit, documents)
     monkeypatch.undo()
     for name in ("hashes", "words", "counts", "pmi"):
@@ -260,7 +260,7 @@ def test_the_bound_bounds(
     kit: Any, monkeypatch: pytest.MonkeyPatch, corpus: list[list[int]], chunk: int, capacity: int
 ) -> None:
     monkeypatch.setattr(collocations, "MIN_COUNT", 3)
-    monkeypatch.setattr(collocations, "_CHUNK", chunk)
+    monkeypatch.setattr(word_runs, "_CHUNK", chunk)
     documents = documents_of(kit, corpus)
     runs = runs_of(documents, kit.never)
     counts = counts_of(runs)
@@ -286,7 +286,7 @@ def test_the_bound_bounds(
 
 
 def test_what_is_frequent_survives_the_pressure(kit: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(collocations, "_CHUNK", 200)
+    monkeypatch.setattr(word_runs, "_CHUNK", 200)
     plain = [number for token, number in sorted(kit.vocabulary.items()) if token.isalpha()][:20]
     rng = np.random.default_rng(1)
     noise = rng.choice(plain[2:], (150, 10)).tolist()
@@ -300,11 +300,11 @@ def test_what_is_frequent_survives_the_pressure(kit: Any, monkeypatch: pytest.Mo
 
 
 def test_chunks_are_no_larger_than_they_should_be(kit: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(collocations, "_CHUNK", 10)
+    monkeypatch.setattr(word_runs, "_CHUNK", 10)
     word, unknown = kit.vocabulary["a"], kit.tokenizer.unk_token_id
     ids = [word] * 3 + [unknown] * 100 + [word] * 100 + [unknown] * 7 + [word] * 3 + [unknown] * 7
     text = Text(MemorySplit([document(kit, ids)]), kit.never, len(kit.punctuation))  # type: ignore[arg-type]
-    chunks = list(text.chunks())
+    chunks = list(text.chunks(collocations.LONGEST))
     assert max(len(words.ids) for _, words, _ in chunks) == 10
     assert sum(own for _, _, own in chunks) == 106
 
@@ -338,7 +338,7 @@ def test_two_files_are_one_split(
     monkeypatch.setattr(writing, "_BATCH_TOKENS", 2000)
     monkeypatch.setattr(writing, "_FILE_BYTES", 9000)
     many = TokenStore.open(make_store(tmp_path / "many", documents))
-    monkeypatch.setattr(collocations, "_CHUNK", 777)
+    monkeypatch.setattr(word_runs, "_CHUNK", 777)
     assert len(many.manifest["splits"]["train"]["files"]) > 2
     found = [mine(s.split("train"), s.tokenizer, s.special.never_masked, size=300) for s in (one, many)]
     assert found[0].texts == found[1].texts
@@ -376,7 +376,7 @@ def test_a_split_without_documents_has_none(
 
 def test_progress_is_told(tiny_store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store = TokenStore.open(tiny_store)
-    monkeypatch.setattr(collocations, "_CHUNK", 5000)
+    monkeypatch.setattr(word_runs, "_CHUNK", 5000)
     events: list[Any] = []
     mine(store.split("train"), store.tokenizer, store.special.never_masked, emit=events.append)
     assert {(type(event), event.task, event.unit) for event in events} == {
@@ -445,7 +445,7 @@ def test_words_longer_than_a_chunk_are_whole(kit: Any, monkeypatch: pytest.Monke
     long = " ".join(["a", *[continuation] * 40])
     lines = [*[f"{long} b c"] * 10, *noise(kit)]
     whole = told(kit, lines)
-    monkeypatch.setattr(collocations, "_CHUNK", 7)
+    monkeypatch.setattr(word_runs, "_CHUNK", 7)
     assert told(kit, lines) == whole
     assert len(whole) == 3
 
