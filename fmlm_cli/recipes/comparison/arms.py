@@ -163,15 +163,15 @@ def needs_store(settings: CompareSettings) -> bool:
 
 
 def find_arms(settings: CompareSettings, store: TokenStore | None) -> list[Arm]:
-    """The arms that the settings name, in their order. `UserError` for too few candidates, or for twins."""
+    """The arms that the settings name, in order. `UserError` for too few candidates, or equal arms."""
     check_base(settings)
     arms = [parse_arm(text, settings, store) for text in settings.strategies]
     candidates = [arm.name for arm in arms if not arm.control]
     if len(candidates) < 2:
-        given = f"only {candidates[0]} is given" if candidates else "none is given"
+        few = f"only {candidates[0]} is given" if candidates else "none is given"
         beside = " (rows=fresh is a control, not one of them)" if len(arms) > len(candidates) else ""
         raise UserError(
-            f"a comparison needs at least two strategies, {given}{beside}: --strategies random,fully-explored"
+            f"a comparison needs at least two strategies, {few}{beside}: --strategies random,fully-explored"
         )
     seen: dict[str, str] = {}
     for arm in arms:
@@ -260,7 +260,7 @@ def _lists(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, lis
             yield from _lists(value, f"{prefix}{name}.")
         elif not isinstance(value, list) or not value:
             raise UserError(f"sweep.{prefix}{name} has to be a list of values, such as [{value}]")
-        elif len({repr(each) for each in value}) < len(value):
+        elif len({repr(element) for element in value}) < len(value):
             raise UserError(f"sweep.{prefix}{name} has a value twice")
         else:
             yield prefix + name, value

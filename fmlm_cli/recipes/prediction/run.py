@@ -212,7 +212,7 @@ def _encode(
 
 
 def _longest(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast) -> int:
-    """Tokens that the model reads; a number beyond any text where neither it nor its tokenizer knows one."""
+    """Tokens that the model reads; more than any text has where neither it nor its tokenizer has a limit."""
     tokenizer_limit = int(tokenizer.model_max_length)
     return min(tokenizer_limit, longest_sequence(model) or tokenizer_limit)
 
@@ -335,17 +335,15 @@ def _classify(job: Job) -> list[LabelledText] | list[ScoredText]:
             f"{origin.name} lacks weights of its head ({', '.join(classifier.new[:3])}): give a whole "
             "checkpoint"
         )
-    tokenizer, longest = (
-        tokenizer_for(classifier.model, saved_tokenizer),
-        _longest(classifier.model, saved_tokenizer),
-    )
+    model = classifier.model
+    tokenizer, longest = tokenizer_for(model, saved_tokenizer), _longest(model, saved_tokenizer)
     if facts is not None:
         job.emit(Note(f"{origin.name}: task {facts['task']}, development score {facts['score']:.3f}"))
         longest = min(longest, int(facts["max_length"]))
-    sequences = _encode(job, classifier.model, tokenizer, inputs.texts, longest)
+    sequences = _encode(job, model, tokenizer, inputs.texts, longest)
     objective = SequenceClassification(regression=False, pad=int(tokenizer.pad_token_id))
     outputs = predict_split(
-        classifier.model.to(job.runtime.device),
+        model.to(job.runtime.device),
         objective,
         sequences,
         job.settings.batch_size,
