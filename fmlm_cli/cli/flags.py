@@ -51,18 +51,18 @@ class Flag:
         required = self.is_required(section) and not may_be_missing
         return keyword(self.parameter, kind, shown, required=required)
 
-    def settings(self, given: Any, section: type[Section]) -> Mapping[str, Any]:
+    def settings(self, value: Any, section: type[Section]) -> Mapping[str, Any]:
         """The setting's value, by its dotted name, from what was given on the command line."""
         if self.commas:
-            return {self.setting: [part.strip() for part in given.split(",") if part.strip()]}
+            return {self.setting: [part.strip() for part in value.split(",") if part.strip()]}
         if get_origin(setting_field(section, self.setting).annotation) is dict:
-            return {self.setting: self._named(given)}
-        return {self.setting: given}
+            return {self.setting: self._named(value)}
+        return {self.setting: value}
 
-    def _named(self, given: Iterable[str]) -> dict[str, str]:
+    def _named(self, texts: Iterable[str]) -> dict[str, str]:
         """`["general=wiki"]` as `{"general": "wiki"}`; a path without a name goes by its folder's."""
         named: dict[str, str] = {}
-        for text in given:
+        for text in texts:
             name, equals, path = text.partition("=")
             name, path = (name, path) if equals else (Path(text).name, text)
             if not name or not path:
@@ -93,9 +93,9 @@ class Shortcut:
         shown = typer_option(self.name, self.metavar, escape(self.help_text))
         return keyword(self.parameter, self.kind, shown)
 
-    def settings(self, given: Any, section: type[Section]) -> Mapping[str, Any]:
+    def settings(self, value: Any, section: type[Section]) -> Mapping[str, Any]:
         """Values by the settings' dotted names."""
-        return self.sets(given)
+        return self.sets(value)
 
 
 def typer_option(name: str, metavar: str | None, help_text: str) -> Any:

@@ -75,17 +75,17 @@ def with_options(
             config: Path | None = None,
             assignments: Sequence[str] | None = None,
             list_settings: bool = False,
-            **given: Any,
+            **arguments: Any,
         ) -> None:
             output = ""
             with guarded(debug) as emit:
                 flagged: dict[str, Any] = {}
                 for flag in flags:
-                    value = given.pop(flag.parameter)
+                    value = arguments.pop(flag.parameter)
                     flagged |= flag.settings(value, section) if _is_given(value) else {}
                 check(flagged)
                 settings = _read_settings(section, flags, config, flagged, assignments or ())
-                output = body(settings, emit, **given) or ""  # type: ignore[call-arg] # Typer gives them all
+                output = body(settings, emit, **arguments) or ""  # type: ignore[call-arg] # Typer gives them all
             if output:  # written out here, so that a reader who closes the pipe early is no fault of fmlm's
                 typer.echo(output.encode(), nl=False)
 
@@ -131,7 +131,7 @@ def _of_settings(
 def _of_body(body: Callable[..., Any]) -> list[inspect.Parameter]:
     """The parameters that a command's function has beside settings and emit, and --debug."""
     _, _, *others = inspect.signature(body, eval_str=True).parameters.values()
-    return [*(each.replace(kind=inspect.Parameter.KEYWORD_ONLY) for each in others), _DEBUG]
+    return [*(parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in others), _DEBUG]
 
 
 def _settings_list(section: type[Section]) -> inspect.Parameter:

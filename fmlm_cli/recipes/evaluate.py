@@ -38,8 +38,8 @@ def evaluate_checkpoint(settings: EvaluateSettings, *, emit: Emit = ignore) -> d
             f"{name} has {model.pretrained.config.vocab_size:,} tokens, {store.root} needs "
             f"{store.vocabulary:,}"
         )
-    asked = settings.sequence_length or (run.sequence_length if run else None)
-    length = resolve_length(asked, longest_sequence(model.pretrained), name)
+    length = settings.sequence_length or (run.sequence_length if run else None)
+    length = resolve_length(length, longest_sequence(model.pretrained), name)
     packing = settings.packing or (run.data.packing if run else "documents")
     reader = RowReader(
         store,

@@ -27,7 +27,7 @@ Bools = npt.NDArray[np.bool_]
 
 @dataclass(frozen=True)
 class MasksResult:
-    """What was seen. `masks`: of each shown row, the masked columns of each mask of each pass in turn."""
+    """What was seen: some rows under all masks of these passes, and coverage of `sampled_rows`."""
 
     strategy: Strategy
     passes: int
@@ -61,15 +61,20 @@ def show_masks(settings: MasksSettings, *, emit: Emit = ignore) -> MasksResult:
     for row in shown:
         emit(row)
     view = view_of(sample)
-    found = measure_coverage(
+    coverage = measure_coverage(
         view.maskable, (strategy.masks(view, epoch, settings.seed) for epoch in range(passes))
     )
-    emit(Facts(f"coverage of {number:,} rows by {_of(passes, strategy)}", _figures(found, strategy)))
-    for text in _cautions(found, strategy, passes):
+    emit(
+        Facts(
+            f"coverage of {number:,} rows by {_counted_passes(passes, strategy)}",
+            _figures(coverage, strategy),
+        )
+    )
+    for text in _cautions(coverage, strategy, passes):
         emit(Caution(text))
     if timetable.schedule:
         emit(Caution("all of this is at the rate that training begins with"))
-    return MasksResult(strategy, passes, number, shown, found)
+    return MasksResult(strategy, passes, number, shown, coverage)
 
 
 def _passes(strategy: Strategy) -> int:
@@ -79,10 +84,10 @@ def _passes(strategy: Strategy) -> int:
     return 1 if strategy.masks_per_sequence > 1 else RANDOM_PASSES
 
 
-def _of(passes: int, strategy: Strategy) -> str:
-    each = strategy.masks_per_sequence
+def _counted_passes(passes: int, strategy: Strategy) -> str:
+    masks = strategy.masks_per_sequence
     counted = f"{passes} {'pass' if passes == 1 else 'passes'}"
-    return counted + (f" of {each} masks" if each > 1 else "")
+    return counted + (f" of {masks} masks" if masks > 1 else "")
 
 
 def _describe(timetable: Timetable, store: TokenStore, reader: RowReader, emit: Emit) -> None:
@@ -140,26 +145,27 @@ def _borders(strategy: Strategy, view: RowView, epoch: int, seed: int) -> Bools:
     return starts
 
 
-def _figures(found: Coverage, strategy: Strategy) -> dict[str, str]:
-    shares = [f"{share:.1%}" for share in found.covered]
+def _figures(coverage: Coverage, strategy: Strategy) -> dict[str, str]:
+    shares = [f"{share:.1%}" for share in coverage.covered]
     if len(shares) > 8:
         shares = [*shares[:6], "...", shares[-1]]
-    times = [f"{share:.1%} {k} times" for k, share in enumerate(found.times) if share >= 0.0005]
+    times = [f"{share:.1%} {_times(k)}" for k, share in enumerate(coverage.times) if share >= 0.0005]
     return {
-        "masked": f"{found.rate:.2%} of the tokens in a mask (asked for: {strategy.rate:.2%})",
-        "tokens in a mask": f"{found.mean:.1f} on average, {found.smallest} to {found.largest}",
-        "masked stretch": f"{found.stretch:.2f} tokens on average",
+        "masked": f"{coverage.rate:.2%} of the tokens in a mask (asked for: {strategy.rate:.2%})",
+        "tokens in a mask": f"{coverage.mean:.1f} on average, {coverage.smallest} to {coverage.largest}",
+        "masked stretch": f"{coverage.stretch:.2f} tokens on average",
         "ever masked": f"{', '.join(shares)} of the tokens after each pass",
-        "how often": ", ".join(times)
-        .replace(" 0 times", " never")
-        .replace(" 1 times", " once")
-        .replace(" 2 times", " twice"),
+        "how often": ", ".join(times),
     }
 
 
-def _cautions(found: Coverage, strategy: Strategy, passes: int) -> Iterator[str]:
-    if found.empty > 0.01:
-        yield f"{found.empty:.0%} of the masks are empty: rows are short for such a rate"
+def _times(number: int) -> str:
+    return ("never", "once", "twice")[number] if number < 3 else f"{number} times"
+
+
+def _cautions(coverage: Coverage, strategy: Strategy, passes: int) -> Iterator[str]:
+    if coverage.empty > 0.01:
+        yield f"{coverage.empty:.0%} of the masks are empty: rows are short for such a rate"
     if strategy.exploration == "full" and passes % strategy.cycle:
         yield (
             f"{passes} passes are no whole number of cycles: it takes {strategy.cycle} passes to see "

@@ -81,8 +81,8 @@ def make_store(
     if (resume or renew) and finished and _is_the_same(out, request):
         if settings.pmi:
             return _add_collocations(out, settings, emit)
-        said = "reused" if renew else "nothing to do"
-        emit(Note(f"{out} is complete and was made from the same text and settings: {said}"))
+        outcome = "reused" if renew else "nothing to do"
+        emit(Note(f"{out} is complete and was made from the same text and settings: {outcome}"))
         return out
     for sentence in corpora.train.describe():
         emit(Note(sentence))
@@ -284,8 +284,8 @@ def _check_not_empty(writer: StoreWriter, settings: TokenizeSettings, stats: Rea
 def _add_collocations(root: Path, settings: TokenizeSettings, emit: Emit, *, again: bool = False) -> Path:
     """Mine a complete store's training split, and put the result beside it; `again`: also if it has one."""
     store = TokenStore.open(root, verify=("train",))
-    had = store.manifest.get("collocations")
-    if had and had["asked"] == settings.pmi_size and not again:
+    mined_before = store.manifest.get("collocations")
+    if mined_before and mined_before["asked"] == settings.pmi_size and not again:
         emit(Note(f"{root} has its collocations: nothing to do"))
         return root
     split = store.split("train")

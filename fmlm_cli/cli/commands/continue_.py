@@ -12,14 +12,14 @@ from fmlm_cli.events import Emit
 from fmlm_cli.storage import MANIFEST
 
 
-def _stores_or_text(given: Sequence[str]) -> Mapping[str, Any]:
+def _stores_or_text(texts: Sequence[str]) -> Mapping[str, Any]:
     """--data as stores or as text, by what is there."""
-    stores = [text for text in given if _is_store(text)]
+    stores = [text for text in texts if _is_store(text)]
     if not stores:
-        return {"text.sources": given}
-    if len(stores) < len(given):
-        other = next(text for text in given if text not in stores)
-        raise UserError(f"--data {other} is no store, and {stores[0]} is one: give stores, or text")
+        return {"text.sources": texts}
+    if len(stores) < len(texts):
+        no_store = next(text for text in texts if text not in stores)
+        raise UserError(f"--data {no_store} is no store, and {stores[0]} is one: give stores, or text")
     return {"data.stores": stores}
 
 

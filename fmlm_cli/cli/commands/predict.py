@@ -49,9 +49,11 @@ def command(
 
     predicted = list(predict(settings, emit=_cautions_aside if as_json else emit))
     if as_json:
-        return "".join(json.dumps(dataclasses.asdict(each), ensure_ascii=False) + "\n" for each in predicted)
-    for each in predicted:
-        emit(_facts(each, settings.top))
+        return "".join(
+            json.dumps(dataclasses.asdict(prediction), ensure_ascii=False) + "\n" for prediction in predicted
+        )
+    for prediction in predicted:
+        emit(_facts(prediction, settings.top))
     return None
 
 
@@ -61,16 +63,16 @@ def _cautions_aside(event: Event) -> None:
         typer.echo(f"note: {event.text}", err=True)
 
 
-def _facts(found: "Predicted[Any]", top: int) -> Facts:
+def _facts(prediction: "Predicted[Any]", top: int) -> Facts:
     """A text and, below it, what the model predicts, for a reader."""
     from fmlm_cli.recipes.prediction.run import FilledText, ScoredText
 
-    if isinstance(found, FilledText):
-        return Facts(_printable(found.text), _mask_rows(found.predictions))
-    title = "  |  ".join(_shortened(text) for text in (found.text, found.pair) if text is not None)
-    if isinstance(found, ScoredText):
-        return Facts(title, {"score": "  ".join(f"{each.score:.3f}" for each in found.predictions)})
-    return Facts(title, _label_rows(found.predictions, top))
+    if isinstance(prediction, FilledText):
+        return Facts(_printable(prediction.text), _mask_rows(prediction.predictions))
+    title = "  |  ".join(_shortened(text) for text in (prediction.text, prediction.pair) if text is not None)
+    if isinstance(prediction, ScoredText):
+        return Facts(title, {"score": "  ".join(f"{score.score:.3f}" for score in prediction.predictions)})
+    return Facts(title, _label_rows(prediction.predictions, top))
 
 
 def _mask_rows(masks: "Sequence[Sequence[TokenGuess]]") -> dict[str, str]:
@@ -96,8 +98,8 @@ def _label_rows(guesses: "Sequence[LabelGuess]", top: int) -> dict[str, str]:
         guess.label: f"{_percent(guess.probability):>6}  {'█' * round(_BAR * guess.probability)}".rstrip()
         for guess in guesses[:top]
     }
-    left = len(guesses) - top
-    return {**rows, "...": f"{counted(left, 'more label')}: --top shows more"} if left > 0 else rows
+    more = len(guesses) - top
+    return {**rows, "...": f"{counted(more, 'more label')}: --top shows more"} if more > 0 else rows
 
 
 def _percent(probability: float) -> str:

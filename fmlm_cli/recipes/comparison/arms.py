@@ -26,12 +26,7 @@ from fmlm_cli.recipes.shared.strategy import needs_collocations, resolve_strateg
 BASELINE = "random"
 FRESH = "rows=fresh"  # random masking of rows of which none comes twice
 _OPTIONS = ("p", "longest")  # of the strategies that mask spans
-_IN_TEXTS = (
-    "scope",
-    "masks_per_sequence",
-    "count",
-    "options",
-)  # of the base: nothing that all arms could share
+_IN_TEXTS = ("scope", "masks_per_sequence", "count", "options")  # of the base: no arms could share them
 
 
 @dataclass(frozen=True)
@@ -67,9 +62,18 @@ class Arm:
     @property
     def essence(self) -> str:
         """The same for two arms that are the same, however they were written."""
-        strategy, own = self.strategy, self.strategy.settings
-        what = own.name, strategy.rate, strategy.scope, strategy.masks_per_sequence
-        return repr((what, own.count, own.corruption, own.options, self.masking.schedule, self.fresh))
+        strategy, settings = self.strategy, self.strategy.settings
+        resolved = settings.name, strategy.rate, strategy.scope, strategy.masks_per_sequence
+        return repr(
+            (
+                resolved,
+                settings.count,
+                settings.corruption,
+                settings.options,
+                self.masking.schedule,
+                self.fresh,
+            )
+        )
 
     @property
     def folder(self) -> str:
@@ -98,20 +102,22 @@ def _parts(text: str) -> list[str]:
 def parse_arm(
     text: str, settings: CompareSettings, store: TokenStore | None, more: Mapping[str, Any] | None = None
 ) -> Arm:
-    """The arm that a text stands for, with the base's corruption, schedule and K; `more`: masking settings
-    over its own.
+    """The arm that a text stands for, with the base's corruption, schedule and K.
 
-    Raises `UserError` for unknown names (with the nearest one) and for settings that do not go together.
+    `more`: masking settings over those that the text has. Raises `UserError` for unknown names (with the
+    nearest one) and for settings that do not go together.
     """
     name, *assigned = _parts(text)
     if ":" not in name and name not in strategy_names():
         raise unknown_name("strategy", name, strategy_names())
     fresh = FRESH in assigned
-    own = dict(_own_settings(text, [part for part in assigned if part != FRESH])) | dict(more or {})
-    base, chosen = settings.run.masking, {"strategy": name, **own}
-    if not {"segments", "rate"} & own.keys():
-        chosen |= {"segments": base_segments(settings), "rate": None}
-    masking = build(MaskingSettings, base.model_dump(), {"segments": None, "rate": None}, nested(chosen))
+    written = dict(_written_settings(text, [part for part in assigned if part != FRESH])) | dict(more or {})
+    base, masking_settings = settings.run.masking, {"strategy": name, **written}
+    if not {"segments", "rate"} & written.keys():
+        masking_settings |= {"segments": base_segments(settings), "rate": None}
+    masking = build(
+        MaskingSettings, base.model_dump(), {"segments": None, "rate": None}, nested(masking_settings)
+    )
     try:
         strategy = resolve_strategy(masking, store)
     except UserError as error:
@@ -123,16 +129,16 @@ def parse_arm(
     return Arm(":".join([name, *assigned]), masking, strategy, fresh, control=fresh)
 
 
-def _own_settings(text: str, assigned: Sequence[str]) -> Iterator[tuple[str, Any]]:
-    known = [name for name in setting_names(MaskingSettings) if name not in ("strategy", "options")]
+def _written_settings(text: str, assigned: Sequence[str]) -> Iterator[tuple[str, Any]]:
+    allowed = [name for name in setting_names(MaskingSettings) if name not in ("strategy", "options")]
     for part in assigned:
         name, _, value = part.partition("=")
         if name == "rows":
             raise UserError(f"--strategies {text}: rows can only be fresh")
         if name in _OPTIONS:
             name = f"options.{name}"
-        elif name not in known and not name.startswith("options."):
-            raise unknown_name(f"setting in --strategies {text}:", name, [*known, *_OPTIONS, "rows"])
+        elif name not in allowed and not name.startswith("options."):
+            raise unknown_name(f"setting in --strategies {text}:", name, [*allowed, *_OPTIONS, "rows"])
         yield name, _value(value, f"--strategies {text}")
 
 
@@ -157,17 +163,15 @@ def needs_store(settings: CompareSettings) -> bool:
 
 
 def find_arms(settings: CompareSettings, store: TokenStore | None) -> list[Arm]:
-    """The arms that the settings name, in their order. `UserError` for too few candidates, or the same arm
-    twice.
-    """
+    """The arms that the settings name, in order. `UserError` for too few candidates, or equal arms."""
     check_base(settings)
     arms = [parse_arm(text, settings, store) for text in settings.strategies]
     candidates = [arm.name for arm in arms if not arm.control]
     if len(candidates) < 2:
-        given = f"only {candidates[0]} is given" if candidates else "none is given"
+        few = f"only {candidates[0]} is given" if candidates else "none is given"
         beside = " (rows=fresh is a control, not one of them)" if len(arms) > len(candidates) else ""
         raise UserError(
-            f"a comparison needs at least two strategies, {given}{beside}: --strategies random,fully-explored"
+            f"a comparison needs at least two strategies, {few}{beside}: --strategies random,fully-explored"
         )
     seen: dict[str, str] = {}
     for arm in arms:
@@ -211,18 +215,18 @@ def fresh_control(settings: CompareSettings, baseline: Arm, store: TokenStore) -
     return parse_arm(f"{name}:{FRESH}", settings, store)
 
 
-def common_batch(asked: int | None, default: int, arms: Sequence[Arm]) -> int:
+def common_batch(size: int | None, default: int, arms: Sequence[Arm]) -> int:
     """Rows of a step, the same for all arms: a multiple of every arm's masks of a sequence."""
     counts = sorted({arm.strategy.masks_per_sequence for arm in arms})
 
     def refuse(below: int, above: int) -> UserError:
         nearest = f"{below} or {above}" if below else f"{above}"
         return UserError(
-            f"batch.size {asked} does not suit all strategies, which have {', '.join(map(str, counts))} "
+            f"batch.size {size} does not suit all strategies, which have {', '.join(map(str, counts))} "
             f"masks of a sequence in a step: with --set run.batch.size={nearest} all of them forward the same"
         )
 
-    return resolve_multiple(asked, default, math.lcm(*counts), refuse)
+    return resolve_multiple(size, default, math.lcm(*counts), refuse)
 
 
 # ---------------------------------------------------------------- sweeps
@@ -237,9 +241,7 @@ class Sweep:
 
 
 def find_sweep(settings: CompareSettings, store: TokenStore | None, arms: Sequence[Arm]) -> Sweep | None:
-    """The sweep that the settings ask for. Where it has no axis `strategy`, of the first arm that explores
-    fully.
-    """
+    """The sweep that the settings ask for; without a `strategy` axis, of the first fully exploring arm."""
     axes = {_axis(name): values for name, values in _lists(settings.sweep)}
     if not axes:
         return None
@@ -247,8 +249,8 @@ def find_sweep(settings: CompareSettings, store: TokenStore | None, arms: Sequen
     default = next(full, [arm for arm in arms if not arm.control][-1]).name
     points = []
     for values in itertools.product(*axes.values()):
-        chosen = dict(zip(axes, values, strict=True))
-        points.append((chosen, _point(chosen, default, settings, store)))
+        axis_values = dict(zip(axes, values, strict=True))
+        points.append((axis_values, _point(axis_values, default, settings, store)))
     return Sweep(axes, points)
 
 
@@ -258,36 +260,34 @@ def _lists(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, lis
             yield from _lists(value, f"{prefix}{name}.")
         elif not isinstance(value, list) or not value:
             raise UserError(f"sweep.{prefix}{name} has to be a list of values, such as [{value}]")
-        elif len({repr(each) for each in value}) < len(value):
+        elif len({repr(element) for element in value}) < len(value):
             raise UserError(f"sweep.{prefix}{name} has a value twice")
         else:
             yield prefix + name, value
 
 
 def _axis(name: str) -> str:
-    """The name of an axis, without what need not be said: strategy, segments, scope,
-    run.optimizer.learning_rate.
-    """
+    """The name of an axis, in short: strategy, segments, scope, run.optimizer.learning_rate."""
     name = name.removeprefix("run.masking.").removeprefix("masking.")
     if name.startswith("run."):
-        known = [f"run.{setting}" for setting in setting_names(PretrainSettings)]
+        allowed = [f"run.{setting}" for setting in setting_names(PretrainSettings)]
     else:
-        known = [*setting_names(MaskingSettings), "corruption"]
-    if name not in known and not name.startswith("options."):
-        raise unknown_name("axis in sweep:", name, known)
+        allowed = [*setting_names(MaskingSettings), "corruption"]
+    if name not in allowed and not name.startswith("options."):
+        raise unknown_name("axis in sweep:", name, allowed)
     return name
 
 
 def _point(
-    chosen: Mapping[str, Any], default: str, settings: CompareSettings, store: TokenStore | None
+    axis_values: Mapping[str, Any], default: str, settings: CompareSettings, store: TokenStore | None
 ) -> Arm:
-    text = str(chosen.get("strategy", default))
-    masking = {k: v for k, v in chosen.items() if k != "strategy" and not k.startswith("run.")}
+    text = str(axis_values.get("strategy", default))
+    masking = {k: v for k, v in axis_values.items() if k != "strategy" and not k.startswith("run.")}
     if any(part.partition("=")[0] in masking for part in _parts(text)[1:]):
         raise UserError(f"sweep: strategy {text} already says what another axis is to vary")
     arm = parse_arm(text, settings, store, masking)
-    name = ",".join(f"{key}={_short(value)}" for key, value in chosen.items())
-    runs = {k.removeprefix("run."): v for k, v in chosen.items() if k.startswith("run.")}
+    name = ",".join(f"{key}={_short(value)}" for key, value in axis_values.items())
+    runs = {k.removeprefix("run."): v for k, v in axis_values.items() if k.startswith("run.")}
     return replace(arm, name=name, overrides=runs)
 
 

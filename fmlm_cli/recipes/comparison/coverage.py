@@ -17,14 +17,12 @@ _BINS = 20
 
 
 def covered(strategy: Strategy, reader: RowReader, passes: int, rows: int, seed: int) -> CoverageResult:
-    """Coverage of some rows by the masks of so many passes, and the Hamming distances of a row's K masks in a
-    row.
-    """
+    """Coverage of some rows by the masks of so many passes, and Hamming distances of K masks in a row."""
     number = min(rows, len(reader))
     key = keys.derive(seed, keys.Stream.COVERED_ROWS)
     view = view_of(reader.read(keys.permute(np.arange(number), len(reader), key)))
-    each = [strategy.masks(view, epoch, seed) for epoch in range(passes)]
-    coverage = measure_coverage(view.maskable, each)
+    masks = [strategy.masks(view, epoch, seed) for epoch in range(passes)]
+    coverage = measure_coverage(view.maskable, masks)
     expected = expected_times(strategy, passes)
     return CoverageResult(
         rows=number,
@@ -35,21 +33,20 @@ def covered(strategy: Strategy, reader: RowReader, passes: int, rows: int, seed:
         expected=None if expected is None else tuple(expected),
         covered=coverage.covered,
         tokens_in_a_mask=MaskSizes(coverage.smallest, coverage.mean, coverage.largest),
-        hamming=hamming(np.concatenate(each, axis=1)[:, : strategy.segments]),
+        hamming=hamming(np.concatenate(masks, axis=1)[:, : strategy.segments]),
     )
 
 
 def expected_times(strategy: Strategy, passes: int) -> list[float] | None:
-    """Probabilities that a token is masked 0, 1, 2, ... times, as the strategy promises; None where it is
-    unknown.
+    """Probabilities that a token is masked 0, 1, 2, ... times, as the strategy promises; None if unknown.
 
     Random: a binomial, for masks are independent. Full: once in every cycle of K masks, and in the r masks of
     one that was begun with probability r / K.
     """
     number = passes * strategy.masks_per_sequence
     if strategy.exploration == "random":
-        found: list[float] = stats.binom.pmf(np.arange(number + 1), number, strategy.rate).tolist()
-        return found
+        probabilities: list[float] = stats.binom.pmf(np.arange(number + 1), number, strategy.rate).tolist()
+        return probabilities
     if strategy.exploration != "full":
         return None
     whole, rest = divmod(number, strategy.segments)
@@ -58,10 +55,9 @@ def expected_times(strategy: Strategy, passes: int) -> list[float] | None:
 
 
 def hamming(masks: Bools) -> HammingResult | None:
-    """Hamming distances between the masks bool[rows, masks, length] of each row, as shares of the largest
-    possible.
+    """Hamming distances between the masks bool[rows, masks, length] of each row, as shares of the largest.
 
-    That is |a| + |b|, of two masks without a token in common. None where there is but one mask.
+    The largest is |a| + |b|, of two masks without a token in common. None where there is but one mask.
     """
     number = masks.shape[1]
     if number < 2:

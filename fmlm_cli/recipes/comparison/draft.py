@@ -1,6 +1,4 @@
-"""A comparison before its budget: its arms at equal terms, its data and weights, and what each run's settings
-are.
-"""
+"""A comparison before its budget: its arms at equal terms, data and weights, and the settings of each run."""
 
 import math
 import re
@@ -14,12 +12,22 @@ from fmlm_cli.corpus.store.reading import TokenStore
 from fmlm_cli.errors import UserError
 from fmlm_cli.events import Emit
 from fmlm_cli.masking.schedule import Timetable
-from fmlm_cli.recipes.comparison import arms as arming
-from fmlm_cli.recipes.comparison.arms import Arm, Sweep
+from fmlm_cli.recipes.comparison.arms import (
+    BASELINE,
+    Arm,
+    Sweep,
+    base_segments,
+    baseline_of,
+    check_base,
+    common_batch,
+    find_arms,
+    find_sweep,
+    needs_store,
+)
 from fmlm_cli.recipes.comparison.gradients import VarianceRequest, choose_rows
 from fmlm_cli.recipes.comparison.tasks import Labelled, find_tasks
-from fmlm_cli.recipes.pretraining.planning import plan as runs
 from fmlm_cli.recipes.pretraining.planning.data import RowSource, with_number
+from fmlm_cli.recipes.pretraining.planning.plan import RunPlan, plan_run
 from fmlm_cli.recipes.shared.held_out import HeldOut
 from fmlm_cli.recipes.shared.strategy import rate_schedule, try_strategy
 
@@ -38,27 +46,26 @@ class Budget:
     @classmethod
     def parse(cls, text: str) -> "Budget":
         """Read 2000-steps, 5M-tokens, 7-epochs, 20m or 2h."""
-        found = re.fullmatch(
+        match = re.fullmatch(
             r"(\d+(?:\.\d+)?(?:e\d+)?)([kMG]?)[- ]?(steps?|tokens?|epochs?|m|min|h)", text.strip()
         )
-        if found is None:
+        if match is None:
             raise UserError(
                 f"--budget {text}: write it as 2000-steps, 5M-tokens, 7-epochs, or in time: 20m or 2h"
             )
-        amount = float(found[1]) * {"": 1, "k": 1e3, "M": 1e6, "G": 1e9}[found[2]]
-        if found[3] in ("m", "min", "h"):
-            if found[2]:
+        number, thousands, unit = match.groups()
+        amount = float(number) * {"": 1, "k": 1e3, "M": 1e6, "G": 1e9}[thousands]
+        if unit in ("m", "min", "h"):
+            if thousands:
                 raise UserError(f"--budget {text}: write a time as 20m or 2h")
-            return cls(amount * (60 if found[3] == "h" else 1), "minutes")
-        unit: Any = found[3].removesuffix("s") + "s"
-        return cls(amount, unit)
+            return cls(amount * (60 if unit == "h" else 1), "minutes")
+        plural: Any = unit.removesuffix("s") + "s"
+        return cls(amount, plural)
 
 
 @dataclass(frozen=True)
 class Draft:
-    """A comparison without a budget yet. `base`: a random run with the first seed, for its data and its
-    model.
-    """
+    """A comparison without a budget yet. `base`: a random run with the first seed, for its data and model."""
 
     settings: CompareSettings
     root: Path
@@ -66,7 +73,7 @@ class Draft:
     baseline: Arm
     sweep: Sweep | None
     tasks: tuple[Labelled, ...]
-    base: runs.RunPlan
+    base: RunPlan
     parts: tuple[str, ...]
 
     @property
@@ -92,16 +99,12 @@ class Draft:
 
     @property
     def measured_store(self) -> TokenStore:
-        """The store whose training rows gradient variance and coverage are measured on: the first of the
-        data.
-        """
+        """The store on whose training rows gradient variance and coverage are measured: the data's first."""
         return self.base.stream.sources[0].store
 
     @property
     def comparable(self) -> list[TokenStore]:
-        """The stores with validation rows, without replayed and named ones: these are no text to compare
-        masking on.
-        """
+        """The stores with validation rows that masking is compared on: no replayed ones, no named ones."""
         return [s.store for s in self.base.stream.sources if not s.replay and s.store.has("validation")]
 
     @property
@@ -135,7 +138,7 @@ class Draft:
     def run_settings(self, arm: Arm, seed: int, out: Path, steps: int) -> PretrainSettings:
         """An arm's run. Arms of a seed share weights and order, which are a function of the seed."""
         base = self.settings.run
-        chosen: dict[str, Any] = {
+        choices: dict[str, Any] = {
             "out": str(out),
             "seed": seed,
             "budget.steps": steps,
@@ -146,13 +149,11 @@ class Draft:
         tree = base.model_dump() | {"masking": arm.masking.model_dump()}
         if arm.fresh:
             tree["data"] = {**tree["data"], "max_rows": None, "stores": self._weighted_stores}
-        return build(PretrainSettings, tree, nested(chosen))
+        return build(PretrainSettings, tree, nested(choices))
 
     @property
     def _weighted_stores(self) -> tuple[str, ...]:
-        """The stores with the weights that they have under max_rows: without it their own sizes would mix
-        them.
-        """
+        """The stores, weighted as under max_rows: without it their own sizes would mix them."""
         named = self.settings.run.data.stores
         if len(named) == 1 or with_number(named[0])[1] is not None:
             return named
@@ -162,35 +163,35 @@ class Draft:
 
 def draft_comparison(settings: CompareSettings, root: Path, emit: Emit) -> Draft:
     """Make and check every choice but the budget. Raises `UserError` for what cannot be."""
-    arming.check_base(settings)
+    check_base(settings)
     parts = _parts(settings)
     _check_seeds(settings, parts)
     if "variance" in parts:
         request_of(settings)
         _check_trained(settings)
     tasks = find_tasks(settings.downstream, emit)
-    if not arming.needs_store(settings):
-        arming.find_arms(settings, None)  # known at once, before a model is loaded
+    if not needs_store(settings):
+        find_arms(settings, None)  # known at once, before a model is loaded
     base = _resolve(settings, emit)
-    arms = arming.find_arms(settings, base.store)
-    sweep = arming.find_sweep(settings, base.store, arms)
+    arms = find_arms(settings, base.store)
+    sweep = find_sweep(settings, base.store, arms)
     every = [*arms, *(arm for _, arm in sweep.points)] if sweep else arms
     settings = _fixed(settings, base, arms, every)
     reader = base.stream.sources[0].reader
     for arm in every:
         try_strategy(Timetable(arm.strategy, rate_schedule(arm.masking, arm.strategy)), reader)
-    made = Draft(settings, root, tuple(arms), arming.baseline_of(arms), sweep, tasks, base, parts)
-    if made.needs_runs:
-        _check_evaluation(made)
+    draft = Draft(settings, root, tuple(arms), baseline_of(arms), sweep, tasks, base, parts)
+    if draft.needs_runs:
+        _check_evaluation(draft)
     if "variance" in parts:
-        _check_rows(made)
-    return made
+        _check_rows(draft)
+    return draft
 
 
-def _resolve(settings: CompareSettings, emit: Emit) -> runs.RunPlan:
+def _resolve(settings: CompareSettings, emit: Emit) -> RunPlan:
     """A run of random masking, for all that the arms' runs have in common: data, weights, sizes."""
-    chosen = {
-        "masking": {"strategy": arming.BASELINE, "segments": arming.base_segments(settings)},
+    choices = {
+        "masking": {"strategy": BASELINE, "segments": base_segments(settings)},
         "seed": settings.first_seed,
         "budget.steps": LEAST_STEPS,
         "out": settings.out,
@@ -198,27 +199,27 @@ def _resolve(settings: CompareSettings, emit: Emit) -> runs.RunPlan:
     tree: dict[str, Any] = settings.run.model_dump() | {"masking": {}}
     tree["batch"] = {**tree["batch"], "size": None}  # whether it suits all is looked at for all together
     tree["optimizer"] = {**tree["optimizer"], "head_warmup_steps": 0}
-    return runs.plan_run(build(PretrainSettings, tree, nested(chosen)), emit)
+    return plan_run(build(PretrainSettings, tree, nested(choices)), emit)
 
 
 def _fixed(
-    settings: CompareSettings, base: runs.RunPlan, arms: Sequence[Arm], every: Sequence[Arm]
+    settings: CompareSettings, base: RunPlan, arms: Sequence[Arm], every: Sequence[Arm]
 ) -> CompareSettings:
     """The settings with what all runs share written in."""
     size = base.settings.batch.size
     assert size is not None
-    chosen = {
-        "run.batch.size": arming.common_batch(settings.run.batch.size, size, every),
+    choices = {
+        "run.batch.size": common_batch(settings.run.batch.size, size, every),
         "run.sequence_length": base.settings.sequence_length,
         "run.data.packing": base.settings.data.packing,
         "run.data.first_row": base.settings.data.first_row,
         "run.model.revision": base.settings.model.revision,
-        "run.masking.segments": arming.base_segments(settings),
+        "run.masking.segments": base_segments(settings),
         "strategies": tuple(arm.name for arm in arms),
     }
     tree = settings.model_dump()
     tree["run"]["masking"]["rate"] = None
-    return build(CompareSettings, tree, nested(chosen))
+    return build(CompareSettings, tree, nested(choices))
 
 
 def _parts(settings: CompareSettings) -> tuple[str, ...]:
@@ -249,42 +250,42 @@ def _check_trained(settings: CompareSettings) -> None:
         )
 
 
-def _check_evaluation(made: Draft) -> None:
+def _check_evaluation(draft: Draft) -> None:
     """Refuse data without anything to compare losses on."""
-    if not made.comparable:
-        named = [str(s.store.root) for s in made.base.stream.sources if not s.replay]
+    if not draft.comparable:
+        named = [str(s.store.root) for s in draft.base.stream.sources if not s.replay]
         raise UserError(
             f"{', '.join(named)} {'has' if len(named) == 1 else 'have'} no validation split, on which losses "
             "are compared: make one with `fmlm tokenize --valid` or `--valid-fraction`"
         )
-    if not held_out(made, 32).has_targets:
+    if not held_out(draft, 32).has_targets:
         raise UserError(
-            f"the validation split of {made.evaluated_store.root} is too small to mask a token of it"
+            f"the validation split of {draft.evaluated_store.root} is too small to mask a token of it"
         )
 
 
-def _check_rows(made: Draft) -> None:
+def _check_rows(draft: Draft) -> None:
     """Refuse to measure gradients of so few rows that there is no interval."""
-    segments, reader = arming.base_segments(made.settings), made.base.stream.sources[0].reader
-    chosen = choose_rows(reader, segments, request_of(made.settings), seed=made.settings.first_seed)
-    if len(chosen) < LEAST_SEQUENCES:
+    segments, reader = base_segments(draft.settings), draft.base.stream.sources[0].reader
+    measured_rows = choose_rows(reader, segments, request_of(draft.settings), seed=draft.settings.first_seed)
+    if len(measured_rows) < LEAST_SEQUENCES:
         raise UserError(
             f"gradient variance takes at least {LEAST_SEQUENCES} rows of at least {2 * segments} maskable "
-            f"tokens, and there are {len(chosen)}: ask for longer rows or fewer segments, or leave it out "
-            "with --only"
+            f"tokens, and there are {len(measured_rows)}: ask for longer rows or fewer segments, or leave it "
+            "out with --only"
         )
 
 
-def held_out(made: Draft, batch_size: int) -> HeldOut:
+def held_out(draft: Draft, batch_size: int) -> HeldOut:
     """The fixed evaluation of the race's runs."""
-    rows, like = made.settings.run.evaluation.max_rows, made.base.stream.sources[0].reader
-    return HeldOut.like(like, made.evaluated_store, rows, batch_size)
+    rows, training = draft.settings.run.evaluation.max_rows, draft.base.stream.sources[0].reader
+    return HeldOut.like(training, draft.evaluated_store, rows, batch_size)
 
 
 def request_of(settings: CompareSettings) -> VarianceRequest:
     """What is to be measured of gradients. `UserError` for what cannot be."""
-    own = settings.variance.model_dump(exclude={"checkpoints", "corruptions", "unit"})
+    fields = settings.variance.model_dump(exclude={"checkpoints", "corruptions", "unit"})
     try:
-        return VarianceRequest(**own)
+        return VarianceRequest(**fields)
     except ValueError as error:
         raise UserError(f"variance: {error}") from None

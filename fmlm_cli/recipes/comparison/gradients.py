@@ -1,5 +1,4 @@
-"""Gradient variance of a masked LM on rows of a store: the masks, gradients and records of
-`analysis.gradient_noise`.
+"""Gradient variance of a masked LM on rows of a store: masks, and gradients for `analysis.gradient_noise`.
 
 What is measured is the noise of a step's gradient under the exact loss, R = sum G_i / sum c_i: G_i is the
 gradient of the cross-entropy *summed* over the c_i masked tokens of row i. Numerator and denominator both
@@ -11,9 +10,9 @@ order (delta method)
 
 for a step of B rows, as the numerator is near 0 and the denominator near its mean (Woodruff 1971, JASA 66;
 Cochran 1977, "Sampling Techniques", chapter 6). So a gradient is taken as its residual (G_i - c_i gbar) /
-tau, with one tau for all rows, the mean of n_i / K: `RatioResiduals`. Long rows count for
-more, as in a step. The residuals of a set's K segments have the row's n tokens in their mean, each predicted
-once; a gradient made of a part for each token has no variance there, whatever the segments' sizes.
+tau, with one tau for all rows, the mean of n_i / K: `RatioResiduals`. Long rows count for more, as in a step.
+The residuals of a set's K segments have the row's n tokens in their mean, each predicted once; a gradient
+made of a part for each token has no variance there, whatever the segments' sizes.
 
 gbar and tau come from the first 64 rows of the order (`_TYPICAL`), whichever rows are measured, so that cells
 share them. gbar is estimated in a pass ahead, of 2 random masks a row, drawn by a seed of its own; a sketch
@@ -21,14 +20,13 @@ is linear and projects residuals. What is wrong in the estimate, e, adds |e|^2 V
 for spans (0.15) and 64 rows, 0.002 of the masks'. gbar is one more vector as long as a gradient: with those
 of `measure` 20 bytes a parameter, beside the weights.
 
-Masks by family (see `gradient_noise.measuring`), all of rate 1/K and of one unit, with independent draws of
-masks and corruption:
+Masks by family (see `Family`), all of rate 1/K and of one unit, with independent draws of masks
+and corruption:
 
 - *random*: random masking, a pass each. *segments*: full exploration with scope batch, a pass each.
 - *distance*: `masking.pairs`. At distance 0 both members have the same mask, and corruption each of its own.
-  Where that is
-  [MASK] alone they show the same tokens: their covariance is the variance exactly, a control of the
-  measurement.
+  Where that is [MASK] alone they show the same tokens: their covariance is the variance exactly, a control of
+  the measurement.
 
 Every row is forwarded alone, in float32, without dropout. On a CPU that is as good as anything: for the 7
 segments of a row of 64 tokens and a 6-layer model of 23 million parameters, one forward of all and a backward
@@ -145,21 +143,21 @@ def choose_rows(reader: RowReader, segments: int, request: VarianceRequest, *, s
     A row with fewer than 2 K maskable tokens has segments of one token or none. Fewer than asked for, or
     none, where the rows do not suffice; `left_out` counts from the order's beginning, whatever `first` is.
     """
-    parts, found, left_out, looked_at = [], 0, 0, 0
+    parts, gathered, left_out, looked_at = [], 0, 0, 0
     end, key = request.first + request.sequences, keys.derive(seed, keys.Stream.MEASURED_ROWS)
-    while found < end and looked_at < len(reader):
+    while gathered < end and looked_at < len(reader):
         place = np.arange(looked_at, min(looked_at + _BLOCK, len(reader)))
         rows = reader.read(keys.permute(place, len(reader), key))
         long_enough = np.flatnonzero(rows.maskable.sum(axis=1) >= 2 * segments)
-        if found + len(long_enough) >= end:  # the order's later rows are not looked at
-            long_enough = long_enough[: end - found]
+        if gathered + len(long_enough) >= end:  # the order's later rows are not looked at
+            long_enough = long_enough[: end - gathered]
             place = place[: long_enough[-1] + 1]
         parts.append(rows.take(long_enough))
-        found += len(long_enough)
+        gathered += len(long_enough)
         left_out += len(place) - len(long_enough)
         looked_at += len(place)
     every = Rows.joined(parts) if parts else reader.read(np.arange(0))
-    return ChosenRows(every.take(np.arange(request.first, max(found, request.first))), left_out, looked_at)
+    return ChosenRows(every.take(np.arange(request.first, max(gathered, request.first))), left_out, looked_at)
 
 
 def measure_gradient_variance(
@@ -175,8 +173,7 @@ def measure_gradient_variance(
     device: torch.device,
     progress: Callable[[int], None] | None = None,
 ) -> Records:
-    """Measure the gradient over all trainable parameters on rows of `reader`; `Estimates` makes figures of
-    the records.
+    """Measure gradients over all trainable parameters on rows of `reader`; `Estimates` makes the figures.
 
     `model`: a `MaskedLM`, or what is called like one, with float32 weights on `device`; it is left as it was,
     its gradients and its modes included. `segments` K. `progress(n)` is told how many sequences are done.
@@ -191,24 +188,24 @@ def measure_gradient_variance(
         raise unknown_name("unit", unit, UNITS)
     if segments < 2:
         raise ValueError(f"gradient variance: it takes at least 2 segments, not {segments}")
-    chosen = choose_rows(reader, segments, request, seed=seed)
-    if not len(chosen):
+    measured_rows = choose_rows(reader, segments, request, seed=seed)
+    if not len(measured_rows):
         raise UserError(
             f"gradient variance: no row is left from number {request.first} on: "
-            f"{chosen.looked_at - chosen.left_out} rows have at least {2 * segments} maskable tokens, two "
-            f"for each of {segments} segments, and {chosen.left_out} have fewer; ask for longer rows, fewer "
-            "segments or fewer sequences"
+            f"{measured_rows.looked_at - measured_rows.left_out} rows have at least {2 * segments} maskable "
+            f"tokens, two for each of {segments} segments, and {measured_rows.left_out} have fewer; ask for "
+            "longer rows, fewer segments or fewer sequences"
         )
     typical = choose_rows(reader, segments, replace(request, sequences=_TYPICAL, first=0), seed=seed).rows
     settings = StrategySettings("gradient variance", 1 / segments, corruption=corruption)
     objectives = _objectives(store, settings, UNITS[unit], segments, request.distances, seed)
     of_mean = _objective(store, random_exploration(UNITS[unit])(settings), seed, keys.Stream.MEAN_MASKS)
-    numbers = chosen.rows.numbers.tolist()
+    numbers = measured_rows.rows.numbers.tolist()
     done = itertools.count(1)
     with _gradient_buffer(model, device) as buffer:
         residuals = _residuals(model, typical, of_mean, segments, device, buffer)
         return measure(
-            _RowGradients(model, chosen.rows, objectives, residuals, device, buffer),
+            _RowGradients(model, measured_rows.rows, objectives, residuals, device, buffer),
             numbers,
             request.plan(segments),
             sketch=None
@@ -273,7 +270,7 @@ def _add_gradient(
 
 @dataclass(frozen=True, eq=False)
 class _RowGradients:
-    """The residuals of these rows as `Gradients`, every one in turn in the same memory, `buffer`."""
+    """`Gradients` of these rows: every residual in turn in the same memory, `buffer`."""
 
     model: nn.Module
     rows: Rows
@@ -297,8 +294,7 @@ class _RowGradients:
 
 @contextmanager
 def _gradient_buffer(model: nn.Module, device: torch.device) -> Iterator[Tensor]:
-    """Zeros float32[parameters] that backward adds the trainable parameters' gradients to, each parameter
-    once.
+    """Zeros float32[parameters] that backward adds gradients to, those of each trainable parameter once.
 
     Dropout is off meanwhile. Afterwards the model has the gradients and modes that it had.
     """

@@ -11,7 +11,6 @@ from fmlm_cli import storage
 from fmlm_cli.config import PretrainSettings, deciding
 from fmlm_cli.errors import UserError
 from fmlm_cli.events import counted
-from fmlm_cli.model.build import weights_hash
 from fmlm_cli.recipes.comparison.arms import Arm, folder_of, fresh_control
 from fmlm_cli.recipes.comparison.draft import LEAST_STEPS, PARTS, Draft
 from fmlm_cli.recipes.jobs.ledger import Job, Ledger
@@ -29,11 +28,11 @@ Unit = tuple["Item", ...]
 
 @dataclass(frozen=True, kw_only=True)
 class Item(Job):
-    """A piece of a comparison's work. `what`: a checkpoint or a task."""
+    """A piece of a comparison's work. `subject`: a checkpoint or a task."""
 
     kind: Kind
     arm: Arm
-    what: str = ""
+    subject: str = ""
     corruption: str = ""
 
 
@@ -58,8 +57,9 @@ class ComparisonPlan(Draft):
         return self.draws(arm, self.total_steps) * self.base.stream.data_share / self.rows(arm)
 
     def most_passes(self, arm: Arm) -> float:
-        """How far an arm comes in the source whose rows come most often, replayed or not; 1 or less: no row
-        comes twice.
+        """How often an arm sees the rows of the source that comes most often, replayed or not.
+
+        At 1 or less no row comes twice.
         """
         stream = self.base.stream
         drawn = stream.first + self.draws(arm, self.total_steps)
@@ -113,40 +113,35 @@ class ComparisonPlan(Draft):
         return masks | {"passes": self.covered_passes(item.arm), "rows": COVERED_ROWS, **self._data}
 
     def _measured(self, item: Item) -> dict[str, Any]:
-        started = item.what == "start"
+        started = item.subject == "start"
         run = self.run_settings(item.arm, item.seed, self.root, 1 if started else self.total_steps)
         return {
             **deciding(self.settings.variance, "variance."),
             **deciding(run, only=_AT_START if started else None),
-            "at": item.what,
+            "at": item.subject,
             "corruption": item.corruption,
             **self._content,
         }
 
     def _tuned(self, item: Item) -> dict[str, Any]:
-        task = next(task for task in self.tasks if task.name == item.what)
+        task = next(task for task in self.tasks if task.name == item.subject)
         of_task = {"task": task.name, **task.content, "metric": task.metric}
         named = {f"downstream.{name}": value for name, value in of_task.items()}
         return named | deciding(self.settings.downstream, "downstream.")
 
     @property
     def _data(self) -> dict[str, Any]:
-        return {"store": [[s.store.fingerprint, s.share] for s in self.base.stream.sources]}
+        return {"store": self.base.stream.contents}
 
     @cached_property
     def _content(self) -> dict[str, Any]:
         """Hashes of the data and of the model's shape and, from a checkpoint, its weights."""
-        config = dict(self.base.start.model.config.to_diff_dict())
-        for name in ("transformers_version", "_name_or_path"):
-            config.pop(name, None)
-        found = {
+        content = {
             **self._data,
-            "evaluated": {name: store.fingerprint for name, store in self.base.evaluated.items()},
-            "architecture": storage.sha256_of_json(config),
+            "evaluated": self.base.evaluated_contents,
+            "architecture": storage.sha256_of_json(self.base.architecture),
         }
-        if self.base.origin is not None:
-            found["weights"] = weights_hash(dict(self.base.start.model.named_parameters()))
-        return found
+        return content if self.base.origin is None else {**content, "weights": self.base.weights}
 
     @cached_property
     def units(self) -> list[Unit]:
@@ -228,7 +223,7 @@ def _variance_item(arm: Arm, seed: int, at: str, corruption: str) -> Item:
         tabled=False,
         pace="variance",
         arm=arm,
-        what=at,
+        subject=at,
         corruption=corruption,
     )
 
@@ -256,53 +251,56 @@ def _downstream_item(arm: Arm, seed: int, task: str) -> Item:
         tabled=False,
         pace=f"downstream {task}",
         arm=arm,
-        what=task,
+        subject=task,
     )
 
 
-def with_budget(made: Draft, steps: int) -> ComparisonPlan:
+def with_budget(draft: Draft, steps: int) -> ComparisonPlan:
     """The plan for runs of so many steps, with the control of fresh rows where there are enough of them.
 
     `UserError` for too few steps, and for fresh rows that were asked for and that the stores do not have.
     """
-    if made.needs_runs and steps < LEAST_STEPS:
+    if draft.needs_runs and steps < LEAST_STEPS:
         raise UserError(
-            f"--budget {made.settings.budget} makes {counted(steps, 'step')} of {made.size} rows: "
+            f"--budget {draft.settings.budget} makes {counted(steps, 'step')} of {draft.size} rows: "
             f"a race takes at least {LEAST_STEPS}"
         )
-    head = made.settings.run.optimizer.head_warmup_steps
-    if made.needs_runs and head >= steps:
+    head = draft.settings.run.optimizer.head_warmup_steps
+    if draft.needs_runs and head >= steps:
         raise UserError(f"optimizer.head_warmup_steps {head} leaves nothing of the runs' {steps} steps")
-    for arm in made.every_arm:
-        lacking = _lacking(made, arm, steps) if arm.fresh else None
+    for arm in draft.every_arm:
+        lacking = _lacking(draft, arm, steps) if arm.fresh else None
         if lacking:
             raise UserError(
                 f"strategy {arm.name}: {lacking}, so some would come twice: give a smaller --budget, or "
                 "leave it out"
             )
-    settings, arms = made.settings, made.arms
+    settings, arms = draft.settings, draft.arms
     if steps:
         settings = settings.model_copy(update={"budget": f"{steps}-steps"})
-        arms += tuple(_control(made, steps))
-    own = vars(made) | {"settings": settings, "arms": arms}
-    return ComparisonPlan(**{name: own[name] for name in Draft.__dataclass_fields__}, total_steps=steps)
+        arms += tuple(_control(draft, steps))
+    fields = vars(draft) | {"settings": settings, "arms": arms}
+    return ComparisonPlan(**{name: fields[name] for name in Draft.__dataclass_fields__}, total_steps=steps)
 
 
-def _control(made: Draft, steps: int) -> Iterator[Arm]:
+def _control(draft: Draft, steps: int) -> Iterator[Arm]:
     """The control of fresh rows, if it is wanted, there are enough of them, and the baseline's come twice."""
-    if not made.settings.fresh_control or made.settings.run.data.max_rows is None:
+    if not draft.settings.fresh_control or draft.settings.run.data.max_rows is None:
         return
-    control = fresh_control(made.settings, made.baseline, made.base.store)
-    repeats = made.draws(made.baseline, steps) * made.base.stream.data_share > made.rows(made.baseline)
-    named = control.essence in {arm.essence for arm in made.arms}
-    if repeats and not named and not _lacking(made, control, steps):
+    control = fresh_control(draft.settings, draft.baseline, draft.base.store)
+    repeats = draft.draws(draft.baseline, steps) * draft.base.stream.data_share > draft.rows(draft.baseline)
+    named = control.essence in {arm.essence for arm in draft.arms}
+    if repeats and not named and not _lacking(draft, control, steps):
         yield control
 
 
-def _lacking(made: Draft, arm: Arm, steps: int) -> str | None:
+def _lacking(draft: Draft, arm: Arm, steps: int) -> str | None:
     """Which store, if any, has fewer rows than the arm draws from it."""
-    for source in made.base.stream.sources:
-        drawn, there = math.ceil(made.draws(arm, steps) * source.share - 1e-9), made.rows_of(source, arm)
-        if not source.replay and drawn > there:
-            return f"{source.store.root} has {there:,} rows, and {steps:,} steps draw {drawn:,}"
+    for source in draft.base.stream.sources:
+        drawn, available = (
+            math.ceil(draft.draws(arm, steps) * source.share - 1e-9),
+            draft.rows_of(source, arm),
+        )
+        if not source.replay and drawn > available:
+            return f"{source.store.root} has {available:,} rows, and {steps:,} steps draw {drawn:,}"
     return None

@@ -44,8 +44,7 @@ from fmlm_cli.errors import UserError
 from fmlm_cli.model.build import parameter_counts
 from fmlm_cli.recipes.comparison.arms import Arm, base_segments
 from fmlm_cli.recipes.comparison.draft import held_out
-from fmlm_cli.recipes.comparison.plan import ComparisonPlan as Plan
-from fmlm_cli.recipes.comparison.plan import Item, Kind
+from fmlm_cli.recipes.comparison.plan import ComparisonPlan, Item, Kind
 from fmlm_cli.recipes.shared.held_out import EVALUATION_RATE
 
 Record = Mapping[str, Any]  # what a finished item left
@@ -53,7 +52,7 @@ Record = Mapping[str, Any]  # what a finished item left
 _EVALUATED_ON = f"single tokens, {100 * EVALUATION_RATE:.0f} %, 80/10/10"
 
 
-def results_of(plan: Plan) -> ComparisonResults:
+def results_of(plan: ComparisonPlan) -> ComparisonResults:
     """All results that are there, by the settings of the plan; a part that is not complete is None.
 
     Of gradient variance every measurement counts that is finished.
@@ -84,7 +83,7 @@ def results_of(plan: Plan) -> ComparisonResults:
     return ComparisonResults(**vars(measured), verdict=verdict(measured))
 
 
-def _complete(plan: Plan, kind: Kind) -> list[tuple[Item, Record]] | None:
+def _complete(plan: ComparisonPlan, kind: Kind) -> list[tuple[Item, Record]] | None:
     """The items of a kind with their records, if all that there can be are finished."""
     items = plan.possible(kind)
     records = [(item, plan.result(item)) for item in items]
@@ -92,11 +91,11 @@ def _complete(plan: Plan, kind: Kind) -> list[tuple[Item, Record]] | None:
     return done if done and len(done) == len(items) else None
 
 
-def _by_arm(done: list[tuple[Item, Record]], what: str | None = None) -> dict[str, dict[int, Record]]:
+def _by_arm(done: list[tuple[Item, Record]], subject: str | None = None) -> dict[str, dict[int, Record]]:
     """Records by arm and seed: all, or those of the items that are of one checkpoint or task."""
     records: dict[str, dict[int, Record]] = {}
     for item, record in done:
-        if what is None or item.what == what:
+        if subject is None or item.subject == subject:
             records.setdefault(item.arm.name, {})[item.seed] = record
     return records
 
@@ -106,19 +105,18 @@ def _values(records: Mapping[str, Mapping[int, Record]], name: str) -> dict[str,
     return {arm: {seed: run[name] for seed, run in runs.items()} for arm, runs in records.items()}
 
 
-def _contest(plan: Plan) -> Contest:
+def _contest(plan: ComparisonPlan) -> Contest:
     return Contest(plan.baseline.name, frozenset(arm.name for arm in plan.arms if arm.control))
 
 
 # ---------------------------------------------------------------- what was compared
 
 
-def _model(plan: Plan) -> ComparedModel:
-    name = plan.base.origin.name if plan.base.origin else plan.base.settings.model.name
-    return ComparedModel(name, parameter_counts(plan.base.model)["total"])
+def _model(plan: ComparisonPlan) -> ComparedModel:
+    return ComparedModel(plan.base.name, parameter_counts(plan.base.model)["total"])
 
 
-def _data(plan: Plan) -> ComparedData:
+def _data(plan: ComparisonPlan) -> ComparedData:
     rows, length = plan.rows(plan.baseline), plan.settings.run.sequence_length
     assert length is not None
     return ComparedData(
@@ -129,14 +127,14 @@ def _data(plan: Plan) -> ComparedData:
     )
 
 
-def _evaluation(plan: Plan) -> HeldOutData | None:
+def _evaluation(plan: ComparisonPlan) -> HeldOutData | None:
     """What held-out losses are measured on, the same for every run."""
     if not plan.needs_runs:
         return None
     return HeldOutData(str(plan.evaluated_store.root), len(held_out(plan, 1).reader), _EVALUATED_ON)
 
 
-def _arm(plan: Plan, arm: Arm) -> ArmResult:
+def _arm(plan: ComparisonPlan, arm: Arm) -> ArmResult:
     runs = [plan.result(item) for item in plan.possible("race") if item.arm.name == arm.name]
     done = [run for run in runs if run is not None and run["loss"] is not None]
     masks, speeds = arm.strategy.masks_per_sequence, [run["tokens_per_second"] for run in done]
@@ -159,7 +157,7 @@ def _arm(plan: Plan, arm: Arm) -> ArmResult:
     )
 
 
-def _coverage(plan: Plan) -> dict[str, CoverageResult] | None:
+def _coverage(plan: ComparisonPlan) -> dict[str, CoverageResult] | None:
     done = _complete(plan, "coverage")
     if done is None:
         return None
@@ -169,7 +167,7 @@ def _coverage(plan: Plan) -> dict[str, CoverageResult] | None:
 # ---------------------------------------------------------------- gradient variance
 
 
-def _variance(plan: Plan) -> tuple[VarianceResult, ...] | None:
+def _variance(plan: ComparisonPlan) -> tuple[VarianceResult, ...] | None:
     records = [(item, plan.result(item)) for item in plan.possible("variance")]
     done = [(item, record) for item, record in records if record is not None]
     return tuple(_summary(plan, item, record) for item, record in done) or None
@@ -185,14 +183,14 @@ def _read(path: Path) -> Records:
         ) from None
 
 
-def _summary(plan: Plan, item: Item, record: Record) -> VarianceResult:
+def _summary(plan: ComparisonPlan, item: Item, record: Record) -> VarianceResult:
     """The figures of one measurement."""
     corruption = plan.settings.run.masking.corruption
     shares = f"{100 * corruption.mask:g}/{100 * corruption.random:g}/{100 * corruption.keep:g}"
     records = _read(plan.measured(item))
     summary = Estimates(records).summary()
     return VarianceResult(
-        name=item.what,
+        name=item.subject,
         step=record["step"],
         loss=record["loss"],
         corruption=MASK_ONLY if item.corruption == "mask-only" else shares,
@@ -231,7 +229,7 @@ def _correlation(correlation: Correlation) -> CorrelationResult:
 # ---------------------------------------------------------------- race
 
 
-def _race(plan: Plan) -> RaceResult | None:
+def _race(plan: ComparisonPlan) -> RaceResult | None:
     done = _complete(plan, "race")
     if done is None:
         return None
@@ -256,7 +254,7 @@ def _curve(run: Record) -> CurveResult:
 # ---------------------------------------------------------------- sweep and downstream
 
 
-def _sweep(plan: Plan, race: RaceResult | None) -> SweepResult | None:
+def _sweep(plan: ComparisonPlan, race: RaceResult | None) -> SweepResult | None:
     """The points, judged together; against the race's baseline where only what they vary differs."""
     done = _complete(plan, "sweep") if plan.sweep else None
     if done is None or plan.sweep is None:
@@ -285,12 +283,12 @@ def _sweep(plan: Plan, race: RaceResult | None) -> SweepResult | None:
     return SweepResult({name: tuple(values) for name, values in plan.sweep.axes.items()}, tuple(points))
 
 
-def _trained_alike(plan: Plan, arm: Arm) -> bool:
+def _trained_alike(plan: ComparisonPlan, arm: Arm) -> bool:
     """Whether a point masks as much as the baseline, and is trained like it."""
     return math.isclose(arm.strategy.rate, plan.baseline.strategy.rate) and not arm.overrides
 
 
-def _downstream(plan: Plan) -> dict[str, TaskResult] | None:
+def _downstream(plan: ComparisonPlan) -> dict[str, TaskResult] | None:
     """Scores by task and arm. The comparisons of all tasks are judged together, but for the controls'."""
     done = _complete(plan, "downstream") if plan.tasks else None
     if done is None:

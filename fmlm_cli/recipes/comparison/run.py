@@ -50,8 +50,7 @@ def compare_masks(
     report: bool = True,
     emit: Emit = ignore,
 ) -> Comparison | None:
-    """Compare masking strategies: coverage, gradient variance, a race and downstream tasks, and report on
-    them.
+    """Compare masking strategies, and report: coverage, gradient variance, a race and downstream tasks.
 
     `cell`: "i/n", only this share of the work; there is a report once all is done, unless `report` is off.
     `jobs`: processes that share the work. With `resume` (as with `cell` and `report_only`), what `settings`
@@ -109,29 +108,29 @@ def _plan(
     Nothing is written.
     """
     config = root / storage.RUN_CONFIG
-    asked = settings.only
+    only = settings.only
     if resume and config.is_file():
         saved, explicit = saved_settings(CompareSettings, config), settings.model_dump(exclude_unset=True)
         settings = build(CompareSettings, saved.model_dump(), explicit)
-        asked = _either(saved.only, settings.only)
+        only = _either(saved.only, settings.only)
     if settings.budget is not None:
         Budget.parse(settings.budget)
-    made = draft_comparison(settings, root, emit)
-    made = replace(made, settings=made.settings.model_copy(update={"only": asked}))
-    before = _planned(root) if resume else {}
-    plan = with_budget(made, _steps(made, before, emit))
+    draft = draft_comparison(settings, root, emit)
+    draft = replace(draft, settings=draft.settings.model_copy(update={"only": only}))
+    planned = _planned(root) if resume else {}
+    plan = with_budget(draft, _steps(draft, planned, emit))
     if not plan.items:
         raise UserError(
             f"--only {','.join(plan.parts)} leaves nothing to do: coverage is of strategies without "
             "masking.schedule, gradient variance of the models in variance.checkpoints"
         )
     if overwrite:
-        storage.check_outside(plan.root, _needed(plan))
+        storage.check_outside(plan.root, _made_from(plan))
     else:
         plan.ledger.check_all()
-    if before.get("steps") != plan.total_steps:
-        before = {"budget": settings.budget, "steps": plan.total_steps}
-    return plan, before  # the budget as it was first written, such as 20m, stays known
+    if planned.get("steps") != plan.total_steps:
+        planned = {"budget": settings.budget, "steps": plan.total_steps}
+    return plan, planned  # the budget as it was first written, such as 20m, stays known
 
 
 def _write_down(plan: ComparisonPlan, budget: Mapping[str, Any], *, overwrite: bool) -> None:
@@ -148,54 +147,49 @@ def _either(before: Sequence[Part], now: Sequence[Part]) -> tuple[Part, ...]:
     return tuple(part for part in PARTS if part in (*before, *now)) if before and now else ()
 
 
-def _steps(made: Draft, before: Mapping[str, Any], emit: Emit) -> int:
-    """Steps of each run. A budget in minutes is measured once: a later call takes what was found `before`."""
-    text = made.settings.budget
+def _steps(draft: Draft, planned: Mapping[str, Any], emit: Emit) -> int:
+    """Steps of each run. A budget in minutes is measured once: later calls take what is `planned`."""
+    text = draft.settings.budget
     if text is None:
-        if made.needs_runs:
+        if draft.needs_runs:
             alone = (
-                "" if {"race", "downstream"} & set(made.parts) else ", or --set variance.checkpoints=[start]"
+                "" if {"race", "downstream"} & set(draft.parts) else ", or --set variance.checkpoints=[start]"
             )
             raise UserError(
                 "no budget: say how long each run is, as --budget 2000-steps, 5M-tokens, 7-epochs or "
                 f"20m{alone}"
             )
         return 0
-    if before.get("budget") == text and before.get("steps"):
-        return int(before["steps"])
+    if planned.get("budget") == text and planned.get("steps"):
+        return int(planned["steps"])
     budget = Budget.parse(text)
     if budget.unit != "minutes":
-        return made.steps(budget)
-    speed = _tokens_per_second(made, emit)
+        return draft.steps(budget)
+    speed = _tokens_per_second(draft, emit)
     tokens = float(f"{budget.amount * 60 * speed:.2g}")
     emit(Note(f"--budget {text} is about {tokens:,.0f} tokens here, at {speed:,.0f} a second"))
-    return made.steps(Budget(tokens, "tokens"))
+    return draft.steps(Budget(tokens, "tokens"))
 
 
-def _tokens_per_second(made: Draft, emit: Emit) -> float:
+def _tokens_per_second(draft: Draft, emit: Emit) -> float:
     """What the baseline trains on in a second, by a few steps of it."""
-    settings = made.run_settings(made.baseline, made.settings.first_seed, made.root, TIMED_STEPS)
+    settings = draft.run_settings(draft.baseline, draft.settings.first_seed, draft.root, TIMED_STEPS)
     return measure_speed(settings, TIMED_STEPS, emit)
 
 
 def _planned(root: Path) -> Mapping[str, Any]:
     """The budget that earlier calls turned into steps; empty where there was none."""
     path = root / PLAN
-    there = storage.read_json(path) if path.is_file() else {}
-    if not isinstance(there, dict):
+    planned = storage.read_json(path) if path.is_file() else {}
+    if not isinstance(planned, dict):
         raise UserError(f"{path} is damaged: remove it and give --budget again")
-    return there
+    return planned
 
 
-def _needed(plan: ComparisonPlan) -> dict[Path, str]:
+def _made_from(plan: ComparisonPlan) -> dict[Path, str]:
     """What the comparison is made from, and what each is."""
-    needed = {source.store.root: "store" for source in plan.base.stream.sources}
-    needed |= {store.root: "store" for store in plan.base.evaluated.values()}
     files = (value for task in plan.tasks for value in task.tasks.values() if isinstance(value, str))
-    needed |= {Path(file): "task's data" for file in files if Path(file).exists()}
-    if plan.base.origin is not None:
-        needed[plan.base.origin.folder] = "checkpoint"
-    return needed
+    return plan.base.made_from | {Path(file): "task's data" for file in files if Path(file).exists()}
 
 
 def _report(plan: ComparisonPlan, emit: Emit) -> Comparison:
@@ -236,8 +230,7 @@ def _describe(plan: ComparisonPlan, emit: Emit) -> None:
 
 def _model_line(plan: ComparisonPlan) -> str:
     """What is trained, in a word."""
-    origin = plan.base.origin
-    return origin.name if origin else f"{plan.base.settings.model.name}, from scratch"
+    return plan.base.name + ("" if plan.base.origin else ", from scratch")
 
 
 def _tell(results: ComparisonResults, files: list[Path], emit: Emit) -> None:

@@ -30,20 +30,20 @@ class Labelled:
 def find_tasks(settings: DownstreamSettings, emit: Emit) -> tuple[Labelled, ...]:
     """What the names stand for; read once, so that what is wrong with any of it is known at once."""
     folder = Path(settings.folder) if settings.folder is not None else None
-    found = [_find(name, folder, settings) for name in _names(settings.tasks, folder)]
-    names = [task.name for task in found]
+    labelled = [_find(name, folder, settings) for name in _names(settings.tasks, folder)]
+    names = [task.name for task in labelled]
     for name in names:
         if names.count(name) > 1:
             raise UserError(f"task {name} is given twice")
     for name in settings.metrics:
         if name not in names:
             raise unknown_name("task in downstream.metrics:", name, names or ["none, as no tasks are given"])
-    return tuple(found)
+    return tuple(labelled)
 
 
-def _names(asked: Sequence[str], folder: Path | None) -> list[str]:
+def _names(wanted: Sequence[str], folder: Path | None) -> list[str]:
     names: list[str] = []
-    for name in asked:
+    for name in wanted:
         names += (list(GLUE) if folder is None else available(folder)) if name == ALL else [name]
     return list(dict.fromkeys(names))
 
@@ -52,7 +52,7 @@ def _find(name: str, folder: Path | None, settings: DownstreamSettings) -> Label
     for place in (folder / name if folder else Path(name), Path(name)):
         files = {split: _file(place, split) for split in ("train", "dev", "test")}
         if files["train"] is not None and files["dev"] is not None:
-            return _own(place, files, settings)
+            return _of_files(place, files, settings)
         if place.is_dir() and name not in GLUE:
             lacking = "train" if files["train"] is None else "dev"
             raise UserError(
@@ -63,11 +63,11 @@ def _find(name: str, folder: Path | None, settings: DownstreamSettings) -> Label
         raise unknown_name(kind, name, GLUE)
     if name in settings.metrics:
         raise UserError(f"downstream.metrics.{name}: GLUE's tasks have measures of their own, leave it out")
-    given = {"names": [name], "folder": str(folder) if folder else None}
-    return Labelled(name, given, None, _content(load_glue(name, folder)))
+    task_settings = {"names": [name], "folder": str(folder) if folder else None}
+    return Labelled(name, task_settings, None, _content(load_glue(name, folder)))
 
 
-def _own(place: Path, files: dict[str, Path | None], settings: DownstreamSettings) -> Labelled:
+def _of_files(place: Path, files: dict[str, Path | None], settings: DownstreamSettings) -> Labelled:
     name = place.resolve().name
     metric = settings.metrics.get(name)
     train, dev, test = (files[split] for split in ("train", "dev", "test"))
@@ -83,13 +83,13 @@ def _own(place: Path, files: dict[str, Path | None], settings: DownstreamSetting
         pair_field=fields[1],
         label_field=fields[2],
     )
-    given = {
+    task_settings = {
         **{split: str(path) for split, path in files.items() if path is not None},
         "name": name,
         "metric": metric,
         **dict(zip(("text_field", "text_pair_field", "label_field"), fields, strict=True)),
     }
-    return Labelled(name, given, metric, _content(data))
+    return Labelled(name, task_settings, metric, _content(data))
 
 
 def _content(data: TaskData) -> dict[str, str]:

@@ -90,14 +90,12 @@ class Worker:
     # ---------------------------------------------------------------- gradient variance
 
     def _variance(self, item: Item) -> Result:
-        """On rows of `measured_store`: several stores' gradients are not mixed, as a step of the race mixes
-        them.
-        """
-        plan, model = self.plan, self._model(item.what)
+        """On rows of `measured_store`, while a step of the race mixes the gradients of several stores."""
+        plan, model = self.plan, self._model(item.subject)
         request, segments = request_of(plan.settings), base_segments(plan.settings)
         reader = plan.base.stream.sources[0].reader
-        chosen = choose_rows(reader, segments, request, seed=plan.settings.first_seed)
-        self._caution_about(chosen, request.sequences, 2 * segments)
+        measured_rows = choose_rows(reader, segments, request, seed=plan.settings.first_seed)
+        self._caution_about(measured_rows, request.sequences, 2 * segments)
         records = measure_gradient_variance(
             model,
             reader,
@@ -116,26 +114,26 @@ class Worker:
             packed = io.BytesIO()
             np.savez(packed, **records.to_arrays())  # type: ignore[arg-type]  # its stub takes the names for options
             file.write_bytes(packed.getvalue())
-        step = {"start": 0, "early": plan.early_step, "late": plan.total_steps}[item.what]
+        step = {"start": 0, "early": plan.early_step, "late": plan.total_steps}[item.subject]
         return {
             "step": step,
             "loss": self._loss(model),
             "sequences": len(records.sequences),
-            "left_out": chosen.left_out,
-            "looked_at": chosen.looked_at,
+            "left_out": measured_rows.left_out,
+            "looked_at": measured_rows.looked_at,
         }
 
-    def _caution_about(self, chosen: ChosenRows, wanted: int, least: int) -> None:
+    def _caution_about(self, measured_rows: ChosenRows, wanted: int, least: int) -> None:
         """Say once, for all measurements are on the same rows, that these are not the ones asked for."""
-        few = len(chosen) < wanted
-        if self._cautioned or (not few and chosen.left_out <= MANY_LEFT_OUT * chosen.looked_at):
+        few = len(measured_rows) < wanted
+        if self._cautioned or (not few and measured_rows.left_out <= MANY_LEFT_OUT * measured_rows.looked_at):
             return
         self._cautioned = True
         self.board.emit(
             Caution(
-                f"gradient variance: {chosen.left_out} of {chosen.looked_at} rows have fewer than {least} "
-                "maskable tokens and are left "
-                f"out{f', so that {len(chosen)} are measured, not {wanted}' if few else ''}"
+                f"gradient variance: {measured_rows.left_out} of {measured_rows.looked_at} rows have fewer "
+                f"than {least} maskable tokens and are left "
+                f"out{f', so that {len(measured_rows)} are measured, not {wanted}' if few else ''}"
             )
         )
 
@@ -224,22 +222,23 @@ class Worker:
         return _scores(scores)
 
     def _finetune_settings(self, item: Item, run: Path, folder: Path) -> FinetuneSettings:
-        chosen, base = self.plan.settings.downstream, self.plan.settings.run
-        task = next(task for task in self.plan.tasks if task.name == item.what)
-        given = {
+        downstream, base = self.plan.settings.downstream, self.plan.settings.run
+        task = next(task for task in self.plan.tasks if task.name == item.subject)
+        tree = {
             "checkpoint": str(run),
             "out": str(folder),
             "tasks": {name: value for name, value in task.tasks.items() if value is not None},
-            "training": chosen.training.model_dump(),
-            "seeds": chosen.seeds,
-            "first_seed": item.seed * chosen.seeds,  # the same for all arms: heads and order are paired too
-            "select": chosen.select,
-            "max_length": chosen.max_length,
+            "training": downstream.training.model_dump(),
+            "seeds": downstream.seeds,
+            "first_seed": item.seed
+            * downstream.seeds,  # the same for all arms: heads and order are paired too
+            "select": downstream.select,
+            "max_length": downstream.max_length,
             "trust_remote_code": base.model.trust_remote_code,
             "device": base.device,
             "precision": base.precision,
         }
-        return build(FinetuneSettings, given)
+        return build(FinetuneSettings, tree)
 
 
 def _course(records: Any, evaluation: str) -> Result:

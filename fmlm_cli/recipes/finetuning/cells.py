@@ -123,12 +123,12 @@ class CellRun:
 
     def outputs(self, split: Split) -> npt.NDArray[np.float32]:
         """The model's outputs for a split: float32[examples, labels], or float32[examples] for scores."""
-        found = predict_split(
+        outputs = predict_split(
             self.model, self.objective, split.sequences, self.training.batch_size, self.runtime
         )
-        if not np.isfinite(found).all():
+        if not np.isfinite(outputs).all():
             raise DivergedError("the model's outputs are not finite")
-        return found[:, 0] if self.objective.regression else found
+        return outputs[:, 0] if self.objective.regression else outputs
 
     def measure(self, split: Split, outputs: npt.NDArray[np.float32]) -> dict[str, float]:
         """The task's measures of outputs for a labelled split."""
@@ -170,17 +170,17 @@ class CellRun:
         return replace(result, seconds=round(time.monotonic() - begun, 2))
 
     def _training_run(self, identity: str, log: MetricsLog) -> TrainingRun:
-        chosen = self.training
-        assert chosen.learning_rate is not None
+        training = self.training
+        assert training.learning_rate is not None
         return TrainingRun(
             model=self.model,
             objective=self.objective,
-            optimizer=make_optimizer(chosen, self.model, rate_scales(self.model, chosen.layer_decay)),
+            optimizer=make_optimizer(training, self.model, rate_scales(self.model, training.layer_decay)),
             schedule=Schedule.of_shares(
                 self.steps,
-                peak=chosen.learning_rate,
-                warmup_share=chosen.warmup_share,
-                shape=chosen.schedule,
+                peak=training.learning_rate,
+                warmup_share=training.warmup_share,
+                shape=training.schedule,
             ),
             prepare=self.prepare,
             evaluate=lambda step: self._evaluate(step, log),
@@ -193,7 +193,7 @@ class CellRun:
             ),
             seed=self.cell.seed,
             runtime=self.runtime,
-            clip=chosen.clip,
+            clip=training.clip,
             enough=lambda: self._enough(log),
             keeps_checkpoints=False,
         )
@@ -211,16 +211,16 @@ class CellRun:
     def _finish(self, state: TrainState, log: MetricsLog, identity: str) -> CellResult:
         """Measure the weights that count on all labelled splits, and keep their predictions."""
         self.model.load_state_dict(self.best)
-        found: dict[str, dict[str, dict[str, float]]] = {"dev": {}, "test": {}}
+        measures: dict[str, dict[str, dict[str, float]]] = {"dev": {}, "test": {}}
         for kind, splits in (("dev", self.prepared.dev), ("test", self.prepared.test)):
             for name, split in splits.items():
                 outputs = self.outputs(split)
-                found[kind][name] = self.measure(split, outputs)
+                measures[kind][name] = self.measure(split, outputs)
                 path = self.folder / "predictions" / f"{split_name(kind, name)}.jsonl"
                 write_predictions(path, self.prepared.data, split.examples, outputs)
         history = [{k: v for k, v in record.items() if k != "evaluation"} for record in _evaluations(log)]
         result = self._result(state, history, identity)
-        return replace(result, dev=found["dev"], test=found["test"])
+        return replace(result, dev=measures["dev"], test=measures["test"])
 
     def _result(
         self,

@@ -36,9 +36,7 @@ NO_GRID = "default"
 
 @dataclass(frozen=True)
 class Point:
-    """One choice of hyperparameters. `name`: the settings in which it differs from others, fit for a folder's
-    name.
-    """
+    """One choice of hyperparameters. `name`: where it differs from other points, fit for a folder's name."""
 
     name: str
     training: Hyperparameters
@@ -59,11 +57,11 @@ def find_points(settings: FinetuneSettings, model_type: str, default_rate: float
     varied = {name: values for name, values in axes.items() if len(values) > 1}
     points: list[Point] = []
     for values in itertools.product(*varied.values()):
-        chosen = dict(zip(varied, values, strict=True))
-        training = build(Hyperparameters, settings.training.model_dump(), fixed, chosen)
+        point_values = dict(zip(varied, values, strict=True))
+        training = build(Hyperparameters, settings.training.model_dump(), fixed, point_values)
         if training.learning_rate is None:
             training = training.model_copy(update={"learning_rate": default_rate})
-        name = ",".join(f"{key}={_short(getattr(training, key))}" for key in chosen) or NO_GRID
+        name = ",".join(f"{key}={_short(getattr(training, key))}" for key in point_values) or NO_GRID
         if name in (point.name for point in points):
             raise UserError(f"the grid {settings.grid} has {name} twice: take one out")
         points.append(Point(name, training))

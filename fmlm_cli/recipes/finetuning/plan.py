@@ -168,7 +168,7 @@ def resolve(settings: FinetuneSettings, emit: Emit) -> FinetunePlan:
     ).model
     check_vocabulary(model, tokenizer, origin.name)
     length = resolve_length(settings.max_length, longest_sequence(model), origin.name, "max_length")
-    _check_room(length, tokenizer, pairs=any(each.task.pair for each in data.values()))
+    _check_room(length, tokenizer, pairs=any(of_task.task.pair for of_task in data.values()))
     settings = build(
         FinetuneSettings,
         settings.model_dump(),
@@ -193,29 +193,29 @@ def resolve(settings: FinetuneSettings, emit: Emit) -> FinetunePlan:
 
 def _load(settings: FinetuneSettings, emit: Emit) -> dict[str, TaskData]:
     """The tasks' data, MNLI first where others begin from its model."""
-    chosen = settings.tasks
-    if not chosen.names:
-        if not (chosen.train and chosen.dev):
+    tasks = settings.tasks
+    if not tasks.names:
+        if not (tasks.train and tasks.dev):
             raise UserError("no task: give --task, or a set of your own with --train FILE and --dev FILE")
-        if chosen.folder is not None:
+        if tasks.folder is not None:
             raise UserError("--data-dir is for GLUE tasks: give --task, or leave it out")
         if settings.from_mnli:
             raise UserError("from_mnli is for GLUE tasks: leave it out")
         data = load_files(
-            Path(chosen.train),
-            Path(chosen.dev),
-            Path(chosen.test) if chosen.test else None,
-            name=chosen.name,
-            text_field=chosen.text_field,
-            pair_field=chosen.text_pair_field,
-            label_field=chosen.label_field,
-            regression=chosen.regression,
-            metric=chosen.metric,
+            Path(tasks.train),
+            Path(tasks.dev),
+            Path(tasks.test) if tasks.test else None,
+            name=tasks.name,
+            text_field=tasks.text_field,
+            pair_field=tasks.text_pair_field,
+            label_field=tasks.label_field,
+            regression=tasks.regression,
+            metric=tasks.metric,
         )
         _check_name(data.task.name)
         return {data.task.name: data}
-    folder = Path(chosen.folder) if chosen.folder is not None else None
-    names = _names(chosen.names, folder, emit)
+    folder = Path(tasks.folder) if tasks.folder is not None else None
+    names = _names(tasks.names, folder, emit)
     if settings.from_mnli:
         if not set(names) & set(FROM_MNLI):
             raise UserError(
@@ -225,22 +225,22 @@ def _load(settings: FinetuneSettings, emit: Emit) -> dict[str, TaskData]:
     return {name: load_glue(name, folder) for name in names}
 
 
-def _names(asked: Sequence[str], folder: Path | None, emit: Emit) -> list[str]:
+def _names(wanted: Sequence[str], folder: Path | None, emit: Emit) -> list[str]:
     """The training tasks that the names stand for; the diagnostic set is predicted by the MNLI model."""
     names: list[str] = []
-    for name in asked:
+    for name in wanted:
         if name == ALL:
-            found = list(GLUE) if folder is None else available(folder)
-            missing = [other for other in GLUE if other not in found]
-            if missing and found:
+            in_folder = list(GLUE) if folder is None else available(folder)
+            missing = [task for task in GLUE if task not in in_folder]
+            if missing and in_folder:
                 emit(
                     Note(f"{folder} has no {', '.join(missing)}: left out, so there will be no GLUE average")
                 )
-            if not found:
+            if not in_folder:
                 raise UserError(
                     f"{folder} holds none of GLUE's tasks: give the folder that CoLA, MRPC, ... lie in"
                 )
-            names += found
+            names += in_folder
         elif name == "ax":
             names.append("mnli")
         elif name in GLUE:

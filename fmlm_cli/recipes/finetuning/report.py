@@ -94,15 +94,15 @@ def _average(plan: FinetunePlan, tasks: Tasks) -> float | None:
 
 def statistics(values: Sequence[float]) -> Statistics:
     """Mean, median, sample standard deviation, least and greatest of some values."""
-    of = np.asarray(values, np.float64)
+    numbers = np.asarray(values, np.float64)
     return Statistics(
-        n=len(of),
-        mean=float(of.mean()) if len(of) else None,
-        median=float(np.median(of)) if len(of) else None,
-        sd=float(of.std(ddof=1)) if len(of) > 1 else None,
-        least=float(of.min()) if len(of) else None,
-        best=float(of.max()) if len(of) else None,
-        values=tuple(of.tolist()),
+        n=len(numbers),
+        mean=float(numbers.mean()) if len(numbers) else None,
+        median=float(np.median(numbers)) if len(numbers) else None,
+        sd=float(numbers.std(ddof=1)) if len(numbers) > 1 else None,
+        least=float(numbers.min()) if len(numbers) else None,
+        best=float(numbers.max()) if len(numbers) else None,
+        values=tuple(numbers.tolist()),
     )
 
 
@@ -338,15 +338,15 @@ def _where(plan: FinetunePlan, picture: Path, submitted: str | None) -> dict[str
     }
     if submitted:
         rows["GLUE submission"] = submitted
-    made = [name for name in plan.data if (plan.model_folder(name) / FINETUNED).is_file()]
-    if made:
-        each = made[0] if len(made) == 1 else "TASK"
+    with_model = [name for name in plan.data if (plan.model_folder(name) / FINETUNED).is_file()]
+    if with_model:
+        task = with_model[0] if len(with_model) == 1 else "TASK"
         rows["models"] = (
-            f"{plan.model_folder(each)} (a Hugging Face folder: the best run of "
-            f"{'the task' if len(made) == 1 else 'each task'})"
+            f"{plan.model_folder(task)} (a Hugging Face folder: the best run of "
+            f"{'the task' if len(with_model) == 1 else 'each task'})"
         )
-        words = ["fmlm", "predict", "--from", str(plan.model_folder(made[0]))]
+        words = ["fmlm", "predict", "--from", str(plan.model_folder(with_model[0]))]
         rows["next"] = f'{shlex.join(words)} "a text"' + (
-            ' --pair "another text"' if plan.data[made[0]].task.pair else ""
+            ' --pair "another text"' if plan.data[with_model[0]].task.pair else ""
         )
     return rows

@@ -42,7 +42,7 @@ def finetune(
     root = _claim(settings, sharing, overwrite=overwrite, resume=resume)
     plan = resolve(settings, emit)
     if overwrite:
-        storage.check_outside(root, _needed(plan))
+        storage.check_outside(root, _made_from(plan))
     else:
         plan.ledger.check_all()
     _describe(plan, emit)
@@ -54,7 +54,7 @@ def finetune(
         storage.write_text(config, to_yaml(plan.settings))
         board = Board("development scores", plan.ledger, plan.outcome, emit, jobs)
         words = ["finetune", str(config), "--no-report"]
-        work_through(plan.ledger, lambda each: _tuned(plan, each, board), board, sharing, words, root)
+        work_through(plan.ledger, lambda job: _tuned(plan, job, board), board, sharing, words, root)
         return report_once_done(plan.ledger, lambda: _report(plan, emit), sharing, root / storage.LOCK, emit)
 
 
@@ -79,10 +79,10 @@ def _claim(settings: FinetuneSettings, sharing: Sharing, *, overwrite: bool, res
     return root
 
 
-def _needed(plan: FinetunePlan) -> dict[Path, str]:
+def _made_from(plan: FinetunePlan) -> dict[Path, str]:
     """What the call is made from, and what each is."""
-    chosen = plan.settings.tasks
-    files = {chosen.folder: "data", chosen.train: "data", chosen.dev: "data", chosen.test: "data"}
+    tasks = plan.settings.tasks
+    files = {tasks.folder: "data", tasks.train: "data", tasks.dev: "data", tasks.test: "data"}
     files[plan.settings.grid if plan.settings.grid not in GRIDS else None] = "grid"
     return {plan.origin.folder: "checkpoint", **{Path(file): kind for file, kind in files.items() if file}}
 
@@ -91,13 +91,11 @@ def _tuned(plan: FinetunePlan, cell: Cell, board: Board[Cell, CellResult]) -> Ce
     """Work at a cell; keep its model if that is the task's best so far."""
     run = CellRun(cell, plan.prepared(cell.task), plan.settings, plan.runtime, plan.folder(cell), board.hear)
     identity = storage.sha256_of_json(plan.ledger.decides(cell))
-    return run.run(identity, lambda found: _keep_if_best(plan, run, found))
+    return run.run(identity, lambda result: _keep_if_best(plan, run, result))
 
 
 def _keep_if_best(plan: FinetunePlan, run: CellRun, result: CellResult) -> None:
-    """Save the model as the task's unless one that is there has a better score, or the same and an earlier
-    name.
-    """
+    """Save the model as the task's, unless that has a better score, or the same and an earlier name."""
     cell, target = run.cell, plan.model_folder(run.cell.task)
     target.parent.mkdir(parents=True, exist_ok=True)
     with storage.one_at_a_time(target.parent / f".{cell.task}.lock"):
@@ -123,18 +121,16 @@ def _keep_if_best(plan: FinetunePlan, run: CellRun, result: CellResult) -> None:
 
 
 def _rank_of(model: Path) -> tuple[float, str]:
-    """What a task's best model is compared by, the least is the best; one that is not there or damaged is the
-    worst.
-    """
+    """What a task's best model is compared by: the least is the best, a damaged or missing one the worst."""
     try:
-        there = storage.read_json(model / FINETUNED)
-        return -float(there["score"]), str(there["cell"])
+        facts = storage.read_json(model / FINETUNED)
+        return -float(facts["score"]), str(facts["cell"])
     except (OSError, ValueError, KeyError, TypeError):
         return math.inf, ""
 
 
 def _describe(plan: FinetunePlan, emit: Emit) -> None:
-    chosen, points = plan.settings, {cell.point.name for cell in plan.cells}
+    settings, points = plan.settings, {cell.point.name for cell in plan.cells}
     training = plan.cells[0].point.training
     rows = {
         "model": f"{plan.origin.name} ({plan.encoder.config.model_type})",
@@ -146,7 +142,7 @@ def _describe(plan: FinetunePlan, emit: Emit) -> None:
         "cells": " x ".join(
             [counted(len(plan.data), "task")]
             + ([counted(len(points), "point") + " of the grid"] if len(points) > 1 else [])
-            + [counted(chosen.seeds, "seed")]
+            + [counted(settings.seeds, "seed")]
         ),
         "training": (
             f"learning rate {training.learning_rate:g}, batches of {training.batch_size}, "
@@ -156,14 +152,14 @@ def _describe(plan: FinetunePlan, emit: Emit) -> None:
         + f", warm-up {training.warmup_share:.0%}, AdamW (bias-corrected), dropout "
         + ("as in the checkpoint" if training.dropout is None else f"{training.dropout:g}"),
         "counts": (
-            f"the {chosen.select} epoch by the development score; sequences of at most "
-            f"{chosen.max_length} tokens"
+            f"the {settings.select} epoch by the development score; sequences of at most "
+            f"{settings.max_length} tokens"
         ),
         "device": f"{where_line(plan.runtime)}, {counted(torch.get_num_threads(), 'thread')}",
     }
     if len(points) > 1:
-        rows["training"] = f"grid {chosen.grid}: " + "; ".join(sorted(points))
-    if chosen.from_mnli:
+        rows["training"] = f"grid {settings.grid}: " + "; ".join(sorted(points))
+    if settings.from_mnli:
         begun = [name for name in plan.data if plan.begins_from_mnli(name)]
         rows["from MNLI"] = f"{', '.join(begun)} begin as the MNLI model"
     emit(Facts("fine-tuning", rows))

@@ -95,13 +95,13 @@ class Board(Generic[J, R]):
     def seconds_left(self) -> float | None:
         """By the jobs that are done; those of paces of which nothing is known are not counted."""
         rates = dict(self._rates())
-        known = [job for job in self.unfinished if job.pace in rates]
-        if self.unfinished and not known:
+        timed = [job for job in self.unfinished if job.pace in rates]
+        if self.unfinished and not timed:
             return None
-        left = sum(job.cost * rates[job.pace] for job in known)
+        seconds = sum(job.cost * rates[job.pace] for job in timed)
         if self.at_work is not None and self.at_work.pace in rates:
-            left -= self.share * self.at_work.cost * rates[self.at_work.pace]
-        return max(left, 0.0) / self.processes
+            seconds -= self.share * self.at_work.cost * rates[self.at_work.pace]
+        return max(seconds, 0.0) / self.processes
 
     def _rates(self) -> Iterator[tuple[str, float]]:
         """Seconds for a cost of 1, by pace; the job at work is asked where no other is done."""

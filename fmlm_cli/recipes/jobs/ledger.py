@@ -110,13 +110,13 @@ class Ledger(Generic[J, R]):
 
     def share(self, text: str | None) -> list[J]:
         """The jobs of the share `i/n`, those of every n-th group from the i-th on; without a text all."""
-        number, of = parse_share(text) if text is not None else (1, 1)
-        return [job for group in self.groups[number - 1 :: of] for job in group]
+        number, shares = parse_share(text) if text is not None else (1, 1)
+        return [job for group in self.groups[number - 1 :: shares] for job in group]
 
 
 def parse_share(text: str) -> tuple[int, int]:
     """`i/n` as numbers; `UserError` for any other text."""
-    number, slash, of = text.partition("/")
-    if not (slash and number.isdecimal() and of.isdecimal() and 1 <= int(number) <= int(of)):
+    number, slash, shares = text.partition("/")
+    if not (slash and number.isdecimal() and shares.isdecimal() and 1 <= int(number) <= int(shares)):
         raise UserError(f"--cell {text}: write it as i/n, i from 1 to n, such as 1/4")
-    return int(number), int(of)
+    return int(number), int(shares)

@@ -71,12 +71,12 @@ class FolderRecord(Generic[R]):
     def _fields(self, path: Path) -> dict[str, Any]:
         """What a file holds, by name."""
         try:
-            there = storage.read_json(path)
+            fields = storage.read_json(path)
         except UserError:
             raise self._damaged(path) from None
-        if not isinstance(there, dict):
+        if not isinstance(fields, dict):
             raise self._damaged(path)
-        return there
+        return fields
 
     def _damaged(self, path: Path) -> UserError:
         return UserError(f"{path} is damaged: remove {self.place}, and the cell is done again with --resume")
@@ -114,13 +114,13 @@ class FileRecord:
             return None
         remedy = "remove it, and --resume does this piece of work again"
         try:
-            there = storage.read_json(self.path)
+            fields = storage.read_json(self.path)
         except UserError as error:
             raise UserError(f"{error}: {remedy}") from None
-        if not isinstance(there, dict) or not isinstance(there.get("made_with"), dict):
+        if not isinstance(fields, dict) or not isinstance(fields.get("made_with"), dict):
             raise UserError(f"{self.path} is damaged: {remedy}")
         whole = self.beside is None or self.beside.is_file()
-        return Kept(there["made_with"], there.get("result") if whole else None)
+        return Kept(fields["made_with"], fields.get("result") if whole else None)
 
     def owned(self) -> AbstractContextManager[None]:
         """No lock: such jobs are short, or the recipe that does them owns the folder that it works in."""

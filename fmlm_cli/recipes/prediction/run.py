@@ -1,6 +1,4 @@
-"""`fmlm predict`: tokens for the masks of texts, or labels or scores of texts, by whatever head a checkpoint
-has.
-"""
+"""`fmlm predict`: tokens for the masks of texts, or labels or scores of texts, by a checkpoint's head."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -47,9 +45,7 @@ T_co = TypeVar("T_co", covariant=True)
 
 @dataclass(frozen=True)
 class TokenGuess:
-    """A token that may stand for a mask; `token` is its text, with the blank before it where the tokenizer
-    keeps it.
-    """
+    """A token that may stand for a mask. `token`: its text, with its blank where the tokenizer keeps that."""
 
     token: str
     id: int
@@ -177,9 +173,7 @@ def _facts(origin: Origin, task: str | None) -> Mapping[str, Any] | None:
 
 
 def _classifies(job: Job) -> bool:
-    """Whether the model's head is one for sequences; if not it is a masked LM's, or the checkpoint is
-    refused.
-    """
+    """Whether the model's head is one for sequences, or a masked LM's; `UserError` for any other."""
     name, path = job.origin.name, job.origin.folder / "config.json"
     if job.facts is not None:
         return True
@@ -203,8 +197,9 @@ def _classifies(job: Job) -> bool:
 def _encode(
     job: Job, model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, texts: Sequence[str], longest: int
 ) -> Sequences:
-    """The texts as tokens, at most `longest` in each; tells how many were cut. Refuses another model's
-    tokenizer.
+    """The texts as tokens, at most `longest` in each; it is told how many were cut.
+
+    Refuses another model's tokenizer.
     """
     check_vocabulary(model, tokenizer, job.origin.name)
     pairs = [pair for pair in job.inputs.pairs if pair is not None] or None
@@ -217,11 +212,9 @@ def _encode(
 
 
 def _longest(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast) -> int:
-    """Tokens that the model reads; where neither it nor its tokenizer knows a limit, a number beyond any
-    text.
-    """
-    own = int(tokenizer.model_max_length)
-    return min(own, longest_sequence(model) or own)
+    """Tokens that the model reads; more than any text has where neither it nor its tokenizer has a limit."""
+    tokenizer_limit = int(tokenizer.model_max_length)
+    return min(tokenizer_limit, longest_sequence(model) or tokenizer_limit)
 
 
 # ---------------------------------------------------------------- masks
@@ -230,8 +223,8 @@ def _longest(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast) -> int:
 def _fill_masks(job: Job) -> list[FilledText]:
     check_pairs(job.inputs, False, "a masked LM takes")
     origin = job.origin
-    own = tokenizers.load_tokenizer(str(origin.folder))
-    mask = str(own.mask_token)
+    saved_tokenizer = tokenizers.load_tokenizer(str(origin.folder))
+    mask = str(saved_tokenizer.mask_token)
     texts = [_MASKS.sub(lambda _: mask, text) for text in job.inputs.texts]
     for number, text in enumerate(texts):
         if mask not in text:
@@ -245,7 +238,7 @@ def _fill_masks(job: Job) -> list[FilledText]:
         announce=job.caution,
     )
     model = MaskedLM(loaded).to(job.runtime.device).eval()
-    tokenizer, longest = tokenizer_for(loaded, own), _longest(loaded, own)
+    tokenizer, longest = tokenizer_for(loaded, saved_tokenizer), _longest(loaded, saved_tokenizer)
     sequences = _encode(job, loaded, tokenizer, texts, longest)
     _check_masks(job.inputs, texts, sequences, tokenizer, longest)
     trained = origin.settings.sequence_length if origin.settings else None
@@ -255,8 +248,10 @@ def _fill_masks(job: Job) -> list[FilledText]:
             f"{beyond:,} of {len(texts):,} texts longer than the {trained:,} tokens that the run was "
             "trained on"
         )
-    guesses = _guess(job, model, tokenizer, sequences)
-    return [FilledText(text, None, found) for text, found in zip(job.inputs.texts, guesses, strict=True)]
+    all_guesses = _guess(job, model, tokenizer, sequences)
+    return [
+        FilledText(text, None, guesses) for text, guesses in zip(job.inputs.texts, all_guesses, strict=True)
+    ]
 
 
 def _check_masks(
@@ -268,9 +263,9 @@ def _check_masks(
 ) -> None:
     """Refuse a text that has lost a mask on its way to the model."""
     is_mask = np.concatenate([[0], np.cumsum(sequences.tokens == tokenizer.mask_token_id)])
-    left = np.diff(is_mask[sequences.offsets])
+    masks_left = np.diff(is_mask[sequences.offsets])
     for number, text in enumerate(texts):
-        if left[number] == text.count(str(tokenizer.mask_token)):
+        if masks_left[number] == text.count(str(tokenizer.mask_token)):
             continue
         if sequences.lengths[number] == longest:
             raise UserError(
@@ -288,7 +283,7 @@ def _guess(
     job: Job, model: MaskedLM, tokenizer: PreTrainedTokenizerFast, sequences: Sequences
 ) -> list[tuple[Guesses, ...]]:
     """For each sequence and each of its masks, both in order, the likeliest tokens."""
-    found: list[list[Guesses]] = [[] for _ in range(len(sequences))]
+    guesses: list[list[Guesses]] = [[] for _ in range(len(sequences))]
     done = 0
     for index in by_length(sequences.lengths, job.settings.batch_size):
         ids, _, present = sequences.padded(index, int(tokenizer.pad_token_id))
@@ -306,7 +301,7 @@ def _guess(
         _check_finite(best.values.cpu().numpy(), job.origin.name)
         rows = zip(index[at // ids.shape[1]], best.indices.tolist(), best.values.tolist(), strict=True)
         for number, tokens, probabilities in rows:
-            found[number].append(
+            guesses[number].append(
                 tuple(
                     TokenGuess(tokenizer.decode([token]), token, probability)
                     for token, probability in zip(tokens, probabilities, strict=True)
@@ -314,7 +309,7 @@ def _guess(
             )
         done += len(index)
         job.progress(done)
-    return [tuple(masks) for masks in found]
+    return [tuple(masks) for masks in guesses]
 
 
 # ---------------------------------------------------------------- labels and scores
@@ -326,7 +321,7 @@ def _classify(job: Job) -> list[LabelledText] | list[ScoredText]:
         check_pairs(inputs, bool(facts["pair"]), f"the task '{facts['task']}' takes")
     else:  # its configuration does not say; but texts of both kinds are a slip
         check_pairs(inputs, inputs.pairs[0] is not None, f"{inputs.place(0)} is")
-    own = tokenizers.load_tokenizer(str(origin.folder))
+    saved_tokenizer = tokenizers.load_tokenizer(str(origin.folder))
     encoder = Encoder.read(
         origin.folder,
         name=origin.name,
@@ -334,19 +329,21 @@ def _classify(job: Job) -> list[LabelledText] | list[ScoredText]:
         announce=job.caution,
     )
     labels = [str(encoder.config.id2label[number]) for number in sorted(encoder.config.id2label)]
-    made = encoder.classifier(labels, seed=0)
-    if made.new:
+    classifier = encoder.classifier(labels, seed=0)
+    if classifier.new:
         raise UserError(
-            f"{origin.name} lacks weights of its head ({', '.join(made.new[:3])}): give a whole checkpoint"
+            f"{origin.name} lacks weights of its head ({', '.join(classifier.new[:3])}): give a whole "
+            "checkpoint"
         )
-    tokenizer, longest = tokenizer_for(made.model, own), _longest(made.model, own)
+    model = classifier.model
+    tokenizer, longest = tokenizer_for(model, saved_tokenizer), _longest(model, saved_tokenizer)
     if facts is not None:
         job.emit(Note(f"{origin.name}: task {facts['task']}, development score {facts['score']:.3f}"))
         longest = min(longest, int(facts["max_length"]))
-    sequences = _encode(job, made.model, tokenizer, inputs.texts, longest)
+    sequences = _encode(job, model, tokenizer, inputs.texts, longest)
     objective = SequenceClassification(regression=False, pad=int(tokenizer.pad_token_id))
     outputs = predict_split(
-        made.model.to(job.runtime.device),
+        model.to(job.runtime.device),
         objective,
         sequences,
         job.settings.batch_size,
@@ -357,9 +354,9 @@ def _classify(job: Job) -> list[LabelledText] | list[ScoredText]:
     likely = _probabilities(torch.from_numpy(outputs), encoder.config.problem_type)
     if likely is None:
         scores = (tuple(map(Score, row)) for row in outputs.tolist())
-        return [ScoredText(*each) for each in zip(inputs.texts, inputs.pairs, scores, strict=True)]
+        return [ScoredText(*parts) for parts in zip(inputs.texts, inputs.pairs, scores, strict=True)]
     guesses = (_ranked(labels, row) for row in likely.tolist())
-    return [LabelledText(*each) for each in zip(inputs.texts, inputs.pairs, guesses, strict=True)]
+    return [LabelledText(*parts) for parts in zip(inputs.texts, inputs.pairs, guesses, strict=True)]
 
 
 def _probabilities(outputs: Tensor, problem_type: str | None) -> Tensor | None:

@@ -30,17 +30,17 @@ from fmlm_cli.recipes.shared.held_out import HeldOut, Scores, make_objective
 
 def make_schedule(plan: RunPlan) -> Schedule:
     """The learning rate's course over the run."""
-    chosen = plan.settings.optimizer
-    assert chosen.learning_rate and chosen.head_learning_rate and chosen.warmup_share is not None
+    optimizer = plan.settings.optimizer
+    assert optimizer.learning_rate and optimizer.head_learning_rate and optimizer.warmup_share is not None
     return Schedule.of_shares(
         plan.total_steps,
-        peak=chosen.learning_rate,
-        warmup_share=chosen.warmup_share,
-        shape=chosen.schedule,
-        final_share=chosen.final_share,
-        decay_share=chosen.decay_share,
-        head_steps=chosen.head_warmup_steps,
-        head_peak=chosen.head_learning_rate,
+        peak=optimizer.learning_rate,
+        warmup_share=optimizer.warmup_share,
+        shape=optimizer.schedule,
+        final_share=optimizer.final_share,
+        decay_share=optimizer.decay_share,
+        head_steps=optimizer.head_warmup_steps,
+        head_peak=optimizer.head_learning_rate,
     )
 
 
@@ -97,9 +97,9 @@ class LiveRun:
         alike: dict[float, tuple[Strategy, list[tuple[Rows, Int64s, Int64s]]]] = {}
         for source, index, epoch in self.plan.stream.at((step - 1) * number + np.arange(number)):
             rows = self.plan.stream.sources[source].reader.read(index)
-            for chosen, strategy, mask_epoch in self.plan.timetables[source].at(progress, epoch):
-                part = rows if len(chosen) == len(index) else rows.take(chosen)
-                alike.setdefault(strategy.rate, (strategy, []))[1].append((part, epoch[chosen], mask_epoch))
+            for members, strategy, mask_epoch in self.plan.timetables[source].at(progress, epoch):
+                part = rows if len(members) == len(index) else rows.take(members)
+                alike.setdefault(strategy.rate, (strategy, []))[1].append((part, epoch[members], mask_epoch))
         batches: list[Batch] = []
         for strategy, parts in alike.values():
             objective, micro = replace(self.objective, strategy=strategy), self.settings.batch.micro_size or 1
@@ -110,7 +110,9 @@ class LiveRun:
 
     def evaluate(self, step: int) -> list[dict[str, Any]]:
         """The fields of the evaluation records."""
-        self.scores = {name: each.run(self.model, self.runtime) for name, each in self.held_out.items()}
+        self.scores = {
+            name: held_out.run(self.model, self.runtime) for name, held_out in self.held_out.items()
+        }
         main = self.main_evaluation
         if step == 0 and self.plan.origin and main is not None and self.runtime.ranks.is_writer:
             keep_first_scores(self.run, self.scores[main])

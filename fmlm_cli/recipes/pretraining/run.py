@@ -13,7 +13,7 @@ from fmlm_cli.errors import UserError
 from fmlm_cli.events import Emit, Note, ignore
 from fmlm_cli.recipes.pretraining.finish import finish_run
 from fmlm_cli.recipes.pretraining.live_run import LiveRun
-from fmlm_cli.recipes.pretraining.planning.plan import RunPlan, plan_run
+from fmlm_cli.recipes.pretraining.planning.plan import plan_run
 from fmlm_cli.recipes.pretraining.planning.resume import check_same_run, settings_to_resume
 from fmlm_cli.recipes.pretraining.report.describe import describe_run
 from fmlm_cli.recipes.shared.training import train_to_the_end
@@ -35,8 +35,7 @@ def pretrain(
     keep_steps: Collection[int] = (),
     emit: Emit = ignore,
 ) -> PretrainResult:
-    """Train a masked LM into the run directory `settings.out`, from scratch or from
-    `settings.model.checkpoint`.
+    """Train a masked LM into the run directory `settings.out`, from scratch or from a checkpoint.
 
     `keep_steps`: there are checkpoints of these steps too, and they stay whatever `settings.checkpoint` says.
     Raises `UserError` for anything wrong with the settings or the data, before anything is written;
@@ -61,7 +60,7 @@ def pretrain(
             return PretrainResult(run, read_metrics(run.metrics))
     describe_run(plan, runtime, emit)
     if overwrite:
-        storage.check_outside(run.root, _needed(plan))
+        storage.check_outside(run.root, plan.made_from)
     with storage.sole_owner(run.root), storage.clear_disk_errors(run.root):
         if not resuming:
             storage.clear_folder(run.root, last=run.config)
@@ -71,12 +70,3 @@ def pretrain(
         state = train_to_the_end(training, emit, carried_over=live.carried_over)
         finish_run(live, state, log.records)
         return PretrainResult(run, log.records)
-
-
-def _needed(plan: RunPlan) -> dict[Path, str]:
-    """What the run is made from, and what each is."""
-    needed = {source.store.root: "store" for source in plan.stream.sources}
-    needed |= {store.root: "store" for store in plan.evaluated.values()}
-    if plan.origin is not None:
-        needed[plan.origin.folder] = "checkpoint"
-    return needed

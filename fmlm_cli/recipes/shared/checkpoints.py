@@ -1,6 +1,4 @@
-"""What the name of a checkpoint stands for: a run, one of its checkpoints, a Hugging Face folder, or a Hub
-name.
-"""
+"""What a checkpoint's name stands for: a run, one of its checkpoints, a Hugging Face folder, a Hub name."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -59,10 +57,10 @@ def find_checkpoint(name: str, *, revision: str | None = None, code: bool = Fals
         run = next((root / "race").glob("*/seed-*"), root / "race")
         raise UserError(f"{name} is what `fmlm compare-masks` left: give one of its runs, such as {run}")
     if (models := finetuned_models(root)) is not None:
-        which = (
+        instead = (
             f"one of its models, such as {next(iter(models.values()))}" if models else "another checkpoint"
         )
-        raise UserError(f"{name} is what `fmlm finetune` left, with a model for each task: give {which}")
+        raise UserError(f"{name} is what `fmlm finetune` left, with a model for each task: give {instead}")
     if storage.RunDirectory(root).config.is_file():
         return _of_run(storage.RunDirectory(root), name, None)
     if root.is_dir():
@@ -78,11 +76,11 @@ def find_checkpoint(name: str, *, revision: str | None = None, code: bool = Fals
 
 def finetuned_models(root: Path) -> dict[str, Path] | None:
     """The models by task in what `finetune` left, which may have none yet; None for any other folder."""
-    known = (root / "cells").is_dir() or (root / "models").is_dir()
-    if not (known and (root / storage.RUN_CONFIG).is_file()):
+    has_models = (root / "cells").is_dir() or (root / "models").is_dir()
+    if not (has_models and (root / storage.RUN_CONFIG).is_file()):
         return None
-    found = [path.parent for path in sorted((root / "models").glob(f"*/{FINETUNED}"))]
-    return {path.name: path for path in found if not path.name.startswith(".")}
+    folders = [path.parent for path in sorted((root / "models").glob(f"*/{FINETUNED}"))]
+    return {path.name: path for path in folders if not path.name.startswith(".")}
 
 
 def check_vocabulary(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, name: str) -> None:
@@ -107,8 +105,10 @@ def _of_run(run: storage.RunDirectory, name: str, step: int | None) -> Origin:
     kept = dict(complete_checkpoints(run.checkpoints))
     if step is not None:
         if step not in kept:
-            known = ", ".join(f"step-{number}" for number in kept) or "none"
-            raise UserError(f"{run.root} has no checkpoint step-{step}; it keeps {known} (checkpoint.keep)")
+            kept_steps = ", ".join(f"step-{number}" for number in kept) or "none"
+            raise UserError(
+                f"{run.root} has no checkpoint step-{step}; it keeps {kept_steps} (checkpoint.keep)"
+            )
         return Origin(name, kept[step], None, run, settings, kept[step])
     newest = _newest(run)
     if run.is_finished:
@@ -125,11 +125,11 @@ def check_tokenizer(origin: Origin, store: TokenStore, *, extended: bool) -> Pre
 
     `extended`: a store is welcome whose tokenizer has more tokens; else one whose tokenizer has fewer.
     """
-    own = tokenizers.load_tokenizer(str(origin.folder))
-    mine, theirs = (own, store.tokenizer) if not extended else (store.tokenizer, own)
-    if not tokenizers.extends(mine, tokenizers.fingerprint(theirs), len(theirs)):
+    tokenizer = tokenizers.load_tokenizer(str(origin.folder))
+    larger, smaller = (store.tokenizer, tokenizer) if extended else (tokenizer, store.tokenizer)
+    if not tokenizers.extends(larger, tokenizers.fingerprint(smaller), len(smaller)):
         raise UserError(
             f"{store.root} was made with another tokenizer than {origin.name}'s: tokenize the text with "
             f"`--tokenizer {origin.folder}`"
         )
-    return own
+    return tokenizer

@@ -16,9 +16,8 @@ from fmlm_cli.model.layouts import LayoutName
 from fmlm_cli.model.masked_lm import MaskedLM
 from fmlm_cli.objectives.masked_lm import MaskedLanguageModelling, unigram_losses
 
-EVALUATION_SEED = (
-    20_100_604  # fixed: evaluations of any two runs stay comparable (a test keeps the masks as they are)
-)
+# Fixed: evaluations of any two runs stay comparable (a test keeps the masks as they are).
+EVALUATION_SEED = 20_100_604
 EVALUATION_RATE = 0.15
 
 
@@ -41,10 +40,10 @@ def make_objective(
 
 @dataclass(frozen=True)
 class Scores:
-    """An evaluation's result. `record`: the fields for metrics.jsonl; by token id: summed loss and
-    occurrences.
+    """An evaluation's result.
 
-    `token_losses`, `token_counts`: float64[vocabulary of the model].
+    `record`: the fields for metrics.jsonl. `token_losses`, `token_counts`: float64[vocabulary of the model],
+    summed loss and occurrences by token id.
     """
 
     record: dict[str, float]
@@ -95,7 +94,9 @@ class HeldOut:
             yield from objective.prepare(self.reader.read(index), 0, self.batch_size)
 
     def run(self, model: MaskedLM, runtime: Runtime) -> Scores:
-        """The record has `eval_loss` (nats), `eval_perplexity`, `eval_accuracy`, `unigram_loss` of the same
+        """Evaluate a model.
+
+        The record has `eval_loss` (nats), `eval_perplexity`, `eval_accuracy`, `unigram_loss` of the same
         targets.
         """
         batches = self.batches(model.attention.layout)

@@ -26,28 +26,30 @@ def resolve_multiple(
     return asked
 
 
-def resolve_length(asked: int | None, limit: int | None, model: str, setting: str = "sequence_length") -> int:
+def resolve_length(
+    length: int | None, limit: int | None, model: str, setting: str = "sequence_length"
+) -> int:
     """Positions in a row: what was asked for if the model has them, else 128 or the model's limit."""
-    if asked is None:
+    if length is None:
         return min(DEFAULT_LENGTH, limit or DEFAULT_LENGTH)
-    if limit is not None and asked > limit:
+    if limit is not None and length > limit:
         raise UserError(
-            f"{setting} {asked} is beyond the {limit} positions of {model}: set it to {limit} or less"
+            f"{setting} {length} is beyond the {limit} positions of {model}: set it to {limit} or less"
         )
-    return asked
+    return length
 
 
-def resolve_packing(asked: str, model: MaskedLM, length: int, emit: Emit) -> Any:
+def resolve_packing(packing: str, model: MaskedLM, length: int, emit: Emit) -> Any:
     """The packing asked for, or one that is right where the model cannot keep documents apart.
 
     Where documents are packed, the model attends from now on by the first backend that keeps them apart.
     """
-    if asked != "documents":
-        return asked
+    if packing != "documents":
+        return packing
     backend = choose_backend(model, model.pretrained.device, max(length, 4))
     if backend is not None:
         model.attend_by(backend)
-        return asked
+        return packing
     family = model.pretrained.config.model_type
     emit(
         Caution(

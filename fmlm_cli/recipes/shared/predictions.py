@@ -42,20 +42,18 @@ def predict_split(
 def write_predictions(
     path: Path, data: TaskData, examples: Examples, outputs: npt.NDArray[np.float32]
 ) -> None:
-    """One JSON object a line: id, the label (where there is one), what was predicted, and the model's
-    outputs.
-    """
+    """One JSON object a line: id, label (where there is one), prediction, and the model's outputs."""
     task = data.task
     labels: list[Any] = [None] * len(examples)
     if examples.labels is not None:
         labels = [float(y) if task.regression else task.labels[int(y)] for y in examples.labels]
     lines = []
-    for key, label, predicted, own in zip(
+    for key, label, predicted, row in zip(
         examples.ids, labels, predictions_of(task, outputs), outputs, strict=True
     ):
         record = {"id": key, "label": label, "prediction": predicted}
         if not task.regression:
-            record["logits"] = dict(zip(task.labels, map(float, own), strict=True))
+            record["logits"] = dict(zip(task.labels, map(float, row), strict=True))
         lines.append(json.dumps(record, ensure_ascii=False))
     path.parent.mkdir(parents=True, exist_ok=True)
     storage.write_text(path, "\n".join(lines) + "\n")

@@ -67,10 +67,10 @@ def _strategy_of(masking: MaskingSettings, collocations: Collocations | None) ->
 
 def rate_schedule(masking: MaskingSettings, strategy: Strategy) -> RateSchedule | None:
     """How the rate changes over training, if it does."""
-    chosen = masking.schedule
-    if chosen.final_rate is None:
+    schedule = masking.schedule
+    if schedule.final_rate is None:
         return None
-    return RateSchedule(chosen.shape, strategy.rate, chosen.final_rate, chosen.plateaus)
+    return RateSchedule(schedule.shape, strategy.rate, schedule.final_rate, schedule.plateaus)
 
 
 def try_strategy(timetable: Timetable, reader: RowReader) -> None:

@@ -1,5 +1,4 @@
-"""What is known of a run before there are data: its settings are looked through, its checkpoint is found and
-loaded.
+"""What is known of a run before there are data: settings looked through, its checkpoint found and loaded.
 
 Whatever can be refused is refused here, before an hour goes into tokenizing text. Nothing is written.
 """
@@ -88,31 +87,31 @@ def _open_evaluated(settings: PretrainSettings) -> dict[str, TokenStore]:
 
 
 def _check_budget(settings: PretrainSettings) -> None:
-    given = [
+    budgets = [
         f"--{name} {value:g}" for name, value in settings.budget.model_dump().items() if value is not None
     ]
-    if not given:
+    if not budgets:
         raise UserError("no budget: say how long to train with one of --steps, --tokens, --epochs")
-    if len(given) > 1:
-        raise UserError(f"{len(given)} budgets: {' and '.join(given)}; keep one")
+    if len(budgets) > 1:
+        raise UserError(f"{len(budgets)} budgets: {' and '.join(budgets)}; keep one")
 
 
 def _find_origin(settings: PretrainSettings) -> Origin | None:
     """The checkpoint that the run goes on from, if any."""
-    chosen = settings.model
-    if chosen.checkpoint is None:
-        for name, asked in {
-            "max_positions": chosen.max_positions,
-            "lora.rank": chosen.lora.rank,
-            "revision": chosen.revision,
-            "keep_unused": chosen.keep_unused,
+    model = settings.model
+    if model.checkpoint is None:
+        for name, value in {
+            "max_positions": model.max_positions,
+            "lora.rank": model.lora.rank,
+            "revision": model.revision,
+            "keep_unused": model.keep_unused,
         }.items():
-            if asked:
+            if value:
                 raise UserError(f"model.{name} is for going on from a checkpoint: give model.checkpoint")
         if settings.optimizer.carry_over:
             raise UserError("optimizer.carry_over is for going on from a run: give model.checkpoint")
         return None
-    origin = find_checkpoint(chosen.checkpoint, revision=chosen.revision, code=chosen.trust_remote_code)
+    origin = find_checkpoint(model.checkpoint, revision=model.revision, code=model.trust_remote_code)
     if settings.optimizer.carry_over and origin.training is None:
         raise UserError(
             f"{origin.name} has no state of an optimizer to carry over: give a run of fmlm's, such as "
@@ -130,8 +129,7 @@ def _with_dropout(settings: PretrainSettings, origin: Origin | None) -> Pretrain
 
 
 def _peak(settings: PretrainSettings, origin: Origin | None, scratch: float, *, new_head: bool) -> float:
-    """The peak rate: the one asked for, a model's of this size, a part of it, or the one at which a run is
-    carried on.
+    """The peak rate: what is asked for, that of a model of this size, a part of it, or a carried-on run's.
 
     A head that is new learns too little at the lower one.
     """
@@ -154,14 +152,14 @@ def _peak(settings: PretrainSettings, origin: Origin | None, scratch: float, *, 
     return scratch if new_head else scratch * CONTINUED_RATE
 
 
-def batch_size(asked: int | None, default: int, masks: int) -> int:
+def batch_size(size: int | None, default: int, masks: int) -> int:
     """Masked rows in a step: a multiple of the masks that a sequence has in it."""
 
     def refuse(below: int, above: int) -> UserError:
         nearest = f"{below} and {above}" if below else f"{above} and {above + masks}"
         return UserError(
-            f"batch.size {asked} must be a multiple of {masks}, the masks of a sequence that share a step; "
+            f"batch.size {size} must be a multiple of {masks}, the masks of a sequence that share a step; "
             f"the nearest are {nearest}"
         )
 
-    return resolve_multiple(asked, default, masks, refuse)
+    return resolve_multiple(size, default, masks, refuse)

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -23,8 +24,9 @@ from fmlm_cli.recipes.tokenize import make_store
 
 @dataclass(frozen=True)
 class NamedStore:
-    """A store as the settings name it. `weight`: among the data, None by its rows; of a replayed one, its
-    share of all rows.
+    """A store as the settings name it.
+
+    `weight`: among the data, None by its rows; of a replayed one, its share of all rows.
     """
 
     path: str
@@ -92,6 +94,11 @@ class RowStream:
         return max(1, math.ceil(tokens / (rows * self.tokens_per_row)))
 
     @property
+    def contents(self) -> list[list[Any]]:
+        """Fingerprint and share of every source."""
+        return [[source.store.fingerprint, source.share] for source in self.sources]
+
+    @property
     def identity(self) -> str:
         """Stands for every row at every position."""
         parts = [
@@ -107,8 +114,9 @@ class RowStream:
         return storage.sha256_of_json([self.seed, parts])
 
     def at(self, position: Int64s) -> Iterator[tuple[int, Int64s, Int64s]]:
-        """The rows at these positions, counted from the run's first: for each source its number, row indices,
-        epochs.
+        """The rows at these positions, counted from the run's first, source by source.
+
+        Of each its number, and int64[rows] twice: indices of rows, and how often each was drawn before.
         """
         stream, place = self.mixture.locate(self.first + position)
         for number in np.unique(stream).tolist():
@@ -168,12 +176,13 @@ def check_text(settings: PretrainSettings, *, from_scratch: bool) -> None:
 
 
 def open_stores(named: Sequence[NamedStore]) -> list[OpenedStore]:
-    """The stores, their hashes not yet checked. Raises `UserError` for those that do not exist or do not go
-    together.
-    """
-    opened = [OpenedStore(TokenStore.open(one.path, verify=()), one.weight, one.replay) for one in named]
-    for other in opened[1:]:
-        check_same_tokens(opened[0].store, other.store)
+    """The stores, their hashes not yet checked. `UserError` where they do not exist or do not go together."""
+    opened = [
+        OpenedStore(TokenStore.open(named_store.path, verify=()), named_store.weight, named_store.replay)
+        for named_store in named
+    ]
+    for second in opened[1:]:
+        check_same_tokens(opened[0].store, second.store)
     return opened
 
 
@@ -202,8 +211,8 @@ def make_store_of_text(settings: PretrainSettings, tokenizer: Path, emit: Emit) 
 
 def verify_stores(opened: Sequence[OpenedStore]) -> None:
     """Check the hashes of all stores."""
-    for each in opened:
-        each.store.verify(SPLITS)
+    for opened_store in opened:
+        opened_store.store.verify(SPLITS)
 
 
 def make_stream(
@@ -212,25 +221,29 @@ def make_stream(
     """The stream of rows; of data without weights every row comes equally often."""
     readers = [
         RowReader(
-            each.store,
+            opened_store.store,
             "train",
             packing=packing,
             sequence_length=sequence_length,
-            max_rows=None if each.replay else settings.data.max_rows,
+            max_rows=None if opened_store.replay else settings.data.max_rows,
         )
-        for each in opened
+        for opened_store in opened
     ]
-    replayed = sum(each.weight or 0 for each in opened if each.replay)
-    weights = [each.weight or len(reader) for each, reader in zip(opened, readers, strict=True)]
-    data = sum(weight for each, weight in zip(opened, weights, strict=True) if not each.replay)
+    replayed = sum(opened_store.weight or 0 for opened_store in opened if opened_store.replay)
+    weights = [
+        opened_store.weight or len(reader) for opened_store, reader in zip(opened, readers, strict=True)
+    ]
+    data = sum(
+        weight for opened_store, weight in zip(opened, weights, strict=True) if not opened_store.replay
+    )
     sources = [
         RowSource(
-            each.store,
+            opened_store.store,
             reader,
             RowOrder(len(reader), settings.seed),
-            weight if each.replay else weight / data * (1 - replayed),
-            each.replay,
+            weight if opened_store.replay else weight / data * (1 - replayed),
+            opened_store.replay,
         )
-        for each, reader, weight in zip(opened, readers, weights, strict=True)
+        for opened_store, reader, weight in zip(opened, readers, weights, strict=True)
     ]
     return RowStream(tuple(sources), settings.seed)

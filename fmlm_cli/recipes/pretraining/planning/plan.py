@@ -4,6 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,6 @@ from fmlm_cli.masking.schedule import Timetable
 from fmlm_cli.model.build import longest_sequence, weights_hash
 from fmlm_cli.model.layers import rate_scales
 from fmlm_cli.model.masked_lm import MaskedLM
-from fmlm_cli.recipes.pretraining.planning import start as starting
 from fmlm_cli.recipes.pretraining.planning.check import CheckedRun, batch_size, check_head_warmup, check_run
 from fmlm_cli.recipes.pretraining.planning.data import (
     NamedStore,
@@ -33,13 +33,14 @@ from fmlm_cli.recipes.pretraining.planning.data import (
     open_stores,
     verify_stores,
 )
-from fmlm_cli.recipes.pretraining.planning.start import Start
+from fmlm_cli.recipes.pretraining.planning.start import Start, fit_to_store, from_scratch
 from fmlm_cli.recipes.shared.checkpoints import Origin
 from fmlm_cli.recipes.shared.limits import resolve_length, resolve_packing
 from fmlm_cli.recipes.shared.strategy import rate_schedule, resolve_strategy, try_strategy
 
 LARGEST_MICRO_SIZE = 32
 WARMUP, REWARMUP = 0.06, 0.03  # share of the steps
+_NO_PART_IN_RESULTS = ("transformers_version", "_name_or_path")  # of a config.json
 
 
 @dataclass(frozen=True)
@@ -61,6 +62,11 @@ class RunPlan:
     total_steps: int
     scales: Mapping[str, float] = field(default_factory=dict)
     main_evaluation: str | None = None
+
+    @property
+    def name(self) -> str:
+        """What messages call the model."""
+        return self.origin.name if self.origin else self.settings.model.name
 
     @property
     def store(self) -> TokenStore:
@@ -90,25 +96,47 @@ class RunPlan:
         more = self.stream.passes(self.total_steps * self.sequences_per_step)
         return [replace(self.timetable, passes=a + b) for a, b in zip(before, more, strict=True)]
 
+    @property
+    def made_from(self) -> dict[Path, str]:
+        """The folders that the run is made from, and what each is."""
+        folders = {source.store.root: "store" for source in self.stream.sources}
+        folders |= {store.root: "store" for store in self.evaluated.values()}
+        return folders if self.origin is None else {**folders, self.origin.folder: "checkpoint"}
+
+    @property
+    def evaluated_contents(self) -> dict[str, str]:
+        """Fingerprints of the stores that are evaluated, by name."""
+        return {name: store.fingerprint for name, store in self.evaluated.items()}
+
+    @property
+    def architecture(self) -> dict[str, Any]:
+        """What the model's config.json says that has a part in results."""
+        config = dict(self.start.model.config.to_diff_dict())
+        return {name: value for name, value in config.items() if name not in _NO_PART_IN_RESULTS}
+
+    @property
+    def weights(self) -> str:
+        """Hash of the weights that the run begins with."""
+        return weights_hash(dict(self.start.model.named_parameters()))
+
     @cached_property
     def identity(self) -> str:
         """Stands for all that decides the run's results."""
-        config = self.start.model.config.to_diff_dict()  # what a config.json said when the run began
-        config.pop("transformers_version", None)
-        config.pop("_name_or_path", None)
-        stores = [[s.store.fingerprint, s.share] for s in self.stream.sources]
-        evaluated = {name: store.fingerprint for name, store in self.evaluated.items()}
-        content = [stores, evaluated, deciding(self.settings), config]
+        content: list[Any] = [
+            self.stream.contents,
+            self.evaluated_contents,
+            deciding(self.settings),
+            self.architecture,
+        ]
         if self.origin is not None:
-            content.append(weights_hash(dict(self.start.model.named_parameters())))
+            content.append(self.weights)
         if self.strategy.settings.collocations is not None:  # then they have a part in the masks
             content.append(self.store.manifest.get("collocations"))
         return storage.sha256_of_json(content)
 
 
 def plan_run(settings: PretrainSettings, emit: Emit) -> RunPlan:
-    """Make every choice that the settings leave open: check, tokenize text where text was given, then load
-    and decide.
+    """Make every choice that the settings leave open: check, tokenize any text, then load and decide.
 
     Only the tokenizing writes anything. Raises `UserError` for what cannot be.
     """
@@ -136,9 +164,9 @@ def decide(checked: CheckedRun, named: Sequence[NamedStore], emit: Emit) -> RunP
         verify_stores(opened)
     _check_maskable(store)
     if checked.start and origin:
-        start = starting.fit(checked.start, settings, origin, store, emit)
+        start = fit_to_store(checked.start, settings, origin, store, emit)
     else:
-        start = starting.from_scratch(settings, store)
+        start = from_scratch(settings, store)
     model = MaskedLM(start.model)
     stream = _stream(checked, opened, model, emit)
     try_strategy(timetable, stream.sources[0].reader)
@@ -197,9 +225,7 @@ def _warmup(settings: PretrainSettings, origin: Origin | None) -> float:
 
 
 def _first_row(settings: PretrainSettings, origin: Origin | None, stream: RowStream) -> int:
-    """Where the stream is begun: a run over the same rows as the one it goes on from begins where that
-    stopped.
-    """
+    """Where the stream is begun: where the run that it goes on from stopped, if its rows are the same."""
     if settings.data.first_row is not None:
         return settings.data.first_row
     if origin is not None and origin.training is not None:
@@ -210,25 +236,23 @@ def _first_row(settings: PretrainSettings, origin: Origin | None, stream: RowStr
 
 
 def _evaluated(checked: CheckedRun, opened: Sequence[OpenedStore]) -> dict[str, TokenStore]:
-    """The stores to evaluate on by name: the data's, those that were named, and replayed ones; each text
-    once.
-    """
-    data = [one for one in opened if not one.replay]
+    """The stores to evaluate on by name: the data's, those named for it, replayed ones; each text once."""
+    data = [opened_store for opened_store in opened if not opened_store.replay]
     by_name: dict[str, TokenStore] = {}
 
     def add(name: str, store: TokenStore) -> None:
-        known = {other.identity("validation") for other in by_name.values()}
-        if store.has("validation") and store.identity("validation") not in known:
+        identities = {other.identity("validation") for other in by_name.values()}
+        if store.has("validation") and store.identity("validation") not in identities:
             by_name[name if name not in by_name else f"{name}-{len(by_name) + 1}"] = store
 
-    for one in data:
-        add("domain" if checked.origin and len(data) == 1 else one.store.name, one.store)
+    for opened_store in data:
+        add("domain" if checked.origin and len(data) == 1 else opened_store.store.name, opened_store.store)
     for name, store in checked.evaluated.items():
         check_same_tokens(opened[0].store, store)
         add(name, store)
-    for one in opened:
-        if one.replay:
-            add(one.store.name, one.store)
+    for opened_store in opened:
+        if opened_store.replay:
+            add(opened_store.store.name, opened_store.store)
     return by_name
 
 

@@ -25,7 +25,7 @@ from fmlm_cli.model.build import (
 from fmlm_cli.model.checkpoints.pretrained import load_pretrained, unused_tensors
 from fmlm_cli.model.layers import freeze, frozen_parameters, head_parameters
 from fmlm_cli.objectives.masked_lm import unigram_losses
-from fmlm_cli.recipes.shared.checkpoints import Origin, check_tokenizer
+from fmlm_cli.recipes.shared.checkpoints import Origin, check_tokenizer, check_vocabulary
 
 
 @dataclass(frozen=True)
@@ -47,11 +47,12 @@ class Start:
 
 def from_scratch(settings: PretrainSettings, store: TokenStore) -> Start:
     """The freshly initialised model: a function of the seed, the vocabulary and its frequencies."""
-    chosen = settings.model
-    model = build_model(chosen.name, vocabulary_of(store), dropout=chosen.dropout or 0.0, seed=settings.seed)
-    if chosen.unigram_bias:
+    model = build_model(
+        settings.model.name, vocabulary_of(store), dropout=settings.model.dropout or 0.0, seed=settings.seed
+    )
+    if settings.model.unigram_bias:
         _start_at_frequencies(model, store)
-    return Start(model, dropout_rates(read_config(chosen.name)))
+    return Start(model, dropout_rates(read_config(settings.model.name)))
 
 
 def vocabulary_of(store: TokenStore) -> VocabularyFacts:
@@ -97,20 +98,16 @@ def check_parts(settings: PretrainSettings, model: PreTrainedModel) -> None:
     frozen_parameters(model, settings.model.freeze)
 
 
-def fit(start: Start, settings: PretrainSettings, origin: Origin, store: TokenStore, emit: Emit) -> Start:
-    """The checkpoint's model with the store's vocabulary, a head, and only those parts to be trained that are
-    to be.
+def fit_to_store(
+    start: Start, settings: PretrainSettings, origin: Origin, store: TokenStore, emit: Emit
+) -> Start:
+    """The checkpoint's model with the store's vocabulary and a head, all frozen that is not to be trained.
 
     Raises `UserError` for a store of another tokenizer.
     """
     base = check_tokenizer(origin, store, extended=True)
     model, done = start.model, dict(start.done)
-    rows = model.get_input_embeddings().weight.shape[0]
-    if len(base) > rows:
-        raise UserError(
-            f"{origin.name} has embeddings for {rows:,} tokens, and its tokenizer has {len(base):,}: they "
-            "do not belong together"
-        )
+    check_vocabulary(model, base, origin.name)
     extended = store.vocabulary > len(base)
     if extended:
         pieces = pieces_of_new(store.tokenizer, len(base), base)
@@ -152,7 +149,11 @@ def _choose_trained(start: Start, settings: PretrainSettings, extended: bool) ->
         train = {name for name, _ in model.named_parameters() if name in start.new}
         if extended:  # the new rows have to be learnt
             embeddings = model.get_input_embeddings().weight, model.get_output_embeddings().weight
-            train |= {name for name, p in model.named_parameters() if any(p is each for each in embeddings)}
+            train |= {
+                name
+                for name, p in model.named_parameters()
+                if any(p is embedding for embedding in embeddings)
+            }
         add_lora(
             model, rank=lora.rank, alpha=alpha, dropout=lora.dropout, seed=settings.seed, train=sorted(train)
         )

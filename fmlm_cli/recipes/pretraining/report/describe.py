@@ -15,8 +15,8 @@ FEW_PASSES = "few-passes"  # the code of the caution about scope epoch
 def describe_run(plan: RunPlan, runtime: Runtime, emit: Emit) -> None:
     """Say what is about to happen, and what about it may not be what the user wants."""
     settings = plan.settings
-    chosen = settings.optimizer
-    rate = f"{chosen.learning_rate:g}, {_course(plan)}"
+    optimizer = settings.optimizer
+    rate = f"{optimizer.learning_rate:g}, {_course(plan)}"
     rows = {
         "model": _model_line(plan),
         **plan.start.done,
@@ -39,10 +39,10 @@ def describe_run(plan: RunPlan, runtime: Runtime, emit: Emit) -> None:
 def _model_line(plan: RunPlan) -> str:
     """What is trained, and its size."""
     counts = parameter_counts(plan.model)
-    name = plan.settings.model.name
+    name = plan.name
     if plan.origin is not None:
         at = f" at {plan.origin.revision[:12]}" if plan.origin.revision else ""
-        name = f"{plan.origin.name}{at} ({plan.start.model.config.model_type})"
+        name += f"{at} ({plan.start.model.config.model_type})"
     trained = sum(p.numel() for p in plan.start.model.parameters() if p.requires_grad)
     some = f", {trained / 1e6:.1f} M of them trained" if trained < counts["total"] else ""
     return (
@@ -53,21 +53,25 @@ def _model_line(plan: RunPlan) -> str:
 
 def _course(plan: RunPlan) -> str:
     """The learning rate's course in words."""
-    chosen = plan.settings.optimizer
-    parts = [f"warm-up {chosen.warmup_share:.0%} of the steps" if chosen.warmup_share else "no warm-up"]
-    if chosen.schedule == "wsd":
+    optimizer = plan.settings.optimizer
+    parts = [f"warm-up {optimizer.warmup_share:.0%} of the steps" if optimizer.warmup_share else "no warm-up"]
+    if optimizer.schedule == "wsd":
         parts.append(
-            f"held, decay over the last {chosen.decay_share:.0%}" if chosen.decay_share else "held to the end"
+            f"held, decay over the last {optimizer.decay_share:.0%}"
+            if optimizer.decay_share
+            else "held to the end"
         )
     else:
-        parts.append(f"{chosen.schedule} decay")
-    if chosen.head_warmup_steps:
+        parts.append(f"{optimizer.schedule} decay")
+    if optimizer.head_warmup_steps:
         parts.insert(
-            0, f"after {chosen.head_warmup_steps:,} steps of the head alone at {chosen.head_learning_rate:g}"
+            0,
+            f"after {optimizer.head_warmup_steps:,} steps of the head alone at "
+            f"{optimizer.head_learning_rate:g}",
         )
-    if chosen.layer_decay != 1:
-        parts.append(f"times {chosen.layer_decay:g} from layer to layer downwards")
-    if chosen.carry_over:
+    if optimizer.layer_decay != 1:
+        parts.append(f"times {optimizer.layer_decay:g} from layer to layer downwards")
+    if optimizer.carry_over:
         parts.append("with the optimizer's state of the run before")
     return "; ".join(parts)
 
@@ -88,28 +92,28 @@ def passes_line(plan: RunPlan) -> str:
 
 def cautions(plan: RunPlan) -> list[Caution]:
     """What the console and the model card have to say about the limits of this run."""
-    made = []
+    limits = []
     if plan.strategy.cycle > 1 and plan.passes < 2:
         text = (
             f"the budget makes {plan.passes:.2f} passes over the data; below 2, {plan.strategy.name} masks "
             "with scope epoch act almost as random ones (fewer rows with data.max_rows, or scope batch, "
             "would change that)"
         )
-        made.append(Caution(text, FEW_PASSES))
+        limits.append(Caution(text, FEW_PASSES))
     schedule, last = plan.timetable.schedule, plan.timetables[0].last
     if schedule is not None and last.cycle > 1 and last.cycle != nearest_segments(schedule.final):
         text = (
             f"the number of segments changes only between cycles of passes: in {plan.passes:.2f} passes the "
             f"mask rate goes to {last.rate:.1%}, not to {1 / nearest_segments(schedule.final):.1%}"
         )
-        made.append(Caution(text, "rate-not-reached"))
+        limits.append(Caution(text, "rate-not-reached"))
     if plan.model.whole_head:
         family = plan.start.model.config.model_type
         text = (
             f"the head of '{family}' cannot be run on masked positions alone: it runs on all of them, "
             "which takes more time and memory"
         )
-        made.append(Caution(text, "whole-head"))
+        limits.append(Caution(text, "whole-head"))
     if not plan.evaluated:
-        made.append(Caution("the store has no validation split: there is no evaluation", "no-evaluation"))
-    return made
+        limits.append(Caution("the store has no validation split: there is no evaluation", "no-evaluation"))
+    return limits

@@ -20,8 +20,8 @@ Evaluations = Mapping[str, Sequence[Mapping[str, Any]]]  # records of metrics.js
 def before_and_after(evaluations: Evaluations) -> dict[str, str]:
     """For each held-out text its first and last loss and accuracy."""
     rows = {}
-    for name, own in evaluations.items():
-        first, last = own[0], own[-1]
+    for name, records in evaluations.items():
+        first, last = records[0], records[-1]
         rows[name] = (
             f"{first['eval_loss']:.3f} to {last['eval_loss']:.3f} "
             f"({last['eval_loss'] - first['eval_loss']:+.3f}), accuracy {first['eval_accuracy']:.1%} to "
@@ -34,11 +34,11 @@ def held_out_lines(evaluations: Sequence[Mapping[str, Any]]) -> dict[str, str]:
     """How a held-out text came out, beside word frequencies."""
     first, last = evaluations[0], evaluations[-1]
     below = last["unigram_loss"] - last["eval_loss"]
-    said = f"{below:.2f} below" if below > 0 else f"{-below:.2f} above: it has not yet learnt more than"
+    compared = f"{below:.2f} below" if below > 0 else f"{-below:.2f} above: it has not yet learnt more than"
     return {
         "held-out loss": f"{last['eval_loss']:.3f} (perplexity {last['eval_perplexity']:,.1f}, accuracy "
         f"{last['eval_accuracy']:.1%}), from {first['eval_loss']:.3f}",
-        "unigram loss": f"{last['unigram_loss']:.3f}; the model is {said} word frequencies",
+        "unigram loss": f"{last['unigram_loss']:.3f}; the model is {compared} word frequencies",
     }
 
 

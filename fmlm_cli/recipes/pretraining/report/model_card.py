@@ -24,8 +24,9 @@ def card_text(
     cautions: Sequence[str],
     where: str,
 ) -> str:
-    """Markdown with the Hub's front matter. `improved`: tokens that gained most. `where`: device and
-    precision.
+    """Markdown with the Hub's front matter.
+
+    `improved`: tokens that gained most. `where`: device and precision.
     """
     facts = {
         "library_name": "transformers",
@@ -37,10 +38,9 @@ def card_text(
     front = yaml.safe_dump(facts, sort_keys=False)
     counts = parameter_counts(plan.model)
     begun = f"gone on with from `{plan.origin.name}`" if plan.origin else "pre-trained from scratch"
-    name = plan.origin.name if plan.origin else plan.settings.model.name
     sections = [
         f"---\n{front}---\n",
-        f"# {name}, pre-trained with {plan.strategy.name} masking\n",
+        f"# {plan.name}, pre-trained with {plan.strategy.name} masking\n",
         f"A masked language model of {counts['total']:,} parameters, {begun} by fmlm {__version__}.\n",
         "".join(f"> **Note:** {text}.\n\n" for text in cautions),
         "## Training\n\n" + _table(_training(plan, state, where)),
@@ -95,8 +95,8 @@ def _evaluation(evaluations: Evaluations) -> str:
     if not evaluations:
         return "None.\n"
     rows: dict[str, str] = {}
-    for name, own in evaluations.items():
-        first, last = own[0], own[-1]
+    for name, records in evaluations.items():
+        first, last = records[0], records[-1]
         rows |= {
             f"{name}: loss (nats)": f"{last['eval_loss']:.4f} (before training {first['eval_loss']:.4f})",
             f"{name}: perplexity": f"{last['eval_perplexity']:,.2f}",

@@ -28,13 +28,13 @@ def sample_predictions(
     mask = held_out.objective.mask_id
     device = next(model.parameters()).device
     model.eval()
-    found = 0
+    shown = 0
     for number in _spread(len(held_out.reader), examples):
         rows = held_out.reader.read(np.array([number]))
         at = _whole_word(rows, tokenizer)
-        if at is None or found == examples:
+        if at is None or shown == examples:
             continue
-        found += 1
+        shown += 1
         ids = torch.from_numpy(rows.input_ids.copy())
         ids[0, at] = mask
         inputs = {
@@ -56,9 +56,9 @@ def sample_predictions(
 
 def _spread(rows: int, examples: int) -> Iterator[int]:
     """Row numbers: some spread evenly, then all the others, for when those have no whole word."""
-    chosen = [number * rows // examples for number in range(min(examples, rows))]
-    yield from chosen
-    yield from (number for number in range(rows) if number not in chosen)
+    spread = [number * rows // examples for number in range(min(examples, rows))]
+    yield from spread
+    yield from (number for number in range(rows) if number not in spread)
 
 
 def _whole_word(rows: Rows, tokenizer: PreTrainedTokenizerFast) -> int | None:
