@@ -24,7 +24,15 @@ from fmlm_cli.analysis.statistics import (
     tokens_to_reach,
 )
 
-Pair = PairedDifference | str  # or why there is none
+
+@dataclass(frozen=True)
+class NoPair:
+    """Why an arm and the baseline cannot be paired by seed, in words."""
+
+    why: str
+
+
+Pair = PairedDifference | NoPair
 Key = TypeVar("Key", bound=str | tuple[str, str])  # an arm, or a task and an arm
 Curves = Mapping[int, CurveResult]  # of an arm, by seed
 
@@ -48,7 +56,7 @@ def pair_up(values: BySeed, baseline: BySeed) -> Pair:
     """The paired difference of an arm and the baseline, or why there is none."""
     lacking = [seed for seed in values if values[seed] is None or baseline[seed] is None]
     if lacking:
-        return f"seed {lacking[0]} diverged, with it or with the baseline"
+        return NoPair(f"seed {lacking[0]} diverged, with it or with the baseline")
     first, second = ([float(side[seed] or 0.0) for seed in values] for side in (values, baseline))
     return paired_difference(first, second)
 
@@ -74,10 +82,10 @@ class Contest:
         together = {key: pair for key, pair in pairs.items() if key not in controls}
         results: dict[Key, PairedResult] = {}
         for family in (together, *({key: pairs[key]} for key in controls)):
-            tested = judged({key: pair for key, pair in family.items() if not isinstance(pair, str)})
+            tested = judged({key: pair for key, pair in family.items() if isinstance(pair, PairedDifference)})
             for key, pair in family.items():
-                if isinstance(pair, str):
-                    results[key] = PairedResult(note=pair)
+                if isinstance(pair, NoPair):
+                    results[key] = PairedResult(note=pair.why)
                 elif key not in tested:
                     results[key] = _untestable(pair)
                 else:
@@ -136,9 +144,9 @@ def _log_ratio(values: BySeed, baseline: BySeed) -> Pair:
     """Of positive tokens, as differences of logarithms."""
     every = [*values.values(), *baseline.values()]
     if any(value is None for value in every):
-        return "not every seed got there"
+        return NoPair("not every seed got there")
     if not all(every):
-        return "a run ended no lower than it began"
+        return NoPair("a run ended no lower than it began")
     return paired_difference(*([math.log(v) for v in side.values() if v] for side in (values, baseline)))
 
 

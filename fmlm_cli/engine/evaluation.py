@@ -38,7 +38,7 @@ def _add(sums: dict[str, Tensor], more: Mapping[str, Tensor]) -> None:
 
 
 @torch.no_grad()
-def predict(
+def outputs_of(
     model: nn.Module, objective: PredictingObjective, batches: Iterable[Batch], runtime: Runtime
 ) -> npt.NDArray[np.float32]:
     """The objective's outputs float32[rows, ...], in the order of the rows' numbers, each occurring once."""

@@ -67,7 +67,7 @@ def decayed(name: str, parameter: nn.Parameter) -> bool:
     return parameter.ndim >= 2 and not name.endswith("bias")
 
 
-class OptimizerSettings(Protocol):
+class OptimizerOptions(Protocol):
     """What of the settings an optimizer is made from."""
 
     @property
@@ -87,7 +87,7 @@ class OptimizerSettings(Protocol):
 
 
 def make_optimizer(
-    settings: OptimizerSettings, model: nn.Module, scales: Mapping[str, float] | None = None
+    settings: OptimizerOptions, model: nn.Module, scales: Mapping[str, float] | None = None
 ) -> torch.optim.Optimizer:
     """AdamW (Loshchilov & Hutter 2019) on what is trained, fused where the device has it.
 

@@ -17,6 +17,7 @@ from fmlm_cli.masking.plugins import check_pure
 from fmlm_cli.masking.registry import (
     DEFAULT_SEGMENTS,
     get_strategy,
+    random_counterpart,
     register_strategy,
     strategy_names,
     strategy_needs,
@@ -47,6 +48,7 @@ __all__ = [
     "full_exploration",
     "get_strategy",
     "nearest_segments",
+    "random_counterpart",
     "random_exploration",
     "register_strategy",
     "strategy_names",

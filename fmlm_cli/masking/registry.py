@@ -85,6 +85,13 @@ def strategy_names() -> list[str]:
     return [*BUILT_IN, *(name for name in plugins.names() if name not in BUILT_IN)]
 
 
+def random_counterpart(name: str) -> str | None:
+    """The built-in strategy that masks the same units at random; None for a plug-in."""
+    unit = BUILT_IN[name].unit if name in BUILT_IN else None
+    at_random = (n for n, b in BUILT_IN.items() if b.unit is unit and b.explore is random_exploration)
+    return next(at_random, None)
+
+
 def strategy_needs(name: str) -> frozenset[Need]:
     """What has to be known of the rows, by the strategy's name, before there is a strategy.
 

@@ -35,7 +35,7 @@ class Classifier:
 
 
 @dataclass(frozen=True)
-class Encoder:
+class EncoderCheckpoint:
     """A checkpoint that was read once, from which classifiers are made: one for each seed and task."""
 
     name: str
@@ -52,7 +52,7 @@ class Encoder:
         name: str,
         trust_remote_code: bool = False,
         announce: Callable[[str], None] = lambda text: None,
-    ) -> "Encoder":
+    ) -> "EncoderCheckpoint":
         """The checkpoint in a Hugging Face folder. `UserError` for what is no encoder or is damaged."""
         config, model_class, _, foreign = find_class(
             folder,

@@ -6,6 +6,7 @@ from typing import Any, Literal, Protocol
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch import Tensor
 
 Int64s = npt.NDArray[np.int64]
 LayoutName = Literal["rows"]
@@ -45,3 +46,8 @@ def as_rows(input_ids: Int64s, position_ids: Int64s, segments: Int64s, masked: I
 
 
 LAYOUTS: Mapping[LayoutName, Layout] = {"rows": as_rows}
+
+
+def on_device(inputs: Mapping[str, Any], device: torch.device) -> dict[str, Any]:
+    """A layout's result with its tensors on `device`."""
+    return {name: v.to(device) if isinstance(v, Tensor) else v for name, v in inputs.items()}

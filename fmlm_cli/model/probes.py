@@ -16,7 +16,7 @@ from fmlm_cli.errors import UserError
 from fmlm_cli.hub import quiet
 from fmlm_cli.model.attention import AttentionBackend
 from fmlm_cli.model.build import USE_ENCODER, longest_sequence
-from fmlm_cli.model.layouts import LAYOUTS
+from fmlm_cli.model.layouts import LAYOUTS, on_device
 
 Int64s = npt.NDArray[np.int64]
 
@@ -86,11 +86,7 @@ def probe_head(model: Probed) -> Head:
 def logits_of(model: Probed, tokens: Int64s, positions: Int64s, segments: Int64s, masked: Int64s) -> Tensor:
     """Logits [masked, vocabulary] of tokens [1, length], given in the layout of the model's backend."""
     inputs = LAYOUTS[model.attention.layout](tokens, positions, segments, masked)
-    device = model.pretrained.device
-    inputs = {
-        name: value.to(device) if isinstance(value, Tensor) else value for name, value in inputs.items()
-    }
-    logits: Tensor = model(**inputs).logits()
+    logits: Tensor = model(**on_device(inputs, model.pretrained.device)).logits()
     return logits
 
 

@@ -34,7 +34,7 @@ from fmlm_cli.engine.step import train_step
 from fmlm_cli.events import ignore
 from fmlm_cli.hub import quiet
 from fmlm_cli.recipes.finetuning.cells import CellRun
-from fmlm_cli.recipes.finetuning.plan import FinetunePlan, resolve
+from fmlm_cli.recipes.finetuning.plan import FinetunePlan, plan_finetuning
 from tests.conftest import SHARED
 
 TASKS = ("sst2", "mrpc")
@@ -150,7 +150,9 @@ def main(glue: Path) -> None:
             given = {"out": str(folder / task), "tasks.names": [task], "tasks.folder": str(glue), "seeds": 1}
             texts = (glue / {"sst2": "SST-2", "mrpc": "MRPC"}[task] / "train.tsv").read_text().split("\n")
             checkpoint = make_checkpoint(folder / f"{task}-encoder", texts)
-            plan = resolve(build(FinetuneSettings, nested({"checkpoint": str(checkpoint), **given})), ignore)
+            plan = plan_finetuning(
+                build(FinetuneSettings, nested({"checkpoint": str(checkpoint), **given})), ignore
+            )
             found = speeds(
                 {
                     "ours": our_turns(plan, task),

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from fmlm_cli.engine.checkpoint import TrainState
-from fmlm_cli.engine.evaluation import evaluate, predict
+from fmlm_cli.engine.evaluation import evaluate, outputs_of
 from fmlm_cli.engine.loop import train
 from fmlm_cli.engine.optimizer import make_optimizer
 from fmlm_cli.engine.ranks import OneProcess, Ranks
@@ -101,11 +101,11 @@ def test_what_is_not_finite_on_one_rank_stops_all() -> None:
 @pytest.mark.parametrize("sizes", [[3, 1, 4], [2], [5, 1]])
 def test_an_evaluation_is_that_of_one_process(sizes: list[int]) -> None:
     sums, count = evaluate(net(), Squares(), batches_of(1, sizes), runtime(OneProcess()))
-    wanted = predict(net(), Squares(), batches_of(1, sizes), runtime(OneProcess()))
+    wanted = outputs_of(net(), Squares(), batches_of(1, sizes), runtime(OneProcess()))
 
     def act(ranks: FakeRanks) -> tuple[dict[str, Tensor], int, Any]:
         found = evaluate(net(), Squares(), batches_of(1, sizes), runtime(ranks))
-        return *found, predict(net(), Squares(), batches_of(1, sizes), runtime(ranks))
+        return *found, outputs_of(net(), Squares(), batches_of(1, sizes), runtime(ranks))
 
     for found, number, outputs in on_ranks(3, act):
         assert number == count

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from transformers import BertConfig, BertForSequenceClassification
 
 from fmlm_cli.corpus.rows.sequences import Sequences
-from fmlm_cli.engine.evaluation import predict
+from fmlm_cli.engine.evaluation import outputs_of
 from fmlm_cli.engine.runtime import Runtime
 from fmlm_cli.engine.step import compute_gradient
 from fmlm_cli.objectives.classification import SequenceClassification
@@ -76,7 +76,7 @@ def test_outputs_are_in_the_order_of_the_sequences(lengths: list[int], micro: in
     own, net = sequences(lengths), model(3)
     order = np.random.default_rng(3).permutation(len(lengths))
     objective = SequenceClassification(False, pad=0)
-    got = predict(net, objective, objective.prepare(own, order, None, micro), CPU)
+    got = outputs_of(net, objective, objective.prepare(own, order, None, micro), CPU)
     for i in range(len(lengths)):
         ids, types, _ = own.padded(np.array([i]), 0)
         with torch.no_grad():

@@ -112,7 +112,7 @@ class EqualCompute:
 
 
 @dataclass(frozen=True)
-class Summary:
+class NoiseSummary:
     """All figures of one set of records; the ratio for one sequence never without what a step makes of it.
 
     `sequences`: measured; `gradients`: of each. `relative_error`: what a sketch adds, see `Records`.
@@ -161,9 +161,9 @@ class Estimates:
         place = self.records.plan.distances.index(1.0)
         return 1 + (self._k - 1) * _correlation(means, place)
 
-    def summary(self) -> Summary:
+    def summary(self) -> NoiseSummary:
         """Everything."""
-        return Summary(
+        return NoiseSummary(
             len(self.records.sequences),
             self.records.plan.gradients,
             self.records.relative_error,

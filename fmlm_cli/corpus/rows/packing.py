@@ -20,7 +20,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from fmlm_cli.corpus.store.reading import Spans
+from fmlm_cli.corpus.store.reading import TokenSpans
 
 Packing = Literal["documents", "concat", "none"]
 Int64s = npt.NDArray[np.int64]
@@ -54,7 +54,7 @@ class RowPlan:
 
     packing: Packing
     sequence_length: int
-    spans: Spans
+    spans: TokenSpans
     column: Int64s
     closed: npt.NDArray[np.bool_]
     first: Int64s
@@ -87,13 +87,13 @@ def plan_rows(lengths: Int64s, packing: Packing, sequence_length: int, frame: Fr
     return _arrange(spans, row, packing, sequence_length, frame, cut=int(np.count_nonzero(lengths > body)))
 
 
-def _cut(lengths: Int64s, body: int) -> Spans:
+def _cut(lengths: Int64s, body: int) -> TokenSpans:
     """Cut documents into stretches of at most `body` tokens: full ones, then a rest."""
     pieces = -(-lengths // body)
     document = np.repeat(np.arange(len(lengths)), pieces)
     number = np.arange(len(document)) - np.repeat(np.cumsum(pieces) - pieces, pieces)
     start = number * body
-    return Spans(document, start, np.minimum(body, lengths[document] - start))
+    return TokenSpans(document, start, np.minimum(body, lengths[document] - start))
 
 
 def _best_fit(sizes: Int64s, capacity: int) -> Int64s:
@@ -139,11 +139,11 @@ def _best_fit_window(sizes: Int64s, capacity: int) -> tuple[Int64s, int]:
 
 
 def _arrange(
-    spans: Spans, row: Int64s, packing: Packing, sequence_length: int, frame: Frame, cut: int
+    spans: TokenSpans, row: Int64s, packing: Packing, sequence_length: int, frame: Frame, cut: int
 ) -> RowPlan:
     """Sort stretches by row and give each its column."""
     order = np.argsort(row, kind="stable")
-    spans = Spans(spans.document[order], spans.start[order], spans.length[order])
+    spans = TokenSpans(spans.document[order], spans.start[order], spans.length[order])
     sizes = spans.length + frame.size
     first = np.concatenate([[0], np.cumsum(np.bincount(row))])
     before = np.cumsum(sizes) - sizes
@@ -170,4 +170,4 @@ def _continuous(lengths: Int64s, sequence_length: int, frame: Frame) -> RowPlan:
     first = np.append(np.searchsorted(begin, np.arange(rows) * body), len(begin))
     column = begin % body + frame.before
     cut = int(np.count_nonzero(np.bincount(document[length > 0]) > 1))
-    return RowPlan("concat", sequence_length, Spans(document, start, length), column, closed, first, cut)
+    return RowPlan("concat", sequence_length, TokenSpans(document, start, length), column, closed, first, cut)

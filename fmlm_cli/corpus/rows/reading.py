@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from fmlm_cli import keys
 from fmlm_cli.corpus.rows.packing import Frame, Packing, RowPlan, plan_rows
-from fmlm_cli.corpus.store.reading import Spans, TokenStore
+from fmlm_cli.corpus.store.reading import TokenSpans, TokenStore
 from fmlm_cli.errors import UserError
 
 Int64s = npt.NDArray[np.int64]
@@ -125,7 +125,7 @@ class RowReader:
         row = np.repeat(np.arange(len(number)), counts)
         within = np.arange(len(row)) - np.repeat(np.cumsum(counts) - counts, counts)
         piece = plan.first[number][row] + within
-        spans = Spans(plan.spans.document[piece], plan.spans.start[piece], plan.spans.length[piece])
+        spans = TokenSpans(plan.spans.document[piece], plan.spans.start[piece], plan.spans.length[piece])
         return self._fill(_Layout(number, row, within, spans, plan.column[piece], plan.closed[piece]))
 
     def _fill(self, layout: "_Layout") -> Rows:
@@ -150,16 +150,16 @@ class RowReader:
         row_ids = keys.derive(self._identity, layout.number).view(np.int64)
         return Rows(input_ids, position_ids, segments, word_starts, maskable, row_ids, layout.number)
 
-    def _frame_stretches(self, ids: Int64s, layout: "_Layout") -> tuple[Int64s, Spans]:
+    def _frame_stretches(self, ids: Int64s, layout: "_Layout") -> tuple[Int64s, TokenSpans]:
         """Put special tokens around every stretch; each one's segment, and the columns that it covers."""
         begin, end = layout.column - self.frame.before, layout.column + layout.spans.length
         for offset, token in enumerate(self._special.prefix):
             ids[layout.row, begin + offset] = token
         for offset, token in enumerate(self._special.suffix):
             ids[layout.row, end + offset] = token
-        return layout.within + 1, Spans(layout.row, begin, end + self.frame.after - begin)
+        return layout.within + 1, TokenSpans(layout.row, begin, end + self.frame.after - begin)
 
-    def _frame_rows(self, ids: Int64s, layout: "_Layout") -> tuple[Int64s, Spans]:
+    def _frame_rows(self, ids: Int64s, layout: "_Layout") -> tuple[Int64s, TokenSpans]:
         """Put separators after documents, special tokens around rows; one segment to a row, its columns."""
         every, closed = np.arange(len(ids)), layout.closed
         end = layout.column + layout.spans.length
@@ -171,7 +171,7 @@ class RowReader:
             ids[:, offset] = token
         for offset, token in enumerate(self._special.suffix):
             ids[every, row_end + offset] = token
-        return np.ones_like(every), Spans(every, np.zeros_like(every), row_end + self.frame.after)
+        return np.ones_like(every), TokenSpans(every, np.zeros_like(every), row_end + self.frame.after)
 
 
 @dataclass(frozen=True)
@@ -185,7 +185,7 @@ class _Layout:
     number: Int64s
     row: Int64s
     within: Int64s
-    spans: Spans
+    spans: TokenSpans
     column: Int64s
     closed: npt.NDArray[np.bool_]
 

@@ -43,7 +43,7 @@ def token_dtype(vocabulary: int) -> np.dtype[Any]:
 
 
 @dataclass(frozen=True)
-class Spans:
+class TokenSpans:
     """Stretches: `length[i]` tokens of document `document[i]` from token `start[i]` on. int64[n] each."""
 
     document: npt.NDArray[np.int64]
@@ -116,7 +116,7 @@ class Split:
                 starts.append(np.zeros(len(ids), np.int64))
         return np.concatenate(lengths), np.concatenate(tokens), np.concatenate(starts)
 
-    def read(self, spans: Spans) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
+    def read(self, spans: TokenSpans) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
         """Token ids, int64[total], and word starts, bool[total] (without any, all False), of the spans."""
         ids = np.empty(spans.total, np.int64)
         words = np.zeros(spans.total, np.bool_)
@@ -135,7 +135,7 @@ class Split:
     def documents(self) -> Iterator[tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]]:
         """Every document's ids and word starts, in order."""
         for number, length in enumerate(self.lengths):
-            yield self.read(Spans(np.array([number]), np.array([0]), np.array([length])))
+            yield self.read(TokenSpans(np.array([number]), np.array([0]), np.array([length])))
 
 
 class TokenStore:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from fmlm_cli.corpus.store.reading import Spans, Split
+from fmlm_cli.corpus.store.reading import Split, TokenSpans
 from fmlm_cli.keys import StretchHash, UInt64s
 
 Int64s = npt.NDArray[np.int64]
@@ -66,14 +66,16 @@ class Text:
         first, last = np.searchsorted(self._ends, [begin + 1, end])
         begins, ends = self._begins[first : last + 1], self._ends[first : last + 1]
         start = np.maximum(begin, begins)
-        return self._read(Spans(np.arange(first, last + 1), start - begins, np.minimum(end, ends) - start))
+        return self._read(
+            TokenSpans(np.arange(first, last + 1), start - begins, np.minimum(end, ends) - start)
+        )
 
     def at(self, places: Int64s, tokens: npt.NDArray[np.integer]) -> Words:
         """The words of stretches of `tokens` tokens from `places` on, each in one document, each a run."""
         documents = np.searchsorted(self._ends, places, side="right")
-        return self._read(Spans(documents, places - self._begins[documents], tokens.astype(np.int64)))
+        return self._read(TokenSpans(documents, places - self._begins[documents], tokens.astype(np.int64)))
 
-    def _read(self, spans: Spans) -> Words:
+    def _read(self, spans: TokenSpans) -> Words:
         ids, starts = self._split.read(spans)
         maskable = self._maskable[ids]
         run = spans.within == 0

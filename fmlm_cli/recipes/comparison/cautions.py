@@ -4,17 +4,11 @@ from collections import Counter
 from collections.abc import Iterator
 
 from fmlm_cli.events import Caution
+from fmlm_cli.masking import random_counterpart
 from fmlm_cli.recipes.comparison.arms import Arm, Sweep
 from fmlm_cli.recipes.comparison.plan import ComparisonPlan
 from fmlm_cli.recipes.pretraining.report.describe import FEW_PASSES
 
-# Random masking of the same units: in the first pass over the data its masks are those of scope epoch.
-_AT_RANDOM = {
-    "fully-explored": "random",
-    "fully-explored-word": "whole-word",
-    "fully-explored-span": "span",
-    "fully-explored-pmi": "pmi",
-}
 _REMEDY = "fewer rows, with --set run.data.max_rows=N, or a larger budget would change that"
 
 
@@ -41,7 +35,8 @@ def _of_few_passes(plan: ComparisonPlan, arm: Arm) -> str | None:
     """What it means for an arm with scope epoch to make less than two passes; None where it makes more."""
     if arm.strategy.exploration != "full" or arm.strategy.cycle == 1:
         return None
-    random = _AT_RANDOM.get(arm.strategy.name, "random masking of its units")
+    # In the first pass over the data its masks are those of scope epoch.
+    random = random_counterpart(arm.strategy.name) or "random masking of its units"
     if plan.most_passes(arm) <= 1:
         # A schedule changes K between cycles, and the rate of random masks at every step.
         same = "" if arm.masking.schedule.final_rate else f"the same run as {random}: "

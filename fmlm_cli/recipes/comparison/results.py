@@ -12,7 +12,7 @@ import numpy as np
 from fmlm_cli import __version__
 from fmlm_cli.analysis.gradient_noise.estimators import Correlation, Estimates
 from fmlm_cli.analysis.gradient_noise.measuring import Records
-from fmlm_cli.analysis.paired import Contest, Pair, mean_of, pair_up, spread_of
+from fmlm_cli.analysis.paired import Contest, NoPair, Pair, mean_of, pair_up, spread_of
 from fmlm_cli.analysis.report.findings import verdict
 from fmlm_cli.analysis.results.comparison import (
     MASK_ONLY,
@@ -266,7 +266,7 @@ def _sweep(plan: ComparisonPlan, race: RaceResult | None) -> SweepResult | None:
         pairs = {
             arm.name: pair_up(losses[arm.name], baseline)
             if _trained_alike(plan, arm)
-            else "no random run of this mask rate and these settings"
+            else NoPair("no random run of this mask rate and these settings")
             for _, arm in plan.sweep.points
         }
     compared = _contest(plan).judge(pairs)

@@ -21,26 +21,26 @@ from fmlm_cli.corpus.rows.sequences import Sequences
 from fmlm_cli.engine.batch import Batch
 from fmlm_cli.engine.checkpoint import Checkpoints, TrainState
 from fmlm_cli.engine.loop import Rhythm, TrainingRun
-from fmlm_cli.engine.optimizer import Schedule, make_optimizer
+from fmlm_cli.engine.optimizer import Schedule
 from fmlm_cli.engine.records import MetricsLog, Teller
 from fmlm_cli.engine.runtime import Runtime
 from fmlm_cli.engine.step import DivergedError
 from fmlm_cli.events import Emit, ignore
-from fmlm_cli.model.classifier import Classifier, Encoder
+from fmlm_cli.model.classifier import Classifier, EncoderCheckpoint
 from fmlm_cli.model.first_token import shorten_last_layer
 from fmlm_cli.model.layers import rate_scales
 from fmlm_cli.objectives.classification import SequenceClassification
 from fmlm_cli.recipes.finetuning.grid import Cell, epochs_of
 from fmlm_cli.recipes.jobs.board import Outcome
-from fmlm_cli.recipes.shared.predictions import predict_split, split_name, write_predictions
-from fmlm_cli.recipes.shared.training import train_to_the_end
+from fmlm_cli.recipes.shared.predictions import keep_predictions, predict_split, split_name
+from fmlm_cli.recipes.shared.training import assemble, train_to_the_end
 from fmlm_cli.tasks import Examples, TaskData, compute_metrics
 
 _MODEL, _BEST = "model.safetensors", "best.safetensors"
 
 
 @dataclass(frozen=True)
-class Split:
+class EncodedSplit:
     """A split's examples, and the same as tokens."""
 
     examples: Examples
@@ -52,11 +52,11 @@ class Prepared:
     """A task that is ready for training: what all of its cells share. `test`: labelled splits alone."""
 
     data: TaskData
-    encoder: Encoder
+    encoder: EncoderCheckpoint
     tokenizer: PreTrainedTokenizerFast
-    train: Split
-    dev: Mapping[str, Split]
-    test: Mapping[str, Split]
+    train: EncodedSplit
+    dev: Mapping[str, EncodedSplit]
+    test: Mapping[str, EncodedSplit]
 
 
 def outcome(result: CellResult, decides: str) -> Outcome:
@@ -84,7 +84,8 @@ class CellRun:
     best: dict[str, torch.Tensor] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.training = self.cell.point.training
+        self.training, self.seed = self.cell.point.training, self.cell.seed
+        self.log = MetricsLog(self.folder / storage.METRICS)
         classifier: Classifier = self.prepared.encoder.classifier(
             self.prepared.data.task.labels,
             seed=self.cell.seed,
@@ -121,7 +122,7 @@ class CellRun:
             batches += self.objective.prepare(train.sequences, part, train.examples.labels, micro)
         return batches
 
-    def outputs(self, split: Split) -> npt.NDArray[np.float32]:
+    def outputs(self, split: EncodedSplit) -> npt.NDArray[np.float32]:
         """The model's outputs for a split: float32[examples, labels], or float32[examples] for scores."""
         outputs = predict_split(
             self.model, self.objective, split.sequences, self.training.batch_size, self.runtime
@@ -130,25 +131,28 @@ class CellRun:
             raise DivergedError("the model's outputs are not finite")
         return outputs[:, 0] if self.objective.regression else outputs
 
-    def measure(self, split: Split, outputs: npt.NDArray[np.float32]) -> dict[str, float]:
+    def measure(self, split: EncodedSplit, outputs: npt.NDArray[np.float32]) -> dict[str, float]:
         """The task's measures of outputs for a labelled split."""
         assert split.examples.labels is not None
         return compute_metrics(self.prepared.data.task, split.examples.labels, outputs)
 
-    def _evaluate(self, step: int, log: MetricsLog) -> list[dict[str, Any]]:
+    def evaluate(self, step: int) -> list[dict[str, Any]]:
         """Measure on the split that decides, after an epoch; keep the weights if they are the best so far."""
         if step == 0:
             return []
         split = self.prepared.dev[self.prepared.data.decides]
         measures = self.measure(split, self.outputs(split))
-        before = max((record["score"] for record in _evaluations(log)), default=-np.inf)
+        before = max((record["score"] for record in _evaluations(self.log)), default=-np.inf)
         if self.settings.select == "last" or measures["score"] > before:
             self.best = {k: v.detach().to("cpu", copy=True) for k, v in self.model.state_dict().items()}
         return [{"evaluation": self.prepared.data.decides, "epoch": step // self.buckets.batches, **measures}]
 
-    def _enough(self, log: MetricsLog) -> bool:
+    def before_step(self, step: int) -> None:
+        """All of the model is trained in every step."""
+
+    def enough(self) -> bool:
         """Whether the score has not become better for as long as the settings have patience."""
-        scores = [record["score"] for record in _evaluations(log)]
+        scores = [record["score"] for record in _evaluations(self.log)]
         patience = self.settings.patience
         return patience is not None and len(scores) - 1 - int(np.argmax(scores)) >= patience
 
@@ -159,42 +163,35 @@ class CellRun:
         the weights that count.
         """
         begun = time.monotonic()
-        log = MetricsLog(self.folder / storage.METRICS)
         try:
-            state = train_to_the_end(self._training_run(identity, log), self.emit)
+            state = train_to_the_end(self._training_run(identity), self.emit)
         except DivergedError as error:
             result = self._result(TrainState(0), [], identity, failed=str(error))
         else:
-            result = self._finish(state, log, identity)
+            result = self._finish(state, identity)
             keep(result)
         return replace(result, seconds=round(time.monotonic() - begun, 2))
 
-    def _training_run(self, identity: str, log: MetricsLog) -> TrainingRun:
+    def _training_run(self, identity: str) -> TrainingRun:
         training = self.training
         assert training.learning_rate is not None
-        return TrainingRun(
-            model=self.model,
-            objective=self.objective,
-            optimizer=make_optimizer(training, self.model, rate_scales(self.model, training.layer_decay)),
+        return assemble(
+            self,
+            training,
+            scales=rate_scales(self.model, training.layer_decay),
             schedule=Schedule.of_shares(
                 self.steps,
                 peak=training.learning_rate,
                 warmup_share=training.warmup_share,
                 shape=training.schedule,
             ),
-            prepare=self.prepare,
-            evaluate=lambda step: self._evaluate(step, log),
-            checkpoints=Checkpoints(self.folder / "checkpoints", 1, identity, self._save, self._load),
-            sinks=(log, Teller(self.emit)),
             rhythm=Rhythm(
                 log=max(1, self.steps // 200),
                 evaluate=self.buckets.batches,
                 checkpoint=self.settings.checkpoint_every_steps,
             ),
-            seed=self.cell.seed,
-            runtime=self.runtime,
-            clip=training.clip,
-            enough=lambda: self._enough(log),
+            checkpoints=Checkpoints(self.folder / "checkpoints", 1, identity, self._save, self._load),
+            sinks=(self.log, Teller(self.emit)),
             keeps_checkpoints=False,
         )
 
@@ -208,7 +205,7 @@ class CellRun:
         if (folder / _BEST).is_file():
             self.best = load_file(folder / _BEST)
 
-    def _finish(self, state: TrainState, log: MetricsLog, identity: str) -> CellResult:
+    def _finish(self, state: TrainState, identity: str) -> CellResult:
         """Measure the weights that count on all labelled splits, and keep their predictions."""
         self.model.load_state_dict(self.best)
         measures: dict[str, dict[str, dict[str, float]]] = {"dev": {}, "test": {}}
@@ -217,8 +214,10 @@ class CellRun:
                 outputs = self.outputs(split)
                 measures[kind][name] = self.measure(split, outputs)
                 path = self.folder / "predictions" / f"{split_name(kind, name)}.jsonl"
-                write_predictions(path, self.prepared.data, split.examples, outputs)
-        history = [{k: v for k, v in record.items() if k != "evaluation"} for record in _evaluations(log)]
+                keep_predictions(path, self.prepared.data, split.examples, outputs)
+        history = [
+            {k: v for k, v in record.items() if k != "evaluation"} for record in _evaluations(self.log)
+        ]
         result = self._result(state, history, identity)
         return replace(result, dev=measures["dev"], test=measures["test"])
 

@@ -15,8 +15,8 @@ from fmlm_cli.engine.runtime import Runtime
 from fmlm_cli.errors import UserError, unknown_name
 from fmlm_cli.events import Caution, Emit, Note
 from fmlm_cli.model.build import longest_sequence, preset_of, tokenizer_for, weights_hash
-from fmlm_cli.model.classifier import Encoder
-from fmlm_cli.recipes.finetuning.cells import CellResult, Prepared, Split, outcome
+from fmlm_cli.model.classifier import EncoderCheckpoint
+from fmlm_cli.recipes.finetuning.cells import CellResult, EncodedSplit, Prepared, outcome
 from fmlm_cli.recipes.finetuning.grid import Cell, find_cells, find_points
 from fmlm_cli.recipes.jobs.board import Outcome
 from fmlm_cli.recipes.jobs.ledger import Ledger
@@ -43,7 +43,7 @@ class FinetunePlan:
     settings: FinetuneSettings
     root: Path
     origin: Origin
-    encoder: Encoder
+    encoder: EncoderCheckpoint
     tokenizer: PreTrainedTokenizerFast
     data: Mapping[str, TaskData]
     cells: Sequence[Cell]
@@ -74,12 +74,12 @@ class FinetunePlan:
             },
         )
 
-    def split(self, examples: Examples) -> Split:
+    def split(self, examples: Examples) -> EncodedSplit:
         """A split as tokens, which are kept in the output folder."""
         assert self.settings.max_length is not None
         cache, length = self.root / "tokenized", self.settings.max_length
         first, second, content = examples.first, examples.second, examples.fingerprint
-        return Split(examples, encode_once(cache, self.tokenizer, first, second, length, content))
+        return EncodedSplit(examples, encode_once(cache, self.tokenizer, first, second, length, content))
 
     @cached_property
     def ledger(self) -> Ledger[Cell, CellResult]:
@@ -120,7 +120,7 @@ class FinetunePlan:
         return weights_hash(self._mnli_encoder.tensors)
 
     @cached_property
-    def _mnli_encoder(self) -> Encoder:
+    def _mnli_encoder(self) -> EncoderCheckpoint:
         """MNLI's best model, once it is final: until then there is none, and it is asked for again."""
         folder = self.model_folder("mnli")
         unfinished = any(cell.task == "mnli" and self.ledger.result(cell) is None for cell in self.cells)
@@ -129,7 +129,7 @@ class FinetunePlan:
                 "from_mnli: the cells of MNLI are not all done: fine-tune with --task mnli alone first, and "
                 "go on with the other tasks and --resume"
             )
-        return Encoder.read(folder, name=str(folder))
+        return EncoderCheckpoint.read(folder, name=str(folder))
 
     def begins_from_mnli(self, task: str) -> bool:
         """Whether a task's models begin as the MNLI model."""
@@ -144,7 +144,7 @@ class FinetunePlan:
         return self.root / "models" / task
 
 
-def resolve(settings: FinetuneSettings, emit: Emit) -> FinetunePlan:
+def plan_finetuning(settings: FinetuneSettings, emit: Emit) -> FinetunePlan:
     """Make every choice that the settings leave open."""
     assert settings.out is not None
     runtime = Runtime.resolve(settings.device, settings.precision)
@@ -153,7 +153,7 @@ def resolve(settings: FinetuneSettings, emit: Emit) -> FinetunePlan:
         raise UserError("from_mnli needs the MNLI model: give --task mnli too")
     origin = find_checkpoint(settings.checkpoint, revision=settings.revision, code=settings.trust_remote_code)
     tokenizer = tokenizers.load_tokenizer(str(origin.folder))
-    encoder = Encoder.read(
+    encoder = EncoderCheckpoint.read(
         origin.folder,
         name=origin.name,
         trust_remote_code=settings.trust_remote_code,

@@ -23,11 +23,11 @@ from fmlm_cli.analysis.results.finetuning import (
 from fmlm_cli.analysis.results.plain import as_json
 from fmlm_cli.config import to_yaml
 from fmlm_cli.events import Caution, Emit, Facts, counted
-from fmlm_cli.model.classifier import Encoder
+from fmlm_cli.model.classifier import EncoderCheckpoint
 from fmlm_cli.objectives.classification import SequenceClassification
 from fmlm_cli.recipes.finetuning.plan import FinetunePlan
 from fmlm_cli.recipes.shared.checkpoints import FINETUNED
-from fmlm_cli.recipes.shared.predictions import predict_split, write_predictions
+from fmlm_cli.recipes.shared.predictions import keep_predictions, predict_split
 from fmlm_cli.tasks import (
     GLUE,
     TaskData,
@@ -193,7 +193,7 @@ def _submit(plan: FinetunePlan, emit: Emit) -> tuple[str | None, list[str]]:
         folder = plan.model_folder(name)
         if not tests or not (folder / FINETUNED).is_file():
             continue
-        model = Encoder.read(folder, name=str(folder)).classifier(data.task.labels, seed=0).model
+        model = EncoderCheckpoint.read(folder, name=str(folder)).classifier(data.task.labels, seed=0).model
         model.to(plan.runtime.device)
         objective = SequenceClassification(data.task.regression, int(plan.tokenizer.pad_token_id or 0))
         for split, examples in tests.items():
@@ -203,7 +203,7 @@ def _submit(plan: FinetunePlan, emit: Emit) -> tuple[str | None, list[str]]:
                 files.append(write_submission(plan.root / "submission", data.task, split, examples, outputs))
             else:
                 path = plan.root / "predictions" / f"{split}.jsonl"
-                write_predictions(path, data, examples, outputs)
+                keep_predictions(path, data, examples, outputs)
     if not files:
         return None, []
     target = plan.root / "submission.zip"

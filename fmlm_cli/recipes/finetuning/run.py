@@ -13,7 +13,7 @@ from fmlm_cli.events import Caution, Emit, Facts, counted, ignore
 from fmlm_cli.model.build import save_model
 from fmlm_cli.recipes.finetuning.cells import CellResult, CellRun
 from fmlm_cli.recipes.finetuning.grid import GRIDS, Cell
-from fmlm_cli.recipes.finetuning.plan import FinetunePlan, resolve
+from fmlm_cli.recipes.finetuning.plan import FinetunePlan, plan_finetuning
 from fmlm_cli.recipes.finetuning.report import Report, write_report
 from fmlm_cli.recipes.jobs.board import Board
 from fmlm_cli.recipes.jobs.work import Sharing, report_once_done, work_through
@@ -40,7 +40,7 @@ def finetune(
     """
     sharing = Sharing(cell, jobs, report_only, report)
     root = _claim(settings, sharing, overwrite=overwrite, resume=resume)
-    plan = resolve(settings, emit)
+    plan = plan_finetuning(settings, emit)
     if overwrite:
         storage.check_outside(root, _made_from(plan))
     else:

@@ -23,7 +23,8 @@ from fmlm_cli.events import Caution, Emit, Note, Progress, ignore
 from fmlm_cli.model.build import known_config, longest_sequence, raw_config, tokenizer_for
 from fmlm_cli.model.checkpoints.own_code import needs_own_code
 from fmlm_cli.model.checkpoints.pretrained import load_model
-from fmlm_cli.model.classifier import Encoder
+from fmlm_cli.model.classifier import EncoderCheckpoint
+from fmlm_cli.model.layouts import LAYOUTS, on_device
 from fmlm_cli.model.masked_lm import MaskedLM
 from fmlm_cli.objectives.classification import SequenceClassification
 from fmlm_cli.recipes.prediction.inputs import Inputs, check_pairs, read_inputs
@@ -96,7 +97,7 @@ class ScoredText(Predicted[Score]):
 
 
 @dataclass(frozen=True)
-class Job:
+class Call:
     """A call of `predict`. `facts`: what finetuned.json says of the model, where there is one."""
 
     settings: PredictSettings
@@ -129,8 +130,8 @@ def predict(
     runtime = Runtime.resolve(settings.device, settings.precision)
     name = _name_of_model(settings.checkpoint, settings.task)
     origin = find_checkpoint(name, revision=settings.revision, code=settings.trust_remote_code)
-    job = Job(settings, origin, _facts(origin, settings.task), inputs, runtime, emit)
-    return _classify(job) if _classifies(job) else _fill_masks(job)
+    call = Call(settings, origin, _facts(origin, settings.task), inputs, runtime, emit)
+    return _classify(call) if _classifies(call) else _fill_masks(call)
 
 
 # ---------------------------------------------------------------- the checkpoint
@@ -172,12 +173,12 @@ def _facts(origin: Origin, task: str | None) -> Mapping[str, Any] | None:
     return facts
 
 
-def _classifies(job: Job) -> bool:
+def _classifies(call: Call) -> bool:
     """Whether the model's head is one for sequences, or a masked LM's; `UserError` for any other."""
-    name, path = job.origin.name, job.origin.folder / "config.json"
-    if job.facts is not None:
+    name, path = call.origin.name, call.origin.folder / "config.json"
+    if call.facts is not None:
         return True
-    if (job.origin.folder / "adapter_config.json").is_file():
+    if (call.origin.folder / "adapter_config.json").is_file():
         return False  # whoever loads it says more
     raw = raw_config(path, f"{name}/config.json")
     named = raw.get("architectures")
@@ -195,17 +196,17 @@ def _classifies(job: Job) -> bool:
 
 
 def _encode(
-    job: Job, model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, texts: Sequence[str], longest: int
+    call: Call, model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, texts: Sequence[str], longest: int
 ) -> Sequences:
     """The texts as tokens, at most `longest` in each; it is told how many were cut.
 
     Refuses another model's tokenizer.
     """
-    check_vocabulary(model, tokenizer, job.origin.name)
-    pairs = [pair for pair in job.inputs.pairs if pair is not None] or None
+    check_vocabulary(model, tokenizer, call.origin.name)
+    pairs = [pair for pair in call.inputs.pairs if pair is not None] or None
     sequences = encode(tokenizer, texts, pairs, longest)
     if sequences.cut:
-        job.caution(
+        call.caution(
             f"{sequences.cut:,} of {len(texts):,} texts cut to the {longest:,} tokens that the model reads"
         )
     return sequences
@@ -220,37 +221,37 @@ def _longest(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast) -> int:
 # ---------------------------------------------------------------- masks
 
 
-def _fill_masks(job: Job) -> list[FilledText]:
-    check_pairs(job.inputs, False, "a masked LM takes")
-    origin = job.origin
+def _fill_masks(call: Call) -> list[FilledText]:
+    check_pairs(call.inputs, False, "a masked LM takes")
+    origin = call.origin
     saved_tokenizer = tokenizers.load_tokenizer(str(origin.folder))
     mask = str(saved_tokenizer.mask_token)
-    texts = [_MASKS.sub(lambda _: mask, text) for text in job.inputs.texts]
+    texts = [_MASKS.sub(lambda _: mask, text) for text in call.inputs.texts]
     for number, text in enumerate(texts):
         if mask not in text:
             raise UserError(
-                f"{job.inputs.place(number)} has no mask: write {mask} where a token is to be guessed"
+                f"{call.inputs.place(number)} has no mask: write {mask} where a token is to be guessed"
             )
     loaded = load_model(
         origin.folder,
         name=origin.name,
-        trust_remote_code=job.settings.trust_remote_code,
-        announce=job.caution,
+        trust_remote_code=call.settings.trust_remote_code,
+        announce=call.caution,
     )
-    model = MaskedLM(loaded).to(job.runtime.device).eval()
+    model = MaskedLM(loaded).to(call.runtime.device).eval()
     tokenizer, longest = tokenizer_for(loaded, saved_tokenizer), _longest(loaded, saved_tokenizer)
-    sequences = _encode(job, loaded, tokenizer, texts, longest)
-    _check_masks(job.inputs, texts, sequences, tokenizer, longest)
+    sequences = _encode(call, loaded, tokenizer, texts, longest)
+    _check_masks(call.inputs, texts, sequences, tokenizer, longest)
     trained = origin.settings.sequence_length if origin.settings else None
     beyond = int((sequences.lengths > trained).sum()) if trained else 0
     if beyond:
-        job.caution(
+        call.caution(
             f"{beyond:,} of {len(texts):,} texts longer than the {trained:,} tokens that the run was "
             "trained on"
         )
-    all_guesses = _guess(job, model, tokenizer, sequences)
+    all_guesses = _guess(call, model, tokenizer, sequences)
     return [
-        FilledText(text, None, guesses) for text, guesses in zip(job.inputs.texts, all_guesses, strict=True)
+        FilledText(text, None, guesses) for text, guesses in zip(call.inputs.texts, all_guesses, strict=True)
     ]
 
 
@@ -280,25 +281,21 @@ def _check_masks(
 
 @torch.no_grad()
 def _guess(
-    job: Job, model: MaskedLM, tokenizer: PreTrainedTokenizerFast, sequences: Sequences
+    call: Call, model: MaskedLM, tokenizer: PreTrainedTokenizerFast, sequences: Sequences
 ) -> list[tuple[Guesses, ...]]:
     """For each sequence and each of its masks, both in order, the likeliest tokens."""
     guesses: list[list[Guesses]] = [[] for _ in range(len(sequences))]
-    done = 0
-    for index in by_length(sequences.lengths, job.settings.batch_size):
+    done, lay_out = 0, LAYOUTS[model.attention.layout]
+    for index in by_length(sequences.lengths, call.settings.batch_size):
         ids, _, present = sequences.padded(index, int(tokenizer.pad_token_id))
         at = np.flatnonzero(ids.ravel() == tokenizer.mask_token_id)
-        inputs, segments, masked = (
-            torch.from_numpy(part).to(job.runtime.device) for part in (ids, present, at)
-        )
-        with job.runtime.autocast():
-            # The positions are counted by the model itself where rows hold one text alone.
-            nowhere = torch.zeros_like(inputs)
-            output = model(inputs, masked, position_ids=nowhere, segments=segments, alone=True)
-            logits = output.logits()
+        positions = np.broadcast_to(np.arange(ids.shape[1]), ids.shape).copy()
+        inputs = on_device(lay_out(ids, positions, present, at), call.runtime.device)
+        with call.runtime.autocast():
+            logits = model(**inputs).logits()
         likely = logits.float().softmax(-1)
-        best = likely.topk(min(job.settings.top, likely.shape[-1]))
-        _check_finite(best.values.cpu().numpy(), job.origin.name)
+        best = likely.topk(min(call.settings.top, likely.shape[-1]))
+        _check_finite(best.values.cpu().numpy(), call.origin.name)
         rows = zip(index[at // ids.shape[1]], best.indices.tolist(), best.values.tolist(), strict=True)
         for number, tokens, probabilities in rows:
             guesses[number].append(
@@ -308,25 +305,25 @@ def _guess(
                 )
             )
         done += len(index)
-        job.progress(done)
+        call.progress(done)
     return [tuple(masks) for masks in guesses]
 
 
 # ---------------------------------------------------------------- labels and scores
 
 
-def _classify(job: Job) -> list[LabelledText] | list[ScoredText]:
-    origin, facts, inputs = job.origin, job.facts, job.inputs
+def _classify(call: Call) -> list[LabelledText] | list[ScoredText]:
+    origin, facts, inputs = call.origin, call.facts, call.inputs
     if facts is not None:
         check_pairs(inputs, bool(facts["pair"]), f"the task '{facts['task']}' takes")
     else:  # its configuration does not say; but texts of both kinds are a slip
         check_pairs(inputs, inputs.pairs[0] is not None, f"{inputs.place(0)} is")
     saved_tokenizer = tokenizers.load_tokenizer(str(origin.folder))
-    encoder = Encoder.read(
+    encoder = EncoderCheckpoint.read(
         origin.folder,
         name=origin.name,
-        trust_remote_code=job.settings.trust_remote_code,
-        announce=job.caution,
+        trust_remote_code=call.settings.trust_remote_code,
+        announce=call.caution,
     )
     labels = [str(encoder.config.id2label[number]) for number in sorted(encoder.config.id2label)]
     classifier = encoder.classifier(labels, seed=0)
@@ -338,17 +335,17 @@ def _classify(job: Job) -> list[LabelledText] | list[ScoredText]:
     model = classifier.model
     tokenizer, longest = tokenizer_for(model, saved_tokenizer), _longest(model, saved_tokenizer)
     if facts is not None:
-        job.emit(Note(f"{origin.name}: task {facts['task']}, development score {facts['score']:.3f}"))
+        call.emit(Note(f"{origin.name}: task {facts['task']}, development score {facts['score']:.3f}"))
         longest = min(longest, int(facts["max_length"]))
-    sequences = _encode(job, model, tokenizer, inputs.texts, longest)
+    sequences = _encode(call, model, tokenizer, inputs.texts, longest)
     objective = SequenceClassification(regression=False, pad=int(tokenizer.pad_token_id))
     outputs = predict_split(
-        model.to(job.runtime.device),
+        model.to(call.runtime.device),
         objective,
         sequences,
-        job.settings.batch_size,
-        job.runtime,
-        job.progress,
+        call.settings.batch_size,
+        call.runtime,
+        call.progress,
     )
     _check_finite(outputs, origin.name)
     likely = _probabilities(torch.from_numpy(outputs), encoder.config.problem_type)

@@ -13,7 +13,7 @@ from fmlm_cli.corpus.tokenizer.loading import save_tokenizer
 from fmlm_cli.engine.batch import Batch
 from fmlm_cli.engine.checkpoint import Checkpoints
 from fmlm_cli.engine.loop import Rhythm, TrainingRun
-from fmlm_cli.engine.optimizer import Schedule, make_optimizer
+from fmlm_cli.engine.optimizer import Schedule
 from fmlm_cli.engine.records import Sink
 from fmlm_cli.engine.runtime import Runtime
 from fmlm_cli.events import Caution, Emit
@@ -26,6 +26,7 @@ from fmlm_cli.recipes.pretraining.planning.start import beside_head
 from fmlm_cli.recipes.pretraining.report.describe import cautions
 from fmlm_cli.recipes.pretraining.report.gains import keep_first_scores
 from fmlm_cli.recipes.shared.held_out import HeldOut, Scores, make_objective
+from fmlm_cli.recipes.shared.training import assemble
 
 
 def make_schedule(plan: RunPlan) -> Schedule:
@@ -49,7 +50,7 @@ class LiveRun:
 
     def __init__(self, plan: RunPlan, run: storage.RunDirectory, runtime: Runtime, emit: Emit) -> None:
         self.plan, self.run, self.runtime, self.emit = plan, run, runtime, emit
-        self.settings = plan.settings
+        self.settings, self.seed = plan.settings, plan.settings.seed
         self.model = plan.model.to(runtime.device)
         self.objective = make_objective(
             plan.store,
@@ -70,8 +71,7 @@ class LiveRun:
     @property
     def main_evaluation(self) -> str | None:
         """The name of the evaluation that decides; where nothing of its text is masked, of the next one."""
-        by_weight = (self.plan.main_evaluation, *self.held_out)
-        return next((name for name in by_weight if name in self.held_out), None)
+        return next((name for name in self.plan.by_weight if name in self.held_out), None)
 
     def _held_out(self) -> dict[str, HeldOut]:
         """What to evaluate on, by name."""
@@ -123,29 +123,27 @@ class LiveRun:
         for parameter in self.resting:
             parameter.requires_grad_(step > self.head_steps)
 
+    def enough(self) -> bool:
+        """It is never: a run makes all its steps."""
+        return False
+
     def training_run(self, *sinks: Sink, keep_steps: Collection[int] = ()) -> TrainingRun:
         """What the loop is given. `sinks`: where records go. Checkpoints of `keep_steps` stay to the end."""
         settings = self.settings
         assert settings.logging.every_steps
         assert settings.evaluation.every_steps and settings.checkpoint.every_steps
-        return TrainingRun(
-            model=self.model,
-            objective=self.objective,
-            optimizer=make_optimizer(settings.optimizer, self.model, self.plan.scales),
+        return assemble(
+            self,
+            settings.optimizer,
+            scales=self.plan.scales,
             schedule=make_schedule(self.plan),
-            prepare=self.prepare,
-            evaluate=self.evaluate,
-            checkpoints=self._checkpoints(keep_steps),
-            sinks=sinks,
             rhythm=Rhythm(
                 log=settings.logging.every_steps,
                 evaluate=settings.evaluation.every_steps,
                 checkpoint=settings.checkpoint.every_steps,
             ),
-            seed=settings.seed,
-            runtime=self.runtime,
-            clip=settings.optimizer.clip,
-            before_step=self.before_step,
+            checkpoints=self._checkpoints(keep_steps),
+            sinks=sinks,
         )
 
     def _checkpoints(self, keep_steps: Collection[int]) -> Checkpoints:

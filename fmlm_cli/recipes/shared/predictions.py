@@ -13,7 +13,7 @@ from fmlm_cli import storage
 from fmlm_cli.corpus.rows.buckets import by_length
 from fmlm_cli.corpus.rows.sequences import Sequences
 from fmlm_cli.engine.batch import Batch
-from fmlm_cli.engine.evaluation import predict
+from fmlm_cli.engine.evaluation import outputs_of
 from fmlm_cli.engine.runtime import Runtime
 from fmlm_cli.objectives.classification import SequenceClassification
 from fmlm_cli.tasks import Examples, TaskData, predictions_of
@@ -36,10 +36,10 @@ def predict_split(
             done += len(index)
             progress(done)
 
-    return predict(model, objective, batches(), runtime)
+    return outputs_of(model, objective, batches(), runtime)
 
 
-def write_predictions(
+def keep_predictions(
     path: Path, data: TaskData, examples: Examples, outputs: npt.NDArray[np.float32]
 ) -> None:
     """One JSON object a line: id, label (where there is one), prediction, and the model's outputs."""

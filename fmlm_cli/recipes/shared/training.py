@@ -1,12 +1,93 @@
-"""A training run from its newest checkpoint, or its start, to its end."""
+"""Training runs: put together, and taken from their newest checkpoint, or their start, to their end."""
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any, Protocol
 
-from fmlm_cli.engine.checkpoint import TrainState, carry_over
-from fmlm_cli.engine.loop import TrainingRun, train
+from torch import nn
+
+from fmlm_cli.engine.batch import Batch, Objective
+from fmlm_cli.engine.checkpoint import Checkpoints, TrainState, carry_over
+from fmlm_cli.engine.loop import Rhythm, TrainingRun, train
+from fmlm_cli.engine.optimizer import OptimizerOptions, Schedule, make_optimizer
+from fmlm_cli.engine.records import Sink
+from fmlm_cli.engine.runtime import Runtime
 from fmlm_cli.engine.signals import graceful_stop
 from fmlm_cli.engine.step import DivergedError
 from fmlm_cli.events import Caution, Emit, Note
+
+
+class Trainee(Protocol):
+    """What is trained: a model and its objective, and what of them depends on the step alone."""
+
+    seed: int
+    runtime: Runtime
+
+    @property
+    def model(self) -> nn.Module:
+        """The model."""
+        ...
+
+    @property
+    def objective(self) -> Objective:
+        """What it learns."""
+        ...
+
+    def prepare(self, step: int) -> Sequence[Batch]:
+        """The batches of a step (from 1): a pure function of it."""
+        ...
+
+    def before_step(self, step: int) -> None:
+        """What of the model is trained may change here."""
+        ...
+
+    def evaluate(self, step: int) -> Sequence[Mapping[str, Any]]:
+        """The fields of the evaluation records after a step."""
+        ...
+
+    def enough(self) -> bool:
+        """Whether the run ends early, after an evaluation."""
+        ...
+
+
+class Options(OptimizerOptions, Protocol):
+    """What of the settings decides how a gradient becomes a step."""
+
+    @property
+    def clip(self) -> float | None:
+        """The largest norm of a gradient."""
+        ...
+
+
+def assemble(
+    trainee: Trainee,
+    options: Options,
+    *,
+    scales: Mapping[str, float],
+    schedule: Schedule,
+    rhythm: Rhythm,
+    checkpoints: Checkpoints,
+    sinks: Sequence[Sink],
+    keeps_checkpoints: bool = True,
+) -> TrainingRun:
+    """A run of whatever is trained. `scales`: factors of the learning rate, by parameter name."""
+    return TrainingRun(
+        model=trainee.model,
+        objective=trainee.objective,
+        optimizer=make_optimizer(options, trainee.model, scales),
+        schedule=schedule,
+        prepare=trainee.prepare,
+        evaluate=trainee.evaluate,
+        checkpoints=checkpoints,
+        sinks=sinks,
+        rhythm=rhythm,
+        seed=trainee.seed,
+        runtime=trainee.runtime,
+        clip=options.clip,
+        before_step=trainee.before_step,
+        enough=trainee.enough,
+        keeps_checkpoints=keeps_checkpoints,
+    )
 
 
 def train_to_the_end(run: TrainingRun, emit: Emit, *, carried_over: Path | None = None) -> TrainState:

@@ -23,7 +23,7 @@ from fmlm_cli.corpus.store.collocations import (
     read_collocations,
     write_collocations,
 )
-from fmlm_cli.corpus.store.reading import Spans, TokenStore
+from fmlm_cli.corpus.store.reading import TokenSpans, TokenStore
 from fmlm_cli.corpus.store.word_runs import Text
 from fmlm_cli.corpus.tokenizer.loading import special_tokens
 from fmlm_cli.errors import UserError
@@ -53,7 +53,7 @@ class MemorySplit:
         self.lengths = np.array([len(ids) for ids, _ in documents], np.int64)
         self._documents = documents
 
-    def read(self, spans: Spans) -> tuple[np.ndarray, np.ndarray]:
+    def read(self, spans: TokenSpans) -> tuple[np.ndarray, np.ndarray]:
         ids: list[int] = []
         starts: list[bool] = []
         for document, start, length in zip(spans.document, spans.start, spans.length, strict=True):

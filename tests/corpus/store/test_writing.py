@@ -14,7 +14,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from fmlm_cli.corpus.store import writing
-from fmlm_cli.corpus.store.reading import Spans, Split, token_dtype
+from fmlm_cli.corpus.store.reading import Split, TokenSpans, token_dtype
 from fmlm_cli.corpus.store.writing import (
     SplitWriter,
     TokenDocument,
@@ -145,7 +145,7 @@ def write(folder: Path, vocabulary: int, documents: list[Document]) -> dict[str,
 
 def read(part: Split, spans: list[tuple[int, int, int]]) -> tuple[list[int], list[bool]]:
     columns: npt.NDArray[np.int64] = np.array(spans, np.int64).reshape(-1, 3).T
-    ids, words = part.read(Spans(columns[0], columns[1], columns[2]))
+    ids, words = part.read(TokenSpans(columns[0], columns[1], columns[2]))
     assert ids.dtype == np.int64
     assert words.dtype == np.bool_
     return ids.tolist(), words.tolist()

@@ -21,7 +21,7 @@ from fmlm_cli.config import FinetuneSettings, build, nested
 from fmlm_cli.errors import UserError
 from fmlm_cli.events import Caution, Event, Facts, Note, Scoreboard, ignore
 from fmlm_cli.recipes import finetuning
-from fmlm_cli.recipes.finetuning.plan import resolve
+from fmlm_cli.recipes.finetuning.plan import plan_finetuning
 from fmlm_cli.recipes.finetuning.report import statistics
 
 Tune = Callable[..., FinetuneSettings]
@@ -263,7 +263,7 @@ def test_one_that_diverges_does_not_stop_the_others(tune: Tune, tmp_path: Path) 
 
 
 def test_a_plan_leaves_no_trace(tune: Tune) -> None:
-    plan = resolve(tune("unwritten"), ignore)
+    plan = plan_finetuning(tune("unwritten"), ignore)
     plan.ledger.check_all()
     assert len(plan.cells) == 2
     assert not plan.root.exists()

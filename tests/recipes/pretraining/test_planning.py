@@ -89,3 +89,13 @@ def test_what_cannot_be_is_known_before_text_is_tokenized(
     with pytest.raises(UserError, match=reason):
         plan_run(from_text(**changed), ignore)
     assert traces(tmp_path) == before
+
+
+def test_a_replay_of_another_tokenizer_is_refused_before_text_is_tokenized(
+    from_text: FromText, tiny_bpe_store: Path, tiny_store: Path, tmp_path: Path
+) -> None:
+    before = traces(tmp_path)
+    with pytest.raises(UserError, match="another tokenizer"):
+        plan_run(from_text(**{"data.replay": [f"{tiny_bpe_store}:0.5"]}), ignore)
+    assert check_run(from_text(**{"data.replay": [f"{tiny_store}:0.5"]}), ignore).stores[0].replay
+    assert traces(tmp_path) == before

@@ -3,6 +3,7 @@
 Whatever can be refused is refused here, before an hour goes into tokenizing text. Nothing is written.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from fmlm_cli.config import PretrainSettings, build, nested
@@ -14,7 +15,7 @@ from fmlm_cli.model.build import longest_sequence, preset_for, preset_of
 from fmlm_cli.model.presets import Preset
 from fmlm_cli.recipes.pretraining.planning.data import NamedStore, check_text, name_stores, open_stores
 from fmlm_cli.recipes.pretraining.planning.start import Start, begin
-from fmlm_cli.recipes.shared.checkpoints import Origin, find_checkpoint
+from fmlm_cli.recipes.shared.checkpoints import Origin, check_tokenizer, find_checkpoint
 from fmlm_cli.recipes.shared.limits import resolve_length, resolve_multiple
 from fmlm_cli.recipes.shared.strategy import check_strategy
 
@@ -62,8 +63,16 @@ def check_run(settings: PretrainSettings, emit: Emit) -> CheckedRun:
     batch_size(settings.batch.size, preset.batch_size, strategy.masks_per_sequence)
     if settings.budget.steps is not None:
         check_head_warmup(settings, settings.budget.steps)
-    open_stores(stores)  # they are there, and go together
+    _check_stores(settings, origin, stores)
     return checked
+
+
+def _check_stores(settings: PretrainSettings, origin: Origin | None, stores: Sequence[NamedStore]) -> None:
+    """Refuse stores that are not there or do not go together, with text that is to be tokenized either."""
+    text, opened = settings.text, open_stores(stores)
+    if origin and text.sources and not (text.add_tokens or text.extend_vocab):
+        for replayed in opened:
+            check_tokenizer(origin, replayed.store, extended=False)
 
 
 def check_head_warmup(settings: PretrainSettings, steps: int) -> None:

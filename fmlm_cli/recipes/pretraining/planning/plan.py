@@ -48,8 +48,8 @@ class RunPlan:
     """A run with every choice made. `settings` has no gaps left and is what config.yaml gets.
 
     `timetable`: how rows are masked; `passes` in it is left open, for every source has its own number.
-    `evaluated`: the stores whose validation rows are evaluated, by name. `main_evaluation`: the one that
-    decides, if any.
+    `evaluated`: the stores whose validation rows are evaluated, by name. `by_weight`: their names, the one
+    that decides first.
     """
 
     settings: PretrainSettings
@@ -61,7 +61,7 @@ class RunPlan:
     evaluated: Mapping[str, TokenStore]
     total_steps: int
     scales: Mapping[str, float] = field(default_factory=dict)
-    main_evaluation: str | None = None
+    by_weight: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
@@ -95,6 +95,11 @@ class RunPlan:
         before = replace(self.stream, first=0).passes(self.stream.first)
         more = self.stream.passes(self.total_steps * self.sequences_per_step)
         return [replace(self.timetable, passes=a + b) for a, b in zip(before, more, strict=True)]
+
+    @property
+    def main_evaluation(self) -> str | None:
+        """The name of the evaluation that decides, if there is any."""
+        return self.by_weight[0] if self.by_weight else None
 
     @property
     def made_from(self) -> dict[Path, str]:
@@ -172,8 +177,8 @@ def decide(checked: CheckedRun, named: Sequence[NamedStore], emit: Emit) -> RunP
     try_strategy(timetable, stream.sources[0].reader)
     settings, steps = _without_gaps(checked, strategy, stream)
     scales = rate_scales(start.model, settings.optimizer.layer_decay)
-    main = next(iter(evaluated), None)  # the first data come first
-    return RunPlan(settings, origin, start, model, stream, timetable, evaluated, steps, scales, main)
+    by_weight = tuple(evaluated)  # in the order in which they are found: the first data come first
+    return RunPlan(settings, origin, start, model, stream, timetable, evaluated, steps, scales, by_weight)
 
 
 def _stream(checked: CheckedRun, opened: Sequence[OpenedStore], model: MaskedLM, emit: Emit) -> RowStream:

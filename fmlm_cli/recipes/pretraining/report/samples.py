@@ -9,6 +9,7 @@ from transformers import PreTrainedTokenizerFast
 
 from fmlm_cli.corpus.rows.reading import Rows
 from fmlm_cli.events import Prediction
+from fmlm_cli.model.layouts import LAYOUTS, on_device
 from fmlm_cli.model.masked_lm import MaskedLM
 from fmlm_cli.recipes.shared.held_out import HeldOut
 
@@ -26,7 +27,7 @@ def sample_predictions(
     middle on, in rows spread evenly over the held-out text.
     """
     mask = held_out.objective.mask_id
-    device = next(model.parameters()).device
+    device, lay_out = next(model.parameters()).device, LAYOUTS[model.attention.layout]
     model.eval()
     shown = 0
     for number in _spread(len(held_out.reader), examples):
@@ -35,16 +36,10 @@ def sample_predictions(
         if at is None or shown == examples:
             continue
         shown += 1
-        ids = torch.from_numpy(rows.input_ids.copy())
+        ids = rows.input_ids.copy()
         ids[0, at] = mask
-        inputs = {
-            "input_ids": ids,
-            "position_ids": torch.from_numpy(rows.position_ids),
-            "segments": torch.from_numpy(rows.segments),
-            "masked_index": torch.tensor([at]),
-        }
-        inputs = {name: value.to(device) for name, value in inputs.items()}
-        logits = model(**inputs, alone=bool(rows.segments.max() <= 1)).logits()
+        inputs = lay_out(ids, rows.position_ids, rows.segments, np.array([at]))
+        logits = model(**on_device(inputs, device)).logits()
         best = logits[0].float().softmax(-1).topk(top)
         guesses = [
             (tokenizer.decode([token]).strip(), probability)
