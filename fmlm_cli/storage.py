@@ -179,16 +179,16 @@ def complete_folder(target: Path) -> Iterator[Path]:
 
 def _swap(new: Path, target: Path) -> None:
     """Put a folder in the place of another, which stays if that fails or is interrupted."""
-    old = target.with_name(f".{target.name}.replaced")
-    shutil.rmtree(old, ignore_errors=True)
+    replaced = target.with_name(f".{target.name}.replaced")
+    shutil.rmtree(replaced, ignore_errors=True)
     try:
-        target.rename(old)
+        target.rename(replaced)
         new.rename(target)
     except BaseException:
-        if old.exists() and not target.exists():
-            old.rename(target)
+        if replaced.exists() and not target.exists():
+            replaced.rename(target)
         raise
-    shutil.rmtree(old)
+    shutil.rmtree(replaced)
 
 
 def _remove_empty(folders: Iterable[Path]) -> None:

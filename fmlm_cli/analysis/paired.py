@@ -44,11 +44,11 @@ def mean_of(values: Sequence[float]) -> float | None:
 
 def spread_of(values: BySeed) -> SpreadResult:
     """Values by seed, mean and sample standard deviation of those that are there."""
-    there = [value for value in values.values() if value is not None]
+    finite = [value for value in values.values() if value is not None]
     return SpreadResult(
         values=dict(values),
-        mean=mean_of(there),
-        sd=float(np.std(there, ddof=1)) if len(there) > 1 else None,
+        mean=mean_of(finite),
+        sd=float(np.std(finite, ddof=1)) if len(finite) > 1 else None,
     )
 
 
@@ -79,9 +79,9 @@ class Contest:
     def judge(self, pairs: Mapping[Key, Pair], *, lower_is_better: bool = True) -> dict[Key, PairedResult]:
         """What comparisons with the baseline came to; of a pair that is none, why."""
         controls = [key for key in pairs if _arm_of(key) in self.controls]
-        together = {key: pair for key, pair in pairs.items() if key not in controls}
+        candidates = {key: pair for key, pair in pairs.items() if key not in controls}
         results: dict[Key, PairedResult] = {}
-        for family in (together, *({key: pairs[key]} for key in controls)):
+        for family in (candidates, *({key: pairs[key]} for key in controls)):
             tested = judged({key: pair for key, pair in family.items() if isinstance(pair, PairedDifference)})
             for key, pair in family.items():
                 if isinstance(pair, NoPair):

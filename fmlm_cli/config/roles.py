@@ -25,9 +25,9 @@ def deciding(settings: BaseModel, prefix: str = "", only: Collection[str] | None
     return {prefix + name: value for name, value in decided if only is None or _within(name, only)}
 
 
-def differing(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+def differing(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
     """Names of what is not the same in two answers of `deciding`; what one lacks counts as None there."""
-    return [name for name in {**before, **now} if before.get(name) != now.get(name)]
+    return [name for name in {**before, **after} if before.get(name) != after.get(name)]
 
 
 def _decided(

@@ -41,10 +41,10 @@ def compute_gradient(
     how many others its batch happens to hold.) `reseed(i)` is called before batch i.
     """
     ranks = runtime.ranks
-    mine = list(ranks.mine(enumerate(batches)))
-    count = ranks.sum(sum(batch.count for _, batch in mine))
+    own_part = list(ranks.mine(enumerate(batches)))
+    count = ranks.sum(sum(batch.count for _, batch in own_part))
     total = torch.zeros((), device=runtime.device)
-    for number, batch in mine:
+    for number, batch in own_part:
         if reseed is not None:
             reseed(number)
         with runtime.autocast():

@@ -214,8 +214,8 @@ class RandomExploration(Exploration):
     @property
     def description(self) -> str:
         """In words: what is masked when."""
-        each = ", each unit drawn by itself" if self.settings.count == "bernoulli" else ""
-        return super().description + each
+        drawn = ", each unit drawn by itself" if self.settings.count == "bernoulli" else ""
+        return super().description + drawn
 
     def _explore(self, view: RowView, epoch: int | Int64s, seed: int) -> tuple[Bools, Bools]:
         number = self.masks_per_sequence

@@ -158,13 +158,13 @@ class Spans(Unit):
 
     def __call__(self, view: RowView, key: UInt64s) -> Bools:
         """Where spans begin."""
-        of = _WordList.of(view.maskable, word_begins(view))
-        lengths = self._lengths(view.shape, key, of.begin)
+        words = _WordList.of(view.maskable, word_begins(view))
+        lengths = self._lengths(view.shape, key, words.begin)
         # Spans laid end to end from each run's first word. As many are drawn as there are words: enough.
         before = np.cumsum(lengths, dtype=np.int64) - lengths
-        start = of.first + before - before[of.first]
+        start = words.first + before - before[words.first]
         starts = np.zeros(view.shape, np.bool_)
-        starts.ravel()[of.begin[start[start <= of.last]]] = True
+        starts.ravel()[words.begin[start[start <= words.last]]] = True
         return starts
 
     def _lengths(self, shape: tuple[int, ...], key: UInt64s, begin: Int64s) -> npt.NDArray[np.uint8]:
@@ -221,28 +221,28 @@ class Collocations(Unit):
         if view.input_ids is None:
             raise UserError("masking pmi looks for collocations among the tokens: give it input_ids")
         starts = word_begins(view)
-        of = _WordList.of(view.maskable, starts)
-        end = of.begin + unit_sizes(view.maskable, starts)[of.begin]
-        first, last = self._find(of, end, view.input_ids)
-        row, column = np.divmod(of.begin[first], view.shape[1])
+        words = _WordList.of(view.maskable, starts)
+        end = words.begin + unit_sizes(view.maskable, starts)[words.begin]
+        first, last = self._find(words, end, view.input_ids)
+        row, column = np.divmod(words.begin[first], view.shape[1])
         kept = _without_overlaps(first, last, keys.bits(key[row], column))
         # Every word begins a unit but those inside a collocation that is kept.
-        inside = np.zeros(len(of.begin) + 1, np.int64)
+        inside = np.zeros(len(words.begin) + 1, np.int64)
         inside[first[kept] + 1] += 1
         inside[last[kept] + 1] -= 1
         starts = np.zeros(view.shape, np.bool_)
-        starts.ravel()[of.begin[np.cumsum(inside[:-1]) == 0]] = True
+        starts.ravel()[words.begin[np.cumsum(inside[:-1]) == 0]] = True
         return starts
 
-    def _find(self, of: _WordList, end: Int64s, input_ids: Int64s) -> tuple[Int64s, Int64s]:
+    def _find(self, words: _WordList, end: Int64s, input_ids: Int64s) -> tuple[Int64s, Int64s]:
         """First and last words of the collocations that no other one contains, in order."""
         if not len(self.hashes):
             return np.empty(0, np.int64), np.empty(0, np.int64)
         hashed = keys.StretchHash(input_ids.ravel())
-        last = np.arange(len(of.begin))
+        last = np.arange(len(words.begin))
         for n in range(SHORTEST, LONGEST + 1):  # the longest that begins at a word is found last
-            word = np.flatnonzero(np.arange(len(last)) + n - 1 <= of.last)
-            begins = word[self.contains(hashed(of.begin[word], end[word + n - 1]))]
+            word = np.flatnonzero(np.arange(len(last)) + n - 1 <= words.last)
+            begins = word[self.contains(hashed(words.begin[word], end[word + n - 1]))]
             last[begins] = begins + n - 1
         first = np.flatnonzero(last > np.arange(len(last)))
         last = last[first]

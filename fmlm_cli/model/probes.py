@@ -79,8 +79,8 @@ def probe_head(model: Probed) -> Head:
         trial.eval()
         whole = not _gives_stock_logits(trial, tokens, stock)
         trial.head = Head(whole, _name_of_output_embeddings(trial.pretrained))
-        apart = _decodes_last(trial, tokens) and _gives_stock_logits(trial, tokens, stock)
-    return trial.head if apart else Head(whole, decoder=None)
+        decodes_last = _decodes_last(trial, tokens) and _gives_stock_logits(trial, tokens, stock)
+    return trial.head if decodes_last else Head(whole, decoder=None)
 
 
 def logits_of(model: Probed, tokens: Int64s, positions: Int64s, segments: Int64s, masked: Int64s) -> Tensor:

@@ -131,10 +131,10 @@ class Records:
             **{name: int(arrays[f"plan.{name}"]) for name in ("random", "segments", "sets", "pairs")},
             distances=tuple(np.asarray(arrays["plan.distances"], np.float64).tolist()),
         )
-        whole: Any = {name: int(arrays[name]) for name in ("parameters", "sketch")}
+        counts: Any = {name: int(arrays[name]) for name in ("parameters", "sketch")}
         names = ("sequences", "random", "recursive", "segments", "distances")
         columns: Any = {name: np.asarray(arrays[name]) for name in names}
-        return cls(plan, **whole, **columns)
+        return cls(plan, **counts, **columns)
 
     @classmethod
     def joined(cls, parts: Sequence["Records"]) -> "Records":

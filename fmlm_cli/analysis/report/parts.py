@@ -123,7 +123,7 @@ def _sizes(entries: Variances) -> str:
 
 def _covariance(entries: Variances) -> Exhibit:
     last = findings.latest(entries)
-    near, far = (find(last.correlations, key=lambda each: each.distance) for find in (min, max))
+    near, far = (find(last.correlations, key=lambda correlation: correlation.distance) for find in (min, max))
     end = Estimate.of(far)
     sign = {
         "below": "below zero, so that masks without a token in common cancel part of each other’s noise",
@@ -141,11 +141,11 @@ def _covariance(entries: Variances) -> Exhibit:
         "also at distance 0; with [MASK] only, that leaves equal inputs there, and 1 is the control that it "
         f"has to be. {_sizes(entries)}",
         functools.partial(draw_covariance, entries),
-        [{**_identified(entry), **as_json(each)} for entry in entries for each in entry.correlations],
+        [{**_identified(entry), **as_json(c)} for entry in entries for c in entry.correlations],
         ReportTable(
-            ("measurement", *(f"h/2τ = {each.distance:g}" for each in last.correlations)),
+            ("measurement", *(f"h/2τ = {correlation.distance:g}" for correlation in last.correlations)),
             [
-                (measurement(entry), *(Estimate.of(each).text() for each in entry.correlations))
+                (measurement(entry), *(Estimate.of(correlation).text() for correlation in entry.correlations))
                 for entry in entries
             ],
         ),

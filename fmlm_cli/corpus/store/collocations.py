@@ -146,11 +146,11 @@ class NgramTable:
         return np.asarray(self.entries["count"][np.searchsorted(self.entries["hash"], hashes)])
 
 
-def _find(among: UInt64s, wanted: UInt64s) -> tuple[Int64s, Bools]:
+def _find(among: UInt64s, hashes: UInt64s) -> tuple[Int64s, Bools]:
     """Where in a sorted array these hashes stand or would stand, and whether they do."""
-    at = np.searchsorted(among, wanted)
+    at = np.searchsorted(among, hashes)
     is_there = at < len(among)
-    is_there[is_there] = among[at[is_there]] == wanted[is_there]
+    is_there[is_there] = among[at[is_there]] == hashes[is_there]
     return at, is_there
 
 

@@ -210,23 +210,23 @@ class StoreWriter:
         return manifest
 
 
-def add_collocations(of: store.TokenStore, mined: Mined, *, asked: int | None) -> None:
+def add_collocations(token_store: store.TokenStore, mined: Mined, *, asked: int | None) -> None:
     """Put collocations into a complete store, in place of older ones; `asked`: how many were asked for.
 
     Their file has a name of its own, so that until the manifest names it the store is what it was.
     """
-    with storage.clear_disk_errors(of.root):
-        temporary = of.root / ".collocations.partial"
+    with storage.clear_disk_errors(token_store.root):
+        temporary = token_store.root / ".collocations.partial"
         try:
             write_collocations(temporary, mined)
             content = storage.sha256_of_file(temporary)
-            path = temporary.replace(of.root / f"collocations-{content[:16]}.arrow")
+            path = temporary.replace(token_store.root / f"collocations-{content[:16]}.arrow")
         finally:
             temporary.unlink(missing_ok=True)
         facts = {"kept": len(mined.hashes), "covered": mined.covered, "undercount": mined.undercount}
-        manifest = {**of.manifest, "collocations": {**_describe(path), "asked": asked, **facts}}
+        manifest = {**token_store.manifest, "collocations": {**_describe(path), "asked": asked, **facts}}
         manifest["sha256"] = store.seal(manifest)
-        storage.write_json(of.root / storage.MANIFEST, manifest)
-        for old in of.root.glob("collocations-*.arrow"):
-            if old != path:
-                old.unlink()
+        storage.write_json(token_store.root / storage.MANIFEST, manifest)
+        for superseded in token_store.root.glob("collocations-*.arrow"):
+            if superseded != path:
+                superseded.unlink()

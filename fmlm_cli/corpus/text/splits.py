@@ -39,9 +39,9 @@ def assign_splits(documents: Iterable[D], fraction: float) -> Iterator[tuple[str
         elif held and document.content == held[0].content:
             held.append(document)
         else:
-            yield from (("train", old) for old in held)
+            yield from (("train", earlier) for earlier in held)
             held = [document]
         if has_validation:
-            yield from (("train", old) for old in held)
+            yield from (("train", earlier) for earlier in held)
             held = []
-    yield from (("validation", old) for old in held)
+    yield from (("validation", earlier) for earlier in held)

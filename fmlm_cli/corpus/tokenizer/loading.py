@@ -90,12 +90,13 @@ def _class_for(folder: Path) -> Any:
     """What reads a folder's tokenizer: the class that `AutoTokenizer` takes, or it itself where in doubt."""
     settings, config = read_json(folder / "tokenizer_config.json"), folder / "config.json"
     model = read_json(config) if config.is_file() else {}
-    family, named = model.get("model_type"), settings.get("tokenizer_class") or model.get("tokenizer_class")
+    family = model.get("model_type")
+    class_name = settings.get("tokenizer_class") or model.get("tokenizer_class")
     if "auto_map" not in settings and (family is None or family in _CLASSES):
-        if named in _PLAIN:
+        if class_name in _PLAIN:
             return PreTrainedTokenizerFast
         usual = _CLASSES.get(family)
-        if usual is not None and named in (None, usual, f"{usual}Fast"):
+        if usual is not None and class_name in (None, usual, f"{usual}Fast"):
             return getattr(transformers, usual)
     return transformers.AutoTokenizer
 

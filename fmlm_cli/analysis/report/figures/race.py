@@ -266,9 +266,9 @@ def _sweep_line(name: str, points: Sequence[PointResult], width: float) -> Figur
     for place, point in enumerate(points):
         dots = [value for value in point.values.values() if value is not None]
         axes.plot([place] * len(dots), dots, "o", color=colour(1), markersize=4)
-    known = [(place, point.mean) for place, point in enumerate(points) if point.mean is not None]
-    if known:
-        axes.plot(*zip(*known, strict=True), color=colour(1), linewidth=1.2)
+    means = [(place, point.mean) for place, point in enumerate(points) if point.mean is not None]
+    if means:
+        axes.plot(*zip(*means, strict=True), color=colour(1), linewidth=1.2)
     axes.set_xticks(range(len(labels)), labels)
     axes.set_xlabel(name)
     axes.set_ylabel("held-out loss (nats)")
