@@ -13,6 +13,7 @@ from pydantic.fields import FieldInfo
 
 from fmlm_cli.config import (
     EvaluateSettings,
+    FinetuneSettings,
     MasksSettings,
     PretrainSettings,
     Section,
@@ -22,6 +23,7 @@ from fmlm_cli.config import (
     nested,
     parse_assignments,
     read_yaml,
+    saved_settings,
     setting_names,
     to_yaml,
 )
@@ -357,6 +359,13 @@ class TestRoundTrip:
             assert repr(after) == repr(before)  # also the types
 
         check()
+
+    @pytest.mark.parametrize("text", ["", "null\n", "{}\n", "seeds: 3\n"])
+    def test_a_file_that_lacks_a_setting_is_named(self, text: str, tmp_path: Path) -> None:
+        path = tmp_path / "config.yaml"
+        path.write_text(text)
+        with pytest.raises(UserError, match=r"config\.yaml: setting 'checkpoint': field required$"):
+            saved_settings(FinetuneSettings, path)
 
     def test_order_and_names_are_those_of_the_definition(self) -> None:
         tree = yaml.safe_load(to_yaml(PretrainSettings()))

@@ -233,7 +233,11 @@ def _problem(section: type[Section], problem: ErrorDetails, where: Callable[[str
 
 def saved_settings(section: type[S], path: Path) -> S:
     """The settings that a command has left in its config.yaml; `UserError` for another kind of file."""
-    return build(section, read_yaml(path, section))
+    tree = read_yaml(path, section)
+    try:
+        return build(section, tree)
+    except UserError as error:  # of what a file lacks there is no line to name
+        raise UserError(f"{path}: {error}") from None
 
 
 def choices(section: type[Section], dotted: str) -> tuple[str, ...]:

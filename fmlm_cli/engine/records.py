@@ -68,16 +68,22 @@ def _line(record: Mapping[str, Any]) -> str:
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """All records of a metrics file. A last line that a crash cut short is left out."""
+    """All records of a metrics file. A last line that a crash cut short is left out.
+
+    Raises `UserError` for any other line that is no record.
+    """
     lines = path.read_bytes().removesuffix(b"\n").split(b"\n")  # str.splitlines would cut at U+2028 too
     records: list[dict[str, Any]] = []
     for number, line in enumerate(lines, start=1):
         try:
-            records.append(json.loads(line))
+            record = json.loads(line)
         except ValueError:  # bad JSON, or UTF-8 cut in the middle of a character
             if number == len(lines):
                 break
             raise UserError(f"{path}:{number}: not valid JSON; the file is damaged") from None
+        if not isinstance(record, dict) or not isinstance(record.get("step"), int):
+            raise UserError(f"{path}:{number}: no record of a step; the file is damaged")
+        records.append(record)
     return records
 
 

@@ -76,6 +76,14 @@ def test_damage_elsewhere_is_named(tmp_path: Path) -> None:
         read_metrics(path)
 
 
+@pytest.mark.parametrize("line", ["3", "[1]", "null", '"step"', "{}", '{"step": "1"}', '{"loss": 0.5}'])
+def test_what_is_json_and_no_record_is_named(line: str, tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    path.write_text(f'{{"step": 1}}\n{line}\n')
+    with pytest.raises(UserError, match=r"metrics\.jsonl:2: no record of a step; the file is damaged$"):
+        read_metrics(path)
+
+
 @settings(max_examples=25)
 @given(contents=records, keep=st.integers(1, 60))
 def test_a_resumed_run_is_cut_back(

@@ -117,10 +117,12 @@ class FileRecord:
             fields = storage.read_json(self.path)
         except UserError as error:
             raise UserError(f"{error}: {remedy}") from None
-        if not isinstance(fields, dict) or not isinstance(fields.get("made_with"), dict):
+        fields = fields if isinstance(fields, dict) else {}
+        made_with, result = fields.get("made_with"), fields.get("result")
+        if not isinstance(made_with, dict) or not isinstance(result, dict | None):
             raise UserError(f"{self.path} is damaged: {remedy}")
         whole = self.beside is None or self.beside.is_file()
-        return Kept(fields["made_with"], fields.get("result") if whole else None)
+        return Kept(made_with, result if whole else None)
 
     def owned(self) -> AbstractContextManager[None]:
         """No lock: such jobs are short, or the recipe that does them owns the folder that it works in."""

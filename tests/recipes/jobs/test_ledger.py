@@ -277,7 +277,10 @@ def test_a_damaged_folder_says_what_to_do(tmp_path: Path, name: str, damage: str
         record.read()
 
 
-@pytest.mark.parametrize("damage", ["", "{", "[]", "3", '{"result": 1}', '{"made_with": []}'])
+DAMAGED = ["", "{", "[]", "3", '{"result": 1}', '{"made_with": []}', '{"made_with": {}, "result": [1]}']
+
+
+@pytest.mark.parametrize("damage", DAMAGED)
 def test_a_damaged_file_says_what_to_do(tmp_path: Path, damage: str) -> None:
     record, _ = file_record(tmp_path)
     record.begin({})
