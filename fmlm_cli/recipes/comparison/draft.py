@@ -29,6 +29,7 @@ from fmlm_cli.recipes.comparison.tasks import Labelled, find_tasks
 from fmlm_cli.recipes.pretraining.planning.data import RowSource, with_number
 from fmlm_cli.recipes.pretraining.planning.plan import RunPlan, plan_run
 from fmlm_cli.recipes.shared.held_out import HeldOut
+from fmlm_cli.recipes.shared.predictions import AT_ONCE
 from fmlm_cli.recipes.shared.strategy import rate_schedule, try_strategy
 
 PARTS: tuple[Part, ...] = ("coverage", "variance", "race", "downstream")
@@ -258,7 +259,7 @@ def _check_evaluation(draft: Draft) -> None:
             f"{', '.join(named)} {'has' if len(named) == 1 else 'have'} no validation split, on which losses "
             "are compared: make one with `fmlm tokenize --valid` or `--valid-fraction`"
         )
-    if not held_out(draft, 32).has_targets:
+    if not held_out(draft, AT_ONCE).has_targets:
         raise UserError(
             f"the validation split of {draft.evaluated_store.root} is too small to mask a token of it"
         )

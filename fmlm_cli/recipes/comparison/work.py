@@ -31,6 +31,7 @@ from fmlm_cli.recipes.finetuning.run import finetune
 from fmlm_cli.recipes.jobs.board import Board, Outcome
 from fmlm_cli.recipes.pretraining.report.describe import FEW_PASSES
 from fmlm_cli.recipes.pretraining.run import pretrain
+from fmlm_cli.recipes.shared.predictions import AT_ONCE
 
 Result = dict[str, Any]
 
@@ -161,7 +162,7 @@ class Worker:
         """On the same held-out tokens as in the race."""
         if not self.plan.comparable:
             return None
-        evaluation = held_out(self.plan, 32)
+        evaluation = held_out(self.plan, AT_ONCE)
         if not evaluation.has_targets:
             return None
         return evaluation.run(model, self.runtime).record["eval_loss"]

@@ -27,7 +27,7 @@ from fmlm_cli.model.classifier import EncoderCheckpoint
 from fmlm_cli.objectives.classification import SequenceClassification
 from fmlm_cli.recipes.finetuning.plan import FinetunePlan
 from fmlm_cli.recipes.shared.checkpoints import FINETUNED
-from fmlm_cli.recipes.shared.predictions import keep_predictions, predict_split
+from fmlm_cli.recipes.shared.predictions import AT_ONCE, keep_predictions, predict_split
 from fmlm_cli.tasks import (
     GLUE,
     TaskData,
@@ -197,7 +197,7 @@ def _submit(plan: FinetunePlan, emit: Emit) -> tuple[str | None, list[str]]:
         model.to(plan.runtime.device)
         objective = SequenceClassification(data.task.regression, int(plan.tokenizer.pad_token_id or 0))
         for split, examples in tests.items():
-            outputs = predict_split(model, objective, plan.split(examples).sequences, 32, plan.runtime)
+            outputs = predict_split(model, objective, plan.split(examples).sequences, AT_ONCE, plan.runtime)
             outputs = outputs[:, 0] if data.task.regression else outputs
             if plan.is_glue:
                 files.append(write_submission(plan.root / "submission", data.task, split, examples, outputs))

@@ -18,6 +18,8 @@ from fmlm_cli.engine.runtime import Runtime
 from fmlm_cli.objectives.classification import SequenceClassification
 from fmlm_cli.tasks import Examples, TaskData, predictions_of
 
+AT_ONCE = 32  # sequences or rows that are forwarded, where no setting says how many
+
 
 def predict_split(
     model: torch.nn.Module,
