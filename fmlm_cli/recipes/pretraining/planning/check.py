@@ -13,7 +13,13 @@ from fmlm_cli.errors import UserError
 from fmlm_cli.events import Emit
 from fmlm_cli.model.build import longest_sequence, preset_for, preset_of
 from fmlm_cli.model.presets import Preset
-from fmlm_cli.recipes.pretraining.planning.data import NamedStore, check_text, name_stores, open_stores
+from fmlm_cli.recipes.pretraining.planning.data import (
+    OpenedStore,
+    check_text,
+    check_together,
+    name_stores,
+    open_store,
+)
 from fmlm_cli.recipes.pretraining.planning.start import Start, begin
 from fmlm_cli.recipes.shared.checkpoints import Origin, check_tokenizer, find_checkpoint
 from fmlm_cli.recipes.shared.limits import resolve_length, resolve_multiple
@@ -35,7 +41,7 @@ class CheckedRun:
     origin: Origin | None
     start: Start | None
     preset: Preset
-    stores: tuple[NamedStore, ...]
+    stores: tuple[OpenedStore, ...]
     evaluated: dict[str, TokenStore]
     peak: float
 
@@ -49,9 +55,11 @@ def check_run(settings: PretrainSettings, emit: Emit) -> CheckedRun:
     """Check all that can be checked before there are data. Raises `UserError` for what cannot be."""
     _check_budget(settings)
     strategy = check_strategy(settings.masking)
-    stores = name_stores(settings)
+    named = name_stores(settings)
     origin = _find_origin(settings)
     check_text(settings, from_scratch=origin is None)
+    stores = tuple(map(open_store, named))
+    check_together(stores)
     evaluated = _open_evaluated(settings)
     settings = _with_dropout(settings, origin)
     start = begin(settings, origin, emit) if origin else None
@@ -63,15 +71,15 @@ def check_run(settings: PretrainSettings, emit: Emit) -> CheckedRun:
     batch_size(settings.batch.size, preset.batch_size, strategy.masks_per_sequence)
     if settings.budget.steps is not None:
         check_head_warmup(settings, settings.budget.steps)
-    _check_stores(settings, origin, stores)
+    _check_replayed(settings, origin, stores)
     return checked
 
 
-def _check_stores(settings: PretrainSettings, origin: Origin | None, stores: Sequence[NamedStore]) -> None:
-    """Refuse stores that are not there or do not go together, with text that is to be tokenized either."""
-    text, opened = settings.text, open_stores(stores)
+def _check_replayed(settings: PretrainSettings, origin: Origin | None, stores: Sequence[OpenedStore]) -> None:
+    """Refuse stores that will not go together with the text, which is still to be tokenized."""
+    text = settings.text
     if origin and text.sources and not (text.add_tokens or text.extend_vocab):
-        for replayed in opened:
+        for replayed in stores:
             check_tokenizer(origin, replayed.store, extended=False)
 
 

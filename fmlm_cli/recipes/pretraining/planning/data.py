@@ -175,15 +175,15 @@ def check_text(settings: PretrainSettings, *, from_scratch: bool) -> None:
         raise UserError("pre-training from scratch takes a store: make it with `fmlm tokenize`")
 
 
-def open_stores(named: Sequence[NamedStore]) -> list[OpenedStore]:
-    """The stores, their hashes not yet checked. `UserError` where they do not exist or do not go together."""
-    opened = [
-        OpenedStore(TokenStore.open(named_store.path, verify=()), named_store.weight, named_store.replay)
-        for named_store in named
-    ]
+def open_store(named: NamedStore) -> OpenedStore:
+    """The store, its hashes not yet checked. `UserError` where it does not exist or is damaged."""
+    return OpenedStore(TokenStore.open(named.path, verify=()), named.weight, named.replay)
+
+
+def check_together(opened: Sequence[OpenedStore]) -> None:
+    """Refuse stores whose ids are not among the first one's."""
     for second in opened[1:]:
         check_same_tokens(opened[0].store, second.store)
-    return opened
 
 
 def check_same_tokens(store: TokenStore, other: TokenStore) -> None:
@@ -196,7 +196,7 @@ def check_same_tokens(store: TokenStore, other: TokenStore) -> None:
         )
 
 
-def make_store_of_text(settings: PretrainSettings, tokenizer: Path, emit: Emit) -> NamedStore:
+def make_store_of_text(settings: PretrainSettings, tokenizer: Path, emit: Emit) -> OpenedStore:
     """Tokenize the text into a store beside the run; one that is there serves if nothing has changed."""
     assert settings.out is not None
     run = Path(settings.out)
@@ -206,7 +206,7 @@ def make_store_of_text(settings: PretrainSettings, tokenizer: Path, emit: Emit) 
         tokenizer=str(tokenizer),
         pmi=needs_collocations(settings.masking.strategy),
     )
-    return NamedStore(str(make_store(request, renew=True, emit=emit)), None)
+    return open_store(NamedStore(str(make_store(request, renew=True, emit=emit)), None))
 
 
 def verify_stores(opened: Sequence[OpenedStore]) -> None:

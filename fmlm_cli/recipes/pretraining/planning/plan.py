@@ -23,14 +23,13 @@ from fmlm_cli.model.layers import rate_scales
 from fmlm_cli.model.masked_lm import MaskedLM
 from fmlm_cli.recipes.pretraining.planning.check import CheckedRun, batch_size, check_head_warmup, check_run
 from fmlm_cli.recipes.pretraining.planning.data import (
-    NamedStore,
     OpenedStore,
     RowSource,
     RowStream,
     check_same_tokens,
+    check_together,
     make_store_of_text,
     make_stream,
-    open_stores,
     verify_stores,
 )
 from fmlm_cli.recipes.pretraining.planning.start import Start, fit_to_store, from_scratch
@@ -149,18 +148,19 @@ def plan_run(settings: PretrainSettings, emit: Emit) -> RunPlan:
     return decide(checked, make_data(checked, emit), emit)
 
 
-def make_data(checked: CheckedRun, emit: Emit) -> tuple[NamedStore, ...]:
+def make_data(checked: CheckedRun, emit: Emit) -> tuple[OpenedStore, ...]:
     """The stores that the run reads, its text tokenized by the checkpoint's tokenizer if text was given."""
     if not checked.settings.text.sources:
         return checked.stores
     assert checked.origin is not None
-    return (make_store_of_text(checked.settings, checked.origin.folder, emit), *checked.stores)
+    opened = (make_store_of_text(checked.settings, checked.origin.folder, emit), *checked.stores)
+    check_together(opened)
+    return opened
 
 
-def decide(checked: CheckedRun, named: Sequence[NamedStore], emit: Emit) -> RunPlan:
+def decide(checked: CheckedRun, opened: Sequence[OpenedStore], emit: Emit) -> RunPlan:
     """The plan of a checked run over these stores. Nothing is written."""
     settings, origin = checked.settings, checked.origin
-    opened = open_stores(named)
     store = opened[0].store
     strategy = resolve_strategy(settings.masking, store)
     timetable = Timetable(strategy, rate_schedule(settings.masking, strategy))
