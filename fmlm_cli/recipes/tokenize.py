@@ -1,5 +1,6 @@
 """`fmlm tokenize`: text becomes tokens on disk, once."""
 
+import itertools
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ import numpy as np
 from transformers import PreTrainedTokenizerFast
 
 from fmlm_cli import storage
-from fmlm_cli.config import TokenizeSettings, deciding
+from fmlm_cli.config import TokenizeSettings, deciding, differing
 from fmlm_cli.corpus.store.collocations import MIN_COUNT, Mined, mine
 from fmlm_cli.corpus.store.reading import TOKEN_COUNTS, TokenStore
 from fmlm_cli.corpus.store.writing import (
@@ -125,8 +126,7 @@ def _request(
 
 def _different(out: Path, request: dict[str, Any]) -> list[str]:
     """In what a finished store was made from something else."""
-    old = TokenStore.open(out, verify=()).manifest["request"]
-    return [name for name in request if old.get(name) != request[name]]
+    return differing(TokenStore.open(out, verify=()).manifest["request"], request)
 
 
 def _is_the_same(out: Path, request: dict[str, Any]) -> bool:
@@ -226,18 +226,16 @@ def _write(
     encoder = Encoder(tokenizer)
     stats = ReadStats()
     fraction = 0.0 if corpora.validation else settings.valid_fraction
+    documents = assign_splits(_encoded(corpora.train, encoder, stats, "tokenizing", emit), fraction)
+    if corpora.validation:
+        validation = _encoded(corpora.validation, encoder, stats, "tokenizing validation", emit)
+        documents = itertools.chain(documents, (("validation", document) for document in validation))
     empty = 0
-    for split, document in assign_splits(
-        _encoded(corpora.train, encoder, stats, "tokenizing", emit), fraction
-    ):
-        empty += not len(document.input_ids)
+    for split, document in documents:
         if len(document.input_ids):
             writer.add(split, document)
-    if corpora.validation:
-        for document in _encoded(corpora.validation, encoder, stats, "tokenizing validation", emit):
-            empty += not len(document.input_ids)
-            if len(document.input_ids):
-                writer.add("validation", document)
+        else:
+            empty += 1
     _check_not_empty(writer, settings, stats)
     return writer.finish(
         request, {"empty_documents": stats.empty + empty, "bad_text_documents": stats.bad_text}

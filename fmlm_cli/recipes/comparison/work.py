@@ -231,8 +231,8 @@ class Worker:
             "tasks": {name: value for name, value in task.tasks.items() if value is not None},
             "training": downstream.training.model_dump(),
             "seeds": downstream.seeds,
-            "first_seed": item.seed
-            * downstream.seeds,  # the same for all arms: heads and order are paired too
+            # The same for all arms: heads and order are paired too.
+            "first_seed": item.seed * downstream.seeds,
             "select": downstream.select,
             "max_length": downstream.max_length,
             "trust_remote_code": base.model.trust_remote_code,
