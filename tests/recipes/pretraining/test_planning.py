@@ -7,6 +7,8 @@ from typing import Any
 import pytest
 
 from fmlm_cli.config import PretrainSettings, build, nested
+from fmlm_cli.corpus.store import reading
+from fmlm_cli.corpus.store.reading import read_manifest
 from fmlm_cli.engine.runtime import Runtime
 from fmlm_cli.errors import UserError
 from fmlm_cli.events import Event, Facts, ignore
@@ -50,6 +52,20 @@ def test_a_plan_over_stores_leaves_no_trace_and_can_be_printed(settings: Setting
     [facts] = [event for event in events if isinstance(event, Facts)]
     assert facts.rows["budget"].startswith("8 steps of 8 rows")
     assert traces(tmp_path) == before
+
+
+def test_a_plan_opens_each_store_once(
+    settings: Settings, tiny_store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened = list[Path]()
+
+    def counting(root: Path) -> Any:
+        opened.append(root)
+        return read_manifest(root)
+
+    monkeypatch.setattr(reading, "read_manifest", counting)
+    plan_run(settings(**{"budget.steps": 8}), ignore)
+    assert opened == [tiny_store]
 
 
 def test_a_checked_run_leaves_no_trace_though_there_is_text(from_text: FromText, tmp_path: Path) -> None:
