@@ -32,7 +32,7 @@ DEFAULTS: list[BaseModel] = [
 FREE: dict[type[BaseModel], set[str]] = {
     PretrainSettings: {
         *("out", "device", "data.stores", "data.replay", "data.verify", "model.checkpoint"),
-        *("batch.micro_size", "evaluation.stores"),
+        *("batch.micro_size", "evaluation.stores", "evaluation.names"),
         *("checkpoint.every_steps", "checkpoint.keep", "logging.every_steps"),
         *("text.sources", "text.documents", "text.text_field", "text.on_bad_text", "text.valid"),
         *("text.valid_fraction", "text.add_tokens", "text.extend_vocab"),

@@ -2,7 +2,6 @@ import errno
 import hashlib
 import os
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,7 @@ from hypothesis import strategies as st
 
 from fmlm_cli import storage
 from fmlm_cli.errors import Interrupted, OutOfSpaceError, UserError, is_out_of_space
-from fmlm_cli.storage import RunDirectory, claim_output, clear_disk_errors, complete_folder
+from fmlm_cli.storage import RunDirectory, clear_disk_errors, complete_folder
 
 quick = settings(derandomize=True, deadline=None, max_examples=50)
 WAYS_TO_END = (ValueError("bad"), KeyboardInterrupt(), SystemExit(3), Interrupted("SIGTERM", 143))
@@ -302,77 +301,6 @@ class TestHashes:
         assert storage.sha256_of_json({"ä": "x y", "a": (1, 2.5, None)}) == expected
         different = [[1, 2], [2, 1], [[1], 2], {"1": 2}, "12", 12, None, "", "\ud800"]
         assert len({storage.sha256_of_json(value) for value in different}) == len(different)
-
-
-class TestClaimOutput:
-    @staticmethod
-    def nothing(path: Path) -> None:
-        pass
-
-    @staticmethod
-    def empty(path: Path) -> None:
-        path.mkdir()
-
-    @staticmethod
-    def ours(path: Path) -> None:
-        path.mkdir()
-        (path / "manifest.json").write_text("{}")
-
-    @staticmethod
-    def foreign(path: Path) -> None:
-        path.mkdir()
-        (path / ".hidden").write_text("precious")
-
-    @staticmethod
-    def marker_is_a_folder(path: Path) -> None:
-        (path / "manifest.json").mkdir(parents=True)
-
-    @staticmethod
-    def file(path: Path) -> None:
-        path.write_text("precious")
-
-    @pytest.mark.parametrize(
-        ("there", "flags", "message"),
-        [
-            (nothing, "", None),
-            (nothing, "overwrite", None),
-            (nothing, "resume", None),
-            (empty, "", None),
-            (empty, "overwrite", None),
-            (empty, "resume", None),
-            (ours, "", "is not empty: pass --resume to go on, --overwrite to replace it, or choose"),
-            (ours, "overwrite", None),
-            (ours, "resume", None),
-            (foreign, "", "is not empty"),
-            (foreign, "overwrite", r"was not made by this command \(it has no manifest\.json\)"),
-            (foreign, "resume", r"is not empty and holds nothing to resume \(no manifest\.json\)"),
-            (marker_is_a_folder, "overwrite", "was not made by this command"),
-            (marker_is_a_folder, "resume", "holds nothing to resume"),
-            (file, "", "is a file, not a folder"),
-            (file, "overwrite", "is a file, not a folder"),
-            (file, "resume", "is a file, not a folder"),
-            (ours, "overwrite resume", "exclude each other"),
-        ],
-    )
-    def test_cases(
-        self, tmp_path: Path, there: Callable[[Path], None], flags: str, message: str | None
-    ) -> None:
-        target = tmp_path / "out"
-        there(target)
-        was = contents(tmp_path)
-
-        def claim() -> None:
-            claim_output(
-                target, marker="manifest.json", overwrite="overwrite" in flags, resume="resume" in flags
-            )
-
-        if message is None:
-            claim()
-        else:
-            with pytest.raises(UserError, match=message) as caught:
-                claim()
-            assert "\n" not in str(caught.value)
-        assert contents(tmp_path) == was  # nothing is touched
 
 
 def test_run_directory(tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from fmlm_cli.config import (
 )
 from fmlm_cli.errors import UserError
 from fmlm_cli.events import Emit
+from fmlm_cli.storage import RUN_CONFIG, kind_of
 
 S = TypeVar("S", bound=Section)
 P = ParamSpec("P")
@@ -110,13 +111,20 @@ def _read_settings(
     assignments: Sequence[str],
 ) -> S:
     """A command's settings from its file, its flags and --set, the later over the earlier."""
-    from_file = read_yaml(config, section) if config else {}
+    from_file = {**read_yaml(config, section), **_whose(config, section)} if config else {}
     trees = (from_file, nested(flagged), parse_assignments(assignments, section))
     required = [flag for flag in flags if isinstance(flag, Flag) and flag.is_required(section)]
     for flag in required:
         if not any(tree.get(flag.setting) for tree in trees):  # no required setting is in a group
             raise UserError(f"no {flag.setting}: give {flag.name} {flag.metavar or ''}".rstrip())
     return build(section, *trees)
+
+
+def _whose(config: Path, section: type[Section]) -> Mapping[str, str]:
+    """The folder that a config.yaml lies in, if a command has made it: it means that one, moved or not."""
+    folder = config.parent if config.parent.name else config.absolute().parent
+    is_own = config.name == RUN_CONFIG and kind_of(folder) is not None
+    return {"out": str(folder)} if is_own and "out" in section.model_fields else {}
 
 
 def _of_settings(

@@ -234,6 +234,11 @@ class EvaluationSettings(Section):
     stores: Free[dict[str, str]] = Field(
         {}, description="more stores whose held-out text to evaluate on, by a name for each"
     )
+    names: Free[dict[str, str]] = Field(
+        {},
+        description="what held-out texts are called in the records, by their stores' fingerprints; filled "
+        "in, as a store may be renamed",
+    )
 
 
 class LoggingSettings(Section):

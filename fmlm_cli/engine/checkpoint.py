@@ -7,7 +7,6 @@ checkpoints/step-1000/
                            every file; written last
 """
 
-import shutil
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -65,7 +64,7 @@ class Checkpoints:
             content = {"state": asdict(state), "identity": self.identity, "facts": self.facts, "files": files}
             storage.write_json(folder / STATE, content)
         for old in [path for step, path in self.all() if step not in self.keep_steps][: -self.keep]:
-            shutil.rmtree(old)
+            storage.remove(old)
         return target
 
     def folder(self, step: int) -> Path:
@@ -83,6 +82,8 @@ class Checkpoints:
         """
         damages: list[str] = []
         complete = self.all()
+        for incomplete in set(self.root.glob("step-*")) - {path for _, path in complete}:
+            storage.remove(incomplete)  # what a process that was killed while removing it has left
         for _, path in reversed(complete):
             try:
                 return self._load(path, model, optimizer), damages

@@ -13,7 +13,7 @@ from transformers import PreTrainedTokenizerFast
 from fmlm_cli import storage
 from fmlm_cli.config import TokenizeSettings, deciding, differing
 from fmlm_cli.corpus.store.collocations import MIN_COUNT, Mined, mine
-from fmlm_cli.corpus.store.reading import TOKEN_COUNTS, TokenStore
+from fmlm_cli.corpus.store.reading import STORE, STORE_OF_RUN, TokenStore
 from fmlm_cli.corpus.store.writing import (
     StoreWriter,
     TokenDocument,
@@ -67,7 +67,8 @@ def make_store(
     out = Path(settings.out)
     if not settings.sources:
         return _add_collocations(out, settings, emit, again=overwrite)
-    storage.claim_output(out, marker=TOKEN_COUNTS, overwrite=overwrite, resume=resume or renew)
+    kind = STORE_OF_RUN if renew else STORE
+    storage.check_claim(out, kind, overwrite=overwrite, resume=resume or renew)
     options = ReadOptions(settings.documents, settings.text_field, settings.on_bad_text)
     corpora = Corpora(
         TextCorpus.find(settings.sources, options, emit),
@@ -76,7 +77,7 @@ def make_store(
     _check_sources_outside(out, corpora)
     loaded = tokenizers.load_tokenizer(settings.tokenizer) if settings.tokenizer is not None else None
     request = _request(settings, corpora, loaded)
-    finished = (out / TOKEN_COUNTS).is_file()
+    finished = (out / storage.MANIFEST).is_file()
     if resume and finished:
         _check_same(out, request)
     if (resume or renew) and finished and _is_the_same(out, request):
@@ -87,7 +88,7 @@ def make_store(
         return out
     for sentence in corpora.train.describe():
         emit(Note(sentence))
-    with storage.complete_folder(out) as folder:
+    with storage.replaced_folder(out, kind, overwrite=overwrite, resume=resume or renew) as folder:
         if loaded is None:
             tokenizer = _learn(settings, corpora.train, emit)
         else:
@@ -291,7 +292,7 @@ def _add_collocations(root: Path, settings: TokenizeSettings, emit: Emit, *, aga
         raise UserError(
             f"{root} does not say where words begin: tokenize the text again with `fmlm tokenize`"
         )
-    with storage.sole_owner(root):
+    with storage.work_in(root):
         mined = mine(split, store.tokenizer, store.special.never_masked, size=settings.pmi_size, emit=emit)
         if not len(mined.hashes):
             raise UserError(

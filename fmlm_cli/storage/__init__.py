@@ -10,37 +10,52 @@ from fmlm_cli.storage.files import (
     write_json,
     write_text,
 )
-from fmlm_cli.storage.folders import complete_folder
+from fmlm_cli.storage.folders import complete_folder, remove, sweep
 from fmlm_cli.storage.ownership import (
     LOCK,
+    MARKER,
+    Kind,
+    OwnedFolder,
+    check_claim,
     check_outside,
-    claim_output,
-    clear_folder,
+    kind_of,
     one_at_a_time,
+    owned_folder,
+    replaced_folder,
     sole_owner,
+    work_in,
 )
-from fmlm_cli.storage.runs import METRICS, RUN_CONFIG, RunDirectory
+from fmlm_cli.storage.runs import METRICS, RUN, RUN_CONFIG, RunDirectory
 
 MANIFEST = "manifest.json"
 
 __all__ = [
     "LOCK",
     "MANIFEST",
+    "MARKER",
     "METRICS",
+    "RUN",
     "RUN_CONFIG",
+    "Kind",
+    "OwnedFolder",
     "RunDirectory",
+    "check_claim",
     "check_outside",
-    "claim_output",
     "clear_disk_errors",
-    "clear_folder",
     "complete_file",
     "complete_folder",
     "content_hash",
+    "kind_of",
     "one_at_a_time",
+    "owned_folder",
     "read_json",
+    "remove",
+    "replaced_folder",
     "sha256_of_file",
     "sha256_of_json",
     "sole_owner",
+    "sweep",
+    "work_in",
     "write_json",
     "write_text",
 ]

@@ -59,12 +59,16 @@ def clear_disk_errors(where: Path) -> Iterator[None]:
 def complete_file(target: Path) -> Iterator[Path]:
     """A temporary path beside `target`, to be filled; it takes the target's name only if the block succeeds.
 
-    Its name is this process's own: others may be writing the same file.
+    Its name is this process's own: others may be writing the same file. Its mode is as the umask says, which
+    safetensors, writing by way of a file that only its owner can read, does not heed.
     """
     temporary = target.with_name(f".{target.name}.{os.getpid()}.partial")
     with clear_disk_errors(target):
         try:
+            temporary.touch()
+            mode = temporary.stat().st_mode
             yield temporary
+            temporary.chmod(mode)
             with temporary.open("rb") as file:
                 os.fsync(file.fileno())
             temporary.replace(target)

@@ -1,20 +1,21 @@
-"""Output folders that appear only when they are complete."""
+"""Output folders that appear only when they are complete, and what killed processes leave of them."""
 
 import contextlib
 import os
+import re
 import shutil
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from fmlm_cli.storage.files import clear_disk_errors
 
+# What a process that is killed may leave: files and folders half-written or half-removed, or just replaced.
+LEFT_OVER = re.compile(r"\.(?P<name>.+?)(\.\d+)?\.(partial|replaced)")
 
-def _sync_tree(folder: Path) -> None:
-    """Flush a finished folder to the disk, so that a power cut cannot leave it named but empty."""
-    for path in sorted(folder.rglob("*")):
-        if path.is_file():
-            with path.open("rb") as file:
-                os.fsync(file.fileno())
+
+def beside(target: Path, what: str) -> Path:
+    """A path beside `target` for what is `partial` or `replaced` of it."""
+    return target.with_name(f".{target.name}.{what}")
 
 
 @contextlib.contextmanager
@@ -22,44 +23,97 @@ def complete_folder(target: Path) -> Iterator[Path]:
     """Fill a temporary folder beside `target`; it takes the target's name only if the block succeeds.
 
     An existing target is replaced at that moment and not before. Whatever ends the block early (an error,
-    Ctrl-C, SIGTERM) leaves the target as it was and removes what was half-written.
+    Ctrl-C, SIGTERM) leaves the target as it was and removes what was half-written. The target is in a folder
+    that this process owns: nobody else is at work at it.
     """
     target = target.resolve()  # a link stays, and what it points to is replaced; "." has a name
-    temporary = target.with_name(f".{target.name}.partial")
-    missing = [folder for folder in target.parents if not folder.exists()]  # the deepest first
+    temporary, missing = beside(target, "partial"), missing_folders(target)
     with clear_disk_errors(target):
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.rmtree(temporary, ignore_errors=True)
+            remove(temporary)
             temporary.mkdir()
             yield temporary
-            _sync_tree(temporary)
-            if target.exists():
-                _swap(temporary, target)
-            else:
-                temporary.rename(target)
+            put_in_place(temporary, target)
         finally:
-            shutil.rmtree(temporary, ignore_errors=True)
+            remove(temporary)
             if not target.exists():
-                _remove_empty(missing)
+                remove_empty(missing)
 
 
-def _swap(new: Path, target: Path) -> None:
-    """Put a folder in the place of another, which stays if that fails or is interrupted."""
-    replaced = target.with_name(f".{target.name}.replaced")
-    shutil.rmtree(replaced, ignore_errors=True)
+def put_in_place(temporary: Path, target: Path) -> None:
+    """Give a filled folder its name, once all in it is on the disk with the modes that the umask asks for.
+
+    A target that exists stays if that fails or is interrupted.
+    """
+    _sync_tree(temporary)
+    if not target.exists():
+        temporary.rename(target)
+        return
+    replaced = beside(target, "replaced")
+    remove(replaced)
     try:
         target.rename(replaced)
-        new.rename(target)
+        temporary.rename(target)
     except BaseException:
         if replaced.exists() and not target.exists():
             replaced.rename(target)
         raise
-    shutil.rmtree(replaced)
+    remove(replaced)
 
 
-def _remove_empty(folders: Iterable[Path]) -> None:
+def _sync_tree(folder: Path) -> None:
+    """Flush a finished folder to the disk, so that a power cut cannot leave it named but empty.
+
+    safetensors writes files that only their owner can read; the folder's own mode says what the umask allows.
+    """
+    mode = folder.stat().st_mode & 0o666
+    for path in sorted(folder.rglob("*")):
+        if path.is_file():
+            path.chmod(mode)
+            with path.open("rb") as file:
+                os.fsync(file.fileno())
+
+
+def remove(path: Path) -> None:
+    """Remove a folder with all that is in it, a file or a link, if it is there.
+
+    A folder that others know by its name loses that first: one half-removed is nobody's.
+    """
+    if path.is_dir() and not path.is_symlink():
+        if not LEFT_OVER.fullmatch(path.name):
+            doomed = beside(path, "partial")
+            remove(doomed)
+            path = path.rename(doomed)
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def sweep(root: Path) -> None:
+    """Remove what killed processes have left in a folder, and put back what they were about to replace."""
+    for path in sorted(root.rglob(".*")):
+        left_over = LEFT_OVER.fullmatch(path.name)
+        if not left_over or not os.path.lexists(path):
+            continue
+        whole = path.with_name(left_over["name"])
+        if path.name.endswith(".replaced") and not whole.exists():
+            path.rename(whole)
+        else:
+            remove(path)
+
+
+def missing_folders(path: Path) -> list[Path]:
+    """The folders that have to be made for `path` to be one, the deepest first."""
+    return [folder for folder in (path, *path.parents) if not folder.exists()]
+
+
+def remove_empty(folders: Iterable[Path]) -> None:
     """Remove folders, inner ones first, as far as there is nothing in them."""
-    with contextlib.suppress(OSError):
-        for folder in folders:
+    for folder in folders:
+        try:
             folder.rmdir()
+        except FileNotFoundError:
+            continue
+        except OSError:
+            return

@@ -3,8 +3,15 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from fmlm_cli.storage.ownership import Kind
+
 RUN_CONFIG = "config.yaml"
 METRICS = "metrics.jsonl"
+RUN = Kind(
+    "run",
+    "pretrain",
+    (RUN_CONFIG, METRICS, "checkpoints", "final", "first_scores.safetensors", "plots"),
+)
 
 
 @dataclass(frozen=True)

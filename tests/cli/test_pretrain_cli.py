@@ -11,7 +11,9 @@ import pytest
 from click.testing import Result
 from typer.testing import CliRunner
 
+from fmlm_cli import storage
 from fmlm_cli.cli.app import app
+from fmlm_cli.corpus.store.reading import STORE
 from tests.cli.refusals import assert_refused
 
 TINY = {
@@ -90,7 +92,7 @@ def test_a_run(call: Call, run: Path) -> None:
     assert (run / "final" / "model.safetensors").is_file()
     assert (run / "plots").is_dir()
     assert {path.name for path in run.iterdir()} == {
-        "config.yaml", "metrics.jsonl", "checkpoints", "final", "plots",
+        ".fmlm.json", "config.yaml", "metrics.jsonl", "checkpoints", "final", "plots",
     }  # fmt: skip
     assert "strategy: random" in (run / "config.yaml").read_text()
 
@@ -248,9 +250,8 @@ def test_settings_that_cannot_be(call: Call, run: Path, assignment: str, said: s
 def test_output_folders(call: Call, run: Path, tmp_path: Path) -> None:
     run.mkdir()
     (run / "thesis.txt").write_text("precious")
-    assert_refused(call(), "is not empty", "--overwrite")
-    assert_refused(call("--overwrite"), "was not made by this command")
-    assert_refused(call("--resume"), "nothing to resume")
+    for words in ([], ["--overwrite"], ["--resume"]):
+        assert_refused(call(*words), "is not empty, and fmlm did not make it (it has no .fmlm.json)")
     assert [path.read_text() for path in run.iterdir()] == ["precious"]
     assert_refused(call(out=run / "thesis.txt"), "is a file")
     assert_refused(call(out=run / "thesis.txt" / "run"), "thesis.txt")
@@ -270,13 +271,20 @@ def test_a_finished_run_is_not_overwritten_by_accident(call: Call, run: Path) ->
 
 def test_the_store_is_not_overwritten(call: Call, tiny_store: Path, tmp_path: Path) -> None:
     store = copied(tiny_store, tmp_path)
-    assert_refused(call("--overwrite", data=store, out=store), "was not made by this command")
+    assert_refused(call("--overwrite", data=store, out=store), "fmlm did not make it")
+    with storage.owned_folder(tmp_path / "marked", STORE):
+        shutil.copytree(tiny_store, tmp_path / "marked", dirs_exist_ok=True)
+    for words in ([], ["--overwrite"], ["--resume"]):
+        assert_refused(call(*words, data=store, out=tmp_path / "marked"), "is a token store, not a run")
     assert (store / "manifest.json").is_file()
 
 
 def test_a_store_inside_the_run_is_not_overwritten(call: Call, run: Path, tiny_store: Path) -> None:
     assert call().exit_code == 0
     store = shutil.copytree(tiny_store, run / "store")
+    assert_refused(call("--overwrite"), "also holds what fmlm did not make (store)")
+    shutil.rmtree(run / "plots")
+    store = store.rename(run / "plots")
     assert_refused(call("--overwrite", data=store), str(store), "inside")
     assert (store / "manifest.json").is_file()
     assert (run / "final").is_dir()
@@ -317,3 +325,18 @@ def test_a_fault_of_the_program_says_so(call: Call, monkeypatch: pytest.MonkeyPa
     assert len(result.stderr.splitlines()) == 1
     assert "--debug" in result.stderr
     assert isinstance(call("--debug").exception, KeyError)
+
+
+def test_a_config_in_a_runs_folder_means_that_run(call: Call, run: Path, tmp_path: Path) -> None:
+    assert call().exit_code == 0
+    moved = run.rename(tmp_path / "moved")
+    config = moved / "config.yaml"
+    again = call(config, "--resume", out=None)
+    assert again.exit_code == 0, again.output
+    assert "is finished: nothing to resume" in again.stdout
+    assert_refused(call(config, out=None), "moved is not empty", "--resume")
+    assert not run.exists()
+    copy = tmp_path / "config.yaml"  # beside no run: it means what it says
+    shutil.copy(config, copy)
+    assert call(copy, out=None).exit_code == 0
+    assert (run / "final").is_dir()

@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
+from fmlm_cli import storage
 from fmlm_cli.config import TokenizeSettings
-from fmlm_cli.corpus.store.reading import TokenStore, seal
+from fmlm_cli.corpus.store.reading import STORE, STORE_OF_RUN, TokenStore, seal
 from fmlm_cli.corpus.text import corpus as corpus_text
 from fmlm_cli.corpus.text.python_docs import PythonDocs
 from fmlm_cli.corpus.tokenizer.loading import extends, fingerprint, load_tokenizer
@@ -267,10 +268,11 @@ def test_resuming_a_damaged_store_does_not_call_it_complete(
 
 def test_overwriting_replaces_the_old_store(run: Run, corpus: Path, tmp_path: Path) -> None:
     run(corpus)
-    (tmp_path / "store" / "left-over").write_text("x")
+    (tmp_path / "store" / "train" / "left-over").write_text("x")
     store = run(corpus / "a.txt", overwrite=True, valid_fraction=0)
     assert len(store.split("train")) == 25
-    assert not (store.root / "left-over").exists()
+    assert not (store.root / "train" / "left-over").exists()
+    storage.check_claim(store.root, STORE, overwrite=True, resume=False)  # nothing is foreign to it
     assert sorted(path.name for path in tmp_path.iterdir()) == ["corpus", "store"]
 
 
@@ -328,12 +330,32 @@ def test_the_old_store_survives_even_a_stop_at_the_last_moment(
 
 
 def test_what_a_killed_run_left_is_cleared_away(run: Run, corpus: Path, tmp_path: Path) -> None:
-    for name in (".store.partial", ".store.replaced"):
-        (tmp_path / name / "train").mkdir(parents=True)
-        (tmp_path / name / "train" / "junk").write_text("x")
+    with storage.owned_folder(tmp_path / ".store.partial", STORE):
+        (tmp_path / ".store.partial" / "train").mkdir()
+        (tmp_path / ".store.partial" / "train" / "junk").write_text("x")
     store = run(corpus)
     assert not list(store.root.rglob("junk"))
     assert not (tmp_path / ".store.partial").exists()
+
+
+def test_two_at_once(run: Run, corpus: Path, tmp_path: Path) -> None:
+    """The second is refused while the first is at work, and so is one that would replace what came meanwhile."""
+    begun: list[str] = []
+
+    def second(event: Event) -> None:
+        if isinstance(event, Progress) and not begun:
+            begun.append("")
+            for flags in ({}, {"overwrite": True}, {"resume": True}):
+                with pytest.raises(UserError, match="is in use by another fmlm process"):
+                    run(corpus / "a.txt", valid_fraction=0, **flags)
+
+    store = run(corpus, emit=second)
+    assert begun
+    store.verify(("train", "validation"))
+    assert len(store.split("train")) > 25
+    with storage.work_in(store.root), pytest.raises(UserError, match="is in use by another fmlm process"):
+        run(corpus / "a.txt", overwrite=True)
+    store.verify(("train", "validation"))
 
 
 @pytest.mark.parametrize("flag", ["overwrite", "resume"])
@@ -367,10 +389,14 @@ def test_renewing_keeps_the_same_and_replaces_anything_else(run: Run, corpus: Pa
 def test_renewing_replaces_a_damaged_store_but_nothing_foreign(
     run: Run, corpus: Path, tmp_path: Path
 ) -> None:
-    before = contents(run(corpus).root)
+    before = contents(run(corpus, renew=True).root)
     file = next((tmp_path / "store" / "train").glob("*.arrow"))
     file.write_bytes(file.read_bytes()[:-100])
     assert contents(run(corpus, renew=True).root) == before
+    storage.check_claim(tmp_path / "store", STORE_OF_RUN, overwrite=True, resume=False)
+    run(corpus, out="own")
+    with pytest.raises(UserError, match="is a token store, not a token store of a run"):
+        run(corpus, renew=True, out="own", valid_fraction=0.3)  # the user's own
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.tex").write_text("x")
     with pytest.raises(UserError, match="mine"):

@@ -35,6 +35,12 @@ FORMAT = 2
 SPLITS = ("train", "validation")
 TOKEN_COUNTS = "token_counts.npy"
 TOKENIZER = "tokenizer"
+_HOLDS = (
+    *(storage.MANIFEST, TOKEN_COUNTS, TOKENIZER, "dataset_dict.json", "collocations-*.arrow"),
+    *SPLITS,
+)
+STORE = storage.Kind("token store", "tokenize", _HOLDS)
+STORE_OF_RUN = storage.Kind("token store of a run", "continue", _HOLDS)
 
 
 def token_dtype(vocabulary: int) -> np.dtype[Any]:

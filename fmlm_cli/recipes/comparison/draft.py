@@ -214,6 +214,7 @@ def _fixed(
         "run.sequence_length": base.settings.sequence_length,
         "run.data.packing": base.settings.data.packing,
         "run.data.first_row": base.settings.data.first_row,
+        "run.evaluation.names": base.settings.evaluation.names,
         "run.model.revision": base.settings.model.revision,
         "run.masking.segments": base_segments(settings),
         "strategies": tuple(arm.name for arm in arms),

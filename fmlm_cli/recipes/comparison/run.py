@@ -21,14 +21,22 @@ from fmlm_cli.recipes.comparison.draft import PARTS, Budget, Draft, draft_compar
 from fmlm_cli.recipes.comparison.plan import ComparisonPlan, with_budget
 from fmlm_cli.recipes.comparison.results import results_of
 from fmlm_cli.recipes.comparison.work import Worker, board_of
-from fmlm_cli.recipes.jobs.work import Sharing, report_once_done, work_through
+from fmlm_cli.recipes.jobs.work import Sharing, owned_by, report_once_done, work_through
 from fmlm_cli.recipes.pretraining.timing import measure_speed
-from fmlm_cli.recipes.shared.words import where_line
+from fmlm_cli.recipes.shared.words import nothing_to_resume, where_line
 
 RESULTS, PLAN = "results.json", "plan.json"
 TIMED_STEPS = 20
 
 _LOCK = ".plan.lock"
+COMPARISON = storage.Kind(
+    "comparison",
+    "compare-masks",
+    (
+        *(storage.RUN_CONFIG, PLAN, RESULTS, "results.*", "report.*", "figures", "cells", "logs", _LOCK),
+        *PARTS,
+    ),
+)
 
 
 @dataclass(frozen=True)
@@ -60,33 +68,27 @@ def compare_masks(
     """
     if settings.out is None:
         raise UserError("no output folder: give --out DIR")
-    sharing = Sharing(cell, jobs, report_only, report)
-    root = Path(settings.out)
-    going_on = resume or sharing.goes_on
-    _claim(root, overwrite=overwrite, resume=going_on)
+    root, sharing = Path(settings.out), Sharing(cell, jobs, report_only, report)
     if report_only and not (root / PLAN).is_file():
         raise UserError(f"{root} holds no comparison to report on (it has no {PLAN})")
-    with storage.clear_disk_errors(root), _one_plan_at_a_time(root, together=cell is not None):
-        plan, budget = _plan(settings, root, overwrite=overwrite, resume=going_on, emit=emit)
-        _write_down(plan, budget, overwrite=overwrite)
-    _describe(plan, emit)
-    with storage.clear_disk_errors(root):
-        board = board_of(plan, emit, jobs)
-        only = ",".join(plan.parts)  # config.yaml names those of earlier calls too
-        words = ["compare-masks", str(root / storage.RUN_CONFIG), "--only", only, "--no-report"]
-        work_through(plan.ledger, Worker(plan, board).do, board, sharing, words, root)
-    return report_once_done(
-        plan.ledger, lambda: _report(plan, emit), sharing, root / _LOCK, emit, insist=report_only
-    )
-
-
-def _claim(root: Path, *, overwrite: bool, resume: bool) -> None:
-    """Check that the folder may be written to; one in which other processes are just beginning may be."""
-    beginning = root.is_dir() and all(path.name.startswith(".") for path in root.iterdir())
-    if not beginning:
-        storage.claim_output(root, marker=PLAN, overwrite=overwrite, resume=resume)
-    if (root / storage.RUN_CONFIG).is_file():
-        saved_settings(CompareSettings, root / storage.RUN_CONFIG)  # another's is not ours to write over
+    with owned_by(sharing, root, COMPARISON, overwrite=overwrite, resume=resume) as folder:
+        if resume and folder.is_empty:
+            emit(Note(nothing_to_resume(root)))
+        with storage.clear_disk_errors(root), _one_plan_at_a_time(root, together=cell is not None):
+            going_on = resume or sharing.goes_on
+            plan, budget = _plan(settings, root, overwrite=overwrite, resume=going_on, emit=emit)
+            if overwrite:
+                folder.clear()
+            _write_down(plan, budget)
+        _describe(plan, emit)
+        with storage.clear_disk_errors(root):
+            board = board_of(plan, emit, jobs)
+            only = ",".join(plan.parts)  # config.yaml names those of earlier calls too
+            words = ["compare-masks", str(root / storage.RUN_CONFIG), "--only", only, "--no-report"]
+            work_through(plan.ledger, Worker(plan, board).do, board, sharing, words, folder)
+        return report_once_done(
+            plan.ledger, lambda: _report(plan, emit), sharing, root / _LOCK, emit, insist=report_only
+        )
 
 
 @contextlib.contextmanager
@@ -95,7 +97,6 @@ def _one_plan_at_a_time(root: Path, *, together: bool) -> Iterator[None]:
     if not together:
         yield
         return
-    root.mkdir(parents=True, exist_ok=True)
     with storage.one_at_a_time(root / _LOCK):
         yield
 
@@ -133,11 +134,8 @@ def _plan(
     return plan, planned  # the budget as it was first written, such as 20m, stays known
 
 
-def _write_down(plan: ComparisonPlan, budget: Mapping[str, Any], *, overwrite: bool) -> None:
+def _write_down(plan: ComparisonPlan, budget: Mapping[str, Any]) -> None:
     """Leave plan.json, with the `budget` and the steps that it came to, and config.yaml in the folder."""
-    plan.root.mkdir(parents=True, exist_ok=True)
-    if overwrite:
-        storage.clear_folder(plan.root, last=plan.root / PLAN)
     storage.write_json(plan.root / PLAN, budget)
     storage.write_text(plan.root / storage.RUN_CONFIG, to_yaml(plan.settings))
 

@@ -190,7 +190,7 @@ class Worker:
             self._keep_early_model()
         if failed:
             return {"loss": None, "failed": failed}
-        shutil.rmtree(folder / "checkpoints", ignore_errors=True)  # a finished run has no use for them
+        storage.remove(folder / "checkpoints")  # a finished run has no use for them
         assert self.plan.base.main_evaluation is not None
         return _course(records, self.plan.base.main_evaluation)
 
@@ -218,7 +218,7 @@ class Worker:
         folder = self.plan.root / item.name
         report = finetune(self._finetune_settings(item, run, folder), resume=True, emit=self.board.hear)
         assert report is not None
-        shutil.rmtree(folder / "models", ignore_errors=True)  # only what they score is wanted
+        storage.remove(folder / "models")  # only what they score is wanted
         (scores,) = report.results.tasks.values()
         return _scores(scores)
 

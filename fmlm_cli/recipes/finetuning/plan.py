@@ -8,6 +8,7 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerFast
 
+from fmlm_cli import storage
 from fmlm_cli.config import ALL, FinetuneSettings, build, deciding, nested
 from fmlm_cli.corpus.rows.sequences import encode_once
 from fmlm_cli.corpus.tokenizer import loading as tokenizers
@@ -25,6 +26,14 @@ from fmlm_cli.recipes.shared.checkpoints import Origin, check_vocabulary, find_c
 from fmlm_cli.recipes.shared.limits import resolve_length
 from fmlm_cli.tasks import GLUE, Examples, TaskData, available, load_files, load_glue
 
+FINETUNING = storage.Kind(
+    "fine-tuning",
+    "finetune",
+    (
+        *(storage.RUN_CONFIG, "results.*", "plots", "predictions", "submission*", ".report.lock"),
+        *("cells", "logs", "models", "tokenized"),
+    ),
+)
 FROM_MNLI = ("rte", "mrpc", "stsb")
 _LONGEST_NAME = 100  # bytes; a file's name may have 255, and some are made of this one
 # Of what decides a cell, that which is known by its hash.

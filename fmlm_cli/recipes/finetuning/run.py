@@ -6,19 +6,19 @@ from pathlib import Path
 import torch
 
 from fmlm_cli import storage
-from fmlm_cli.config import FinetuneSettings, saved_settings, to_yaml
+from fmlm_cli.config import FinetuneSettings, to_yaml
 from fmlm_cli.corpus.tokenizer import loading as tokenizers
 from fmlm_cli.errors import UserError
-from fmlm_cli.events import Caution, Emit, Facts, counted, ignore
+from fmlm_cli.events import Caution, Emit, Facts, Note, counted, ignore
 from fmlm_cli.model.build import save_model
 from fmlm_cli.recipes.finetuning.cells import CellResult, CellRun
 from fmlm_cli.recipes.finetuning.grid import GRIDS, Cell
-from fmlm_cli.recipes.finetuning.plan import FinetunePlan, plan_finetuning
+from fmlm_cli.recipes.finetuning.plan import FINETUNING, FinetunePlan, plan_finetuning
 from fmlm_cli.recipes.finetuning.report import Report, write_report
 from fmlm_cli.recipes.jobs.board import Board
-from fmlm_cli.recipes.jobs.work import Sharing, report_once_done, work_through
+from fmlm_cli.recipes.jobs.work import Sharing, owned_by, report_once_done, work_through
 from fmlm_cli.recipes.shared.checkpoints import FINETUNED
-from fmlm_cli.recipes.shared.words import where_line
+from fmlm_cli.recipes.shared.words import nothing_to_resume, where_line
 
 
 def finetune(
@@ -38,45 +38,40 @@ def finetune(
     false. `jobs`: processes that share the cells. Raises `UserError` for anything wrong with settings, data
     or checkpoint before anything is written; `Interrupted` on Ctrl-C or SIGTERM.
     """
-    sharing = Sharing(cell, jobs, report_only, report)
-    root = _claim(settings, sharing, overwrite=overwrite, resume=resume)
-    plan = plan_finetuning(settings, emit)
-    if overwrite:
-        storage.check_outside(root, _made_from(plan))
-    else:
-        plan.ledger.check_all()
-    _describe(plan, emit)
-    config = root / storage.RUN_CONFIG
-    with storage.clear_disk_errors(root):
-        root.mkdir(parents=True, exist_ok=True)
-        if overwrite:
-            storage.clear_folder(root, last=config)
-        storage.write_text(config, to_yaml(plan.settings))
-        board = Board("development scores", plan.ledger, plan.outcome, emit, jobs)
-        words = ["finetune", str(config), "--no-report"]
-        work_through(plan.ledger, lambda job: _tuned(plan, job, board), board, sharing, words, root)
-        return report_once_done(plan.ledger, lambda: _report(plan, emit), sharing, root / storage.LOCK, emit)
-
-
-def _claim(settings: FinetuneSettings, sharing: Sharing, *, overwrite: bool, resume: bool) -> Path:
-    """The output folder, once it is known that it may be written to; nothing is touched."""
     if settings.out is None:
         raise UserError("no output folder: give --out DIR")
+    root, sharing = Path(settings.out), Sharing(cell, jobs, report_only, report)
+    _check_sharing(root, sharing, overwrite=overwrite)
+    with owned_by(sharing, root, FINETUNING, overwrite=overwrite, resume=resume) as folder:
+        if resume and folder.is_empty:
+            emit(Note(nothing_to_resume(root)))
+        plan = plan_finetuning(settings, emit)
+        if overwrite:
+            storage.check_outside(root, _made_from(plan))
+        else:
+            plan.ledger.check_all()
+        _describe(plan, emit)
+        with storage.clear_disk_errors(root):
+            if overwrite:
+                folder.clear()
+            storage.write_text(root / storage.RUN_CONFIG, to_yaml(plan.settings))
+            return _tune(plan, sharing, folder, emit)
+
+
+def _tune(plan: FinetunePlan, sharing: Sharing, folder: storage.OwnedFolder, emit: Emit) -> Report | None:
+    """Do this call's share of the cells, and report once all are done."""
+    board = Board("development scores", plan.ledger, plan.outcome, emit, sharing.processes)
+    words = ["finetune", str(plan.root / storage.RUN_CONFIG), "--no-report"]
+    work_through(plan.ledger, lambda job: _tuned(plan, job, board), board, sharing, words, folder)
+    lock = plan.root / ".report.lock"
+    return report_once_done(plan.ledger, lambda: _report(plan, emit), sharing, lock, emit)
+
+
+def _check_sharing(root: Path, sharing: Sharing, *, overwrite: bool) -> None:
     if overwrite and sharing.goes_on:
         raise UserError("--cell and --report-only go on with what is there: leave out --overwrite")
-    root = Path(settings.out)
     if sharing.report_only and not (root / "cells").is_dir():
         raise UserError(f"{root} has no finished cells to report on: leave out --report-only")
-    resume = resume or sharing.goes_on  # the other processes write into the same folder
-    storage.claim_output(root, marker=storage.RUN_CONFIG, overwrite=overwrite, resume=resume)
-    config = root / storage.RUN_CONFIG
-    if config.is_file():
-        saved_settings(FinetuneSettings, config)  # that of something else is not ours to write over
-    if overwrite:
-        for lock in root.glob(f"cells/*/*/*/{storage.LOCK}"):
-            with storage.sole_owner(lock.parent):
-                pass  # no process is at work there
-    return root
 
 
 def _made_from(plan: FinetunePlan) -> dict[Path, str]:

@@ -1,7 +1,6 @@
 """How a job's record lies on the disk: in a folder of its own, or in one file."""
 
 import contextlib
-import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -94,7 +93,7 @@ class FolderRecord(Generic[R]):
     def finish(self, made_with: Mapping[str, Any], result: R) -> None:
         """Write result.json; what served to go on from is removed only then."""
         storage.write_json(self.place / RESULT, vars(result))
-        shutil.rmtree(self.place / self.scratch, ignore_errors=True)
+        storage.remove(self.place / self.scratch)
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """Jobs worked through, by this process or spread over several, and a report once all are done."""
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -46,17 +47,25 @@ class Sharing:
         return self.cell is not None or self.report_only
 
 
+def owned_by(
+    sharing: Sharing, root: Path, kind: storage.Kind, *, overwrite: bool, resume: bool
+) -> AbstractContextManager[storage.OwnedFolder]:
+    """Own the folder in which jobs are done: alone, or together with others that do a share of them."""
+    together = sharing.goes_on
+    return storage.owned_folder(root, kind, overwrite=overwrite, resume=resume or together, shared=together)
+
+
 def work_through(
     ledger: Ledger[J, R],
     do: Callable[[J], R],
     board: Board[J, R],
     sharing: Sharing,
     words: Sequence[str],
-    root: Path,
+    folder: storage.OwnedFolder,
 ) -> None:
     """Do what of the jobs is left to this process, or have it done by processes that run `fmlm` with `words`.
 
-    `do` works at a claimed job and gives back what it found. What processes say goes to `root`/logs.
+    `do` works at a claimed job and gives back what it found. What processes say goes to logs in the `folder`.
     """
     if sharing.report_only:
         return
@@ -67,7 +76,8 @@ def work_through(
     unfinished = {job.name for job in ledger.unfinished}
     groups = [group for group in ledger.groups if any(job.name in unfinished for job in group)]
     if groups:
-        spread(words, min(sharing.processes, len(groups)), root / "logs", board.look)
+        folder.share()
+        spread(words, min(sharing.processes, len(groups)), folder.root / "logs", board.look)
         board.look()
 
 

@@ -6,17 +6,19 @@ from pathlib import Path
 from typing import Any
 
 from fmlm_cli import storage
-from fmlm_cli.config import PretrainSettings, saved_settings, to_yaml
+from fmlm_cli.config import PretrainSettings, to_yaml
+from fmlm_cli.engine.checkpoint import complete_checkpoints
 from fmlm_cli.engine.records import MetricsLog, Teller, read_metrics
 from fmlm_cli.engine.runtime import Runtime
 from fmlm_cli.errors import UserError
 from fmlm_cli.events import Emit, Note, ignore
 from fmlm_cli.recipes.pretraining.finish import finish_run
 from fmlm_cli.recipes.pretraining.live_run import LiveRun
-from fmlm_cli.recipes.pretraining.planning.plan import plan_run
+from fmlm_cli.recipes.pretraining.planning.plan import RunPlan, plan_run
 from fmlm_cli.recipes.pretraining.planning.resume import check_same_run, settings_to_resume
 from fmlm_cli.recipes.pretraining.report.describe import describe_run
 from fmlm_cli.recipes.shared.training import train_to_the_end
+from fmlm_cli.recipes.shared.words import nothing_to_resume
 
 
 @dataclass(frozen=True)
@@ -44,29 +46,35 @@ def pretrain(
     if settings.out is None:
         raise UserError("no output folder: give --out RUN")
     run = storage.RunDirectory(Path(settings.out))
-    storage.claim_output(run.root, marker=storage.RUN_CONFIG, overwrite=overwrite, resume=resume)
-    if overwrite and run.config.is_file():
-        # A config.yaml of something else is no run, and is not ours to remove.
-        saved_settings(PretrainSettings, run.config)
-    runtime = Runtime.resolve(settings.device, settings.precision)
-    resuming = resume and run.config.is_file()
-    if resuming:
-        settings = settings_to_resume(settings, run)
-    plan = plan_run(settings, emit)
-    if resuming:
-        check_same_run(plan.settings, run)
-        if run.is_finished:
-            emit(Note(f"{run.root} is finished: nothing to resume; its model is {run.final}"))
-            return PretrainResult(run, read_metrics(run.metrics))
-    describe_run(plan, runtime, emit)
-    if overwrite:
-        storage.check_outside(run.root, plan.made_from)
-    with storage.sole_owner(run.root), storage.clear_disk_errors(run.root):
-        if not resuming:
-            storage.clear_folder(run.root, last=run.config)
-        storage.write_text(run.config, to_yaml(plan.settings))
-        live, log = LiveRun(plan, run, runtime, emit), MetricsLog(run.metrics)
-        training = live.training_run(log, Teller(emit), keep_steps=keep_steps)
-        state = train_to_the_end(training, emit, carried_over=live.carried_over)
-        finish_run(live, state, log.records)
-        return PretrainResult(run, log.records)
+    with storage.owned_folder(run.root, storage.RUN, overwrite=overwrite, resume=resume) as folder:
+        resuming = resume and run.config.is_file()
+        if resume and not complete_checkpoints(run.checkpoints) and not run.is_finished:
+            emit(Note(nothing_to_resume(run.root)))
+        runtime = Runtime.resolve(settings.device, settings.precision)
+        if resuming:
+            settings = settings_to_resume(settings, run)
+        plan = plan_run(settings, emit)
+        if resuming:
+            check_same_run(plan.settings, run)
+            if run.is_finished:
+                emit(Note(f"{run.root} is finished: nothing to resume; its model is {run.final}"))
+                return PretrainResult(run, read_metrics(run.metrics))
+        describe_run(plan, runtime, emit)
+        if overwrite:
+            storage.check_outside(run.root, plan.made_from)
+        with storage.clear_disk_errors(run.root):
+            if not resuming:
+                folder.clear()
+            storage.write_text(run.config, to_yaml(plan.settings))
+            return _train(plan, run, runtime, keep_steps, emit)
+
+
+def _train(
+    plan: RunPlan, run: storage.RunDirectory, runtime: Runtime, keep_steps: Collection[int], emit: Emit
+) -> PretrainResult:
+    """Train from where the run stands to its end, and leave what it is to leave."""
+    live, log = LiveRun(plan, run, runtime, emit), MetricsLog(run.metrics)
+    training = live.training_run(log, Teller(emit), keep_steps=keep_steps)
+    state = train_to_the_end(training, emit, carried_over=live.carried_over)
+    finish_run(live, state, log.records)
+    return PretrainResult(run, log.records)

@@ -13,6 +13,7 @@ import pytest
 import yaml
 from scipy import stats
 
+from fmlm_cli import storage
 from fmlm_cli.analysis.results.plain import as_json
 from fmlm_cli.analysis.statistics import falling_curve
 from fmlm_cli.config import CompareSettings, build, nested
@@ -23,6 +24,8 @@ from fmlm_cli.recipes import comparison
 from fmlm_cli.recipes.comparison.coverage import expected_times, hamming
 from fmlm_cli.recipes.comparison.draft import Budget, draft_comparison
 from fmlm_cli.recipes.comparison.plan import with_budget
+from fmlm_cli.recipes.comparison.run import COMPARISON
+from fmlm_cli.recipes.finetuning.plan import FINETUNING
 from fmlm_cli.recipes.shared.checkpoints import find_checkpoint
 from tests.analysis.report.comparison import made_json
 from tests.recipes.finetuning.test_finetune import sentences, write_jsonl
@@ -589,13 +592,34 @@ def test_a_store_without_held_out_text(
         comparison.compare_masks(compare("refused", **{"run.data.stores": [str(store)]}))
 
 
+def test_nothing_in_the_folder_is_foreign(whole: tuple[Path, Any]) -> None:
+    root, _ = whole
+    kinds = {kind.name: kind for kind in (COMPARISON, FINETUNING, storage.RUN)}
+    assert {storage.kind_of(path.parent) for path in root.rglob(storage.MARKER)} == set(kinds)
+    for folder in (path.parent for path in root.rglob(storage.MARKER)):
+        storage.check_claim(folder, kinds[str(storage.kind_of(folder))], overwrite=True, resume=False)
+    (root.parent / "fresh").touch()
+    modes = {path.stat().st_mode for path in root.rglob("*") if path.is_file()}
+    assert modes == {(root.parent / "fresh").stat().st_mode}  # safetensors writes files of mode 600
+
+
+def test_one_that_others_are_at_work_in_is_not_cleared(compare: Compare, whole: tuple[Path, Any]) -> None:
+    root, _ = whole
+    before = sorted(root.rglob("*"))
+    with storage.owned_folder(root, COMPARISON, resume=True, shared=True):
+        for flags in ({"overwrite": True}, {"resume": True}):
+            with pytest.raises(UserError, match="is in use by another fmlm process"):
+                comparison.compare_masks(compare("whole"), **flags)
+    assert sorted(root.rglob("*")) == before
+
+
 def test_a_folder_of_something_else(compare: Compare, whole: tuple[Path, Any]) -> None:
     with pytest.raises(UserError, match="is not empty"):
         comparison.compare_masks(compare("whole"))
     with pytest.raises(UserError, match="no comparison to report on"):
         comparison.compare_masks(compare("empty"), report_only=True)
     run = compare("whole/race/random/seed-0")
-    with pytest.raises(UserError, match="holds nothing to resume"):
+    with pytest.raises(UserError, match="is a run, not a comparison"):
         comparison.compare_masks(run, resume=True)
     with pytest.raises(UserError, match="what `fmlm compare-masks` left: give one of its runs, such as"):
         find_checkpoint(str(whole[0]))
@@ -609,9 +633,13 @@ def test_what_a_comparison_is_made_from_is_not_replaced(
     (inside / "config.yaml").write_text("")
     settings = compare("x", **{**tasks, "downstream.folder": str(inside / "tasks")})
     settings = settings.model_copy(update={"out": str(inside)})
-    with pytest.raises(UserError, match="was not made by this command"):  # whatever config.yaml it has
+    with pytest.raises(UserError, match="fmlm did not make it"):  # whatever config.yaml it has
         comparison.compare_masks(settings, overwrite=True)
-    (inside / "plan.json").write_text("{}")
+    shutil.rmtree(inside)
+    with storage.owned_folder(inside, COMPARISON):
+        shutil.copytree(Path(tasks["downstream.folder"]) / "rivers", inside / "downstream/rivers")
+    settings = compare("x", **{**tasks, "downstream.folder": str(inside / "downstream")})
+    settings = settings.model_copy(update={"out": str(inside)})
     with pytest.raises(UserError, match=r"task's data .* lies inside"):
         comparison.compare_masks(settings, overwrite=True)
     assert len(list(inside.rglob("*.jsonl"))) == 3

@@ -120,21 +120,22 @@ def test_ways_of_sharing_that_are_none() -> None:
             Sharing(processes=2, **how)  # type: ignore[arg-type]
 
 
-def test_only_as_many_processes_as_there_is_work_for(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_as_many_processes_as_there_is_work_for(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     told: list[int] = []
     monkeypatch.setattr("fmlm_cli.recipes.jobs.work.spread", lambda words, number, *_: told.append(number))
     disk, groups = Disk(), groups_of([1, 2, 1])
 
-    def spread() -> None:
+    def spread(folder: storage.OwnedFolder) -> None:
         ledger = ledger_of(disk, groups)
         board = Board("", ledger, lambda _, found: Outcome(found, found, 1.0), ignore)
-        work_through(ledger, lambda each: pytest.fail(each.name), board, Sharing(processes=8), [], Path("x"))
+        work_through(ledger, lambda each: pytest.fail(each.name), board, Sharing(processes=8), [], folder)
 
-    spread()
-    work(ledger_of(disk, groups), "1/3")
-    spread()
-    work(ledger_of(disk, groups))
-    spread()
+    with storage.owned_folder(tmp_path, storage.Kind("jobs", "work", ())) as folder:
+        spread(folder)
+        work(ledger_of(disk, groups), "1/3")
+        spread(folder)
+        work(ledger_of(disk, groups))
+        spread(folder)
     assert told == [3, 2]
 
 

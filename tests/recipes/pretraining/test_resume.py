@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -173,3 +174,65 @@ def test_what_does_not_change_results_may_change(settings: Settings, changed: di
         pretraining.pretrain(parts, emit=at_step(4, raise_error))
     resumed = pretraining.pretrain(settings("parts", **{**KINDS["steps"], **changed}), resume=True)
     assert_close(resumed, whole)
+
+
+# ---------------------------------------------------------------- whose folder, and where from
+
+
+@pytest.mark.parametrize("flags", [{}, {"resume": True}, {"overwrite": True}])
+@pytest.mark.parametrize("left", [(), (storage.MARKER,), (storage.MARKER, ".config.yaml.77.partial")])
+def test_a_kill_before_the_settings_were_written(
+    settings: Settings, flags: dict[str, bool], left: tuple[str, ...]
+) -> None:
+    asked = settings(**KINDS["steps"])
+    root = Path(str(asked.out))
+    with storage.owned_folder(root, storage.RUN):
+        (root / "config.yaml").touch()
+    for path in root.iterdir():
+        if path.name not in left:
+            path.unlink()
+    for name in left[1:]:
+        (root / name).touch()
+    run = pretraining.pretrain(asked, **flags).run
+    assert run.is_finished
+    storage.check_claim(run.root, storage.RUN, overwrite=True, resume=False)  # with nothing foreign in it
+
+
+def test_what_a_kill_left_is_swept_away_and_changes_nothing(settings: Settings) -> None:
+    whole = pretraining.pretrain(settings("whole", **KINDS["dropout"]))
+    parts = settings("parts", **KINDS["dropout"])
+    with pytest.raises(RuntimeError):
+        pretraining.pretrain(parts, emit=at_step(8, raise_error))
+    run = storage.RunDirectory(Path(str(parts.out)))
+    shutil.copytree(run.checkpoints / "step-6", run.checkpoints / "step-5")
+    (run.checkpoints / "step-5" / "state.json").unlink()
+    left = [
+        run.checkpoints / "step-5",
+        run.checkpoints / ".step-9.partial",
+        run.root / ".config.yaml.7.partial",
+    ]
+    for path in left[1:]:
+        path.mkdir()
+    assert_same(pretraining.pretrain(parts, resume=True), whole)
+    assert not any(path.exists() for path in left)
+
+
+def test_a_store_may_be_renamed_and_moved(settings: Settings, tiny_store: Path, tmp_path: Path) -> None:
+    store = shutil.copytree(tiny_store, tmp_path / "store")
+    changed = {**KINDS["dropout"], "data.stores": [str(store)]}
+    whole = pretraining.pretrain(settings("whole", **changed))
+    parts = settings("parts", **changed)
+    with pytest.raises(RuntimeError):
+        pretraining.pretrain(parts, emit=at_step(8, raise_error))
+    moved = store.rename(tmp_path / "elsewhere")
+    resumed = pretraining.pretrain(settings("parts", **{**changed, "data.stores": [str(moved)]}), resume=True)
+    assert_same(resumed, whole)
+
+
+def test_going_on_where_there_is_nothing_is_said_first(settings: Settings) -> None:
+    events: list[Event] = []
+    run = pretraining.pretrain(settings("typo", **KINDS["steps"]), resume=True, emit=events.append).run
+    assert events[0] == Note(f"nothing in {run.root} to go on from: starting anew")
+    events.clear()
+    pretraining.pretrain(settings("other", **KINDS["steps"]), emit=events.append)
+    assert not any(isinstance(event, Note) and "starting anew" in event.text for event in events)

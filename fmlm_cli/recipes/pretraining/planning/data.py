@@ -199,7 +199,7 @@ def check_same_tokens(store: TokenStore, other: TokenStore) -> None:
 def make_store_of_text(settings: PretrainSettings, tokenizer: Path, emit: Emit) -> OpenedStore:
     """Tokenize the text into a store beside the run; one that is there serves if nothing has changed."""
     assert settings.out is not None
-    run = Path(settings.out)
+    run = Path(settings.out) if Path(settings.out).name not in ("", "..") else Path(settings.out).resolve()
     request = TokenizeSettings(
         **settings.text.model_dump(),
         out=str(run.with_name(f"{run.name}.store")),

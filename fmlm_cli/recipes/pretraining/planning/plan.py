@@ -175,7 +175,8 @@ def decide(checked: CheckedRun, opened: Sequence[OpenedStore], emit: Emit) -> Ru
     model = MaskedLM(start.model)
     stream = _stream(checked, opened, model, emit)
     try_strategy(timetable, stream.sources[0].reader)
-    settings, steps = _without_gaps(checked, strategy, stream)
+    names = {store.fingerprint: name for name, store in evaluated.items()}
+    settings, steps = _without_gaps(checked, strategy, stream, names)
     scales = rate_scales(start.model, settings.optimizer.layer_decay)
     by_weight = tuple(evaluated)  # in the order in which they are found: the first data come first
     return RunPlan(settings, origin, start, model, stream, timetable, evaluated, steps, scales, by_weight)
@@ -190,8 +191,10 @@ def _stream(checked: CheckedRun, opened: Sequence[OpenedStore], model: MaskedLM,
     return replace(stream, first=_first_row(settings, checked.origin, stream))
 
 
-def _without_gaps(checked: CheckedRun, strategy: Strategy, stream: RowStream) -> tuple[PretrainSettings, int]:
-    """The settings with every choice written in, and the run's steps."""
+def _without_gaps(
+    checked: CheckedRun, strategy: Strategy, stream: RowStream, evaluated: Mapping[str, str]
+) -> tuple[PretrainSettings, int]:
+    """The settings with every choice written in, and the run's steps. `evaluated`: names by fingerprint."""
     settings, origin, masks = checked.settings, checked.origin, strategy.masks_per_sequence
     size = batch_size(settings.batch.size, checked.preset.batch_size, masks)
     steps = _total_steps(settings, stream, size, masks)
@@ -209,6 +212,7 @@ def _without_gaps(checked: CheckedRun, strategy: Strategy, stream: RowStream) ->
         "optimizer.head_learning_rate": settings.optimizer.head_learning_rate or checked.preset.learning_rate,
         "optimizer.warmup_share": _warmup(settings, origin),
         "checkpoint.every_steps": settings.checkpoint.every_steps or min(1000, math.ceil(steps / 10)),
+        "evaluation.names": evaluated,
         "evaluation.every_steps": settings.evaluation.every_steps or min(5000, math.ceil(steps / 10)),
         "logging.every_steps": settings.logging.every_steps or math.ceil(steps / 5000),
     }
@@ -250,14 +254,18 @@ def _evaluated(checked: CheckedRun, opened: Sequence[OpenedStore]) -> dict[str, 
         if store.has("validation") and store.identity("validation") not in identities:
             by_name[name if name not in by_name else f"{name}-{len(by_name) + 1}"] = store
 
+    def own_name(store: TokenStore) -> str:
+        return checked.settings.evaluation.names.get(store.fingerprint, store.name)
+
     for opened_store in data:
-        add("domain" if checked.origin and len(data) == 1 else opened_store.store.name, opened_store.store)
+        store = opened_store.store
+        add("domain" if checked.origin and len(data) == 1 else own_name(store), store)
     for name, store in checked.evaluated.items():
         check_same_tokens(opened[0].store, store)
         add(name, store)
     for opened_store in opened:
         if opened_store.replay:
-            add(opened_store.store.name, opened_store.store)
+            add(own_name(opened_store.store), opened_store.store)
     return by_name
 
 
