@@ -3,7 +3,10 @@
 Heavy libraries are imported where they are used, so that tests without them start at once.
 """
 
+import atexit
 import os
+import shutil
+import tempfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,9 +15,11 @@ import numpy as np
 import pytest
 from hypothesis import settings
 
-# Models here are so small that two threads spend their time waiting for each other; set before torch is
-# imported.
-os.environ.setdefault("OMP_NUM_THREADS", "1")
+from tests.environment import settle
+
+_caches = tempfile.mkdtemp(prefix="fmlm-tests-")
+atexit.register(shutil.rmtree, _caches, ignore_errors=True)
+settle(os.environ, _caches)
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast

@@ -1,6 +1,7 @@
 """The `fmlm` command: which commands there are. A command is loaded when it runs, or shows its own help."""
 
 import importlib
+import io
 import sys
 from typing import Annotated, Any
 
@@ -86,4 +87,12 @@ def _load(name: str) -> Any:
 
 def main() -> None:
     """Run the command line."""
+    _write_what_the_locale_lacks()
     app()
+
+
+def _write_what_the_locale_lacks() -> None:
+    r"""Let letters that a terminal's encoding lacks be written as \u2212; files are UTF-8 whatever it is."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # None where it is closed
+            stream.reconfigure(errors="backslashreplace")

@@ -10,12 +10,12 @@ from typing import Any
 from rich.console import Console as RichConsole
 from rich.console import Group
 from rich.live import Live
-from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
 from fmlm_cli import events
+from fmlm_cli.cli.markup import escape
 from fmlm_cli.cli.masked_row import COLOURS, show_row
 
 _FILE_WIDTH = 160
@@ -71,7 +71,8 @@ class Console:
 
     def error(self, line: str) -> None:
         """Print the line that a command ends with."""
-        self._err.print(f"[red]{escape(line)}[/red]")
+        line = escape(line).replace("\n", "\\n")  # a name may hold a line end
+        self._err.print(f"[red]{line}[/red]")
 
     def _facts(self, event: events.Facts) -> None:
         self._stop_live()
@@ -143,7 +144,7 @@ class Console:
 
     def _evaluated(self, event: events.Evaluated) -> None:
         record = event.record
-        name = f" on {record['evaluation']}" if "evaluation" in record else ""
+        name = f" on {escape(str(record['evaluation']))}" if "evaluation" in record else ""
         self._out.print(
             f"[cyan]step {record['step']:,}[/cyan]  held-out loss{name} "
             f"[bold]{record['eval_loss']:.3f}[/bold]  accuracy {record['eval_accuracy']:.1%}  [dim](word "

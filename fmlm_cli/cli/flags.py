@@ -13,8 +13,8 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import typer
 from pydantic.fields import FieldInfo
-from rich.markup import escape
 
+from fmlm_cli.cli.markup import escape
 from fmlm_cli.config import Section, choices, setting_field
 from fmlm_cli.errors import UserError
 

@@ -1,8 +1,11 @@
 """A masked row as text: each mask in a colour of its own, or with its number in brackets."""
 
+from dataclasses import replace
+
 from rich.console import Group, RenderableType
 from rich.text import Text
 
+from fmlm_cli.cli.markup import visible
 from fmlm_cli.events import MaskedRow
 
 # ColorBrewer's qualitative scheme Set3 (Brewer, Harrower & Penn State), told apart by most colour-blind
@@ -18,6 +21,7 @@ _SMALL = str.maketrans("0123456789,", "₀₁₂₃₄₅₆₇₈₉ ")
 
 def show_row(row: MaskedRow, *, colours: bool) -> RenderableType:
     """The row's text under all its masks, how many tokens each holds, what the first lets the model see."""
+    row = replace(row, texts=[*map(visible, row.texts)], seen=[*map(visible, row.seen)])
     title = Text(f"\nrow {row.number:,}", style="bold")
     title.append(f"  {sum(row.maskable)} tokens that can be masked", style="not bold dim")
     body = _coloured(row) if colours else _bracketed(row)

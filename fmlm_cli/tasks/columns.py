@@ -1,6 +1,7 @@
 """From a table's columns to texts, labels and ids."""
 
 import math
+import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -12,6 +13,8 @@ from fmlm_cli.readers.jsonl import HALF_CHARACTER, kind
 from fmlm_cli.readers.tables import ColumnTable
 
 INDEX = ("index", "idx", "id")
+_NUMBER = re.compile(r"-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][-+]?[0-9]+)?")  # as JSON writes one
+_EXACT = 2.0**53  # from here on not every whole number is a float of its own
 
 
 def texts_of(table: ColumnTable, field: str) -> list[str]:
@@ -75,35 +78,69 @@ def scores_of(table: ColumnTable, field: str) -> npt.NDArray[np.float64]:
 
 
 def label_names(table: ColumnTable, field: str) -> list[str]:
-    """A column of labels as names. Raises `UserError` (file, line) for a row without one."""
+    """A column of labels as names: the same for the same label, in whatever kind of file it stands.
+
+    Whole numbers that are equal are the same label, be they 2, 2.0 or the text "2.0"; any other text, such as
+    "02", is a label of its own, without blanks around it. Raises `UserError` (file, line) for a row without a
+    label.
+    """
     names = []
     for row, value in enumerate(table.columns[field]):
         name = _label_name(value)
         if name is None:
-            what = "is empty" if value is None or isinstance(value, str) else f"is {kind(value)}"
+            what = f"is {kind(value)}" if isinstance(value, list | dict) else "is empty"
+            what = f"is {value}" if isinstance(value, float) else what
             raise UserError(f"{table.where(row)}: label field '{field}' {what}; mend the row or leave it out")
         names.append(name)
     return names
 
 
 def _label_name(value: Any) -> str | None:
-    """A label's name: strings without blanks around, whole numbers without a point, booleans as in JSON."""
-    if isinstance(value, str):
-        return value.strip() or None
+    """What `label_names` calls a label; None for what is none."""
     if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, float) and value.is_integer():
-        return str(int(value))
-    return str(value) if isinstance(value, int | float) else None
+        return str(value).lower()
+    if isinstance(value, int):
+        return str(value)
+    if isinstance(value, float):
+        return _number_name(value) if math.isfinite(value) else None
+    if not isinstance(value, str):
+        return None
+    text = value.strip()
+    if _NUMBER.fullmatch(text) and float(text).is_integer():
+        return _number_name(float(text), text)
+    return text or None
+
+
+def _number_name(number: float, text: str | None = None) -> str:
+    """A whole number without its point; any other as it is written."""
+    if number.is_integer() and abs(number) < _EXACT:
+        return str(int(number))
+    return str(number) if text is None else text
+
+
+def told_apart_by(name: str) -> str:
+    """What makes a label's name another label: not the case of true and false, which programs write as they
+    like.
+    """
+    return name.lower() if name.lower() in ("true", "false") else name
+
+
+def spelled_twice(table: ColumnTable, field: str) -> list[list[str]]:
+    """Of each label that a column of texts holds in several spellings, such as 2 and 2.0, all of them."""
+    spellings: dict[str, set[str]] = {}
+    for name, value in zip(label_names(table, field), table.columns[field], strict=True):
+        if isinstance(value, str):
+            spellings.setdefault(told_apart_by(name), set()).add(value.strip())
+    return [sorted(texts) for texts in spellings.values() if len(texts) > 1]
 
 
 def in_order(names: Iterable[str]) -> tuple[str, ...]:
     """Distinct names, by value if all of them are numbers, else by alphabet."""
-    distinct = set(names)
-    numbers = {name: number_of(name) for name in distinct}
-    if None in numbers.values():
-        return tuple(sorted(distinct))
-    return tuple(sorted(distinct, key=lambda name: (numbers[name], name)))
+    distinct = sorted(set(names))
+    numbers = [number_of(name) for name in distinct]
+    if any(number is None or math.isnan(number) for number in numbers):
+        return tuple(distinct)
+    return tuple(name for _, name in sorted(zip(numbers, distinct, strict=True)))
 
 
 def is_unlabelled(values: Sequence[Any]) -> bool:

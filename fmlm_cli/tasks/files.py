@@ -17,7 +17,9 @@ from fmlm_cli.tasks.columns import (
     is_unlabelled,
     label_names,
     scores_of,
+    spelled_twice,
     texts_of,
+    told_apart_by,
 )
 from fmlm_cli.tasks.metrics import METRICS, REGRESSION_METRICS
 from fmlm_cli.tasks.task import Examples, Task, TaskData, assemble, check_train
@@ -68,9 +70,9 @@ def load_files(
 
     `name`: the task's, else that of the folder of `train`. Fields: as given, else found by the usual names
     (`PAIRS`, `SINGLES`, `LABELS`) in `train`; `text_field` alone means no pairs. Labels: the sorted union of
-    those in `train`, by value if all are numbers. `regression`: None decides by the labels of `train`: all
-    numbers, and not all of them whole. `metric`: the one that counts, else macro-F1 or, for regression, the
-    mean of Pearson and Spearman.
+    those in `train`, by value if all are numbers; `label_names` says which are the same. `regression`: None
+    decides by the labels of `train`: all numbers, and not all of them whole. `metric`: the one that counts,
+    else macro-F1 or, for regression, the mean of Pearson and Spearman.
 
     Raises `UserError` (file, line, remedy), also for empty texts and for labels that `train` lacks.
     """
@@ -82,6 +84,10 @@ def load_files(
     deciding = _examples(read_table(dev), fields, task)
     held_out = {} if test is None else {"test": _examples(read_table(test), fields, task, optional=True)}
     notes = [
+        f"{table.source}: {' and '.join(map(repr, spellings))} are taken for one label"
+        for spellings in ([] if task.regression else spelled_twice(table, fields.label))
+    ]
+    notes += [
         f"{split.source}: no labels in '{fields.label}', so it is predicted only and nothing is measured on "
         "it"
         for split in held_out.values()
@@ -93,7 +99,8 @@ def load_files(
 def _task(table: ColumnTable, fields: Fields, name: str, regression: bool | None, metric: str | None) -> Task:
     """What a training set's labels ask for."""
     scored = are_scores(table.columns[fields.label]) if regression is None else regression
-    labels = () if scored else in_order(label_names(table, fields.label))
+    names = () if scored else label_names(table, fields.label)
+    labels = in_order({told_apart_by(name): name for name in sorted(names)}.values())
     metrics, score = _metrics(labels, metric)
     return Task(name, labels, metrics, score, pair=fields.second is not None)
 
@@ -204,13 +211,13 @@ def _examples(table: ColumnTable, fields: Fields, task: Task, *, optional: bool 
 
 def _indices(table: ColumnTable, field: str, task: Task) -> npt.NDArray[np.int64]:
     """Label indices, int64[rows]."""
-    index = {name: number for number, name in enumerate(task.labels)}
+    index = {told_apart_by(name): number for number, name in enumerate(task.labels)}
     names = label_names(table, field)
     for row, name in enumerate(names):
-        if name not in index:
+        if told_apart_by(name) not in index:
             labels = ", ".join(task.labels[:_SHOWN])
             raise UserError(
                 f"{table.where(row)}: label '{name}' is not in the training set, which has {labels}; "
                 "mend one of them"
             )
-    return np.fromiter((index[name] for name in names), np.int64, len(names))
+    return np.fromiter((index[told_apart_by(name)] for name in names), np.int64, len(names))

@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -14,11 +15,15 @@ from typing import Any
 import pytest
 import yaml
 from click.testing import Result
+from hypothesis import given
+from hypothesis import strategies as st
+from markdown_it import MarkdownIt
 from typer.testing import CliRunner
 
 from fmlm_cli.cli.app import app
 from fmlm_cli.cli.console import Console
 from fmlm_cli.events import Scoreboard
+from fmlm_cli.recipes.finetuning.report import tex
 from tests.cli.refusals import assert_refused
 
 Finetune = Callable[..., Result]
@@ -81,9 +86,39 @@ def test_what_is_said_and_left(finetune: Finetune, tmp_path: Path) -> None:
 
 
 def test_names_are_escaped(finetune: Finetune, tmp_path: Path) -> None:
-    lines_of(finetune("--out", tmp_path / "tuned", "--set", "tasks.name=a|b_c%", "--seeds", 1))
-    assert r"a|b\_c\% & dev" in (tmp_path / "tuned/results.tex").read_text()
-    assert r"| a\|b\_c% | dev" in (tmp_path / "tuned/results.md").read_text()
+    name = r"a|b_c%\d<img onerror>"
+    lines_of(finetune("--out", tmp_path / "tuned", "--set", f"tasks.name='{name}'", "--seeds", 1))
+    latex = (tmp_path / "tuned/results.tex").read_text(encoding="utf-8")
+    assert r"a\textbar{}b\_c\%\textbackslash{}d\textless{}img onerror\textgreater{} & dev" in latex
+    results = (
+        MarkdownIt("commonmark").enable("table").parse((tmp_path / "tuned/results.md").read_text("utf-8"))
+    )
+    assert not [
+        token for block in results for token in (block, *(block.children or ())) if "html" in token.type
+    ]
+    shown = ["".join(token.content for token in block.children or ()) for block in results]
+    assert name in shown
+
+
+@given(st.text())
+def test_tex_gives_the_text_back(text: str) -> None:
+    """An independent reader of the commands and escapes that LaTeX has for characters."""
+    commands = {
+        "backslash": "\\",
+        "asciitilde": "~",
+        "asciicircum": "^",
+        "less": "<",
+        "greater": ">",
+        "bar": "|",
+    }
+    found = re.compile(r"\\text([a-z]+)\{\}|\\([&%$#_{}])|([^\\&%$#_{}~^<>|])")
+    written, place, read = tex(text), 0, ""
+    while place < len(written):
+        match = found.match(written, place)
+        assert match, written[place:]
+        read += commands[match[1]] if match[1] else match[2] or match[3]
+        place = match.end()
+    assert read == " ".join(text.split())
 
 
 def test_a_file_of_some_settings(finetune: Finetune, tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """Labelled sets of one's own: which fields and labels are found, and what each error says."""
 
 import hashlib
+import itertools
 import json
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 
 from fmlm_cli.readers.tables import ColumnTable
 from fmlm_cli.tasks import TaskData, load_files
-from fmlm_cli.tasks.columns import are_scores, in_order, is_unlabelled
+from fmlm_cli.tasks.columns import are_scores, in_order, is_unlabelled, label_names
 from fmlm_cli.tasks.files import LABELS, PAIRS, SINGLES, find_fields
 from tests.tasks import writing
 from tests.tasks.writing import write, write_rows
@@ -154,6 +155,84 @@ def test_labels_of_every_kind(tmp_path: Path) -> None:
     ]:
         rows = lines(("x", values[0]), ("y", values[1]))
         assert load(tmp_path, rows, rows).task.labels == names
+
+
+@given(st.integers(-(2**53) + 1, 2**53 - 1))
+def test_equal_whole_numbers_are_one_label_however_they_are_written(number: int) -> None:
+    """What JSON's own parser calls equal is one label, as a value and as text."""
+    written = [str(number), f"{number}.0", f"{number}.000", f"{number}e0", f"{number}E+00"]
+    assert all(json.loads(text) == number for text in written)
+    values = [number, float(number), f" {number} ", *written]
+    assert set(label_names(ColumnTable("x.csv", {"label": values}), "label")) == {str(number)}
+
+
+def test_numbers_that_floats_cannot_tell_apart_stay_apart() -> None:
+    values = [10**17, 10**17 + 1, str(10**17 + 1), "1e400", "9" * 5000]
+    assert label_names(ColumnTable("x.csv", {"label": values}), "label") == list(map(str, values))
+
+
+@given(st.from_regex(r"[-+ 0-9eE._٣]{1,12}", fullmatch=True))
+def test_texts_that_are_no_whole_numbers_of_json_stay(text: str) -> None:
+    try:
+        value = json.loads(text)
+    except ValueError:
+        value = None
+    names = label_names(ColumnTable("x.csv", {"label": [text + "x", text]}), "label") if text.strip() else []
+    for name in names[1:]:
+        whole = value is not None and float(value).is_integer() and abs(value) < 2**53
+        assert name == (str(int(value)) if whole else text.strip())
+
+
+@pytest.mark.parametrize("form", ["jsonl", "tsv", "parquet"])
+@pytest.mark.parametrize("other", ["jsonl", "tsv", "parquet"])
+@pytest.mark.parametrize(
+    ("train", "dev", "labels"),
+    [
+        ([1.0, 2.0, 0.0], [2, 1, 0], ("0", "1", "2")),
+        ([1, 2, 0], [2.0, 1.0, -0.0], ("0", "1", "2")),
+        (["1", "2", "0"], [2.0, 1.0, 0.0], ("0", "1", "2")),
+        ([True, False, True], ["True", "FALSE", "true"], None),
+        (["True", "False", "maybe"], ["true", "maybe", "false"], ("False", "True", "maybe")),
+        (["02", "2", "1"], ["2", "02", "1"], ("1", "02", "2")),
+    ],
+)
+def test_train_and_dev_of_other_kinds(
+    tmp_path: Path, form: str, other: str, train: list[Any], dev: list[Any], labels: Any
+) -> None:
+    paths = [
+        write_rows(tmp_path / f"{name}.{kind}", {"text": ["a", "b", "c"], "label": values})
+        for name, kind, values in (("train", form, train), ("dev", other, dev))
+    ]
+    data = load_files(*paths)
+    assert labels in (None, data.task.labels)
+    assert len(data.task.labels) == len(set(train))
+    assert data.train.labels is not None and data.dev["dev"].labels is not None
+    names = [data.task.labels[index].lower() for index in data.dev["dev"].labels]
+    assert names == [
+        f"{value:g}".lstrip("-") if isinstance(value, float) else str(value).lower() for value in dev
+    ]
+
+
+def test_two_spellings_in_the_training_set_are_noted(tmp_path: Path) -> None:
+    rows = lines(("x", "250"), ("y", "250.0"), ("z", "a"))
+    data = load(tmp_path, rows, rows)
+    assert data.task.labels == ("250", "a")
+    assert data.notes == (f"{tmp_path}/train.jsonl: '250' and '250.0' are taken for one label",)
+    assert not load(tmp_path, USUAL, USUAL).notes
+
+
+@pytest.mark.parametrize("label", ["NaN", "Infinity"])
+def test_a_number_that_is_none_is_no_label(tmp_path: Path, label: str) -> None:
+    bad = f'{{"text": "x", "label": {label}}}\n'
+    said = f":3: label field 'label' is {float(label)}; mend the row"
+    assert said in refused(tmp_path, USUAL + bad)
+    assert said in refused(tmp_path, USUAL, USUAL + bad)
+
+
+def test_names_are_ordered_the_same_whatever_their_order_was() -> None:
+    """A text that Python's float reads as not a number has no place among numbers."""
+    for names in itertools.permutations(["nan", "2", "10"]):
+        assert in_order(names) == ("10", "2", "nan")
 
 
 def test_scores(tmp_path: Path) -> None:

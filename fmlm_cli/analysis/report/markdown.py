@@ -21,8 +21,8 @@ def document(
     lines += ["## What was compared, and how to repeat it", ""]
     for table in setup:
         lines += [*table_lines(table), ""]
-    lines += [*_fenced(command, "sh"), ""]
-    lines += [*_fenced(settings, "yaml"), ""] if settings else []
+    lines += [*fenced(command, "sh"), ""]
+    lines += [*fenced(settings, "yaml"), ""] if settings else []
     return re.sub(r"\n{3,}", "\n\n", "\n".join(lines))
 
 
@@ -41,14 +41,23 @@ def _part(part: Part) -> Iterator[str]:
 
 
 def _plain(text: str) -> str:
-    """One line that Markdown takes as it stands, but for code in backticks; no HTML or link begins in it."""
+    """`literal`, but for code in backticks."""
     pieces = re.split(r"(`[^`\n]+`)", " ".join(text.split()))
-    return "".join(piece if place % 2 else _escaped(piece) for place, piece in enumerate(pieces))
+    return _no_block("".join(piece if place % 2 else _escaped(piece) for place, piece in enumerate(pieces)))
+
+
+def literal(text: str) -> str:
+    """One line that Markdown shows as it stands: no HTML, link, emphasis or block begins in it."""
+    return _no_block(_escaped(" ".join(text.split())))
+
+
+def _no_block(line: str) -> str:
+    return re.sub(r"^(\d{1,9})([.)])|^([-+#=])|(#)$", r"\1\\\2\3\4", line)
 
 
 def _escaped(text: str) -> str:
     text = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-    return re.sub(r"([\\`*_\[\]|])", r"\\\1", text)
+    return re.sub(r"([\\`*_\[\]|~$])", r"\\\1", text)
 
 
 def table_lines(table: ReportTable) -> Iterator[str]:
@@ -59,11 +68,11 @@ def table_lines(table: ReportTable) -> Iterator[str]:
 
 
 def _row(cells: Sequence[str]) -> str:
-    return "| " + " | ".join(_escaped(" ".join(cell.split())) for cell in cells) + " |"
+    return "| " + " | ".join(literal(cell) for cell in cells) + " |"
 
 
-def _fenced(text: str, kind: str) -> list[str]:
-    """A block of code, fenced by more backticks than are in it."""
+def fenced(text: str, kind: str) -> list[str]:
+    """The lines of a block of code, fenced by more backticks than are in it."""
     longest = max((len(run) for run in re.findall("`+", text)), default=0)
     fence = "`" * max(3, longest + 1)
     return [f"{fence}{kind}", text.rstrip("\n"), fence]

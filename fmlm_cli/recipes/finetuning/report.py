@@ -1,6 +1,5 @@
 """What fine-tuning found: results.json, tables in Markdown and LaTeX, a picture, and GLUE's submission."""
 
-import re
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,7 +9,7 @@ import numpy as np
 
 from fmlm_cli import __version__, storage
 from fmlm_cli.analysis.report.figures.training import draw_scores
-from fmlm_cli.analysis.report.markdown import table_lines
+from fmlm_cli.analysis.report.markdown import fenced, literal, table_lines
 from fmlm_cli.analysis.report.parts import ReportTable
 from fmlm_cli.analysis.results.finetuning import (
     CellResult,
@@ -40,7 +39,18 @@ from fmlm_cli.tasks import (
 _SCORE = "score"
 _SPREAD = ("median", "mean", "sd", "best", "least")  # over seeds, in the order of the tables
 Tasks = Mapping[str, TaskScores]
-_LATEX = re.compile(r"[&%$#_{}]")  # characters with a meaning of their own
+# Characters that mean something to TeX, or come out as another in its default font.
+_TEX = str.maketrans(
+    {character: rf"\{character}" for character in "&%$#_{}"}
+    | {
+        "\\": r"\textbackslash{}",
+        "~": r"\textasciitilde{}",
+        "^": r"\textasciicircum{}",
+        "<": r"\textless{}",
+        ">": r"\textgreater{}",
+        "|": r"\textbar{}",
+    }
+)
 
 
 @dataclass(frozen=True)
@@ -287,7 +297,7 @@ def _markdown(plan: FinetunePlan, tasks: Tasks, notes: Sequence[str]) -> str:
         for point, scores in task.points.items()
     ]
     lines = [
-        f"# Fine-tuning of {plan.origin.name}",
+        f"# Fine-tuning of {literal(plan.origin.name)}",
         "",
         f"In percent, over {counted(plan.settings.seeds, 'seed')}. Of each run {counts} counts; sd is the "
         "standard deviation of the sample.",
@@ -298,9 +308,9 @@ def _markdown(plan: FinetunePlan, tasks: Tasks, notes: Sequence[str]) -> str:
     if len(points) > len(tasks):
         lines += ["## Grid", "", "Scores that decide between points:", ""]
         lines += [*table_lines(ReportTable(["task", "point", "seeds", *_SPREAD], points)), ""]
-    lines += ["## Notes", "", *(f"- {note}" for note in notes), ""] if notes else []
+    lines += ["## Notes", "", *(f"- {literal(note)}" for note in notes), ""] if notes else []
     lines += ["![development score by seed](plots/scores.png)", "", "## All settings", ""]
-    lines += ["```yaml", to_yaml(plan.settings).rstrip(), "```", ""]
+    lines += [*fenced(to_yaml(plan.settings), "yaml"), ""]
     return "\n".join(lines)
 
 
@@ -313,7 +323,7 @@ def _figures(over_seeds: Statistics) -> list[str]:
 def _latex(plan: FinetunePlan, tasks: Tasks) -> str:
     """A table for a paper (booktabs), mean and standard deviation over seeds."""
     lines = [
-        f"% fine-tuning of {plan.origin.name}, {counted(plan.settings.seeds, 'seed')}: mean, standard "
+        f"% fine-tuning of {tex(plan.origin.name)}, {counted(plan.settings.seeds, 'seed')}: mean, standard "
         "deviation, median, best",
         r"\begin{tabular}{lllrrr}",
         r"\toprule",
@@ -324,9 +334,13 @@ def _latex(plan: FinetunePlan, tasks: Tasks) -> str:
         mean, sd, median, best = map(
             _percent, (over_seeds.mean, over_seeds.sd, over_seeds.median, over_seeds.best)
         )
-        task = _LATEX.sub(r"\\\g<0>", name)
-        lines.append(rf"{task} & {split} & {measure} & {mean} $\pm$ {sd} & {median} & {best} \\")
+        lines.append(rf"{tex(name)} & {split} & {measure} & {mean} $\pm$ {sd} & {median} & {best} \\")
     return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", ""])
+
+
+def tex(text: str) -> str:
+    """One line that TeX sets as it stands, whatever it holds."""
+    return " ".join(text.split()).translate(_TEX)
 
 
 def _where(plan: FinetunePlan, picture: Path, submitted: str | None) -> dict[str, str]:

@@ -1,5 +1,6 @@
 """The model card: what data, masking, steps and versions made a model, and how well it does."""
 
+import json
 import platform
 from collections.abc import Mapping, Sequence
 
@@ -8,6 +9,8 @@ import transformers
 import yaml
 
 from fmlm_cli import __version__
+from fmlm_cli.analysis.report.markdown import fenced, literal, table_lines
+from fmlm_cli.analysis.report.parts import ReportTable
 from fmlm_cli.config import to_yaml
 from fmlm_cli.engine.checkpoint import TrainState
 from fmlm_cli.model.build import parameter_counts
@@ -37,26 +40,33 @@ def card_text(
         facts["base_model"] = plan.origin.name
     front = yaml.safe_dump(facts, sort_keys=False)
     counts = parameter_counts(plan.model)
-    begun = f"gone on with from `{plan.origin.name}`" if plan.origin else "pre-trained from scratch"
+    begun = f"gone on with from {literal(plan.origin.name)}" if plan.origin else "pre-trained from scratch"
+    title = f"{plan.name}, pre-trained with {plan.strategy.name} masking"
     sections = [
         f"---\n{front}---\n",
-        f"# {plan.name}, pre-trained with {plan.strategy.name} masking\n",
+        f"# {literal(title)}\n",
         f"A masked language model of {counts['total']:,} parameters, {begun} by fmlm {__version__}.\n",
-        "".join(f"> **Note:** {text}.\n\n" for text in cautions),
+        "".join(f"> **Note:** {literal(text)}.\n\n" for text in cautions),
         "## Training\n\n" + _table(_training(plan, state, where)),
         "## Evaluation\n\n" + _evaluation(evaluations),
-        "## Tokens whose prediction improved most\n\n" + _table({f"`{k}`": v for k, v in improved.items()})
-        if improved
-        else "",
-        "## Use\n\n```python\nfrom transformers import pipeline\n\n"
-        f'pipeline("fill-mask", "PATH/OF/THIS/FOLDER")("... {plan.store.tokenizer.mask_token} ...")\n```\n',
-        f"## All settings\n\n```yaml\n{to_yaml(plan.settings)}```\n",
+        "## Tokens whose prediction improved most\n\n" + _table(improved) if improved else "",
+        "## Use\n\n" + _block(_use(plan.store.tokenizer.mask_token), "python"),
+        "## All settings\n\n" + _block(to_yaml(plan.settings), "yaml"),
     ]
     return "\n".join(section for section in sections if section)
 
 
-def _table(rows: dict[str, str]) -> str:
-    return "| | |\n| --- | --- |\n" + "".join(f"| {name} | {value} |\n" for name, value in rows.items())
+def _table(rows: Mapping[str, str]) -> str:
+    return "\n".join(table_lines(ReportTable(("", ""), list(rows.items())))) + "\n"
+
+
+def _block(text: str, kind: str) -> str:
+    return "\n".join(fenced(text, kind)) + "\n"
+
+
+def _use(mask: str) -> str:
+    text = json.dumps(f"... {mask} ...", ensure_ascii=False)
+    return f'from transformers import pipeline\n\npipeline("fill-mask", "PATH/OF/THIS/FOLDER")({text})'
 
 
 def _training(plan: RunPlan, state: TrainState, where: str) -> dict[str, str]:
@@ -64,13 +74,13 @@ def _training(plan: RunPlan, state: TrainState, where: str) -> dict[str, str]:
     split = plan.store.manifest["splits"]["train"]
     begun = {}
     if plan.origin is not None:
-        begun["checkpoint"] = f"`{plan.origin.name}`" + (
-            f" at revision `{plan.origin.revision}`" if plan.origin.revision else ""
+        begun["checkpoint"] = plan.origin.name + (
+            f" at revision {plan.origin.revision}" if plan.origin.revision else ""
         )
     return {
         **begun,
         **plan.start.done,
-        "data": f"token store `{plan.store.name}`, fingerprint `{plan.store.fingerprint}`",
+        "data": f"token store {plan.store.name}, fingerprint {plan.store.fingerprint}",
         "text": f"{split['documents']:,} documents, {split['tokens']:,} tokens",
         **packing_report(plan),
         "masking": plan.timetable.description,

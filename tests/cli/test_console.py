@@ -1,0 +1,59 @@
+"""What users and files bring is shown as it stands: rich's markup, escape sequences, letters of no encoding."""
+
+from collections.abc import Callable
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from rich.markup import render
+
+from fmlm_cli import events
+from fmlm_cli.cli.console import Console
+from fmlm_cli.cli.markup import escape, visible
+
+RECORD = {"step": 1, "eval_loss": 1.0, "eval_accuracy": 0.5, "unigram_loss": 2.0}
+EVENTS: list[Callable[[str], events.Event]] = [
+    events.Note,
+    events.Caution,
+    lambda name: events.Facts(name, {name: name}),
+    lambda name: events.Grid(name, [name], [[name]]),
+    lambda name: events.Prediction(name, name, name, [(name, 0.5)]),
+    lambda name: events.Evaluated({**RECORD, "evaluation": name}),
+    lambda name: events.Scoreboard("title", ["seed 0"], {name: ["1"]}, name, False, 1, 1, 0.0),
+]
+
+
+def shown(capsys: pytest.CaptureFixture[str]) -> str:
+    return "".join(capsys.readouterr())
+
+
+@pytest.mark.parametrize(
+    "name", ["[red]x[/red]", "[/]", "[bold]", "[link=http://x]y[/link]", ":smile:", "[1:x]"]
+)
+@pytest.mark.parametrize("make", EVENTS)
+def test_markup_in_a_name_is_shown(
+    make: Callable[[str], events.Event], name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Console().emit(make(name))
+    assert name in shown(capsys)
+
+
+@pytest.mark.parametrize("make", EVENTS)
+def test_no_escape_sequence_and_no_half_character_is_written(
+    make: Callable[[str], events.Event], capsys: pytest.CaptureFixture[str]
+) -> None:
+    Console().emit(make("a\x1b[2J\r\x9b\udcffz"))
+    written = shown(capsys)
+    assert r"a\x1b[2J\r\x9b\udcffz" in written
+    assert not {"\x1b", "\r", "\x9b", "\udcff"} & set(written)
+
+
+def test_an_error_is_one_line_whatever_it_names(capsys: pytest.CaptureFixture[str]) -> None:
+    Console().error("error: no such file: a\nb[/red]\x1b[31m")
+    assert shown(capsys) == "error: no such file: a\\nb[/red]\\x1b[31m\n"
+
+
+@given(st.text(st.characters(exclude_categories=["Cc", "Cs"])))
+def test_what_can_be_shown_is_not_changed(text: str) -> None:
+    assert visible(text) == text
+    assert render(escape(text) + "[b][/b]").plain == text

@@ -1,0 +1,56 @@
+"""The suite is deaf to the environment that it is started in: a part of it passes in a hostile one."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from tests.environment import settle
+
+ROOT = Path(__file__).resolve().parents[1]
+
+HOSTILE = {
+    **dict.fromkeys(("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "TRANSFORMERS_OFFLINE"), "1"),
+    **dict.fromkeys(("http_proxy", "https_proxy", "ALL_PROXY", "HF_ENDPOINT"), "http://127.0.0.1:9"),
+    **dict.fromkeys(("NO_COLOR", "FORCE_COLOR", "CLICOLOR_FORCE", "GITHUB_ACTIONS"), "1"),
+    **dict.fromkeys(
+        ("HOME", "HF_HOME", "MPLCONFIGDIR", "XDG_CACHE_HOME", "XDG_CONFIG_HOME"), "/proc/nowhere"
+    ),
+    **dict.fromkeys(("RANK", "SLURM_PROCID"), "1"),
+    **dict.fromkeys(("WORLD_SIZE", "SLURM_NTASKS", "OMP_NUM_THREADS", "PYTHONHASHSEED"), "4"),
+    "COLUMNS": "20",
+    "LINES": "3",
+    "TERM": "dumb",
+    "LC_ALL": "C",
+    "LANG": "de_DE",
+    "TZ": "Asia/Kathmandu",
+    "CUDA_VISIBLE_DEVICES": "0",
+    "MPLBACKEND": "nonsense",
+    "PYTHONWARNINGS": "error",
+    "TOKENIZERS_PARALLELISM": "false",
+    "TRANSFORMERS_VERBOSITY": "debug",
+}
+
+# Kinds that have failed, or could: the Hub, help and its colours, pictures, a run in a process of its own.
+SENSITIVE = (
+    "tests/test_hub.py",
+    "tests/cli/test_help.py",
+    "tests/cli/test_evaluate_cli.py",
+    "tests/analysis/report/test_training_figures.py",
+)
+
+
+def test_a_part_of_the_suite_passes_in_a_hostile_environment() -> None:
+    environment = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT), **HOSTILE}
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *SENSITIVE]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-2000:]
+
+
+def test_nothing_of_it_is_left() -> None:
+    environment = {**HOSTILE, "PATH": "/bin"}
+    settle(environment, "/caches")
+    kept = {name for name in environment if environment[name] == HOSTILE.get(name)}
+    assert kept == {"HOME"}
+    assert environment["PATH"] == "/bin"
+    assert environment["HF_HOME"].startswith("/caches/")
