@@ -87,6 +87,6 @@ def claim_output(target: Path, *, marker: str, overwrite: bool, resume: bool) ->
         )
     if not (overwrite or resume):
         raise UserError(
-            f"{target} is not empty: pass --resume to go on, --overwrite to replace it, or choose another "
-            "--out"
+            f"{target} is not empty: pass --resume to keep what is finished, --overwrite to replace it, or "
+            "choose another --out"
         )
