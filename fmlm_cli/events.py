@@ -5,6 +5,7 @@ Recipes take `emit: Emit` and know nothing of consoles. Every event is a frozen 
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 
 class Event:
@@ -128,6 +129,11 @@ class Scoreboard(Event):
 
 
 Emit = Callable[[Event], None]
+
+
+def starting_anew(root: Path) -> Note:
+    """For a call that was to go on where there is nothing: the folder's name may be mistyped."""
+    return Note(f"nothing in {root} to go on from: starting anew")
 
 
 def counted(number: int, thing: str, plural: str = "") -> str:

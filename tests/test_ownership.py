@@ -114,7 +114,11 @@ def broken_link(path: Path) -> None:
     ("there", "flags", "message"),
     [
         *((there, flag, None) for there in (nothing, empty, ours_begun, killed_at_once) for flag in FLAGS),
-        (ours, "", "is not empty: pass --resume to go on, --overwrite to replace it, or choose"),
+        (
+            ours,
+            "",
+            "is not empty: pass --resume to keep what is finished, --overwrite to replace it, or choose",
+        ),
         (ours, "overwrite", None),
         (ours, "resume", None),
         (ours, "overwrite resume", "exclude each other"),

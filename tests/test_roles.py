@@ -35,6 +35,7 @@ FREE: dict[type[BaseModel], set[str]] = {
         *("batch.micro_size", "evaluation.stores", "evaluation.names"),
         *("checkpoint.every_steps", "checkpoint.keep", "logging.every_steps"),
         *("text.sources", "text.documents", "text.text_field", "text.on_bad_text", "text.valid"),
+        *("text.max_document_chars", "text.on_long_document"),
         *("text.valid_fraction", "text.add_tokens", "text.extend_vocab"),
     },
     FinetuneSettings: {

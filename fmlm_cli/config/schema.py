@@ -260,7 +260,15 @@ class TextSettings(Section):
     on_bad_text: Literal["stop", "skip", "replace"] = Field(
         "stop", description="what to do with invalid UTF-8"
     )
-    valid: Free[tuple[str, ...]] = Field((), description="text of the validation split")
+    max_document_chars: Count = Field(
+        20_000_000, description="characters that a document may have; memory is bounded by it"
+    )
+    on_long_document: Literal["stop", "cut", "skip"] = Field(
+        "stop", description="what to do with a longer document: say where it is, keep its beginning, or none"
+    )
+    valid: Free[tuple[str, ...]] = Field(
+        (), description="text of the validation split; what it holds is not trained on"
+    )
     valid_fraction: Annotated[float, Field(ge=0, lt=1)] = Field(
         0.01, description="without it: share of the documents, chosen by their contents; at least one"
     )

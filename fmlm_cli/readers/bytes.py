@@ -1,4 +1,4 @@
-"""Files as bytes, compressed or not; whatever keeps them from being read is one clear line."""
+"""Files as bytes, compressed or not; whatever keeps them from being read as text is one clear line."""
 
 import contextlib
 import gzip
@@ -8,6 +8,10 @@ from pathlib import Path
 from typing import IO
 
 from fmlm_cli.errors import UserError
+from fmlm_cli.readers.formats import other_format, other_than_text
+
+BLOCK = 1 << 20  # bytes read at once: large enough to be fast, small beside any model
+_GZIP = "gzip"
 
 
 @contextlib.contextmanager
@@ -38,7 +42,27 @@ def opened(path: Path) -> Iterator[tuple[IO[bytes] | gzip.GzipFile, IO[bytes]]]:
     """
     with readable(path), path.open("rb") as disk:
         if path.suffix.lower() == ".gz":
+            found = other_format(disk.peek(BLOCK))
+            if found and found.name != _GZIP:
+                raise UserError(f"{path}: {found.refusal}")
             with gzip.GzipFile(fileobj=disk) as stream:
                 yield stream, disk
         else:
             yield disk, disk
+
+
+def blocks_of(stream: IO[bytes] | gzip.GzipFile, source: object) -> Iterator[bytes]:
+    """What a stream holds, in blocks of 1 MiB; `source`: its name, for messages.
+
+    Raises `UserError` for one that begins as files of another format do, and for a block that is no text in
+    an encoding of single bytes: text of 16 or 32 bits a character, or a run of NULs.
+    """
+    position = 0
+    while block := stream.read(BLOCK):
+        if not position and (found := other_format(block)):
+            raise UserError(f"{source}: {found.refusal}")
+        if refusal := other_than_text(block):
+            place = f"from byte position {position:,} on, " if position else ""
+            raise UserError(f"{source}: {place}{refusal}")
+        yield block
+        position += len(block)

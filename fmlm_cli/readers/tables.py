@@ -7,7 +7,6 @@ files and most on the Hub are written: a `"` is text, and a field can hold neith
 import contextlib
 import csv
 import re
-import sys
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
@@ -20,7 +19,7 @@ import pyarrow.parquet as pq
 from fmlm_cli.errors import UserError, one_line
 from fmlm_cli.readers.bytes import readable
 from fmlm_cli.readers.jsonl import parsed_object
-from fmlm_cli.readers.lines import lines_of
+from fmlm_cli.readers.lines import LONGEST, lines_of
 
 EXTENSIONS = ".jsonl, .csv, .tsv (each also .gz) and .parquet"
 _NAME = re.compile(r"\.(?:(jsonl|csv|tsv)(?:\.gz)?|(parquet))$", re.IGNORECASE)
@@ -110,19 +109,19 @@ def read_tsv(
     as MNLI's parses fill most of it. `skip_broken`: leave rows with other than the header's number of columns
     out and count them.
     """
-    records = ((number, text.rstrip("\r\n").split("\t")) for number, text in lines_of(path))
+    records = ((number, text.rstrip("\r").split("\t")) for number, text in lines_of(path))
     remedy = "fields of a .tsv hold no tabs or line ends; quoted ones go in a .csv"
     return _table(path, records, remedy, header=header, only=only, skip_broken=skip_broken)
 
 
 def _read_csv(path: Path) -> ColumnTable:
     """Read comma-separated fields with quoting."""
-    with _fields_of_any_size():
+    with _fields_as_long_as_lines():
         return _table(path, _csv_records(path), "quote fields that hold commas")
 
 
 def _csv_records(path: Path) -> Iterator[_Record]:
-    reader = csv.reader((text for _, text in lines_of(path)), strict=True)
+    reader = csv.reader((f"{text}\n" for _, text in lines_of(path)), strict=True)
     begin = 1
     try:
         for cells in reader:
@@ -133,9 +132,9 @@ def _csv_records(path: Path) -> Iterator[_Record]:
 
 
 @contextlib.contextmanager
-def _fields_of_any_size() -> Iterator[None]:
-    """Lift the limit of 131,072 characters that `csv` sets on a field."""
-    before = csv.field_size_limit(sys.maxsize)
+def _fields_as_long_as_lines() -> Iterator[None]:
+    """Raise the limit of 131,072 characters that `csv` sets on a field; an open quote has need of one."""
+    before = csv.field_size_limit(LONGEST)
     try:
         yield
     finally:

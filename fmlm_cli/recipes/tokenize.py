@@ -20,17 +20,18 @@ from fmlm_cli.corpus.store.writing import (
     add_collocations,
     encode_documents,
 )
+from fmlm_cli.corpus.text.corpora import Corpora
 from fmlm_cli.corpus.text.corpus import TextCorpus
 from fmlm_cli.corpus.text.files import ReadOptions
 from fmlm_cli.corpus.text.source import ReadStats
-from fmlm_cli.corpus.text.splits import assign_splits
+from fmlm_cli.corpus.text.splits import HeldOut, assign_splits
 from fmlm_cli.corpus.tokenizer import loading as tokenizers
 from fmlm_cli.corpus.tokenizer.encoding import Encoder
 from fmlm_cli.corpus.tokenizer.extending import MIN_COUNT as MIN_WORD_COUNT
 from fmlm_cli.corpus.tokenizer.extending import NewToken, extended, frequent_splits, read_words
 from fmlm_cli.corpus.tokenizer.learning import train_tokenizer
 from fmlm_cli.errors import UserError
-from fmlm_cli.events import Caution, Emit, Facts, Note, Progress, ignore
+from fmlm_cli.events import Caution, Emit, Facts, Note, Progress, counted, ignore, starting_anew
 
 SAMPLE_BYTES = 100_000_000  # of text that a new tokenizer learns from, at most
 
@@ -39,14 +40,6 @@ UNKNOWN_SHARE = 0.05  # of unknown tokens, from which on the tokenizer does not 
 _WORDS_SHOWN = 12
 
 _TICK = 0.2  # seconds between two reports of progress
-
-
-@dataclass(frozen=True)
-class Corpora:
-    """What is tokenized: the training text, and the validation text where it has sources of its own."""
-
-    train: TextCorpus
-    validation: TextCorpus | None
 
 
 def make_store(
@@ -67,33 +60,18 @@ def make_store(
     out = Path(settings.out)
     if not settings.sources:
         return _add_collocations(out, settings, emit, again=overwrite)
-    kind = STORE_OF_RUN if renew else STORE
-    storage.check_claim(out, kind, overwrite=overwrite, resume=resume or renew)
-    options = ReadOptions(settings.documents, settings.text_field, settings.on_bad_text)
-    corpora = Corpora(
-        TextCorpus.find(settings.sources, options, emit),
-        TextCorpus.find(settings.valid, options, emit) if settings.valid else None,
-    )
-    _check_sources_outside(out, corpora)
-    loaded = tokenizers.load_tokenizer(settings.tokenizer) if settings.tokenizer is not None else None
-    request = _request(settings, corpora, loaded)
-    finished = (out / storage.MANIFEST).is_file()
-    if resume and finished:
-        _check_same(out, request)
-    if (resume or renew) and finished and _is_the_same(out, request):
-        if settings.pmi:
-            return _add_collocations(out, settings, emit)
-        outcome = "reused" if renew else "nothing to do"
-        emit(Note(f"{out} is complete and was made from the same text and settings: {outcome}"))
-        return out
-    for sentence in corpora.train.describe():
-        emit(Note(sentence))
-    with storage.replaced_folder(out, kind, overwrite=overwrite, resume=resume or renew) as folder:
-        if loaded is None:
-            tokenizer = _learn(settings, corpora.train, emit)
-        else:
-            tokenizer = _extend(settings, loaded, corpora.train, emit)
-        manifest = _write(folder, settings, corpora, tokenizer, request, emit)
+    kind, keeps = STORE_OF_RUN if renew else STORE, resume or renew
+    storage.check_claim(out, kind, overwrite=overwrite, resume=keeps)
+    asked = _Asked.resolve(settings, emit) if keeps and (out / storage.MANIFEST).is_file() else None
+    if asked is not None:
+        if resume:
+            _check_same(out, asked.request)
+        if _is_the_same(out, asked.request):
+            return _kept(out, settings, emit, outcome="reused" if renew else "nothing to do")
+    elif resume:
+        emit(starting_anew(out))
+    with storage.replaced_folder(out, kind, overwrite=overwrite, resume=keeps) as folder:
+        manifest = _make(folder, settings, asked or _Asked.resolve(settings, emit), emit)
     emit(Facts(f"token store {out}", _summary(manifest)))
     if _unknown_share(manifest) > UNKNOWN_SHARE:
         emit(
@@ -106,10 +84,47 @@ def make_store(
     return _add_collocations(out, settings, emit) if settings.pmi else out
 
 
-def _check_sources_outside(out: Path, corpora: Corpora) -> None:
-    """Refuse to write where the text lies: replacing the store would remove it."""
-    paths = [*corpora.train.paths, *(corpora.validation.paths if corpora.validation else ())]
-    storage.check_outside(out, dict.fromkeys(paths, "source"))
+def _kept(out: Path, settings: TokenizeSettings, emit: Emit, *, outcome: str) -> Path:
+    """A finished store, with collocations if they are asked for."""
+    if settings.pmi:
+        return _add_collocations(out, settings, emit)
+    emit(Note(f"{out} is complete and was made from the same text and settings: {outcome}"))
+    return out
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """What a store is to be made of: text, a tokenizer unless that is learnt, and all that decides it."""
+
+    corpora: Corpora
+    loaded: PreTrainedTokenizerFast | None
+    request: dict[str, Any]
+
+    @classmethod
+    def resolve(cls, settings: TokenizeSettings, emit: Emit) -> "_Asked":
+        options = ReadOptions(
+            settings.documents,
+            settings.text_field,
+            settings.on_bad_text,
+            settings.max_document_chars,
+            settings.on_long_document,
+        )
+        corpora = Corpora.find(settings.sources, settings.valid, options, emit)
+        # Replacing the store would remove it.
+        storage.check_outside(Path(settings.out), dict.fromkeys(corpora.paths, "source"))
+        loaded = tokenizers.load_tokenizer(settings.tokenizer) if settings.tokenizer is not None else None
+        return cls(corpora, loaded, _request(settings, corpora, loaded))
+
+
+def _make(folder: Path, settings: TokenizeSettings, asked: _Asked, emit: Emit) -> dict[str, Any]:
+    """Fill a folder with the store; its manifest."""
+    asked.corpora.describe(emit)
+    held_out = asked.corpora.held_out()
+    if asked.loaded is None:
+        tokenizer = _learn(settings, asked.corpora.train, held_out, emit)
+    else:
+        tokenizer = _extend(settings, asked.loaded, asked.corpora.train, held_out, emit)
+    return _write(folder, settings, asked.corpora, held_out, tokenizer, asked.request, emit)
 
 
 def _request(
@@ -148,15 +163,16 @@ def _check_same(out: Path, request: dict[str, Any]) -> None:
         )
 
 
-def _learn(settings: TokenizeSettings, corpus: TextCorpus, emit: Emit) -> PreTrainedTokenizerFast:
+def _learn(
+    settings: TokenizeSettings, corpus: TextCorpus, held_out: HeldOut, emit: Emit
+) -> PreTrainedTokenizerFast:
     """Learn a tokenizer from a bounded sample, and say how large it was."""
     assert settings.train_tokenizer is not None
     read = 0
 
     def sampled() -> Iterator[str]:
         nonlocal read
-        fraction = 0.0 if settings.valid else settings.valid_fraction
-        for text in corpus.sample(SAMPLE_BYTES, fraction):
+        for text in corpus.sample(SAMPLE_BYTES, _fraction(settings), held_out):
             read += len(text.encode("utf-8"))
             yield text
 
@@ -175,7 +191,11 @@ def _learn(settings: TokenizeSettings, corpus: TextCorpus, emit: Emit) -> PreTra
 
 
 def _extend(
-    settings: TokenizeSettings, tokenizer: PreTrainedTokenizerFast, corpus: TextCorpus, emit: Emit
+    settings: TokenizeSettings,
+    tokenizer: PreTrainedTokenizerFast,
+    corpus: TextCorpus,
+    held_out: HeldOut,
+    emit: Emit,
 ) -> PreTrainedTokenizerFast:
     """The tokenizer with the words that it is to have as tokens; they are listed."""
     if settings.add_tokens is not None:
@@ -183,8 +203,8 @@ def _extend(
         tokenizer = _with_words(tokenizer, words, f"tokens from {settings.add_tokens}", emit)
     if settings.extend_vocab is not None:
         emit(Progress("looking for words", 0, 0, ""))
-        fraction = 0.0 if settings.valid else settings.valid_fraction
-        words = frequent_splits(corpus.sample(SAMPLE_BYTES, fraction), tokenizer, settings.extend_vocab)
+        texts = corpus.sample(SAMPLE_BYTES, _fraction(settings), held_out)
+        words = frequent_splits(texts, tokenizer, settings.extend_vocab)
         emit(Progress("looking for words", 1, 1, ""))
         tokenizer = _with_words(tokenizer, words, "words of the text that become tokens", emit)
         if len(words) < settings.extend_vocab:
@@ -218,6 +238,7 @@ def _write(
     folder: Path,
     settings: TokenizeSettings,
     corpora: Corpora,
+    held_out: HeldOut,
     tokenizer: PreTrainedTokenizerFast,
     request: dict[str, Any],
     emit: Emit,
@@ -226,21 +247,33 @@ def _write(
     writer = StoreWriter(folder, tokenizer)
     encoder = Encoder(tokenizer)
     stats = ReadStats()
-    fraction = 0.0 if corpora.validation else settings.valid_fraction
-    documents = assign_splits(_encoded(corpora.train, encoder, stats, "tokenizing", emit), fraction)
+    documents = assign_splits(
+        _encoded(corpora.train, encoder, stats, "tokenizing", emit), _fraction(settings)
+    )
     if corpora.validation:
         validation = _encoded(corpora.validation, encoder, stats, "tokenizing validation", emit)
         documents = itertools.chain(documents, (("validation", document) for document in validation))
-    empty = 0
+    empty = held = 0
     for split, document in documents:
-        if len(document.input_ids):
+        if split == "train" and document.content in held_out:
+            held += 1
+        elif len(document.input_ids):
             writer.add(split, document)
         else:
             empty += 1
-    _check_not_empty(writer, settings, stats)
-    return writer.finish(
-        request, {"empty_documents": stats.empty + empty, "bad_text_documents": stats.bad_text}
-    )
+    _check_not_empty(writer, settings, stats, held)
+    facts = {
+        "empty_documents": stats.empty + empty,
+        "bad_text_documents": stats.bad_text,
+        "long_documents": stats.long,
+        "held_out_documents": held,
+    }
+    return writer.finish(request, facts)
+
+
+def _fraction(settings: TokenizeSettings) -> float:
+    """The share of the text that becomes the validation split."""
+    return 0.0 if settings.valid else settings.valid_fraction
 
 
 def _encoded(
@@ -265,12 +298,21 @@ def _encoded(
     emit(Progress(task, total, total, "bytes"))
 
 
-def _check_not_empty(writer: StoreWriter, settings: TokenizeSettings, stats: ReadStats) -> None:
+def _check_not_empty(writer: StoreWriter, settings: TokenizeSettings, stats: ReadStats, held: int) -> None:
     named = ", ".join(settings.sources)
     train, validation = writer.splits["train"].documents, writer.splits["validation"].documents
-    if not train and not validation:
-        bad = f" ({stats.bad_text:,} documents were skipped as invalid UTF-8)" if stats.bad_text else ""
-        raise UserError(f"no text in {named}{bad}: give sources that hold some")
+    if held and not train:
+        raise UserError(
+            f"all {counted(held, 'document')} of {named} are validation text (--valid) too: name other text"
+        )
+    if not train and (settings.valid or not validation):
+        skipped = [
+            f"{number:,} documents were skipped as {what}"
+            for number, what in ((stats.bad_text, "invalid UTF-8"), (stats.long, "too long"))
+            if number
+        ]
+        why = f" ({', '.join(skipped)})" if skipped else ""
+        raise UserError(f"no text in {named}{why}: give sources that hold some")
     if not train:
         raise UserError(
             f"{named} holds a single document, which became the validation split: give more text, "
@@ -342,8 +384,14 @@ def _summary(manifest: dict[str, Any]) -> dict[str, str]:
     rows["vocabulary"] = f"{manifest['tokenizer']['vocabulary']:,} ({manifest['dtype']})"
     rows["unknown tokens"] = f"{_unknown_share(manifest):.2%}"
     rows["left out"] = f"{facts['empty_documents']:,} empty documents"
+    if facts["held_out_documents"]:
+        held = counted(facts["held_out_documents"], "document")
+        rows["held out"] = f"{held} of the training text left out: the validation text holds the same"
     if facts["bad_text_documents"]:
         word = "repaired" if manifest["request"]["on_bad_text"] == "replace" else "left out"
         rows["invalid UTF-8"] = f"{facts['bad_text_documents']:,} documents {word}"
+    if facts["long_documents"]:
+        word = "cut" if manifest["request"]["on_long_document"] == "cut" else "left out"
+        rows["too long"] = f"{counted(facts['long_documents'], 'document')} {word}"
     rows["fingerprint"] = manifest["fingerprint"][:16]
     return rows

@@ -93,7 +93,19 @@ def load_files(
         for split in held_out.values()
         if split.labels is None
     ]
+    notes += [note for split in (deciding, *held_out.values()) for note in _shared(examples, split)]
     return assemble(task, examples, {"dev": deciding}, "dev", held_out, notes)
+
+
+def _shared(train: Examples, split: Examples) -> list[str]:
+    """What there is to say of rows whose texts were trained on."""
+    trained = set(train.pairs)
+    number = sum(pair in trained for pair in split.pairs)
+    return (
+        [f"{split.source}: {number:,} of {len(split):,} rows have texts that {train.source} has too"]
+        if number
+        else []
+    )
 
 
 def _task(table: ColumnTable, fields: Fields, name: str, regression: bool | None, metric: str | None) -> Task:

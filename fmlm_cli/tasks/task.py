@@ -1,8 +1,9 @@
 """What a labelled set is: a task, its examples, and the splits that belong together."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import repeat
 
 import numpy as np
 import numpy.typing as npt
@@ -53,6 +54,11 @@ class Examples:
 
     def __len__(self) -> int:
         return len(self.first)
+
+    @property
+    def pairs(self) -> Iterator[tuple[str, str | None]]:
+        """The texts of each example; the second is None where a task has no pairs."""
+        return zip(self.first, self.second or repeat(None), strict=False)
 
     @cached_property
     def fingerprint(self) -> str:

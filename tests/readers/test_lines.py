@@ -16,7 +16,7 @@ from fmlm_cli.readers.bytes import opened, readable
 from fmlm_cli.readers.jsonl import kind, parsed_object
 from fmlm_cli.readers.lines import lines_of, numbered_lines
 
-_LINE = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\n"), max_size=20)
+_LINE = st.text(st.characters(exclude_categories=["Cs", "Cc"]), max_size=20)
 _JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=5),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
@@ -27,7 +27,7 @@ _JSON = st.recursive(
 @given(st.lists(_LINE), st.sampled_from([".txt", ".txt.gz", ".GZ"]), st.booleans())
 def test_lines_come_back_with_their_numbers(lines: list[str], suffix: str, marked: bool) -> None:
     content = (("\ufeff" * marked) + "".join(f"{line}\n" for line in lines)).encode()
-    wanted = [(number, f"{line}\n") for number, line in enumerate(lines, start=1)]
+    wanted = list(enumerate(lines, start=1))
     if wanted and not marked:
         wanted[0] = (1, wanted[0][1].removeprefix("\ufeff"))
     with tempfile.TemporaryDirectory() as folder:

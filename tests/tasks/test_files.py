@@ -3,6 +3,7 @@
 import hashlib
 import itertools
 import json
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +60,29 @@ def test_a_set_of_sentences(tmp_path: Path) -> None:
     assert data.train.labels.tolist() == [1, 0, 0]
     assert data.train.ids == ["0", "1", "2"]
     assert data.train.source == str(tmp_path / "reviews" / "train.jsonl")
-    assert (list(data.dev), list(data.test), data.notes) == (["dev"], ["test"], ())
+    assert (list(data.dev), list(data.test)) == (["dev"], ["test"])
+
+
+@given(st.integers(0, 3), st.integers(0, 3), st.booleans())
+def test_rows_that_are_in_train_too_are_counted(in_dev: int, in_test: int, pairs: bool) -> None:
+    fields = ("text1", "text2", "label") if pairs else ("text1", "label")
+
+    def rows(*texts: str) -> str:
+        labels = ("neg", "pos")
+        return lines(
+            *((text, *(["same"] * pairs), label) for text, label in zip(texts, labels * 3, strict=False)),
+            fields=fields if pairs else ("text", "label"),
+        )
+
+    train = ("a", "b", "c", "d")
+    with tempfile.TemporaryDirectory() as folder:
+        splits = [rows(*train[:shared], "x", "y") for shared in (in_dev, in_test)]
+        notes = load(Path(folder), rows(*train), splits[0], splits[1]).notes
+        assert notes == tuple(
+            f"{folder}/{name}.jsonl: {shared} of {shared + 2} rows have texts that {folder}/train.jsonl has too"
+            for name, shared in (("dev", in_dev), ("test", in_test))
+            if shared
+        )
 
 
 @pytest.mark.parametrize("form", ["jsonl", "jsonl.gz", "csv", "csv.gz", "tsv", "tsv.gz", "parquet"])
@@ -280,7 +303,7 @@ def test_minus_one_may_be_a_label(tmp_path: Path) -> None:
 
 def test_labels_that_dev_lacks_are_noted(tmp_path: Path) -> None:
     data = load(tmp_path, dev=lines(("x", "neg")))
-    assert data.notes == (f"{tmp_path}/dev.jsonl: label 'pos' is only in the training set",)
+    assert data.notes[-1] == f"{tmp_path}/dev.jsonl: label 'pos' is only in the training set"
 
 
 # --- what is refused ---
@@ -335,4 +358,7 @@ def test_real_sets(shared_data: Path, name: str) -> None:
     assert labels is None or list(data.task.labels) == labels
     counts = {"chemprot": 13, "citation_intent": 6}
     assert len(data.task.labels) == counts.get(name, len(data.task.labels))
-    assert len(data.notes) == (name == "chemprot")  # one of its labels is in train alone
+    lacking = [note for note in data.notes if "only in the training set" in note]
+    assert len(lacking) == (name == "chemprot")
+    (shared,) = [note for note in data.notes if "citation_intent/test" in note] or [""]
+    assert ("52 of 139 rows have texts that" in shared) == (name == "citation_intent")

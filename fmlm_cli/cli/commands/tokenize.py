@@ -1,9 +1,20 @@
 """`fmlm tokenize`."""
 
+from typing import Annotated
+
+import typer
+
 from fmlm_cli.cli.flags import Flag
-from fmlm_cli.cli.options import Overwrite, Resume, with_options
+from fmlm_cli.cli.options import Overwrite, with_options
 from fmlm_cli.config import TokenizeSettings
 from fmlm_cli.events import Emit
+
+KeepFinished = Annotated[
+    bool,
+    typer.Option(
+        "--resume", help="Keep a finished store of the same text and settings; make an unfinished one anew."
+    ),
+]
 
 
 @with_options(
@@ -17,6 +28,8 @@ from fmlm_cli.events import Emit
     Flag("--documents", "documents"),
     Flag("--text-field", "text_field"),
     Flag("--on-bad-text", "on_bad_text"),
+    Flag("--max-document-chars", "max_document_chars", metavar="N"),
+    Flag("--on-long-document", "on_long_document"),
     Flag("--valid", "valid", metavar="SOURCE"),
     Flag("--valid-fraction", "valid_fraction"),
     Flag("--add-tokens", "add_tokens", metavar="FILE"),
@@ -26,7 +39,7 @@ from fmlm_cli.events import Emit
     assignable=False,  # each of its settings has a flag
 )
 def command(
-    settings: TokenizeSettings, emit: Emit, overwrite: Overwrite = False, resume: Resume = False
+    settings: TokenizeSettings, emit: Emit, overwrite: Overwrite = False, resume: KeepFinished = False
 ) -> None:
     """Turn text into a token store.
 

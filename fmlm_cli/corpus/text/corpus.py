@@ -1,17 +1,22 @@
 """The text of a corpus: the sources that a command was given, one after the other."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from fmlm_cli import storage
 from fmlm_cli.corpus.text.files import ReadOptions, TextFiles
 from fmlm_cli.corpus.text.python_docs import PYTHON_DOCS, PythonDocs, read_python_docs
 from fmlm_cli.corpus.text.source import ReadStats, Source, even_runs
-from fmlm_cli.corpus.text.splits import in_validation
+from fmlm_cli.corpus.text.splits import HeldOut, assign_splits
 from fmlm_cli.events import Emit, Progress
+
+
+class _Document(NamedTuple):
+    text: str
+    content: int  # the hash of it
 
 
 @dataclass(frozen=True)
@@ -21,13 +26,15 @@ class TextCorpus(Source):
     sources: tuple[Source, ...]
 
     @classmethod
-    def find(cls, names: Sequence[str], options: ReadOptions, emit: Emit) -> "TextCorpus":
-        """What names stand for: files, and `python-docs`, which comes first.
+    def find(
+        cls, names: Sequence[str], options: ReadOptions, emit: Emit, held_out: Collection[Path] = ()
+    ) -> "TextCorpus":
+        """What names stand for: files, without those `held_out`, and `python-docs`, which comes first.
 
         Raises `UserError` for a file that is missing.
         """
         paths = [name for name in names if name != PYTHON_DOCS]
-        files = [TextFiles.find(paths, options)] if paths else []
+        files = [TextFiles.find(paths, options, held_out)] if paths else []
         return cls((*([_read_python_docs(emit)] if PYTHON_DOCS in names else []), *files))
 
     @property
@@ -62,23 +69,33 @@ class TextCorpus(Source):
         """By all sources; what the embedded corpus has to say comes last, though it is read first."""
         return [sentence for source in reversed(self.sources) for sentence in source.describe()]
 
+    def cautions(self) -> list[str]:
+        """By all sources."""
+        return [sentence for source in self.sources for sentence in source.cautions()]
+
     def shards(self, number: int) -> list["TextCorpus"]:
         """By whatever the sources can be cut into."""
         pieces = [piece for source in self.sources for piece in source.shards(number)]
         runs = even_runs(pieces, [piece.size for piece in pieces], number)
         return [TextCorpus(run) for run in runs]
 
-    def sample(self, largest: int, valid_fraction: float) -> Iterator[str]:
+    def sample(self, largest: int, valid_fraction: float, held_out: HeldOut) -> Iterator[str]:
         """At most about `largest` bytes of text: from each part its beginning, in proportion to its size.
 
-        Documents that the validation split will take by their contents are left out.
+        Documents of the validation split are left out: those `held_out`, and those that it takes by their
+        contents.
         """
+        sampled = (_Document(text, storage.content_hash(text)) for text in self._beginnings(largest))
+        for split, document in assign_splits(sampled, valid_fraction):
+            if split == "train" and document.content not in held_out:
+                yield document.text
+
+    def _beginnings(self, largest: int) -> Iterator[str]:
         total = max(self.size, 1)
         for part in self.parts:
             stats, quota = ReadStats(), largest * part.size / total
             for text in part.documents(stats):
-                if not in_validation(storage.content_hash(text), valid_fraction):
-                    yield text
+                yield text
                 if stats.text_bytes >= quota:
                     break
 

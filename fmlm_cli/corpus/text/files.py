@@ -6,54 +6,69 @@ Whatever is wrong with a file is a `UserError` that names it, and the line where
 import codecs
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import chain, groupby, islice
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from fmlm_cli import storage
-from fmlm_cli.corpus.text.paths import SourceFile, resolve_sources
+from fmlm_cli.corpus.text.passed_over import PassedOver, Reason, data_size, listed, printable
+from fmlm_cli.corpus.text.paths import EXTENSIONS, SourceFile, resolve_sources
 from fmlm_cli.corpus.text.source import ReadStats, Source, even_runs
 from fmlm_cli.errors import UserError, nearest
-from fmlm_cli.readers.bytes import opened
+from fmlm_cli.events import counted
+from fmlm_cli.readers.bytes import blocks_of, opened
 from fmlm_cli.readers.jsonl import HALF_CHARACTER, kind, parsed_object
-from fmlm_cli.readers.lines import BOM
+from fmlm_cli.readers.lines import BOM, split_lines
 
 DocumentMode = Literal["auto", "blank-line", "line", "file"]
 BadText = Literal["stop", "skip", "replace"]
+LongDocument = Literal["stop", "cut", "skip"]
 
-_BLOCK = 1 << 20  # bytes read at once: large enough to be fast, small beside any model
 _BLANK_LINE = re.compile(rb"\n[ \t\v\f]*\n")
-_WIDE_MARKS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE, codecs.BOM_UTF32_BE)  # the first also of UTF-32-LE
-_WIDE = "it seems to be UTF-16 or UTF-32: convert the file first (iconv -f UTF-16 -t UTF-8)"
-_NARROW = "pass --on-bad-text skip|replace, or convert the file (for example iconv -f LATIN1 -t UTF-8)"
+_BAD_TEXT = "pass --on-bad-text skip|replace, or convert the file (for example iconv -f LATIN1 -t UTF-8)"
+_ESCAPED = 6  # bytes in which JSON may write a character (\u00e9)
+_OTHER_FIELDS = 1 << 20  # bytes of a line of JSON beside its text, at least
 _SHOWN_FIELDS = 20
 _EXAMPLE = '{"text": "..."}'
 _MEANING = {"blank-line": "text between blank lines", "line": "a line", "file": "a file"}
 
 Complaint = Callable[[], UserError]  # made only when wanted: finding a bad byte reads the file again
-_MaybeBad = tuple[str, Complaint | None]
+
+
+class _Found(NamedTuple):
+    """A document as it was found: the line on which it begins, its text, repaired where bad, and of what to
+    complain then; `cut`: whether it is the beginning only of one that is far too long.
+    """
+
+    line: int
+    text: str
+    complaint: Complaint | None
+    cut: bool = False
 
 
 @dataclass(frozen=True)
 class ReadOptions:
-    """How to read: `documents` is for .txt files, `text_field` for .jsonl, `on_bad_text` for both.
+    """How to read: `documents` is for .txt files, `text_field` for .jsonl, the others for both.
 
-    `text_field` may name a nested field with dots ("meta.text").
+    `text_field` may name a nested field with dots ("meta.text"). `on_long`: what to do with a document of
+    more than `most_characters`, of which never much more is in memory.
     """
 
     documents: DocumentMode = "auto"
     text_field: str = "text"
     on_bad_text: BadText = "stop"
+    most_characters: int = 20_000_000
+    on_long: LongDocument = "stop"
 
 
 def _blocks(file: SourceFile, stats: ReadStats) -> Iterator[bytes]:
     """The decompressed contents in blocks of 1 MiB; counts `stats.disk_bytes`."""
     before = stats.disk_bytes
     with opened(file.path) as (stream, disk):
-        while block := stream.read(_BLOCK):
+        for block in blocks_of(stream, file.path):
             stats.disk_bytes = before + disk.tell()
             yield block
         stats.disk_bytes = before + disk.tell()  # now with the end of a .gz, which holds no text
@@ -70,25 +85,22 @@ def _text_blocks(file: SourceFile, stats: ReadStats) -> Iterator[bytes]:
         yield text.replace(b"\r\n", b"\n").replace(b"\r", b"\n") if b"\r" in text else text
 
 
-def _lines(blocks: Iterable[bytes]) -> Iterator[bytes]:
-    """Lines without their ends; a line may run over many blocks."""
-    unfinished: list[bytes] = []
-    for block in blocks:
-        lines = block.split(b"\n")
-        unfinished.append(lines[0])
-        if len(lines) > 1:
-            yield b"".join(unfinished)
-            yield from lines[1:-1]
-            unfinished = [lines[-1]]
-    if last := b"".join(unfinished):
-        yield last
-
-
-def _paragraphs(lines: Iterable[bytes]) -> Iterator[bytes]:
-    """Runs of non-blank lines, joined by line feeds."""
-    for has_text, run in groupby(lines, key=lambda line: bool(line.strip())):
+def _paragraphs(lines: Iterable[bytes], most: int) -> Iterator[tuple[int, bytes]]:
+    """Runs of non-blank lines, joined by line feeds, and the number of the first line of each."""
+    for has_text, run in groupby(enumerate(lines, start=1), key=lambda line: bool(line[1].strip())):
         if has_text:
-            yield b"\n".join(run)
+            number, first = next(run)
+            yield number, _joined(chain([first], (line for _, line in run)), b"\n", most)
+
+
+def _joined(parts: Iterable[bytes], between: bytes, most: int) -> bytes:
+    """The parts as one, and no further ones once it is longer than `most`."""
+    joined = bytearray()
+    for number, part in enumerate(parts):
+        joined += between + part if number else part
+        if len(joined) > most:
+            break
+    return bytes(joined)
 
 
 def detect_mode(file: SourceFile) -> Literal["blank-line", "line"]:
@@ -109,11 +121,18 @@ class TextFiles(Source):
 
     files: tuple[SourceFile, ...]
     options: ReadOptions
+    others: tuple[PassedOver, ...] = ()
 
     @classmethod
-    def find(cls, sources: Sequence[str], options: ReadOptions) -> "TextFiles":
-        """The files that sources name. Raises `UserError` for one that is missing or holds none."""
-        return cls(tuple(resolve_sources(sources)), options)
+    def find(
+        cls, sources: Sequence[str], options: ReadOptions, held_out: Collection[Path] = ()
+    ) -> "TextFiles":
+        """The files that sources name, without those `held_out`.
+
+        Raises `UserError` for one that is missing or holds none, and where none is left.
+        """
+        found = resolve_sources(sources, held_out)
+        return cls(found.files, options, found.passed_over)
 
     @property
     def size(self) -> int:
@@ -130,6 +149,11 @@ class TextFiles(Source):
         """Each file by itself."""
         return [TextFiles((file,), self.options) for file in self.files]
 
+    @property
+    def passed_over(self) -> list[str]:
+        """What lay among the files."""
+        return [listed(self.others)] if self.others else []
+
     def documents(self, stats: ReadStats) -> Iterator[str]:
         """As `read_documents`."""
         return read_documents(self.files, self.options, stats)
@@ -137,44 +161,71 @@ class TextFiles(Source):
     def identity(self) -> list[dict[str, Any]]:
         """Each file's name, bytes and hash."""
         return [
-            {"name": file.path.name, "bytes": file.size, "sha256": storage.sha256_of_file(file.path)}
+            {
+                "name": printable(file.path.name),
+                "bytes": file.size,
+                "sha256": storage.sha256_of_file(file.path),
+            }
             for file in self.files
         ]
 
     def describe(self) -> list[str]:
-        """What a document is, in how many of the .txt files."""
+        """What is read and what is not; what a document is, in how many of the .txt files."""
         setting = self.options.documents
         modes = Counter(
             detect_mode(file) if setting == "auto" else setting for file in self.files if file.kind == "txt"
         )
         how = " (found by looking; --documents sets it)" if setting == "auto" else ""
         return [
-            f"a document is {_MEANING[mode]}, in {number:,} .txt file{'s' * (number > 1)}{how}"
-            for mode, number in modes.items()
+            f"reading {counted(len(self.files), 'file')} ({data_size(self.size)})"
+            + "".join(f"; passed over: {clause}" for clause in self.passed_over),
+            *(
+                f"a document is {_MEANING[mode]}, in {counted(number, '.txt file')}{how}"
+                for mode, number in modes.items()
+            ),
+        ]
+
+    def cautions(self) -> list[str]:
+        """Where less is read than lies beside it in files of other kinds."""
+        unread = sum(other.size for other in self.others if other.reason is Reason.UNKNOWN)
+        if unread <= self.size:
+            return []
+        return [
+            f"most of what lies there is passed over: {data_size(unread)} in files that are not read, "
+            f"{data_size(self.size)} in {EXTENSIONS} files; convert them if they are to be trained on"
         ]
 
     def shards(self, number: int) -> list["TextFiles"]:
-        """By whole files."""
+        """By whole files; what was passed over is the first shard's."""
         runs = even_runs(self.files, [file.size for file in self.files], number)
-        return [TextFiles(run, self.options) for run in runs]
+        first, *others = (TextFiles(run, self.options) for run in runs)
+        return [replace(first, others=self.others), *others]
 
 
 def read_documents(files: Sequence[SourceFile], options: ReadOptions, stats: ReadStats) -> Iterator[str]:
     """Yield the documents of all files in order, stripped and never empty, while counting into `stats`.
 
     Raises `UserError` (file, line, remedy) for a file that is unreadable or damaged, for JSON without the
-    wanted text and, where `options.on_bad_text` is "stop", for text that is not valid UTF-8.
+    wanted text and, where `options` say "stop", for text that is not valid UTF-8 and for a document that is
+    too long.
     """
     for file in files:
         texts = _jsonl_texts if file.kind == "jsonl" else _txt_texts
-        for text, complaint in texts(file, options, stats):
-            if complaint:
+        for found in texts(file, options, stats):
+            if found.complaint:
                 if options.on_bad_text == "stop":
-                    raise complaint()
+                    raise found.complaint()
                 stats.bad_text += 1
                 if options.on_bad_text == "skip":
                     continue
-            document = text.strip()
+            document = found.text.strip()
+            if found.cut or len(document) > options.most_characters:
+                if options.on_long == "stop":
+                    raise _too_long(file, found.line, options)
+                stats.long += 1
+                if options.on_long == "skip":
+                    continue
+                document = document[: options.most_characters].rstrip()
             if not document:
                 stats.empty += 1
                 continue
@@ -183,24 +234,34 @@ def read_documents(files: Sequence[SourceFile], options: ReadOptions, stats: Rea
             yield document
 
 
-def _txt_texts(file: SourceFile, options: ReadOptions, stats: ReadStats) -> Iterator[_MaybeBad]:
-    """The documents of a .txt file, repaired where bad, with what to complain of."""
+def _too_long(file: SourceFile, line: int, options: ReadOptions) -> UserError:
+    """An error for a document that is longer than it may be."""
+    return UserError(
+        f"{file.path}:{line}: the document that begins here is longer than {options.most_characters:,} "
+        "characters; pass --on-long-document cut|skip or a larger --max-document-chars, or see to --documents"
+    )
+
+
+def _txt_texts(file: SourceFile, options: ReadOptions, stats: ReadStats) -> Iterator[_Found]:
+    """The documents of a .txt file."""
     mode = detect_mode(file) if options.documents == "auto" else options.documents
     blocks = _text_blocks(file, stats)
+    most = 4 * options.most_characters  # bytes: no character takes more
     if mode == "file":
-        documents: Iterable[bytes] = [b"".join(blocks)]
+        documents: Iterable[tuple[int, bytes]] = [(1, _joined(blocks, b"", most))]
     elif mode == "blank-line":
-        documents = _paragraphs(_lines(blocks))
+        documents = _paragraphs(split_lines(blocks, most), most)
     else:
-        documents = filter(bytes.strip, _lines(blocks))
-    for document in documents:
-        yield _decode(document, file)
+        documents = (line for line in enumerate(split_lines(blocks, most), start=1) if line[1].strip())
+    for line, document in documents:
+        cut = len(document) > most
+        yield _Found(line, *_decode(document, file, cut=cut), cut)
 
 
-def _decode(text: bytes, file: SourceFile) -> _MaybeBad:
-    """The text, and what to complain of if it had to be repaired."""
+def _decode(text: bytes, file: SourceFile, *, cut: bool = False) -> tuple[str, Complaint | None]:
+    """The text, and what to complain of if it had to be repaired; `cut`: it may end within a character."""
     try:
-        return text.decode(), None
+        return codecs.utf_8_decode(text, "strict", not cut)[0], None
     except UnicodeDecodeError:
         return text.decode(errors="replace"), partial(_not_utf8, file)
 
@@ -217,10 +278,9 @@ def _not_utf8(file: SourceFile) -> UserError:
             done = codecs.utf_8_decode(data, "strict", not block)[1]
         except UnicodeDecodeError as error:
             at = error.start
-            remedy = _WIDE if position == 0 and data.startswith(_WIDE_MARKS) else _NARROW
             where = f"{file.path}:{line + _line_ends(data[:at])}"
             wrong = f"not UTF-8 (byte 0x{data[at]:02x} at byte position {position + at})"
-            return UserError(f"{where}: {wrong}; {remedy}")
+            return UserError(f"{where}: {wrong}; {_BAD_TEXT}")
         if block and data[:done].endswith(b"\r"):
             done -= 1  # counted together with the '\n' that may follow
         position, line, rest = position + done, line + _line_ends(data[:done]), data[done:]
@@ -232,21 +292,30 @@ def _line_ends(data: bytes) -> int:
     return data.count(b"\n") + data.count(b"\r") - data.count(b"\r\n")
 
 
-def _jsonl_texts(file: SourceFile, options: ReadOptions, stats: ReadStats) -> Iterator[_MaybeBad]:
-    """The texts of a .jsonl file, repaired where bad, with what to complain of."""
-    for number, raw in enumerate(_lines(_text_blocks(file, stats)), start=1):
+def _jsonl_texts(file: SourceFile, options: ReadOptions, stats: ReadStats) -> Iterator[_Found]:
+    """The texts of a .jsonl file."""
+    most = _ESCAPED * options.most_characters + _OTHER_FIELDS
+    for number, raw in enumerate(split_lines(_text_blocks(file, stats), most), start=1):
         if not raw.strip():
+            continue
+        where = f"{file.path}:{number}"
+        if len(raw) > most:
+            if options.on_long == "cut":
+                raise UserError(
+                    f"{where}: a line of JSON that is longer than {most:,} bytes cannot be cut; pass "
+                    "--on-long-document skip, or a larger --max-document-chars"
+                )
+            yield _Found(number, "", None, cut=True)
             continue
         line, complaint = _decode(raw, file)
         if complaint and options.on_bad_text != "replace":
-            yield "", complaint  # not parsed: it may not even be JSON any more
+            yield _Found(number, "", complaint)  # not parsed: it may not even be JSON any more
             continue
-        where = f"{file.path}:{number}"
         text = _text_of(parsed_object(line, where, _EXAMPLE), options.text_field, where)
         if not text.isascii() and HALF_CHARACTER.search(text):
             complaint = complaint or partial(_lone_surrogate, where)
             text = HALF_CHARACTER.sub("\ufffd", text)
-        yield text, complaint
+        yield _Found(number, text, complaint)
 
 
 def _lone_surrogate(where: str) -> UserError:

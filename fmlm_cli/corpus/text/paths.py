@@ -2,12 +2,14 @@
 
 import os
 import re
-from collections.abc import Iterable, Sequence
+import stat
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Literal
 
+from fmlm_cli.corpus.text.passed_over import PassedOver, Reason, listed
 from fmlm_cli.errors import UserError
 from fmlm_cli.readers.bytes import unreadable
 
@@ -25,69 +27,137 @@ class SourceFile:
     size: int
 
 
-def resolve_sources(sources: Sequence[str]) -> list[SourceFile]:
+_Entry = SourceFile | PassedOver
+
+
+@dataclass(frozen=True)
+class FoundFiles:
+    """The files to read, in order, and what was found beside them."""
+
+    files: tuple[SourceFile, ...] = ()
+    passed_over: tuple[PassedOver, ...] = ()
+
+
+def resolve_sources(sources: Sequence[str], held_out: Collection[Path] = ()) -> FoundFiles:
     """The files that the sources name, in order, each once however often it is named.
 
     Folders (searched to the bottom, links to folders not followed) and globs give their files sorted, without
-    hidden ones and other extensions. Raises `UserError` for a source that cannot be read or gives no file.
+    hidden ones, empty ones and other extensions. Of a file and the same compressed the former is read.
+    `held_out`: files that other text is read from, which are none of these, compressed or not.
+
+    Raises `UserError` for a source that cannot be read or gives no file, and where nothing is left.
     """
-    by_real_path: dict[str, SourceFile] = {}
+    files: dict[object, SourceFile] = {}
+    others: dict[object, PassedOver] = {}
     for source in sources:
         try:
-            for file in _resolve(source):
-                by_real_path.setdefault(os.path.realpath(file.path), file)
+            found = _resolve(source)
+            for file in found.files:
+                files.setdefault(_identity(file.path), file)
+            for other in found.passed_over:
+                others.setdefault(_identity(other.path), other)
         except OSError as error:
             raise unreadable(error.filename or source, error) from error
-    return list(by_real_path.values())
+    left = list(_left_out(list(files.values()), held_out))
+    kept = {file.path: file for file in files.values()}
+    for other in left:
+        del kept[other.path]
+    if not kept:
+        raise UserError(f"{', '.join(sources)}: nothing is left to train on ({listed(left)}); name more text")
+    return FoundFiles(tuple(kept.values()), (*others.values(), *left))
 
 
-def _resolve(source: str) -> list[SourceFile]:
+def _identity(path: Path) -> object:
+    """What the names of one and the same file have in common, links and hard links among them."""
+    try:
+        status = path.stat()
+    except FileNotFoundError:  # a broken link is itself alone
+        return path
+    return status.st_dev, status.st_ino
+
+
+def _uncompressed(path: Path) -> str:
+    """The name that a file has, or had before it was compressed, with links to its folder resolved."""
+    name = path.name[:-3] if path.suffix.lower() == ".gz" else path.name
+    return str(path.parent.resolve() / name)
+
+
+def _left_out(files: Sequence[SourceFile], held_out: Collection[Path]) -> Iterator[PassedOver]:
+    """The files that are read as others, held out or not compressed."""
+    held = {_identity(path) for path in held_out} | {_uncompressed(path) for path in held_out}
+    plain = {_uncompressed(file.path) for file in files if file.path.suffix.lower() != ".gz"}
+    for file in files:
+        name = _uncompressed(file.path)
+        if not held.isdisjoint((_identity(file.path), name)):
+            yield PassedOver(file.path, Reason.HELD_OUT, file.size)
+        elif file.path.suffix.lower() == ".gz" and name in plain:
+            yield PassedOver(file.path, Reason.COMPRESSED, file.size)
+
+
+def _resolve(source: str) -> FoundFiles:
     """The files of one source."""
     if not source:
         raise UserError("a source is an empty name (an unset shell variable?): give a file, folder or glob")
     path = Path(source)
     if path.is_dir():
-        files, none = _in_folder(path), "the folder holds no"
+        entries, none = _in_folder(path), "the folder holds no"
     elif path.exists():  # also where its name has glob characters
-        return [_named_file(path)]
+        return FoundFiles((_named_file(path),))
     elif _GLOB.search(source):
-        files, none = _in_glob(source), "the glob matches no"
+        entries, none = _in_glob(source), "the glob matches no"
     else:
         raise UserError(f"{source}: no such file or folder, seen from {Path.cwd()}; check the name")
+    files = tuple(entry for entry in entries if isinstance(entry, SourceFile))
+    others = tuple(entry for entry in entries if isinstance(entry, PassedOver))
     if not files:
-        raise UserError(f"{source}: {none} {EXTENSIONS} files; name another source")
-    return files
+        beside = f", but {listed(others)}" if others else ""
+        raise UserError(f"{source}: {none} {EXTENSIONS} files{beside}; name another source")
+    return FoundFiles(files, others)
 
 
 def _named_file(path: Path) -> SourceFile:
     """A file that was named itself, so that nothing about it may be passed over in silence."""
+    entry = _entry(path)
+    if isinstance(entry, SourceFile):
+        return entry
     if not path.is_file():
         raise UserError(f"{path}: not a regular file (a pipe or a device); save its contents to a file first")
     if not _NAME.search(path.name):
         raise UserError(f"{path}: unknown extension; sources are {EXTENSIONS} files, so rename or convert it")
-    file = _source_file(path)
-    if file.size == 0:
-        raise UserError(f"{path}: the file is empty; leave it out or name another")
-    return file
+    raise UserError(f"{path}: the file is empty; leave it out or name another")
 
 
-def _source_file(path: Path) -> SourceFile:
-    """Describe a file with a known extension; one without read permission is a `UserError`."""
+def _entry(path: Path) -> _Entry:
+    """What becomes of something that was found; a file to read that gives no permission is a `UserError`."""
+    try:
+        status = path.stat()
+    except FileNotFoundError:
+        return PassedOver(path, Reason.BROKEN_LINK)
+    if stat.S_ISDIR(status.st_mode):
+        return PassedOver(path, Reason.LINKED_FOLDER)
+    if not stat.S_ISREG(status.st_mode):
+        return PassedOver(path, Reason.NO_FILE)
     match = _NAME.search(path.name)
-    assert match, path
+    if not match:
+        return PassedOver(path, Reason.UNKNOWN, status.st_size)
+    if not status.st_size:
+        return PassedOver(path, Reason.EMPTY)
     if not os.access(path, os.R_OK):
         raise UserError(f"{path}: no permission to read it; change that (chmod u+r) or leave it out")
     kind: Literal["txt", "jsonl"] = "txt" if match[1].lower() == "txt" else "jsonl"
-    return SourceFile(path, kind, path.stat().st_size)
+    return SourceFile(path, kind, status.st_size)
 
 
-def _in_folder(folder: Path) -> list[SourceFile]:
-    """All visible files with a known extension under a folder, sorted."""
+def _in_folder(folder: Path) -> list[_Entry]:
+    """What becomes of all that lies under a folder, sorted; of what is hidden nothing, however much it is."""
     paths: list[Path] = []
+    hidden: list[Path] = []
     for root, folders, names in os.walk(folder, onerror=_reraise):
+        hidden += [Path(root, name) for name in (*folders, *names) if name.startswith(".")]
         folders[:] = [name for name in folders if not name.startswith(".")]
         paths += [Path(root, name) for name in names if not name.startswith(".")]
-    return [_source_file(path) for path in sorted(paths) if _NAME.search(path.name) and path.is_file()]
+        paths += [link for name in folders if (link := Path(root, name)).is_symlink()]
+    return [*map(_entry, sorted(paths)), *(PassedOver(path, Reason.HIDDEN) for path in sorted(hidden))]
 
 
 def _reraise(error: OSError) -> None:
@@ -95,8 +165,8 @@ def _reraise(error: OSError) -> None:
     raise error
 
 
-def _in_glob(source: str) -> list[SourceFile]:
-    """What a shell would expand the glob to, less other extensions; folders stand for their files."""
+def _in_glob(source: str) -> list[_Entry]:
+    """What becomes of what a shell would expand the glob to; folders stand for what is in them."""
     pattern = Path(source)
     allowed = [part for part in pattern.parts if part.startswith(".")]
     try:
@@ -104,15 +174,11 @@ def _in_glob(source: str) -> list[SourceFile]:
         matches = sorted(Path(pattern.anchor).glob(str(pattern.relative_to(pattern.anchor))))
     except ValueError as error:
         raise UserError(f"{source}: not a valid glob ({error}); write ** only between slashes") from None
-    files: list[SourceFile] = []
+    entries: list[_Entry] = []
     for path in matches:
-        if _is_hidden(path, allowed):
-            continue
-        if path.is_dir():
-            files += _in_folder(path)
-        elif _NAME.search(path.name) and path.is_file():
-            files.append(_source_file(path))
-    return files
+        if not _is_hidden(path, allowed):
+            entries += _in_folder(path) if path.is_dir() else [_entry(path)]
+    return entries
 
 
 def _is_hidden(path: Path, allowed: Iterable[str]) -> bool:

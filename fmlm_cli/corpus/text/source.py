@@ -12,13 +12,15 @@ T = TypeVar("T")
 class ReadStats:
     """Counters, filled while reading.
 
-    `documents` were yielded, `empty` were left out for having no text, `bad_text` were skipped or repaired;
-    `text_bytes` are the UTF-8 bytes yielded, `disk_bytes` the bytes of files on disk taken in so far.
+    `documents` were yielded, `empty` were left out for having no text, `bad_text` were skipped or repaired,
+    `long` were skipped or cut; `text_bytes` are the UTF-8 bytes yielded, `disk_bytes` the bytes of files on
+    disk taken in so far.
     """
 
     documents: int = 0
     empty: int = 0
     bad_text: int = 0
+    long: int = 0
     text_bytes: int = 0
     disk_bytes: int = 0
 
@@ -56,6 +58,10 @@ class Source(Protocol):
 
     def describe(self) -> list[str]:
         """Sentences for the user: what a document is here, where from, what was passed over."""
+        return []
+
+    def cautions(self) -> list[str]:
+        """Sentences about what may not be what the user wants."""
         return []
 
     def shards(self, number: int) -> "Sequence[Source]":

@@ -1,7 +1,11 @@
-"""Which documents become the validation split, by their contents alone."""
+"""Which documents are validation text and not to be trained on, by their contents alone."""
 
 from collections.abc import Iterable, Iterator
 from typing import Protocol, TypeVar
+
+import numpy as np
+
+from fmlm_cli.storage import content_hash
 
 
 class Hashed(Protocol):
@@ -14,6 +18,21 @@ class Hashed(Protocol):
 
 
 D = TypeVar("D", bound=Hashed)
+
+
+class HeldOut:
+    """The documents of validation text, by content: training text that holds the same is left out.
+
+    Asked with a hash, `content in held_out`; 8 bytes are kept of each.
+    """
+
+    def __init__(self, texts: Iterable[str] = ()) -> None:
+        self._hashes = np.unique(np.fromiter(map(content_hash, texts), np.uint64))
+
+    def __contains__(self, content: int) -> bool:
+        wanted = np.uint64(content)
+        place = int(np.searchsorted(self._hashes, wanted))
+        return place < len(self._hashes) and bool(self._hashes[place] == wanted)
 
 
 def in_validation(content: int, fraction: float) -> bool:

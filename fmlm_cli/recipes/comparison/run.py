@@ -15,7 +15,7 @@ from fmlm_cli.analysis.results.plain import as_json
 from fmlm_cli.config import CompareSettings, Part, build, saved_settings, to_yaml
 from fmlm_cli.engine.runtime import Runtime
 from fmlm_cli.errors import UserError
-from fmlm_cli.events import Emit, Facts, Grid, Note, ignore
+from fmlm_cli.events import Emit, Facts, Grid, Note, ignore, starting_anew
 from fmlm_cli.recipes.comparison.cautions import cautions_of
 from fmlm_cli.recipes.comparison.draft import PARTS, Budget, Draft, draft_comparison
 from fmlm_cli.recipes.comparison.plan import ComparisonPlan, with_budget
@@ -23,7 +23,7 @@ from fmlm_cli.recipes.comparison.results import results_of
 from fmlm_cli.recipes.comparison.work import Worker, board_of
 from fmlm_cli.recipes.jobs.work import Sharing, owned_by, report_once_done, work_through
 from fmlm_cli.recipes.pretraining.timing import measure_speed
-from fmlm_cli.recipes.shared.words import nothing_to_resume, where_line
+from fmlm_cli.recipes.shared.words import where_line
 
 RESULTS, PLAN = "results.json", "plan.json"
 TIMED_STEPS = 20
@@ -73,7 +73,7 @@ def compare_masks(
         raise UserError(f"{root} holds no comparison to report on (it has no {PLAN})")
     with owned_by(sharing, root, COMPARISON, overwrite=overwrite, resume=resume) as folder:
         if resume and folder.is_empty:
-            emit(Note(nothing_to_resume(root)))
+            emit(starting_anew(root))
         with storage.clear_disk_errors(root), _one_plan_at_a_time(root, together=cell is not None):
             going_on = resume or sharing.goes_on
             plan, budget = _plan(settings, root, overwrite=overwrite, resume=going_on, emit=emit)

@@ -9,7 +9,7 @@ from fmlm_cli import storage
 from fmlm_cli.config import FinetuneSettings, to_yaml
 from fmlm_cli.corpus.tokenizer import loading as tokenizers
 from fmlm_cli.errors import UserError
-from fmlm_cli.events import Caution, Emit, Facts, Note, counted, ignore
+from fmlm_cli.events import Caution, Emit, Facts, counted, ignore, starting_anew
 from fmlm_cli.model.build import save_model
 from fmlm_cli.recipes.finetuning.cells import CellResult, CellRun
 from fmlm_cli.recipes.finetuning.grid import GRIDS, Cell
@@ -18,7 +18,7 @@ from fmlm_cli.recipes.finetuning.report import Report, write_report
 from fmlm_cli.recipes.jobs.board import Board
 from fmlm_cli.recipes.jobs.work import Sharing, owned_by, report_once_done, work_through
 from fmlm_cli.recipes.shared.checkpoints import FINETUNED
-from fmlm_cli.recipes.shared.words import nothing_to_resume, where_line
+from fmlm_cli.recipes.shared.words import where_line
 
 
 def finetune(
@@ -44,7 +44,7 @@ def finetune(
     _check_sharing(root, sharing, overwrite=overwrite)
     with owned_by(sharing, root, FINETUNING, overwrite=overwrite, resume=resume) as folder:
         if resume and folder.is_empty:
-            emit(Note(nothing_to_resume(root)))
+            emit(starting_anew(root))
         plan = plan_finetuning(settings, emit)
         if overwrite:
             storage.check_outside(root, _made_from(plan))

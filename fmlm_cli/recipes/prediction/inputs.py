@@ -61,7 +61,7 @@ def _read_lines(file: str) -> tuple[str, list[str]]:
         source, lines = file, [line for _, line in lines_of(Path(file))]
     if not any(map(str.strip, lines)):
         raise UserError(f"{source} holds no text: write one text a line")
-    return source, [line.removesuffix("\n").removesuffix("\r") for line in lines]
+    return source, [line.removesuffix("\r") for line in lines]
 
 
 def check_pairs(inputs: Inputs, two: bool, takes: str) -> None:

@@ -11,14 +11,13 @@ from fmlm_cli.engine.checkpoint import complete_checkpoints
 from fmlm_cli.engine.records import MetricsLog, Teller, read_metrics
 from fmlm_cli.engine.runtime import Runtime
 from fmlm_cli.errors import UserError
-from fmlm_cli.events import Emit, Note, ignore
+from fmlm_cli.events import Emit, Note, ignore, starting_anew
 from fmlm_cli.recipes.pretraining.finish import finish_run
 from fmlm_cli.recipes.pretraining.live_run import LiveRun
 from fmlm_cli.recipes.pretraining.planning.plan import RunPlan, plan_run
 from fmlm_cli.recipes.pretraining.planning.resume import check_same_run, settings_to_resume
 from fmlm_cli.recipes.pretraining.report.describe import describe_run
 from fmlm_cli.recipes.shared.training import train_to_the_end
-from fmlm_cli.recipes.shared.words import nothing_to_resume
 
 
 @dataclass(frozen=True)
@@ -49,7 +48,7 @@ def pretrain(
     with storage.owned_folder(run.root, storage.RUN, overwrite=overwrite, resume=resume) as folder:
         resuming = resume and run.config.is_file()
         if resume and not complete_checkpoints(run.checkpoints) and not run.is_finished:
-            emit(Note(nothing_to_resume(run.root)))
+            emit(starting_anew(run.root))
         runtime = Runtime.resolve(settings.device, settings.precision)
         if resuming:
             settings = settings_to_resume(settings, run)

@@ -13,7 +13,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fmlm_cli.corpus.text import files as sources
 from fmlm_cli.corpus.text.files import (
     BadText,
     DocumentMode,
@@ -24,6 +23,7 @@ from fmlm_cli.corpus.text.files import (
 from fmlm_cli.corpus.text.paths import SourceFile, resolve_sources
 from fmlm_cli.corpus.text.source import ReadStats
 from fmlm_cli.errors import UserError
+from fmlm_cli.readers import bytes as reading
 
 DATA = Path(__file__).resolve().parents[3].parent / "shared" / "data" / "corpora"
 
@@ -41,9 +41,9 @@ _Layout = tuple[str, int, str]
 @pytest.fixture(autouse=True)
 def block_size() -> Iterator[None]:
     """Put the size of a block back, which some tests make tiny."""
-    before = sources._BLOCK
+    before = reading.BLOCK
     yield
-    sources._BLOCK = before
+    reading.BLOCK = before
 
 
 def write(path: Path, content: bytes | str) -> Path:
@@ -59,7 +59,7 @@ def read(
 ) -> tuple[list[str], ReadStats]:
     """All documents of some sources, and the counters."""
     stats = ReadStats()
-    files = resolve_sources([str(path) for path in paths])
+    files = resolve_sources([str(path) for path in paths]).files
     return list(read_documents(files, ReadOptions(documents, field, bad), stats)), stats
 
 
@@ -73,7 +73,7 @@ def message(*paths: Path, **how: Any) -> str:
 
 def names(sources_given: list[str], root: Path) -> list[str]:
     """The files found, relative to a folder."""
-    return [str(file.path.relative_to(root)) for file in resolve_sources(sources_given)]
+    return [str(file.path.relative_to(root)) for file in resolve_sources(sources_given).files]
 
 
 # --- which files are found ---
@@ -90,7 +90,7 @@ def tree(tmp_path: Path) -> Path:
 
 
 def test_kind_and_size_come_from_the_file(tree: Path) -> None:
-    found = {file.path.name: file for file in resolve_sources([str(tree)])}
+    found = {file.path.name: file for file in resolve_sources([str(tree)]).files}
     assert (found["b.txt"].kind, found["b.txt"].size) == ("txt", 14)
     assert found["a.jsonl"].kind == "jsonl"
     assert found["c.txt.gz"].kind == "txt"
@@ -125,14 +125,14 @@ def test_globs_match_as_in_a_shell(tree: Path, pattern: str, expected: list[str]
 
 def test_relative_sources_work(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tree / "sub")
-    found = [str(file.path) for file in resolve_sources(["*.gz", ".", "../*.txt"])]
+    found = [str(file.path) for file in resolve_sources(["*.gz", ".", "../*.txt"]).files]
     assert found == ["c.txt.gz", "E.TXT", "deep/d.jsonl.gz", "../b.txt"]
 
 
 def test_a_file_with_glob_characters_in_its_name_wins(tmp_path: Path) -> None:
     literal = write(tmp_path / "part[1].txt", "x\n")
     write(tmp_path / "part1.txt", "y\n")
-    assert [file.path for file in resolve_sources([str(literal)])] == [literal]
+    assert [file.path for file in resolve_sources([str(literal)]).files] == [literal]
 
 
 def test_a_file_named_twice_is_read_once(tree: Path) -> None:
@@ -148,8 +148,8 @@ def test_links_to_folders_and_pipes_do_not_hang(tree: Path) -> None:
     (tree / "sub" / "loop").symlink_to(tree)
     (tree / "broken.txt").symlink_to(tree / "nothing")
     (tree / "whole").symlink_to(tree / "sub")
-    assert len(resolve_sources([str(tree)])) == len(resolve_sources([f"{tree}/**/*"])) == 5
-    assert len(resolve_sources([str(tree / "whole")])) == 3
+    assert len(resolve_sources([str(tree)]).files) == len(resolve_sources([f"{tree}/**/*"]).files) == 5
+    assert len(resolve_sources([str(tree / "whole")]).files) == 3
     assert "pipe.txt: not a regular file" in message(tree / "pipe.txt")
 
 
@@ -196,14 +196,14 @@ def test_a_folder_that_cannot_be_listed_is_named(tree: Path, monkeypatch: pytest
 
 
 def test_a_file_that_vanishes_is_named(tree: Path) -> None:
-    files = resolve_sources([str(tree / "b.txt")])
+    files = resolve_sources([str(tree / "b.txt")]).files
     (tree / "b.txt").unlink()
     with pytest.raises(UserError, match=r"b\.txt: cannot read it \(No such file or directory\)"):
         list(read_documents(files, ReadOptions(), ReadStats()))
 
 
 def test_an_error_of_the_disk_names_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    files = resolve_sources([str(write(tmp_path / "a.txt.gz", "x\n"))])
+    files = resolve_sources([str(write(tmp_path / "a.txt.gz", "x\n"))]).files
 
     def fail(*_: Any) -> bytes:
         raise OSError(5, "Input/output error")
@@ -218,7 +218,7 @@ def test_an_error_of_the_disk_names_the_file(tmp_path: Path, monkeypatch: pytest
 
 def round_trip(content: str, documents: DocumentMode, layout: _Layout) -> tuple[list[str], ReadStats]:
     """Write a text as laid out and read it; check what always holds of the counters."""
-    _, sources._BLOCK, suffix = layout
+    _, reading.BLOCK, suffix = layout
     with tempfile.TemporaryDirectory() as folder:
         path = write(Path(folder) / f"x{suffix}", content)
         if not path.stat().st_size:
@@ -307,7 +307,7 @@ def test_text_of_other_white_space_counts_as_empty(tmp_path: Path) -> None:
 )
 def test_auto_mode_looks_at_the_first_mebibyte(tmp_path: Path, content: str, mode: str) -> None:
     for name in ["a.txt", "a.txt.gz"]:
-        assert detect_mode(resolve_sources([str(write(tmp_path / name, content))])[0]) == mode
+        assert detect_mode(resolve_sources([str(write(tmp_path / name, content))]).files[0]) == mode
 
 
 def test_auto_mode_is_chosen_for_each_file(tmp_path: Path) -> None:
@@ -322,7 +322,7 @@ def test_reading_is_lazy(tmp_path: Path) -> None:
     big = write(tmp_path / "a.txt", ("word " * 200 + "\n") * 5000)
     stats = ReadStats()
     missing = SourceFile(tmp_path / "b.txt", "txt", size=1)
-    documents = read_documents([*resolve_sources([str(big)]), missing], ReadOptions(), stats)
+    documents = read_documents([*resolve_sources([str(big)]).files, missing], ReadOptions(), stats)
     assert stats == ReadStats()
     next(documents)
     assert stats.documents == 1
@@ -343,7 +343,7 @@ def test_invalid_utf8_stops_with_file_line_and_byte(tmp_path: Path) -> None:
 @settings(deadline=None, max_examples=50)
 @given(st.lists(_LINE), _LAID_OUT, st.lists(_LINE))
 def test_the_bad_byte_is_found(before: list[str], layout: _Layout, after: list[str]) -> None:
-    end, sources._BLOCK, suffix = layout
+    end, reading.BLOCK, suffix = layout
     start = "".join(line + end for line in before).encode()
     with tempfile.TemporaryDirectory() as folder:
         path = write(Path(folder) / f"x{suffix}", start + b"\xff" + end.join(after).encode())
@@ -373,10 +373,11 @@ def test_bad_text_is_skipped_or_repaired(tmp_path: Path, mode: DocumentMode) -> 
 def test_utf16_is_recognised(tmp_path: Path, encoding: str) -> None:
     text = "one\ntwo\n" if encoding in ("utf-16", "utf-32") else "\ufeffone\ntwo\n"
     path = write(tmp_path / "a.txt", text.encode(encoding))
-    said = message(path)
-    assert f"{path}:1: not UTF-8" in said
-    assert "seems to be UTF-16" in said
-    assert "iconv -f UTF-16" in said
+    name = encoding.upper().replace("UTF-16-", "UTF-16").replace("UTF-32-", "UTF-32")
+    for bad in ("stop", "skip", "replace"):
+        said = message(path, bad=bad)
+        assert f"{path}: it seems to be {name[:6]} text (" in said
+        assert f"iconv -f {name}" in said
 
 
 # --- JSON lines ---
@@ -504,7 +505,7 @@ def test_damaged_gzip_is_named(tmp_path: Path, mode: DocumentMode) -> None:
 )
 def test_real_corpora(name: str, mode: str, count: int) -> None:
     path = DATA / f"{name}.txt.gz"
-    (file,) = resolve_sources([str(path)])
+    (file,) = resolve_sources([str(path)]).files
     assert detect_mode(file) == mode
     documents, stats = read(path)
     assert dataclasses.replace(stats, text_bytes=0) == ReadStats(documents=count, disk_bytes=file.size)

@@ -14,6 +14,7 @@ from fmlm_cli.corpus.text.corpus import TextCorpus
 from fmlm_cli.corpus.text.files import ReadOptions, TextFiles
 from fmlm_cli.corpus.text.python_docs import PythonDocs
 from fmlm_cli.corpus.text.source import ReadStats, Source, even_runs
+from fmlm_cli.corpus.text.splits import HeldOut
 
 _WORD = st.text("abc\u00e9", min_size=1, max_size=8)
 _TEXTS = st.lists(_WORD, max_size=12).map(tuple)
@@ -54,13 +55,13 @@ def docs_of(texts: Sequence[str]) -> PythonDocs:
 
 
 def files_of(folder: Path, contents: Sequence[Sequence[str]]) -> TextFiles:
-    """A file for each, every other one .jsonl."""
+    """A file for each, every other one .jsonl; each ends with a blank line, so that none is empty."""
     for number, texts in enumerate(contents):
         if number % 2:
             lines = "".join(json.dumps({"text": text}) + "\n" for text in texts)
-            (folder / f"{number:02}.jsonl").write_text(lines)
+            (folder / f"{number:02}.jsonl").write_text(lines + "\n")
         else:
-            (folder / f"{number:02}.txt").write_text("".join(f"{text}\n" for text in texts), "utf-8")
+            (folder / f"{number:02}.txt").write_text("".join(f"{text}\n" for text in (*texts, "")), "utf-8")
     return TextFiles.find([str(folder)], ReadOptions(documents="line"))
 
 
@@ -103,15 +104,17 @@ def test_a_corpus_is_its_sources_in_turn(contents: list[Sequence[str]], texts: S
         assert stats.disk_bytes == corpus.size
         assert corpus.identity() == [*docs.identity(), *files.identity()]
         assert [read(part)[0] for part in corpus.parts] == [[*texts], *([*text] for text in contents)]
-        assert sorted(corpus.sample(10**6, 0.0)) == sorted(documents)
+        assert sorted(corpus.sample(10**6, 0.0, HeldOut())) == sorted(documents)
 
 
 def test_what_a_user_is_told_comes_from_the_sources(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("one\n\ntwo\n")
     (tmp_path / "b.txt").write_text("one\ntwo\n")
     (tmp_path / "c.txt").write_text("one\ntwo\n")
+    (tmp_path / "d.md").write_text("one\n")
     found = TextFiles.find([str(tmp_path)], ReadOptions())
     assert TextCorpus((docs_of("ab"), found, Words("x"))).describe() == [
+        "reading 3 files (25 bytes); passed over: 1 .md file (4 bytes)",
         "a document is text between blank lines, in 1 .txt file (found by looking; --documents sets it)",
         "a document is a line, in 2 .txt files (found by looking; --documents sets it)",
         "python-docs: 2 documents from the docstrings of Python 3.11 and 1 packages (numpy, ...); "

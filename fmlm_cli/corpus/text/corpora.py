@@ -1,0 +1,47 @@
+"""The two corpora of a store: the training text, and the validation text that has sources of its own."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from fmlm_cli.corpus.text.corpus import TextCorpus
+from fmlm_cli.corpus.text.files import ReadOptions
+from fmlm_cli.corpus.text.source import ReadStats
+from fmlm_cli.corpus.text.splits import HeldOut
+from fmlm_cli.events import Caution, Emit, Note
+
+
+@dataclass(frozen=True)
+class Corpora:
+    """What is tokenized; `validation` is None where a share of the training text is validation text."""
+
+    train: TextCorpus
+    validation: TextCorpus | None
+
+    @classmethod
+    def find(
+        cls, sources: Sequence[str], valid: Sequence[str], options: ReadOptions, emit: Emit
+    ) -> "Corpora":
+        """What the names stand for; no file of the validation text is one of the training text."""
+        validation = TextCorpus.find(valid, options, emit) if valid else None
+        return cls(
+            TextCorpus.find(sources, options, emit, validation.paths if validation else ()), validation
+        )
+
+    @property
+    def paths(self) -> list[Path]:
+        """The files of both."""
+        return [*self.train.paths, *(self.validation.paths if self.validation else ())]
+
+    def held_out(self) -> HeldOut:
+        """The documents of validation text of its own, which is read for this."""
+        return HeldOut(self.validation.documents(ReadStats()) if self.validation else ())
+
+    def describe(self, emit: Emit) -> None:
+        """Tell what is read, how, and what is not."""
+        for corpus, name in ((self.train, ""), (self.validation, "validation: ")):
+            if corpus is not None:
+                for sentence in corpus.describe():
+                    emit(Note(f"{name}{sentence}"))
+                for sentence in corpus.cautions():
+                    emit(Caution(f"{name}{sentence}"))

@@ -1,0 +1,111 @@
+"""What a file is that is no UTF-8 text, told by its bytes, whatever its name says."""
+
+from codecs import BOM_UTF16_BE, BOM_UTF16_LE, BOM_UTF32_BE, BOM_UTF32_LE
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Format:
+    """A file format: its name, how its files begin (from byte `at` on), and what to do with them."""
+
+    name: str
+    begins: bytes | tuple[bytes, ...]
+    remedy: str
+    at: int = 0
+
+    @property
+    def refusal(self) -> str:
+        """Why a file of it is not read."""
+        return f"it seems to be {self.name}, not UTF-8 text: {self.remedy}"
+
+
+def _wide(bits: int, endian: str, mark: bytes) -> Format:
+    name = f"UTF-{bits}{endian}"
+    spelt = {"LE": "little-endian", "BE": "big-endian"}[endian]
+    remedy = f"convert it first (iconv -f {name} -t UTF-8)"
+    return Format(f"UTF-{bits} text ({spelt})", mark, remedy)
+
+
+# Those of 32 bits first: the mark of UTF-32LE begins with that of UTF-16LE.
+_UTF_32_LE, _UTF_32_BE = _wide(32, "LE", BOM_UTF32_LE), _wide(32, "BE", BOM_UTF32_BE)
+_UTF_16_LE, _UTF_16_BE = _wide(16, "LE", BOM_UTF16_LE), _wide(16, "BE", BOM_UTF16_BE)
+
+_EXPORT = "export its text as .jsonl"
+_UNPACK = "unpack it"
+_FORMATS = (
+    _UTF_32_LE,
+    _UTF_32_BE,
+    _UTF_16_LE,
+    _UTF_16_BE,
+    Format("gzip", b"\x1f\x8b", "let its name end with .gz, or decompress it (gunzip)"),
+    Format("Zstandard", b"\x28\xb5\x2f\xfd", "decompress it first (zstd -d)"),
+    Format("bzip2", tuple(b"BZh%d1AY&SY" % level for level in range(1, 10)), "decompress it first (bunzip2)"),
+    Format("xz", b"\xfd7zXZ\0", "decompress it first (unxz)"),
+    Format("LZ4", b"\x04\x22\x4d\x18", "decompress it first (lz4 -d)"),
+    Format("zip (as .docx, .xlsx and .epub are)", (b"PK\x03\x04", b"PK\x05\x06"), _UNPACK),
+    Format("7z", b"7z\xbc\xaf\x27\x1c", _UNPACK),
+    Format("rar", b"Rar!\x1a\x07", _UNPACK),
+    Format("tar", (b"ustar\0", b"ustar  \0"), _UNPACK, at=257),
+    Format("parquet", b"PAR1\x15", "for a labelled set, let its name end with .parquet; else " + _EXPORT),
+    Format("an Arrow file", (b"ARROW1\0\0", b"\xff\xff\xff\xff"), _EXPORT),
+    Format("an SQLite database", b"SQLite format 3\0", _EXPORT),
+    Format("HDF5", b"\x89HDF\r\n\x1a\n", _EXPORT),
+    Format("a NumPy array", b"\x93NUMPY", _EXPORT),
+    Format("PDF", b"%PDF-", "extract its text first (pdftotext)"),
+    Format("RTF", b"{\\rtf", "save it as plain text"),
+    Format("an old Office document", b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", "save it as plain text"),
+    Format("a program (ELF)", b"\x7fELF", "leave it out"),
+    Format("a picture", (b"\x89PNG\r\n", b"\xff\xd8\xff"), "leave it out"),
+)
+
+_NULS = 0.01  # share of a block, from which on they are no slips in text
+_CONTROLS = 0.3  # the same of all characters that text does not hold; some data sets part fields by them
+_CONTROL_CHARACTERS = bytes({*range(0x20)} - {*b"\t\n\v\f\r\x1b"})
+_LOOKED_AT = 1 << 16
+
+
+def other_format(head: bytes) -> Format | None:
+    """The format that a file's first bytes show, if it is one that is known and not plain text."""
+    return next((known for known in _FORMATS if head.startswith(known.begins, known.at)), None)
+
+
+def other_than_text(block: bytes) -> str | None:
+    """Why some bytes cannot be text in UTF-8 or an encoding like it; None where nothing speaks against it.
+
+    Text of 16 or 32 bits a character is mostly valid UTF-8, with NULs between its letters.
+    """
+    nuls = block.count(0)
+    controls = len(block) - len(block.translate(None, _CONTROL_CHARACTERS))
+    if nuls <= _NULS * len(block) and controls <= _CONTROLS * len(block):
+        return None
+    found = _wide_text(block[:_LOOKED_AT])
+    if found:
+        return found.refusal
+    return (
+        f"{nuls / len(block):.0%} of the bytes are NULs, {(controls - nuls) / len(block):.0%} other control "
+        "characters, so it seems to be no text: leave it out, or take them out (tr -d '\\000')"
+    )
+
+
+def _wide_text(block: bytes) -> Format | None:
+    """UTF-16 or UTF-32 without a byte-order mark.
+
+    A character of 32 bits begins (or ends) with a 0 and the number of a plane. For one of 16 bits its two
+    halves are tried in both orders: in the right one there are line ends and blanks.
+    """
+    values = [set(block[place::4]) for place in range(4)]
+    planes = set(range(17))
+    if values[3] == {0} and values[2] <= planes and any(block):
+        return _UTF_32_LE
+    if values[0] == {0} and values[1] <= planes and any(block):
+        return _UTF_32_BE
+    little, big = (block.decode(codec, errors="replace") for codec in ("utf-16-le", "utf-16-be"))
+    found, text, other = (
+        (_UTF_16_LE, little, big) if _blanks(little) > _blanks(big) else (_UTF_16_BE, big, little)
+    )
+    halves = text.count("\ufffd")  # of characters; a block's end may leave one
+    return found if _blanks(text) > _blanks(other) and halves <= _NULS * len(text) + 1 else None
+
+
+def _blanks(text: str) -> int:
+    return text.count(" ") + text.count("\n")

@@ -1,0 +1,96 @@
+"""What lies among the text and is not read: it is told, and nothing is read twice."""
+
+import gzip
+import os
+from pathlib import Path
+
+import pytest
+
+from fmlm_cli.corpus.text.files import ReadOptions, TextFiles
+from fmlm_cli.corpus.text.passed_over import PassedOver, Reason, listed
+from fmlm_cli.corpus.text.paths import resolve_sources
+from fmlm_cli.errors import UserError
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    """Text among much else."""
+    for name, size in [
+        *(("a.txt", 10), ("b.jsonl.gz", 30), ("b2.txt", 1)),
+        *(("one.jsonl.zst", 1000), ("two.jsonl.ZST", 500), ("deep/three.parquet", 2_000_000)),
+        *(("deep/x.csv", 5), ("deep/y.md", 4), ("LICENSE", 3), ("empty.txt", 0), (".hidden.txt", 9)),
+        *((".git/config.txt", 9), (".git/HEAD", 9)),
+    ]:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"x" * size)
+    (tmp_path / "broken.txt").symlink_to(tmp_path / "nothing")
+    (tmp_path / "linked").symlink_to(tmp_path / "deep")
+    os.mkfifo(tmp_path / "pipe.txt")
+    return tmp_path
+
+
+@pytest.mark.parametrize("glob", [False, True])
+def test_what_is_passed_over_is_told(tree: Path, glob: bool) -> None:
+    found = TextFiles.find([f"{tree}/*" if glob else str(tree)], ReadOptions())
+    assert [path.name for path in found.paths] == ["a.txt", "b.jsonl.gz", "b2.txt"]
+    (clause,) = found.passed_over
+    assert clause == (
+        "1 .parquet file (2.0 MB), 2 .jsonl.zst files (1.5 kB), 1 .csv file (5 bytes), 1 .md file (4 bytes), "
+        "1 unnamed file (3 bytes), 1 empty file (empty.txt), 1 broken link (broken.txt), "
+        + ("" if glob else "1 link to a folder (linked), ")
+        + "1 pipe or device (pipe.txt)"
+        + ("" if glob else ", 2 hidden (.git, .hidden.txt)")
+    )
+    assert found.describe()[0] == f"reading 3 files (41 bytes); passed over: {clause}"
+
+
+def test_it_is_a_caution_where_most_of_the_bytes_are_passed_over(tree: Path) -> None:
+    (caution,) = TextFiles.find([str(tree)], ReadOptions()).cautions()
+    assert "2.0 MB in files that are not read, 41 bytes in .txt" in caution
+    (tree / "deep" / "much.txt").write_bytes(b"x" * 3_000_000)
+    assert TextFiles.find([str(tree)], ReadOptions()).cautions() == []
+
+
+def test_where_nothing_is_left_the_rest_is_named(tree: Path) -> None:
+    with pytest.raises(UserError, match=r"holds no \.txt.* files, but 1 \.parquet file \(2\.0 MB\), 1 \.csv"):
+        resolve_sources([f"{tree}/deep"])
+    with pytest.raises(UserError, match=r"matches no \.txt.* files, but 2 \.jsonl\.zst files \(1\.5 kB\);"):
+        resolve_sources([f"{tree}/*.[zZ][sS][tT]"])
+    with pytest.raises(UserError, match=r"matches no .* files, but 1 empty file \(empty\.txt\);"):
+        resolve_sources([f"{tree}/e*.txt"])
+
+
+@pytest.mark.parametrize("how", ["folder", "named", "glob", "other way round", "through a link"])
+def test_of_twins_the_uncompressed_is_read(tmp_path: Path, how: str) -> None:
+    data = tmp_path / "data"
+    data.mkdir()
+    (data / "x.txt").write_text("one\n")
+    (data / "x.txt.gz").write_bytes(gzip.compress(b"one\n"))
+    (data / "y.txt.gz").write_bytes(gzip.compress(b"two\n"))
+    (tmp_path / "link").symlink_to(data)
+    sources = {
+        "folder": [str(data)],
+        "named": [str(path) for path in sorted(data.iterdir())],
+        "glob": [f"{data}/*"],
+        "other way round": [f"{data}/x.txt.gz", f"{data}/y.txt.gz", f"{data}/x.txt"],
+        "through a link": [f"{tmp_path}/link/x.txt", str(data)],
+    }[how]
+    found = resolve_sources(sources)
+    assert sorted(file.path.name for file in found.files) == ["x.txt", "y.txt.gz"]
+    assert listed(found.passed_over) == "1 compressed twin of a file (x.txt.gz)"
+
+
+def test_hard_links_are_one_file(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("one\n")
+    (tmp_path / "b.txt").hardlink_to(tmp_path / "a.txt")
+    assert [file.path.name for file in resolve_sources([str(tmp_path)]).files] == ["a.txt"]
+
+
+def test_the_list_stays_short_and_on_one_line() -> None:
+    many = [PassedOver(Path(f"x.{n}"), Reason.UNKNOWN, n) for n in range(100)]
+    odd = [PassedOver(Path(os.fsdecode(b"a\n\xe9.txt")), Reason.EMPTY)] * 5
+    said = listed([*many, *odd])
+    assert "94 other files (4.4 kB)" in said
+    assert said.endswith(r"5 empty files (a\n\udce9.txt, a\n\udce9.txt, a\n\udce9.txt, ...)")
+    assert len(said) < 400
+    said.encode()
