@@ -339,7 +339,8 @@ def some(section: type[BaseModel]) -> st.SearchStrategy[Any]:
             lambda pair, **rest: section(
                 **{**rest, "sources": ("x", *rest["sources"]), "tokenizer": pair[0], "train_tokenizer": pair[1],
                    "pmi_size": rest["pmi_size"] if rest["pmi"] else None,
-                   "add_tokens": rest["add_tokens"] if pair[0] else None, "extend_vocab": rest["extend_vocab"] if pair[0] else None}
+                   "add_tokens": rest["add_tokens"] if pair[0] else None, "extend_vocab": rest["extend_vocab"] if pair[0] else None,
+                   **({"lowercase": False, "strip_accents": False, "normalize": None} if pair[0] else {})}
             ), one, **given
         )  # fmt: skip
     return st.builds(section, **given)
@@ -427,6 +428,10 @@ def test_one_tokenizer() -> None:
         ({"sources": ["x"], "tokenizer": "a", "pmi_size": 9}, "--pmi-size needs --pmi"),
         ({"pmi": True, "tokenizer": "a"}, "takes no other options"),
         ({"pmi": True, "lowercase": True}, "takes no other options"),
+        *(
+            ({"sources": ["x"], "tokenizer": "a", **spelling}, "are for --train-tokenizer")
+            for spelling in ({"lowercase": True}, {"strip_accents": True}, {"normalize": "nfc"})
+        ),
     ],
 )
 def test_what_tokenize_needs(given: dict[str, Any], message: str) -> None:

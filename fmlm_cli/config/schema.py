@@ -350,6 +350,12 @@ class TokenizeSettings(TextSettings):
     )
     vocab_size: Annotated[int, Field(ge=8)] = Field(8192, description="size of a tokenizer that is learnt")
     lowercase: bool = Field(False, description="lower-case text, with a tokenizer that is learnt")
+    strip_accents: bool = Field(
+        False, description="drop accents and other marks on letters, with a tokenizer that is learnt"
+    )
+    normalize: Literal["nfc", "nfkc"] | None = Field(
+        None, description="bring text to this Unicode normal form, with a tokenizer that is learnt"
+    )
     pmi: Free[bool] = Field(
         False, description="find collocations, for masking pmi; without SOURCE: in the store that there is"
     )
@@ -378,6 +384,11 @@ class TokenizeSettings(TextSettings):
             raise ValueError(
                 "say which tokenizer: --tokenizer FOLDER|vocab.txt|HUB-NAME, "
                 "or --train-tokenizer wordpiece|bpe"
+            )
+        if self.tokenizer is not None and (self.lowercase or self.strip_accents or self.normalize):
+            raise ValueError(
+                "--lowercase, --strip-accents and --normalize are for --train-tokenizer: a --tokenizer has "
+                "its own way with text, without which its ids would mean something else; drop them"
             )
         if self.train_tokenizer is not None and (self.add_tokens or self.extend_vocab):
             raise ValueError(

@@ -178,7 +178,12 @@ def _learn(
 
     emit(Progress("learning the tokenizer", 0, 0, ""))
     tokenizer = train_tokenizer(
-        settings.train_tokenizer, sampled(), vocab_size=settings.vocab_size, lowercase=settings.lowercase
+        settings.train_tokenizer,
+        sampled(),
+        vocab_size=settings.vocab_size,
+        lowercase=settings.lowercase,
+        strip_accents=settings.strip_accents,
+        normalize=settings.normalize,
     )
     emit(Progress("learning the tokenizer", 1, 1, ""))
     emit(

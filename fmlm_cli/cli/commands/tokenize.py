@@ -25,6 +25,8 @@ KeepFinished = Annotated[
     Flag("--train-tokenizer", "train_tokenizer"),
     Flag("--vocab-size", "vocab_size"),
     Flag("--lowercase", "lowercase"),
+    Flag("--strip-accents", "strip_accents"),
+    Flag("--normalize", "normalize"),
     Flag("--documents", "documents"),
     Flag("--text-field", "text_field"),
     Flag("--on-bad-text", "on_bad_text"),

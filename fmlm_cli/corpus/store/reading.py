@@ -31,7 +31,7 @@ from fmlm_cli import keys, storage
 from fmlm_cli.corpus.tokenizer import loading as tokenizers
 from fmlm_cli.errors import UserError
 
-FORMAT = 2
+FORMAT = 3
 SPLITS = ("train", "validation")
 TOKEN_COUNTS = "token_counts.npy"
 TOKENIZER = "tokenizer"

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from typing import Literal
 
-from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
 
 from fmlm_cli.corpus.tokenizer.encoding import PIECE, pieces_of, well_formed
@@ -14,6 +14,7 @@ from fmlm_cli.corpus.tokenizer.pipelines import (
     BERT,
     LONGEST_WORD,
     ROBERTA,
+    Spelling,
     added_token,
     wordpiece_tokenizer,
     wrap,
@@ -32,15 +33,19 @@ def train_tokenizer(
     *,
     vocab_size: int,
     lowercase: bool,
+    strip_accents: bool = False,
+    normalize: Literal["nfc", "nfkc"] | None = None,
 ) -> PreTrainedTokenizerFast:
     """Train BERT's WordPiece or RoBERTa's byte-level BPE; the same texts always give the same tokenizer.
 
-    `texts` is read once. Fewer than `vocab_size` tokens come out of few texts. Raises `UserError` if there
-    is no text, or if `vocab_size` cannot hold the alphabet.
+    What text is made of before it is split (`lowercase`, `strip_accents`, `normalize`) is the same in both:
+    see `Spelling`. `texts` is read once. Fewer than `vocab_size` tokens come out of few texts. Raises
+    `UserError` if there is no text, or if `vocab_size` cannot hold the alphabet.
     """
     train = {"wordpiece": _train_wordpiece, "bpe": _train_bpe}[kind]
     cleaned = (well_formed(text) for text in texts)
-    return train((text for text in cleaned if text.strip()), vocab_size, lowercase)
+    spelling = Spelling(lowercase, strip_accents, normalize)
+    return train((text for text in cleaned if text.strip()), vocab_size, spelling)
 
 
 def _no_texts() -> UserError:
@@ -55,14 +60,14 @@ def _check_size(vocab_size: int, smallest: int) -> None:
         )
 
 
-def _train_wordpiece(texts: Iterable[str], size: int, lowercase: bool) -> PreTrainedTokenizerFast:
+def _train_wordpiece(texts: Iterable[str], size: int, spelling: Spelling) -> PreTrainedTokenizerFast:
     """WordPiece, made repeatable.
 
     The library numbers the '##' characters in the order of a hash map, which differs from run to run, and
     settles ties by number (huggingface/tokenizers issue 1794). So words are counted here, and the trainer is
     given all characters as its first "special" tokens, in a fixed order.
     """
-    counts = _count_words(texts, lowercase)
+    counts = _count_words(texts, spelling)
     if not counts:
         raise _no_texts()
     first_tokens = [*BERT.values(), *_alphabet(counts)]
@@ -79,15 +84,16 @@ def _train_wordpiece(texts: Iterable[str], size: int, lowercase: bool) -> PreTra
         initial_alphabet=letters,
     )
     scratch.train_from_iterator(_repeated(counts), trainer)
-    return wordpiece_tokenizer(scratch.get_vocab(), lowercase=lowercase)
+    return wordpiece_tokenizer(scratch.get_vocab(), spelling)
 
 
-def _count_words(texts: Iterable[str], lowercase: bool) -> Counter[str]:
+def _count_words(texts: Iterable[str], spelling: Spelling) -> Counter[str]:
     """How often each word occurs, as BERT's normalizer and pre-tokenizer make words."""
     raw: Counter[str] = Counter()
     for text in texts:
         raw.update(_WORD.findall(text))
-    normalizer, splitter = normalizers.BertNormalizer(lowercase=lowercase), pre_tokenizers.BertPreTokenizer()
+    normalizer, splitter = spelling.normalizer(as_bert=True), pre_tokenizers.BertPreTokenizer()
+    assert normalizer is not None
     counts: Counter[str] = Counter()
     for word, count in raw.items():
         for part, _ in splitter.pre_tokenize_str(normalizer.normalize_str(word)):
@@ -116,13 +122,13 @@ def _repeated(counts: Counter[str]) -> Iterator[str]:
         yield batch
 
 
-def _train_bpe(texts: Iterable[str], size: int, lowercase: bool) -> PreTrainedTokenizerFast:
+def _train_bpe(texts: Iterable[str], size: int, spelling: Spelling) -> PreTrainedTokenizerFast:
     """Byte-level BPE; the library's trainer is repeatable here, as the alphabet is the 256 bytes in order."""
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     _check_size(size, len(ROBERTA) + len(alphabet))
     backend = Tokenizer(models.BPE())
-    if lowercase:
-        backend.normalizer = normalizers.Lowercase()
+    if normalizer := spelling.normalizer(as_bert=False):
+        backend.normalizer = normalizer
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     backend.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(

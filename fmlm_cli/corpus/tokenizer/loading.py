@@ -18,7 +18,7 @@ from transformers import PreTrainedTokenizerFast
 
 from fmlm_cli import hub
 from fmlm_cli.corpus.tokenizer.encoding import plain_pipeline
-from fmlm_cli.corpus.tokenizer.pipelines import BERT, ROBERTA, wordpiece_tokenizer
+from fmlm_cli.corpus.tokenizer.pipelines import BERT, ROBERTA, Spelling, wordpiece_tokenizer
 from fmlm_cli.errors import UserError, one_line
 from fmlm_cli.storage import clear_disk_errors, read_json, sha256_of_json, write_json
 
@@ -142,10 +142,14 @@ def _read_vocabulary(path: Path) -> dict[str, int]:
 
 
 def _from_vocab_file(path: Path) -> PreTrainedTokenizerFast:
-    """A BERT tokenizer from a vocab.txt; it lower-cases if no ordinary entry would change by lower-casing."""
+    """A BERT tokenizer from a vocab.txt; it lower-cases if no ordinary entry would change by lower-casing.
+
+    Accents then go as well, as in the published models.
+    """
     vocabulary = _read_vocabulary(path)
     ordinary = (token for token in vocabulary if not re.fullmatch(r"\[.+\]", token))
-    return wordpiece_tokenizer(vocabulary, lowercase=all(token == token.lower() for token in ordinary))
+    lowercase = all(token == token.lower() for token in ordinary)
+    return wordpiece_tokenizer(vocabulary, Spelling(lowercase, strip_accents=None))
 
 
 def _checked(tokenizer: PreTrainedTokenizerFast, name: str) -> PreTrainedTokenizerFast:

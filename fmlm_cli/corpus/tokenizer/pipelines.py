@@ -1,6 +1,7 @@
 """BERT's and RoBERTa's tokenization pipelines: what stands around a vocabulary."""
 
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Literal
 
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
@@ -15,12 +16,42 @@ def added_token(content: str) -> AddedToken:
     return AddedToken(content, special=True, normalized=False, lstrip=content == "<mask>")
 
 
-def wordpiece_tokenizer(vocabulary: dict[str, int], *, lowercase: bool) -> PreTrainedTokenizerFast:
+@dataclass(frozen=True)
+class Spelling:
+    """What a tokenizer makes of how a text is written, before it splits it: the same for all kinds.
+
+    `strip_accents`: whether accents and all other non-spacing marks go, vowel signs with them; None: where
+    capitals go, as in the published BERT models. `form`: the Unicode normal form that comes out; without any,
+    text stays composed or decomposed as it is, but is decomposed where accents go.
+    """
+
+    lowercase: bool
+    strip_accents: bool | None = False
+    form: Literal["nfc", "nfkc"] | None = None
+
+    def normalizer(self, *, as_bert: bool) -> normalizers.Normalizer | None:
+        """The step of a pipeline, if there is any; `as_bert`: it also sets Han apart and drops controls."""
+        if not as_bert and self == Spelling(lowercase=False):
+            return None
+        written = normalizers.BertNormalizer(
+            clean_text=as_bert,
+            handle_chinese_chars=as_bert,
+            strip_accents=self.strip_accents,
+            lowercase=self.lowercase,
+        )
+        if self.form is None:
+            return written
+        # Compatibility characters hold capitals and accents, hence first; decomposed for accents, hence last.
+        first = [normalizers.NFKC()] if self.form == "nfkc" else []
+        return normalizers.Sequence([*first, written, normalizers.NFC()])
+
+
+def wordpiece_tokenizer(vocabulary: dict[str, int], spelling: Spelling) -> PreTrainedTokenizerFast:
     """BERT's pipeline around a vocabulary that has BERT's special tokens."""
     backend = Tokenizer(
         models.WordPiece(vocabulary, unk_token="[UNK]", max_input_chars_per_word=LONGEST_WORD)
     )
-    backend.normalizer = normalizers.BertNormalizer(lowercase=lowercase)  # accents go where capitals go
+    backend.normalizer = spelling.normalizer(as_bert=True)
     backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     backend.decoder = decoders.WordPiece(prefix="##")
     backend.post_processor = processors.TemplateProcessing(
@@ -28,8 +59,10 @@ def wordpiece_tokenizer(vocabulary: dict[str, int], *, lowercase: bool) -> PreTr
         pair="[CLS]:0 $A:0 [SEP]:0 $B:1 [SEP]:1",
         special_tokens=[(token, vocabulary[token]) for token in ("[CLS]", "[SEP]")],
     )
-    # The flags are for those who load the saved folder by BertTokenizer, which believes them alone.
-    flags = {"do_lower_case": lowercase, "tokenize_chinese_chars": True, "strip_accents": None}
+    # The flags are for those who load the saved folder by BertTokenizer, which believes them alone. No flag
+    # tells a normal form: there only AutoTokenizer has it.
+    case, accents = spelling.lowercase, spelling.strip_accents
+    flags = {"do_lower_case": case, "tokenize_chinese_chars": True, "strip_accents": accents}
     inputs = ["input_ids", "token_type_ids", "attention_mask"]
     return wrap(backend, BERT, model_input_names=inputs, **flags)
 

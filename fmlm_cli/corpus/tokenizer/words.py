@@ -1,23 +1,56 @@
-"""Where words begin, beyond what a tokenizer's pre-tokenizer tells.
+"""Where words begin: told by the characters of the text, so that it is the same under every tokenizer.
 
-Pre-tokenizers differ: BERT's splits at blanks and around punctuation, GPT-2's keeps runs of punctuation
-together, SentencePiece's (Unigram) splits at blanks alone, so that "cat," is one word and a Chinese sentence
-too. For masking whole words, a token of punctuation is a word of its own under all of them, and so is a token
-of a script that is written without blanks. What a token joins stays joined: byte-level BPE's "'t" and "..."
-are single words, and parts of characters, which have no text, go with what stands before them.
+Pre-tokenizers differ: BERT's splits at blanks and around punctuation, GPT-2's cuts at combining marks and
+between letters and digits, SentencePiece's (Unigram) splits at blanks alone. Here a word begins after a
+blank, at a mark of punctuation and behind it, and in scripts that are written without blanks at every
+grapheme and behind it. Letters, digits and all other signs do not cut. Combining marks and invisible
+characters belong to what they follow, blanks to the word that they stand before.
+
+A token begins a word if a word begins at its first character, or at one between it and the token before that
+the tokenizer left out. So what a token joins stays joined: byte-level BPE's "'t" and "..." are single words,
+a part of a character goes with the part before it, and a token of blanks alone, such as SentencePiece's lone
+"\u2581", is the beginning of the word after it.
 """
 
 import json
+import string
+import sys
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from functools import cache
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from tokenizers import Tokenizer, decoders
 
-_BLANK = "\u2581"  # SentencePiece's sign for a blank
-_WITHOUT_BLANKS = ("CJK", "HIRAGANA", "KATAKANA", "THAI", "LAO", "KHMER", "MYANMAR")  # as Unicode names begin
+_BLANK_SIGN = "\u2581"  # SentencePiece's
+
+# What a character means for the borders of words.
+_LETTER, _BLANK, _FOLLOWER, _LINKER, _PUNCTUATION, _SYLLABLE = range(6)
+# Unicode blocks, first and last, of scripts that are written without blanks.
+_WITHOUT_BLANKS = (
+    (0x0E00, 0x0EFF),  # Thai, Lao
+    (0x1000, 0x109F),  # Myanmar
+    (0x1780, 0x17FF),  # Khmer
+    (0x1950, 0x19FF),  # Tai Le, New Tai Lue, Khmer symbols
+    (0x1A20, 0x1AAF),  # Tai Tham
+    (0x1B00, 0x1B7F),  # Balinese
+    (0x2E80, 0x2FFF),  # Han radicals
+    (0x3004, 0x3029),  # Han iteration mark and numbers
+    (0x3031, 0x312F),  # Hiragana, Katakana, Bopomofo
+    (0x31A0, 0x31FF),  # Bopomofo, strokes, Katakana extensions
+    (0x3400, 0x4DBF),  # Han
+    (0x4E00, 0x9FFF),  # Han
+    (0xA980, 0xA9FF),  # Javanese, Myanmar
+    (0xAA60, 0xAADF),  # Myanmar, Tai Viet
+    (0xF900, 0xFAFF),  # Han
+    (0xFF66, 0xFF9F),  # half-width Katakana
+    (0x1AFF0, 0x1B16F),  # Kana extensions
+    (0x20000, 0x3FFFD),  # Han
+)
+_LINKERS = "\u1039\u17d2\u1a60\u1b44\ua9c0"  # stack the next consonant under the one before
+_VOWELS_THAT_FOLLOW = "\u0e33\u0eb3\uff9e\uff9f"  # part of a grapheme without being of a category of marks
 
 
 def decoder_kinds(decoder: Mapping[str, Any] | None) -> frozenset[str]:
@@ -50,34 +83,80 @@ def _texts_of_pieces(backend: Tokenizer) -> list[str]:
         special = {token.content for token in backend.get_added_tokens_decoder().values() if token.special}
         bytes_of = decoders.ByteLevel()
         return [token if token in special else bytes_of.decode([token]) for token in tokens]
-    return [token.replace(_BLANK, " ") for token in tokens]
+    return [token.replace(_BLANK_SIGN, " ") for token in tokens]
 
 
 def is_punctuation(text: str) -> bool:
     """Whether a text is nothing but punctuation, as BERT's tokenizer understands it, and holds some."""
-    return bool(text) and all(
-        unicodedata.category(c).startswith("P")
-        or (c.isascii() and c.isprintable() and not c.isalnum() and c != " ")
-        for c in text
-    )
+    kinds = _kinds()
+    return bool(text) and all(kinds[ord(character)] == _PUNCTUATION for character in text)
 
 
-def _of_script_without_blanks(text: str) -> bool:
-    return (
-        bool(text)
-        and not unicodedata.category(text[0]).startswith(
-            "M"
-        )  # a vowel sign or accent belongs to what precedes it
-        and any(unicodedata.name(c, "").startswith(_WITHOUT_BLANKS) for c in text)
-    )
+@cache
+def _kinds() -> npt.NDArray[np.uint8]:
+    """The kind of every character: uint8[code point]. Punctuation is what BERT's tokenizer takes for it."""
+    kinds = np.full(sys.maxunicode + 1, _LETTER, np.uint8)
+    of_category = {"Cc": _FOLLOWER, "Cf": _FOLLOWER, "M": _FOLLOWER, "P": _PUNCTUATION, "Z": _BLANK}
+    for first, last in ((0, 0x1FFFF), (0xE0000, 0xE01EF)):  # of the rest all that is assigned is Han
+        categories = (unicodedata.category(chr(code)) for code in range(first, last + 1))
+        kinds[first : last + 1] = [of_category.get(c, of_category.get(c[0], _LETTER)) for c in categories]
+    for kind, characters in (
+        (_PUNCTUATION, string.punctuation),
+        (_BLANK, [chr(code) for code in range(256) if chr(code).isspace()]),
+        (_FOLLOWER, _VOWELS_THAT_FOLLOW),
+        (_LINKER, _LINKERS),
+    ):
+        kinds[list(map(ord, characters))] = kind
+    for first, last in _WITHOUT_BLANKS:
+        block = kinds[first : last + 1]
+        block[block == _LETTER] = _SYLLABLE
+    return kinds
+
+
+def _of_graphemes(kinds: npt.NDArray[np.uint8]) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.bool_]]:
+    """The kinds of the graphemes that characters are in, and which characters begin one."""
+    follows = (kinds == _FOLLOWER) | (kinds == _LINKER)
+    if not follows.any():
+        return kinds, ~follows
+    follows[1:] |= (kinds[1:] == _SYLLABLE) & (kinds[:-1] == _LINKER)
+    first = np.maximum.accumulate(np.where(follows, 0, np.arange(len(kinds))))
+    return kinds[first], ~follows
+
+
+class Borders:
+    """Where words begin in some well-formed texts, which are laid end to end with blanks around each."""
+
+    def __init__(self, texts: Sequence[str]) -> None:
+        lengths = np.fromiter(map(len, texts), np.int64, len(texts))
+        self._end = np.cumsum(lengths + 1)
+        self._begin = self._end - lengths
+        kinds = _kinds()[np.frombuffer(f" {' '.join(texts)} ".encode("utf-32-le"), np.uint32)]
+        kinds, begins = _of_graphemes(kinds)
+        cuts = kinds != _LETTER
+        begins &= kinds != _BLANK
+        begins[1:] &= cuts[1:] | cuts[:-1]
+        self._before = np.concatenate([[0], np.cumsum(begins)])  # words begun before a character
+        self._reached = self._before[:-1] + (begins | (kinds == _BLANK))  # with what a blank stands before
+
+    def word_starts(
+        self, counts: npt.NDArray[np.int64], offsets: npt.NDArray[np.int64]
+    ) -> npt.NDArray[np.bool_]:
+        """Which tokens begin a word: bool[tokens]. The first one of a text does.
+
+        `counts`: tokens of each text. `offsets`: int64[tokens, 2], the characters of its text that each
+        stands for, from and to (exclusive).
+        """
+        begin, end = (offsets + np.repeat(self._begin, counts)[:, None]).T
+        of_text = np.repeat(self._before[self._end], counts)
+        reached = np.minimum(self._reached[begin], of_text)  # blanks at a text's end stand before nothing
+        begun = np.maximum(reached, self._before[end])
+        starts = np.ones(len(offsets), np.bool_)
+        starts[1:] = reached[1:] > begun[:-1]
+        starts[(np.cumsum(counts) - counts)[counts > 0]] = True
+        return starts
 
 
 def punctuation_tokens(backend: Tokenizer) -> npt.NDArray[np.bool_]:
-    """Which ids are punctuation: bool[vocabulary]."""
-    return np.array([is_punctuation(text.strip()) for text in token_texts(backend)], np.bool_)
-
-
-def words_by_themselves(backend: Tokenizer) -> npt.NDArray[np.bool_]:
-    """Which ids are words of their own wherever they stand: bool[vocabulary]."""
+    """Which ids are punctuation, or blanks, which belong to what follows: bool[vocabulary]."""
     texts = (text.strip() for text in token_texts(backend))
-    return np.array([is_punctuation(text) or _of_script_without_blanks(text) for text in texts], np.bool_)
+    return np.array([not text or is_punctuation(text) for text in texts], np.bool_)

@@ -355,10 +355,10 @@ def test_what_is_no_store_is_refused(tmp_path: Path) -> None:
 
 def test_a_newer_format_is_refused(victim: Path) -> None:
     path = victim / "manifest.json"
-    newer = path.read_bytes().replace(b'"format": 2', b'"format": 99')
+    newer = path.read_bytes().replace(f'"format": {stores.FORMAT}'.encode(), b'"format": 99')
 
     def attempt() -> None:
-        with pytest.raises(UserError, match="store format 99, this fmlm reads 2"):
+        with pytest.raises(UserError, match=f"store format 99, this fmlm reads {stores.FORMAT}"):
             TokenStore.open(victim)
 
     spoil(path, newer, attempt)
