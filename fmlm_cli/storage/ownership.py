@@ -206,8 +206,8 @@ def check_claim(root: Path, kind: Kind, *, overwrite: bool, resume: bool) -> Non
         _check_nothing_foreign(root, kind, contents)
     elif contents and not resume:
         raise UserError(
-            f"{root} is not empty: pass --resume to keep what is finished, --overwrite to replace it, or choose "
-            "another --out"
+            f"{root} is not empty: pass --resume to keep what is finished, --overwrite to replace it, or "
+            "choose another --out"
         )
 
 
