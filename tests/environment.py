@@ -1,6 +1,10 @@
 """The environment that tests run in: the same whatever the shell that starts them exports."""
 
+import os
 from collections.abc import MutableMapping
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
 
 # All else is taken away: HF_HUB_OFFLINE, proxies, NO_COLOR, COLUMNS, XDG_*, LC_*, PYTHONWARNINGS, ... each change
 # what some library does, and no list of those would be complete.
@@ -24,3 +28,8 @@ def settle(environment: MutableMapping[str, str], caches: str) -> None:
         "HF_HOME": f"{caches}/huggingface",
         "MPLCONFIGDIR": f"{caches}/matplotlib",
     }
+
+
+def python_path() -> str:
+    """PYTHONPATH for a process that is to run this code wherever it is started, with the libraries of this one."""
+    return os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))

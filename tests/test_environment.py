@@ -3,11 +3,8 @@
 import os
 import subprocess
 import sys
-from pathlib import Path
 
-from tests.environment import settle
-
-ROOT = Path(__file__).resolve().parents[1]
+from tests.environment import ROOT, python_path, settle
 
 HOSTILE = {
     **dict.fromkeys(("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "TRANSFORMERS_OFFLINE"), "1"),
@@ -41,7 +38,7 @@ SENSITIVE = (
 
 
 def test_a_part_of_the_suite_passes_in_a_hostile_environment() -> None:
-    environment = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT), **HOSTILE}
+    environment = {"PATH": os.environ["PATH"], "PYTHONPATH": python_path(), **HOSTILE}
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *SENSITIVE]
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-2000:]

@@ -21,8 +21,8 @@ from fmlm_cli.corpus.store.writing import StoreWriter, TokenDocument
 from fmlm_cli.corpus.text import corpus as corpus_text
 from fmlm_cli.corpus.text.python_docs import PythonDocs
 from fmlm_cli.corpus.tokenizer.loading import save_tokenizer
+from tests.environment import python_path
 
-ROOT = Path(__file__).resolve().parents[2]
 Call = Callable[..., Any]
 
 
@@ -78,7 +78,7 @@ main()
 def modules_after(*words: Any) -> str:
     """Run `fmlm` in a process of its own; which of the heavy libraries it has loaded in the end."""
     command = [sys.executable, "-P", "-c", _TOLD, *map(str, words)]
-    place = os.environ | {"PYTHONPATH": str(ROOT)}
+    place = os.environ | {"PYTHONPATH": python_path()}
     done = subprocess.run(command, check=True, env=place, stdout=subprocess.PIPE, text=True)
     return done.stdout.splitlines()[-1]
 
@@ -378,7 +378,7 @@ def test_a_process_in_full_swing_is_stopped(
     process = subprocess.Popen(
         [sys.executable, "-m", "fmlm_cli", *words],
         cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[2])},
+        env={**os.environ, "PYTHONPATH": python_path()},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
