@@ -32,6 +32,7 @@ from fmlm_cli.corpus.tokenizer.extending import NewToken, extended, frequent_spl
 from fmlm_cli.corpus.tokenizer.learning import train_tokenizer
 from fmlm_cli.errors import UserError
 from fmlm_cli.events import Caution, Emit, Facts, Note, Progress, counted, ignore, starting_anew
+from fmlm_cli.readers.bytes import readable
 
 SAMPLE_BYTES = 100_000_000  # of text that a new tokenizer learns from, at most
 
@@ -133,7 +134,10 @@ def _request(
     """Everything that decides the store's contents, as the manifest keeps it."""
     request = deciding(settings)
     words = settings.add_tokens
-    request["add_tokens"] = storage.sha256_of_file(Path(words)) if words and Path(words).is_file() else words
+    with readable(words):
+        if words and Path(words).is_file():
+            words = storage.sha256_of_file(Path(words))
+    request["add_tokens"] = words
     request["sources"] = corpora.train.identity()
     request["valid"] = corpora.validation.identity() if corpora.validation else None
     request["tokenizer"] = tokenizers.fingerprint(loaded) if loaded else None

@@ -137,6 +137,26 @@ def test_options_reach_the_recipe(fmlm: Call, folder: Path, documents: list[str]
     assert "1 documents left out" in result.stdout
 
 
+def test_names_that_are_no_utf8(fmlm: Call, folder: Path) -> None:
+    (folder / "odd").mkdir()
+    for name in (b"caf\xe9.txt", b"caf\xe9.csv", b"two\nlines.\xe9"):
+        Path("odd", os.fsdecode(name)).write_text("one\ntwo\nthree\n")
+    result = fmlm("odd")
+    assert result.exit_code == 0, result.output
+    (source,) = TokenStore.open("store").manifest["request"]["sources"]
+    assert source["name"] == r"caf\udce9.txt"
+    assert "nothing to do" in fmlm("odd", "--resume").stdout
+
+
+def test_resume_promises_no_more_than_it_does(fmlm: Call) -> None:
+    assert fmlm("good.txt").exit_code == 0
+    refusal = fmlm("good.txt").stderr
+    help_text = " ".join(CliRunner().invoke(app, ["tokenize", "--help"]).stdout.replace("│", " ").split())
+    assert "Keep a finished store of the same text and settings; make an unfinished one anew." in help_text
+    for text in (refusal, help_text):
+        assert not any(promise in text.lower() for promise in ("go on", "goes on", "continue"))
+
+
 def test_the_embedded_corpus(fmlm: Call, documents: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     small = PythonDocs(tuple(documents[:9]), {"python": "3"}, (), 0)
     monkeypatch.setattr(corpus_text, "read_python_docs", lambda progress: small)
@@ -237,6 +257,8 @@ BAD: dict[str, tuple[dict[str, bytes], list[str], list[str]]] = {
         ["documents", "'blank-line'", "'paragraph'"],
     ),
     "unknown remedy": ({}, ["good.txt", "--on-bad-text", "drop"], ["on_bad_text", "'skip'", "'drop'"]),
+    "name too long": ({}, ["good.txt", "--add-tokens", "w" * 300], ["www", "File name too long"]),
+    "source name too long": ({}, [f"{'w' * 300}.txt"], ["www", "File name too long"]),
     "missing words": ({}, ["good.txt", "--add-tokens", "w.txt"], ["no such file of words: w.txt"]),
     "folder of words": ({"w/a": b"x"}, ["good.txt", "--add-tokens", "w"], ["w is no file"]),
     "no words": ({"w.txt": b"\n\n"}, ["good.txt", "--add-tokens", "w.txt"], ["w.txt holds no words"]),

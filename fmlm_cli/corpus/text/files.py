@@ -19,7 +19,7 @@ from fmlm_cli.corpus.text.paths import EXTENSIONS, SourceFile, resolve_sources
 from fmlm_cli.corpus.text.source import ReadStats, Source, even_runs
 from fmlm_cli.errors import UserError, nearest
 from fmlm_cli.events import counted
-from fmlm_cli.readers.bytes import blocks_of, opened
+from fmlm_cli.readers.bytes import blocks_of, opened, readable
 from fmlm_cli.readers.jsonl import HALF_CHARACTER, kind, parsed_object
 from fmlm_cli.readers.lines import BOM, split_lines
 
@@ -160,14 +160,7 @@ class TextFiles(Source):
 
     def identity(self) -> list[dict[str, Any]]:
         """Each file's name, bytes and hash."""
-        return [
-            {
-                "name": printable(file.path.name),
-                "bytes": file.size,
-                "sha256": storage.sha256_of_file(file.path),
-            }
-            for file in self.files
-        ]
+        return [_identity(file) for file in self.files]
 
     def describe(self) -> list[str]:
         """What is read and what is not; what a document is, in how many of the .txt files."""
@@ -200,6 +193,12 @@ class TextFiles(Source):
         runs = even_runs(self.files, [file.size for file in self.files], number)
         first, *others = (TextFiles(run, self.options) for run in runs)
         return [replace(first, others=self.others), *others]
+
+
+def _identity(file: SourceFile) -> dict[str, Any]:
+    with readable(file.path):
+        content = storage.sha256_of_file(file.path)
+    return {"name": printable(file.path.name), "bytes": file.size, "sha256": content}
 
 
 def read_documents(files: Sequence[SourceFile], options: ReadOptions, stats: ReadStats) -> Iterator[str]:

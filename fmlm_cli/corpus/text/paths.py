@@ -168,17 +168,25 @@ def _reraise(error: OSError) -> None:
 def _in_glob(source: str) -> list[_Entry]:
     """What becomes of what a shell would expand the glob to; folders stand for what is in them."""
     pattern = Path(source)
+    entries: list[_Entry] = []
+    for path in _matches(pattern):
+        entries += _in_folder(path) if path.is_dir() else [_entry(path)]
+    for folders in pattern.parents:
+        for folder in _matches(folders) if _GLOB.search(str(folders)) else ():
+            if folder.is_dir() and not os.access(folder, os.R_OK | os.X_OK):  # `glob` passed over it
+                raise UserError(f"{folder}: no permission to list it; change that (chmod u+rx)")
+    return entries
+
+
+def _matches(pattern: Path) -> list[Path]:
+    """The paths that match a glob, sorted, without hidden ones."""
     allowed = [part for part in pattern.parts if part.startswith(".")]
     try:
         # `Path.glob`, not `glob.glob`: it does not run in circles through links
         matches = sorted(Path(pattern.anchor).glob(str(pattern.relative_to(pattern.anchor))))
     except ValueError as error:
-        raise UserError(f"{source}: not a valid glob ({error}); write ** only between slashes") from None
-    entries: list[_Entry] = []
-    for path in matches:
-        if not _is_hidden(path, allowed):
-            entries += _in_folder(path) if path.is_dir() else [_entry(path)]
-    return entries
+        raise UserError(f"{pattern}: not a valid glob ({error}); write ** only between slashes") from None
+    return [path for path in matches if not _is_hidden(path, allowed)]
 
 
 def _is_hidden(path: Path, allowed: Iterable[str]) -> bool:

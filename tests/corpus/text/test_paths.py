@@ -80,6 +80,17 @@ def test_of_twins_the_uncompressed_is_read(tmp_path: Path, how: str) -> None:
     assert listed(found.passed_over) == "1 compressed twin of a file (x.txt.gz)"
 
 
+def test_a_folder_that_a_glob_cannot_list_is_named(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tree / "deep" / "a.txt").write_text("x")
+    monkeypatch.setattr(
+        os, "access", lambda path, mode: mode != os.R_OK | os.X_OK or Path(path).name != "deep"
+    )
+    for glob in ("*/*.txt", "**/*.txt", "d*/a.txt"):
+        with pytest.raises(UserError, match=r"deep: no permission to list it; change that \(chmod u\+rx\)"):
+            resolve_sources([f"{tree}/{glob}"])
+    assert len(resolve_sources([f"{tree}/*.txt"]).files) == 2
+
+
 def test_hard_links_are_one_file(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("one\n")
     (tmp_path / "b.txt").hardlink_to(tmp_path / "a.txt")
