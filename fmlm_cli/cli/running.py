@@ -15,6 +15,12 @@ from fmlm_cli.events import Emit
 USER_ERROR, PROGRAM_ERROR = 2, 1
 
 _STOPPED = "stopped by {}; nothing half-written was left, and the same command with --resume goes on"
+# What the user can put right of what libraries raise; by name, for they may not be imported.
+_OF_LIBRARIES = {
+    "OutOfMemoryError": "out of GPU memory: forward fewer rows at once, with --set batch.micro_size=N (and "
+    "--resume)",
+    "PanicException": "the tokenizer gave up on a text: choose another tokenizer",
+}
 
 
 def _terminate(number: int, frame: FrameType | None) -> None:
@@ -33,7 +39,9 @@ def guarded(debug: bool) -> Iterator[Emit]:
             yield console.emit
     except typer.Exit:
         raise
-    except (Exception, KeyboardInterrupt, Interrupted) as error:
+    except BaseException as error:  # a panic of the tokenizers library, which is no Exception, among them
+        if isinstance(error, SystemExit | GeneratorExit):
+            raise
         if debug and not isinstance(error, Interrupted | KeyboardInterrupt):
             raise
         line, code = _ending(error)
@@ -55,11 +63,7 @@ def _ending(error: BaseException) -> tuple[str, int]:
             USER_ERROR,
         )
     kind = type(error).__name__
-    if kind == "OutOfMemoryError":  # torch's; by name, for torch may not be imported
-        return (
-            "error: out of GPU memory: forward fewer rows at once, with --set batch.micro_size=N (and "
-            "--resume)",
-            USER_ERROR,
-        )
+    if kind in _OF_LIBRARIES:
+        return f"error: {_OF_LIBRARIES[kind]}", USER_ERROR
     reason = (str(error).splitlines() or [""])[0]
     return f"unexpected {kind}: {reason} (this is a fault of fmlm's: --debug shows where)", PROGRAM_ERROR

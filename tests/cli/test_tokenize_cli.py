@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tokenizers import Regex, Tokenizer, models, pre_tokenizers
+from transformers import PreTrainedTokenizerFast
 from typer.testing import CliRunner
 
 from fmlm_cli.cli.app import app
@@ -21,6 +23,7 @@ from fmlm_cli.corpus.store.writing import StoreWriter, TokenDocument
 from fmlm_cli.corpus.text import corpus as corpus_text
 from fmlm_cli.corpus.text.python_docs import PythonDocs
 from fmlm_cli.corpus.tokenizer.loading import save_tokenizer
+from tests.cli.refusals import assert_refused
 from tests.environment import python_path
 
 Call = Callable[..., Any]
@@ -423,3 +426,22 @@ def test_a_process_in_full_swing_is_stopped(
         if process.poll() is None:
             process.kill()
             process.communicate()
+
+
+@pytest.mark.parametrize("extra", [(), ("--add-tokens", "words")])
+def test_a_tokenizer_that_makes_rust_panic_is_one_line(
+    folder: Path, extra: tuple[str, ...], capfd: pytest.CaptureFixture[str]
+) -> None:
+    backend = Tokenizer(models.WordLevel({"<unk>": 0, "b": 1}, unk_token="<unk>"))
+    backend.pre_tokenizer = pre_tokenizers.Split(Regex("(a+)+$"), "isolated")  # gives up on what follows
+    Path("bad.txt").write_text("a" * 40 + "b")
+    Path("words").write_text("a" * 40 + "b")
+    PreTrainedTokenizerFast(
+        tokenizer_object=backend, unk_token="<unk>", pad_token="<pad>", mask_token="<mask>"
+    ).save_pretrained("slow")
+    before = sorted(Path().iterdir())
+    source = "good.txt" if extra else "bad.txt"
+    result = CliRunner().invoke(app, ["tokenize", source, "--tokenizer", "slow", "--out", "store", *extra])
+    assert_refused(result, "cannot encode", "retry-limit", "choose another tokenizer")
+    assert capfd.readouterr().err == ""
+    assert sorted(Path().iterdir()) == before

@@ -13,6 +13,7 @@ from transformers import PreTrainedTokenizerFast
 
 from fmlm_cli import hub, storage
 from fmlm_cli.corpus.tokenizer.loading import fingerprint
+from fmlm_cli.corpus.tokenizer.panics import failures_as_errors
 
 Int64s = npt.NDArray[np.int64]
 
@@ -85,7 +86,11 @@ def _encode(
     tokenizer: PreTrainedTokenizerFast, first: list[str], second: list[str] | None, max_length: int
 ) -> tuple[Iterator[tuple[list[int], list[int]]], int]:
     """Ids and types of each sequence, and how many had to be cut."""
-    with hub.quiet():  # the tokenizer would warn of every text beyond the model's length: they are counted
+    failures = failures_as_errors("the tokenizer cannot encode one of the texts")
+    with (
+        failures,
+        hub.quiet(),
+    ):  # the tokenizer would warn of every text beyond the model's length: they are counted
         encoded = tokenizer(first, second, return_token_type_ids=True, return_attention_mask=False)
         ids, types = encoded["input_ids"], encoded["token_type_ids"]
         too_long = [i for i, row in enumerate(ids) if len(row) > max_length]

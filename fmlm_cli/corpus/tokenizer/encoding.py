@@ -8,10 +8,12 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from tokenizers import Tokenizer
+from tokenizers import Encoding, Tokenizer
 from transformers import PreTrainedTokenizerFast
 
+from fmlm_cli.corpus.tokenizer.panics import failures_as_errors
 from fmlm_cli.corpus.tokenizer.words import Borders
+from fmlm_cli.errors import UserError
 
 PIECE = 32_768  # characters; a piece of a long text is at least this long and at most twice
 _BATCH = 64 * PIECE  # characters that go to the Rust threads at a time: bounds the memory of their answers
@@ -120,7 +122,8 @@ class Encoder:
     def __init__(self, tokenizer: PreTrainedTokenizerFast, *, piece_length: int = PIECE) -> None:
         self._backend = _literal(plain_pipeline(tokenizer))
         self._piece_length = piece_length
-        self._cuts = _cuts_safely(self._backend)
+        with failures_as_errors("the tokenizer cannot split a text"):
+            self._cuts = _cuts_safely(self._backend)
 
     def __call__(self, texts: Sequence[str]) -> Encoded:
         """Encode each text; an empty one gives empty arrays. Half characters (lone surrogates) become "?"."""
@@ -146,7 +149,7 @@ class Encoder:
 
     def _encode_batch(self, batch: list[str]) -> Iterator[_Tokens]:
         """Encode in one call; `encode_batch_fast` would be a third faster, but gives no offsets."""
-        encodings = self._backend.encode_batch(batch, add_special_tokens=False)
+        encodings = self._encodings(batch)
         counts = np.fromiter(map(len, encodings), np.int64, len(encodings))
         total = int(counts.sum())
         flat = itertools.chain.from_iterable
@@ -155,6 +158,16 @@ class Encoder:
         starts = Borders(batch).word_starts(counts, offsets.reshape(total, 2))
         ends = np.cumsum(counts)[:-1]
         yield from zip(np.split(ids, ends), np.split(starts, ends), strict=True)
+
+    def _encodings(self, batch: list[str]) -> list[Encoding]:
+        try:
+            with failures_as_errors("the tokenizer cannot encode a text"):
+                return self._backend.encode_batch(batch, add_special_tokens=False)
+        except UserError:
+            for text in batch:  # which one was it?
+                with failures_as_errors(f"the tokenizer cannot encode the text at {text[:40]!r}"):
+                    self._backend.encode(text)
+            raise
 
 
 def _joined(pieces: list[_Tokens]) -> _Tokens:

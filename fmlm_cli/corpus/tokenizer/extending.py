@@ -21,6 +21,7 @@ from tokenizers import AddedToken, Encoding, Regex, decoders
 from transformers import PreTrainedTokenizerFast
 
 from fmlm_cli.corpus.tokenizer.encoding import Encoder, plain_pipeline, well_formed
+from fmlm_cli.corpus.tokenizer.panics import failures_as_errors
 from fmlm_cli.corpus.tokenizer.words import decoder_kinds
 from fmlm_cli.errors import UserError
 from fmlm_cli.readers.lines import lines_of
@@ -98,8 +99,9 @@ def _count(texts: Iterable[str], normal_form: Callable[[str], str]) -> Counter[s
     for text in texts:
         written.update(_words(well_formed(text)))
     counts: Counter[str] = Counter()
-    for word, count in written.items():
-        counts[normal_form(word)] += count
+    with failures_as_errors("the tokenizer cannot encode a word"):
+        for word, count in written.items():
+            counts[normal_form(word)] += count
     return counts
 
 
@@ -124,7 +126,9 @@ def _splits(
     before = len(backend.encode(_BESIDE, add_special_tokens=False))
     remaining = iter(words)
     while batch := [f"{_BESIDE} {word}" for word in islice(remaining, _BATCH)]:
-        for encoding in backend.encode_batch(batch, add_special_tokens=False):
+        with failures_as_errors("the tokenizer cannot encode a word"):
+            encodings = backend.encode_batch(batch, add_special_tokens=False)
+        for encoding in encodings:
             yield _tail(encoding, before)
 
 
@@ -159,7 +163,8 @@ def read_words(path: Path, tokenizer: PreTrainedTokenizerFast) -> list[NewToken]
             raise UserError(
                 f"{path}:{number}: '{written}' holds a blank, and a token is one word: write one a line"
             )
-        word = normal_form(written)
+        with failures_as_errors(f"{path}:{number}: the tokenizer cannot encode {written!r}"):
+            word = normal_form(written)
         if not word:
             raise UserError(f"{path}:{number}: the tokenizer leaves nothing of {written!r}: remove the line")
         first = lines.setdefault(word, number)

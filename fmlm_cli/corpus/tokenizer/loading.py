@@ -18,6 +18,7 @@ from transformers import PreTrainedTokenizerFast
 
 from fmlm_cli import hub
 from fmlm_cli.corpus.tokenizer.encoding import plain_pipeline
+from fmlm_cli.corpus.tokenizer.panics import failures_as_errors
 from fmlm_cli.corpus.tokenizer.pipelines import BERT, ROBERTA, Spelling, wordpiece_tokenizer
 from fmlm_cli.errors import UserError, one_line
 from fmlm_cli.storage import clear_disk_errors, read_json, sha256_of_json, write_json
@@ -75,10 +76,12 @@ def _from_folder(folder: Path) -> PreTrainedTokenizerFast:
         read_json(folder / "tokenizer_config.json")
     try:
         # As an absolute path, which nothing in the libraries can take for a Hub name and go asking for.
-        with hub.quiet():
+        with failures_as_errors(f"{folder}: no tokenizer could be made of its files"), hub.quiet():
             return _class_for(folder).from_pretrained(
                 str(folder.resolve()), local_files_only=True, trust_remote_code=False
             )
+    except UserError:
+        raise
     except Exception as error:  # any library may be behind a tokenizer, and each has its own errors
         raise UserError(
             f"{folder}: no tokenizer could be made of its files ({one_line(error)}): "
@@ -104,10 +107,8 @@ def _class_for(folder: Path) -> Any:
 def _read_backend(path: Path) -> Tokenizer:
     """A Rust pipeline from a tokenizer.json."""
     read_json(path)
-    try:
+    with failures_as_errors(f"{path}: not a tokenizer.json, or a damaged one"):
         return Tokenizer.from_file(str(path))
-    except Exception as error:  # the Rust library raises plain Exceptions
-        raise UserError(f"{path}: not a tokenizer.json, or a damaged one ({one_line(error)})") from error
 
 
 def _from_tokenizer_json(path: Path) -> PreTrainedTokenizerFast:
@@ -248,11 +249,14 @@ def special_tokens(tokenizer: PreTrainedTokenizerFast) -> SpecialTokens:
 
     Raises `UserError` without a mask or padding token.
     """
-    _checked(tokenizer, str(tokenizer.name_or_path or "given"))
-    encoding = plain_pipeline(tokenizer).encode("a", add_special_tokens=True)
+    name = str(tokenizer.name_or_path or "given")
+    _checked(tokenizer, name)
+    with failures_as_errors(f"tokenizer '{name}' cannot encode the letter a"):
+        encoding = plain_pipeline(tokenizer).encode("a", add_special_tokens=True)
     marks = encoding.special_tokens_mask
     inside = [place for place, mark in enumerate(marks) if not mark]
-    assert inside, "the letter a is no text to this tokenizer"
+    if not inside:
+        raise UserError(f"tokenizer '{name}' makes nothing of the letter a: choose another tokenizer")
     separator = tokenizer.sep_token_id if tokenizer.sep_token_id is not None else tokenizer.eos_token_id
     return SpecialTokens(
         prefix=tuple(encoding.ids[: inside[0]]),
