@@ -16,7 +16,7 @@ from transformers import (
 
 from fmlm_cli.errors import UserError
 from fmlm_cli.model.build import dropout_rates, seeded
-from fmlm_cli.model.checkpoints.pretrained import Filled, check_encoder, fill, find_class, owned, read_tensors
+from fmlm_cli.model.checkpoints.pretrained import Filled, check_encoder, fill, find_class, read_tensors
 from fmlm_cli.model.layers import depths
 
 SCORE = "score"  # the only "label" of a model that gives a score
@@ -62,8 +62,7 @@ class EncoderCheckpoint:
             MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING,
             "AutoModelForSequenceClassification",
         )
-        tensors = {key: owned(tensor) for key, tensor in read_tensors(folder, name).items()}
-        return cls(name, config, model_class, tensors, foreign)
+        return cls(name, config, model_class, read_tensors(folder, name), foreign)
 
     @cached_property
     def output_names(self) -> frozenset[str]:

@@ -20,10 +20,20 @@ from fmlm_cli.storage.ownership import (
     sole_owner,
 )
 from fmlm_cli.storage.runs import METRICS, RUN_CONFIG, RunDirectory
+from fmlm_cli.storage.sealed import (
+    HASHES,
+    damage_of,
+    hashes_of,
+    missing_file,
+    read_sealed,
+    unsealed,
+    write_sealed,
+)
 
 MANIFEST = "manifest.json"
 
 __all__ = [
+    "HASHES",
     "LOCK",
     "MANIFEST",
     "METRICS",
@@ -36,11 +46,17 @@ __all__ = [
     "complete_file",
     "complete_folder",
     "content_hash",
+    "damage_of",
+    "hashes_of",
+    "missing_file",
     "one_at_a_time",
     "read_json",
+    "read_sealed",
     "sha256_of_file",
     "sha256_of_json",
     "sole_owner",
+    "unsealed",
     "write_json",
+    "write_sealed",
     "write_text",
 ]

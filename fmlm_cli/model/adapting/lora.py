@@ -6,12 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import nn
 from transformers import PreTrainedModel
 
 from fmlm_cli.errors import UserError
 from fmlm_cli.model.build import seeded
+from fmlm_cli.tensors import read_own_tensors
 
 TRAINED = "trained.safetensors"  # beside the merged model of a checkpoint
 
@@ -71,10 +72,7 @@ def save_trained(model: PreTrainedModel, folder: Path) -> None:
 def load_trained(model: PreTrainedModel, folder: Path) -> None:
     """Read back what `save_trained` wrote into a model with the same adapters."""
     trained = _trained(model)
-    try:
-        saved = load_file(folder / TRAINED)
-    except Exception as error:  # safetensors raises a kind of its own for damaged files
-        raise UserError(f"cannot read {folder / TRAINED}: {error}") from error
+    saved = read_own_tensors(folder / TRAINED, "pass --overwrite to start again")
     if {name: value.shape for name, value in saved.items()} != {name: p.shape for name, p in trained.items()}:
         raise UserError(f"{folder / TRAINED} holds other adapters than this run's settings make")
     for name, parameter in trained.items():

@@ -20,6 +20,7 @@ from fmlm_cli.errors import UserError, one_line
 from fmlm_cli.hub import WEIGHTS, quiet
 from fmlm_cli.model.build import known_config, raw_config, seeded
 from fmlm_cli.model.checkpoints.own_code import classes_of, needs_own_code
+from fmlm_cli.tensors import not_finite
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,7 @@ def load_pretrained(
     config, model_class, code, foreign = find_class(
         folder, name, trust_remote_code, announce, MODEL_FOR_MASKED_LM_MAPPING, "AutoModelForMaskedLM"
     )
-    tensors = {key: owned(tensor) for key, tensor in read_tensors(folder, name).items()}
+    tensors = read_tensors(folder, name)
     filled, tied_anew = _fill_and_tie(model_class, config, tensors, seed, name)
     check_encoder(filled, name, other_code=foreign)
     filled.model.config.name_or_path = name
@@ -121,13 +122,13 @@ def unused_tensors(folder: Path, model: PreTrainedModel, unused: Sequence[str]) 
     They are renamed so that the class of another head finds them there: the checkpoint of a bare encoder has
     `pooler.dense.weight`, one with a head `bert.pooler.dense.weight`.
     """
-    tensors = read_tensors(folder, str(folder))
+    tensors = _mapped_tensors(folder, str(folder))
     prefix = model.base_model_prefix
     embeddings = model.get_input_embeddings().weight
     bare = prefix and any(
         parameter is embeddings and key in tensors for key, parameter in model.base_model.named_parameters()
     )
-    return {f"{prefix}.{key}" if bare else key: owned(tensors[key]) for key in unused}
+    return {f"{prefix}.{key}" if bare else key: _owned(tensors[key]) for key in unused}
 
 
 def make_plain(config: PreTrainedConfig, shown: str) -> None:
@@ -153,6 +154,17 @@ def make_plain(config: PreTrainedConfig, shown: str) -> None:
 
 
 def read_tensors(folder: Path, name: str) -> dict[str, Tensor]:
+    """All tensors of a checkpoint, floats in float32. `UserError` for one with a value that is not finite."""
+    tensors = {key: _owned(tensor) for key, tensor in _mapped_tensors(folder, name).items()}
+    if key := not_finite(tensors):
+        raise UserError(
+            f"cannot load {name}: its weights are damaged ({key} holds NaN or infinity): give a checkpoint "
+            "from before that"
+        )
+    return tensors
+
+
+def _mapped_tensors(folder: Path, name: str) -> dict[str, Tensor]:
     """All tensors of a checkpoint, mapped into memory, not yet read; of both kinds, those in safetensors."""
     cannot = f"cannot load {name}"
     weights = next((folder / file for file in WEIGHTS if (folder / file).is_file()), None)
@@ -205,7 +217,7 @@ def _from_pickle(path: Path) -> dict[str, Tensor]:
     return tensors
 
 
-def owned(tensor: Tensor) -> Tensor:
+def _owned(tensor: Tensor) -> Tensor:
     """A tensor's values in float32 if they are floats, in memory that no change of the file can reach."""
     return tensor.detach().to(torch.float32 if tensor.is_floating_point() else tensor.dtype, copy=True)
 

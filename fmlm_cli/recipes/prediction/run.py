@@ -163,11 +163,9 @@ def _facts(origin: Origin, task: str | None) -> Mapping[str, Any] | None:
             )
         return None
     try:
-        facts = storage.read_json(path)
+        facts = storage.read_sealed(path)
     except UserError:
-        facts = None
-    if not isinstance(facts, dict) or not {"task", "pair", "max_length", "score"} <= facts.keys():
-        raise UserError(f"{path} is damaged: fine-tune the model again")
+        raise UserError(f"{path} is damaged: fine-tune the model again") from None
     if task not in (None, facts["task"], origin.folder.name):
         raise UserError(f"{origin.name} is for the task '{facts['task']}', not '{task}'")
     return facts

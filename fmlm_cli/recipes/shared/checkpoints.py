@@ -9,11 +9,12 @@ from fmlm_cli import hub, storage
 from fmlm_cli.config import PretrainSettings, saved_settings
 from fmlm_cli.corpus.store.reading import TokenStore
 from fmlm_cli.corpus.tokenizer import loading as tokenizers
-from fmlm_cli.engine.checkpoint import complete_checkpoints
+from fmlm_cli.engine.checkpoint import STATE, check_weights, complete_checkpoints
 from fmlm_cli.engine.records import read_metrics
 from fmlm_cli.errors import UserError
 
 FINETUNED = "finetuned.json"  # beside a fine-tuned model: what it is for, and how good it is
+CARD = "README.md"  # of a model; its users may write on
 _AT_STEP = "@step-"
 
 
@@ -45,8 +46,49 @@ def find_checkpoint(name: str, *, revision: str | None = None, code: bool = Fals
     """Find what `name` stands for; a Hub name is downloaded, with its Python files if `code`.
 
     A run stands for its final model, or for its newest checkpoint while it has no final one. RUN@step-N is
-    one of its checkpoints.
+    one of its checkpoints. Raises `UserError` for a model of fmlm's that is no longer what it was.
     """
+    origin = _find(name, revision, code)
+    if origin.revision is None:  # the Hub checks its own files
+        check_model_files(origin.folder)
+    return origin
+
+
+def keep_hashes(folder: Path) -> None:
+    """Leave beside a finished model the hashes of all its files but its card."""
+    hashes = storage.hashes_of(folder, but=(CARD, storage.HASHES))
+    storage.write_sealed(folder / storage.HASHES, {"files": hashes})
+
+
+def check_model_files(folder: Path) -> None:
+    """Refuse a model of fmlm's whose files are no longer what they were; those of other tools pass."""
+    if folder.name.startswith("step-") and (folder / STATE).is_file():
+        check_weights(folder)
+    elif (folder / storage.HASHES).is_file() and (damage := storage.damage_of(folder, _hashes(folder))):
+        raise UserError(
+            f"{damage}: make the model again, or delete {folder / storage.HASHES} if another tool was meant "
+            "to change it"
+        )
+
+
+def lost_of_model(folder: Path) -> str | None:
+    """What a finished model's folder has lost, by name; None where nothing is gone."""
+    if (folder / storage.HASHES).is_file():
+        missing = storage.missing_file(folder, _hashes(folder))
+        return missing.name if missing else None
+    whole = any((folder / name).is_file() for name in hub.WEIGHTS)
+    return None if whole else hub.WEIGHTS[0]
+
+
+def _hashes(folder: Path) -> dict[str, str]:
+    path = folder / storage.HASHES
+    try:
+        return dict(storage.read_sealed(path)["files"])
+    except UserError as error:
+        raise UserError(f"{error}: make the model again, or delete that file if the model is whole") from None
+
+
+def _find(name: str, revision: str | None, code: bool) -> Origin:
     if not name.strip():
         raise UserError("the checkpoint's name is empty: give a run, a Hugging Face folder or a Hub name")
     path, at, step = name.rpartition(_AT_STEP)
