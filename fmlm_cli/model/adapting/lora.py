@@ -17,11 +17,12 @@ from fmlm_cli.tensors import read_own_tensors
 TRAINED = "trained.safetensors"  # beside the merged model of a checkpoint
 
 
-def _peft() -> Any:
+def import_peft(what: str = "model.lora") -> Any:
+    """The package `peft`; `UserError`, which says `what` needs it, where it is not installed."""
     try:
         import peft  # noqa: PLC0415 - optional, and slow to import
     except ImportError:
-        raise UserError("model.lora needs the package peft: pip install 'fmlm[lora]'") from None
+        raise UserError(f"{what} needs the package peft: pip install 'fmlm[lora]'") from None
     return peft
 
 
@@ -33,7 +34,7 @@ def add_lora(
     Only they are trained, and the parameters named in `train`, such as a new head's (names as they are before
     this). What is drawn at random is a function of `seed`.
     """
-    peft = _peft()
+    peft = import_peft()
     parameters = dict(model.named_parameters())
     unknown = sorted(set(train) - set(parameters))
     assert not unknown, f"no such parameters: {unknown}"
@@ -51,7 +52,7 @@ def add_lora(
 
 def merged(model: PreTrainedModel) -> PreTrainedModel:
     """A plain copy of a model whose adapters are added to the weights they stand beside."""
-    layer_type = _peft().tuners.tuners_utils.BaseTunerLayer
+    layer_type = import_peft().tuners.tuners_utils.BaseTunerLayer
     plain = copy.deepcopy(model)
     for name, module in [*plain.named_modules()]:
         if isinstance(module, layer_type):

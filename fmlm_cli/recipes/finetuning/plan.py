@@ -159,10 +159,11 @@ def plan_finetuning(settings: FinetuneSettings, emit: Emit) -> FinetunePlan:
     if settings.from_mnli and "mnli" not in data and not (Path(settings.out) / "models" / "mnli").is_dir():
         raise UserError("from_mnli needs the MNLI model: give --task mnli too")
     origin = find_checkpoint(settings.checkpoint, revision=settings.revision, code=settings.trust_remote_code)
-    tokenizer = tokenizers.load_tokenizer(str(origin.folder))
+    tokenizer = tokenizers.load_tokenizer(str(origin.tokenizer_folder))
     encoder = EncoderCheckpoint.read(
         origin.folder,
         name=origin.name,
+        adapter=origin.adapter,
         trust_remote_code=settings.trust_remote_code,
         announce=lambda text: emit(Caution(text)),
     )

@@ -86,7 +86,7 @@ def _made_from(plan: FinetunePlan) -> dict[Path, str]:
     tasks = plan.settings.tasks
     files = {tasks.folder: "data", tasks.train: "data", tasks.dev: "data", tasks.test: "data"}
     files[plan.settings.grid if plan.settings.grid not in GRIDS else None] = "grid"
-    return {plan.origin.folder: "checkpoint", **{Path(file): kind for file, kind in files.items() if file}}
+    return {**plan.origin.made_from, **{Path(file): kind for file, kind in files.items() if file}}
 
 
 def _tuned(plan: FinetunePlan, cell: Cell, board: Board[Cell, CellResult]) -> CellResult:

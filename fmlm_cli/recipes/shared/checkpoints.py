@@ -12,6 +12,8 @@ from fmlm_cli.corpus.tokenizer import loading as tokenizers
 from fmlm_cli.engine.checkpoint import STATE, check_weights, complete_checkpoints
 from fmlm_cli.engine.records import read_metrics
 from fmlm_cli.errors import UserError
+from fmlm_cli.model.checkpoints.adapters import ADAPTER, adapter_settings, is_adapter
+from fmlm_cli.model.checkpoints.folders import inner_model
 
 FINETUNED = "finetuned.json"  # beside a fine-tuned model: what it is for, and how good it is
 CARD = "README.md"  # of a model; its users may write on
@@ -22,9 +24,9 @@ _AT_STEP = "@step-"
 class Origin:
     """A checkpoint that was found.
 
-    `name`: as it was given. `folder`: the model's. `revision`: the commit, of a Hub name. Of a run of fmlm's
-    also its settings, and `training`, the checkpoint that holds the state of its training (where one is
-    kept).
+    `name`: as it was given. `folder`: the model's. `revision`: the commit, of a Hub name. `adapter`: the
+    folder of one that is to be merged into the model. Of a run of fmlm's also its settings, and `training`,
+    the checkpoint that holds the state of its training (where one is kept).
     """
 
     name: str
@@ -33,6 +35,18 @@ class Origin:
     run: storage.RunDirectory | None = None
     settings: PretrainSettings | None = None
     training: Path | None = None
+    adapter: Path | None = None
+
+    @property
+    def tokenizer_folder(self) -> Path:
+        """Where the tokenizer lies: an adapter may have been saved with one."""
+        has_one = self.adapter is not None and (self.adapter / "tokenizer_config.json").is_file()
+        return self.adapter if self.adapter is not None and has_one else self.folder
+
+    @property
+    def made_from(self) -> dict[Path, str]:
+        """The folders that hold it, and what each is."""
+        return {path: "checkpoint" for path in (self.folder, self.adapter) if path is not None}
 
     def learning_rate(self, step: int) -> float | None:
         """The rate that the run had at a step, as its metrics say."""
@@ -88,7 +102,7 @@ def _hashes(folder: Path) -> dict[str, str]:
         raise UserError(f"{error}: make the model again, or delete that file if the model is whole") from None
 
 
-def _find(name: str, revision: str | None, code: bool) -> Origin:
+def _find(name: str, revision: str | None, code: bool, *, adapters: bool = True) -> Origin:
     if not name.strip():
         raise UserError("the checkpoint's name is empty: give a run, a Hugging Face folder or a Hub name")
     path, at, step = name.rpartition(_AT_STEP)
@@ -113,7 +127,26 @@ def _find(name: str, revision: str | None, code: bool) -> Origin:
                 settings = saved_settings(PretrainSettings, owner.config)
                 return Origin(name, root, None, owner, settings, training)
     located = hub.locate(name, revision=revision, weights=True, code=code)
-    return Origin(name, located.folder, located.revision)
+    if is_adapter(located.folder):
+        if not adapters:
+            raise UserError(f"{name} is an adapter too: merge it into its model with peft first")
+        return _on_its_base(name, located, code)
+    return Origin(name, inner_model(located.folder), located.revision)
+
+
+def _on_its_base(name: str, located: hub.Located, code: bool) -> Origin:
+    """The model that an adapter was trained on, with the adapter to be merged into it."""
+    settings = adapter_settings(located.folder, name)
+    base = str(settings["base_model_name_or_path"])
+    beside = located.folder / base
+    try:
+        if beside.is_dir():
+            origin = _find(str(beside), None, code, adapters=False)
+        else:
+            origin = _find(base, settings.get("revision"), code, adapters=False)
+    except UserError as error:
+        raise UserError(f"{name} is an adapter for '{base}', as its {ADAPTER} says: {error}") from None
+    return Origin(name, origin.folder, located.revision, adapter=located.folder)
 
 
 def finetuned_models(root: Path) -> dict[str, Path] | None:
@@ -167,11 +200,11 @@ def check_tokenizer(origin: Origin, store: TokenStore, *, extended: bool) -> Pre
 
     `extended`: a store is welcome whose tokenizer has more tokens; else one whose tokenizer has fewer.
     """
-    tokenizer = tokenizers.load_tokenizer(str(origin.folder))
+    tokenizer = tokenizers.load_tokenizer(str(origin.tokenizer_folder))
     larger, smaller = (store.tokenizer, tokenizer) if extended else (tokenizer, store.tokenizer)
     if not tokenizers.extends(larger, tokenizers.fingerprint(smaller), len(smaller)):
         raise UserError(
             f"{store.root} was made with another tokenizer than {origin.name}'s: tokenize the text with "
-            f"`--tokenizer {origin.folder}`"
+            f"`--tokenizer {origin.tokenizer_folder}`"
         )
     return tokenizer

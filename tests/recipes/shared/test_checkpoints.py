@@ -94,3 +94,77 @@ def test_transformers_passes_the_hashes_over(run: storage.RunDirectory) -> None:
     AutoTokenizer.from_pretrained(run.final)
     _, report = AutoModelForMaskedLM.from_pretrained(run.final, output_loading_info=True)
     assert not any(report.values())
+
+
+# ---------------------------------------------------------------- folders of other tools
+
+
+@pytest.mark.parametrize("inner", ["0_Transformer", "0_BERT", ""])
+def test_a_sentence_encoders_model_is_found(inner: str, small_encoder: Path, tmp_path: Path) -> None:
+    shutil.copytree(small_encoder, tmp_path / "sentences" / inner)
+    modules = [{"idx": 0, "name": "0", "path": inner}, {"idx": 1, "name": "1", "path": "1_Pooling"}]
+    (tmp_path / "sentences" / "modules.json").write_text(json.dumps(modules))
+    if inner:
+        (tmp_path / "sentences" / "config.json").write_text('{"__version__": "0.3.8"}')
+    assert find_checkpoint(str(tmp_path / "sentences")).folder == tmp_path / "sentences" / inner
+
+
+@pytest.mark.parametrize("path", ["..", "/", "../other", "0_Transformer/../..", "none"])
+def test_nothing_is_looked_for_outside_a_folder(path: str, small_encoder: Path, tmp_path: Path) -> None:
+    shutil.copytree(small_encoder, tmp_path / "other")
+    (tmp_path / "sentences").mkdir()
+    (tmp_path / "sentences" / "modules.json").write_text(json.dumps([{"path": path}]))
+    assert find_checkpoint(str(tmp_path / "sentences")).folder == tmp_path / "sentences"
+
+
+@pytest.mark.parametrize("content", ["{", "[]", "{}", "[1]", "null"])
+def test_damaged_modules(content: str, tmp_path: Path) -> None:
+    (tmp_path / "modules.json").write_text(content)
+    with pytest.raises(UserError, match=r"modules\.json.* damaged"):
+        find_checkpoint(str(tmp_path))
+
+
+def adapter_for(base: str, folder: Path) -> Path:
+    folder.mkdir(parents=True)
+    settings = {"peft_type": "LORA", "base_model_name_or_path": base}
+    (folder / "adapter_config.json").write_text(json.dumps(settings))
+    return folder
+
+
+def test_an_adapter_is_found_with_its_model(
+    run: storage.RunDirectory, small_encoder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By its whole name, beside the adapter, or where the command runs; a run of fmlm's stands for its own."""
+    shutil.copytree(small_encoder, tmp_path / "base")
+    monkeypatch.chdir(tmp_path)
+    for number, base in enumerate((str(small_encoder), "../../base", "base", str(run.root))):
+        folder = adapter_for(base, tmp_path / "adapters" / str(number))
+        origin = find_checkpoint(str(folder))
+        assert origin.adapter == folder and origin.name == str(folder)
+        assert origin.run is None and origin.training is None
+        assert (origin.folder / "model.safetensors").is_file()
+        assert origin.tokenizer_folder == origin.folder
+        (folder / "tokenizer_config.json").write_text("{}")
+        assert origin.tokenizer_folder == folder
+
+
+@pytest.mark.parametrize(
+    ("base", "says"),
+    [
+        ("./nowhere", "no such checkpoint: ./nowhere"),
+        ("some/model", "is an adapter for 'some/model', .*HF_HUB_OFFLINE is set: give a local folder"),
+        (".", "is an adapter too"),
+        ("../second", "is an adapter too"),
+    ],
+)
+def test_an_adapter_whose_model_is_not_there(
+    base: str, says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fmlm_cli.hub.is_offline_mode", lambda: True)
+    adapter_for("../first", tmp_path / "second")
+    folder = adapter_for(base, tmp_path / "first")
+    with pytest.raises(UserError, match=says) as caught:
+        find_checkpoint(str(folder))
+    assert str(caught.value).startswith(
+        f"{folder} is an adapter for '{base}', as its adapter_config.json says:"
+    )
