@@ -31,6 +31,7 @@ WEIGHTS = (
     "pytorch_model.bin",
     "pytorch_model.bin.index.json",
 )
+ADAPTER_WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin")  # of one saved without its model
 
 
 @dataclass(frozen=True)
@@ -141,7 +142,9 @@ def _download(name: str, revision: str | None, weights: bool, code: bool) -> Pat
     patterns = [*_SMALL, *(["*.py"] if code else [])]
     if weights:
         files = {file.rfilename for file in HfApi().model_info(name, revision=revision).siblings or ()}
-        patterns.append("model*.safetensors" if files & set(WEIGHTS[:2]) else "pytorch_model*.bin")
+        own = "model*.safetensors" if files & set(WEIGHTS[:2]) else "pytorch_model*.bin"
+        adapter = [name for name in ADAPTER_WEIGHTS if name in files][:1]
+        patterns += [own] if files & set(WEIGHTS) else adapter
     return Path(snapshot_download(name, revision=revision, allow_patterns=patterns, ignore_patterns=["*/*"]))
 
 
@@ -183,8 +186,10 @@ def _cached(name: str, revision: str | None, weights: bool) -> Path | None:
 def _has_weights(folder: Path) -> bool:
     """Whether a folder holds weights, all parts of them."""
     weights = next((folder / name for name in WEIGHTS if (folder / name).is_file()), None)
-    if weights is None or weights.suffix != ".json":
-        return weights is not None
+    if weights is None:
+        return any((folder / name).is_file() for name in ADAPTER_WEIGHTS)
+    if weights.suffix != ".json":
+        return True
     try:
         parts = set(json.loads(weights.read_text(encoding="utf-8"))["weight_map"].values())
     except (ValueError, KeyError, AttributeError, TypeError):

@@ -282,6 +282,16 @@ def test_pickles_are_fetched_where_there_are_no_safetensors(served: Hub) -> None
     assert names_in(hub.locate(NAME, revision="main").folder) == SMALL | {"pytorch_model.bin"}
 
 
+def test_an_adapter_is_fetched_where_there_is_no_model(
+    served: Hub, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    served.files = offering("adapter_model.bin", "adapter_model.safetensors", "optimizer.bin")
+    found = hub.locate(NAME, revision="main")
+    assert names_in(found.folder) == SMALL | {"adapter_model.safetensors"}
+    monkeypatch.setattr(hub, "_answers", lambda: False)
+    assert hub.locate(NAME) == found
+
+
 def test_what_was_fetched_serves_when_the_hub_is_away(served: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     served.files = offering("model.safetensors", "pytorch_model.bin")
     found = hub.locate(NAME)

@@ -4,23 +4,28 @@ checkpoints/step-1000/
   ...                      the weights, as the recipe saves them (a Hugging Face folder)
   optimizer.safetensors    the optimizer's state, by parameter name
   state.json               step, running sums, what the run was, facts for a run that goes on, a hash of
-                           every file; written last
+                           every file and of itself; written last
 """
 
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import nn
 
 from fmlm_cli import storage
 from fmlm_cli.engine.optimizer import load_named_state, named_state
+from fmlm_cli.engine.step import DivergedError
 from fmlm_cli.errors import UserError
+from fmlm_cli.tensors import not_finite, read_own_tensors
 
 STATE, OPTIMIZER = "state.json", "optimizer.safetensors"
+
+_ANOTHER = "give another checkpoint of its run"
+_WITHOUT = "set optimizer.carry_over=false"
 
 
 @dataclass(frozen=True)
@@ -53,16 +58,19 @@ class Checkpoints:
     keep_steps: Collection[int] = ()
 
     def save(self, model: nn.Module, optimizer: torch.optim.Optimizer, state: TrainState) -> Path:
-        """Write step-N, then remove the older ones that are not to be kept."""
+        """Write step-N, then remove the older ones that are not to be kept.
+
+        Raises `DivergedError` for weights that nothing can go on from.
+        """
+        if name := not_finite(dict(model.named_parameters())):
+            raise DivergedError(f"{name} is not finite (NaN or infinity) after step {state.step}")
         target = self.folder(state.step)
         with storage.complete_folder(target) as folder:
             self.save_model(folder)
             save_file(named_state(model, optimizer), folder / OPTIMIZER)
-            files = {
-                path.relative_to(folder).as_posix(): storage.sha256_of_file(path) for path in _files(folder)
-            }
+            files = storage.hashes_of(folder)
             content = {"state": asdict(state), "identity": self.identity, "facts": self.facts, "files": files}
-            storage.write_json(folder / STATE, content)
+            storage.write_sealed(folder / STATE, content)
         for old in [path for step, path in self.all() if step not in self.keep_steps][: -self.keep]:
             storage.remove(old)
         return target
@@ -97,20 +105,19 @@ class Checkpoints:
 
     def _load(self, path: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> TrainState:
         try:
-            saved = storage.read_json(path / STATE)
-            state, files, identity = TrainState(**saved["state"]), saved["files"].items(), saved["identity"]
-        except (UserError, KeyError, TypeError, AttributeError):
+            saved = storage.read_sealed(path / STATE)
+            state = TrainState(**saved["state"])
+        except (UserError, KeyError, TypeError):
             raise DamagedError(f"{path / STATE} is damaged") from None
-        for name, expected in files:
-            file = path / name
-            if not file.is_file() or storage.sha256_of_file(file) != expected:
-                raise DamagedError(f"{file} is missing or damaged")
-        if identity != self.identity:
+        if damage := storage.damage_of(path, saved["files"]):
+            raise DamagedError(damage)
+        if saved["identity"] != self.identity:
             raise UserError(
                 f"{path} belongs to another run: its data or settings differ; pass --overwrite to start again"
             )
         self.load_model(path)
-        load_named_state(model, optimizer, load_file(path / OPTIMIZER))
+        anew = "pass --overwrite to start again"
+        load_named_state(model, optimizer, read_own_tensors(path / OPTIMIZER, anew))
         return state
 
 
@@ -120,32 +127,47 @@ def complete_checkpoints(root: Path) -> list[tuple[int, Path]]:
     return sorted((step, path) for step, path in numbered if (path / STATE).is_file())
 
 
+def read_state(checkpoint: Path) -> Mapping[str, Any]:
+    """What a checkpoint's state.json says. Raises `UserError` if it is missing, damaged or was changed."""
+    path = checkpoint / STATE
+    try:
+        return storage.read_sealed(path)
+    except (UserError, OSError):
+        raise UserError(f"{path} is missing or damaged: {_ANOTHER}") from None
+
+
 def read_facts(checkpoint: Path) -> tuple[int, Mapping[str, Any]]:
     """The step of a complete checkpoint, and the facts that its run left in it."""
-    saved = storage.read_json(checkpoint / STATE)
+    saved = read_state(checkpoint)
     return int(saved["state"]["step"]), saved["facts"]
+
+
+def check_weights(checkpoint: Path) -> None:
+    """Refuse a checkpoint of which any file but the optimizer's is not what its run wrote."""
+    files = {name: sha256 for name, sha256 in read_state(checkpoint)["files"].items() if name != OPTIMIZER}
+    if damage := storage.damage_of(checkpoint, files):
+        raise UserError(f"{damage}: {_ANOTHER}")
+
+
+def check_optimizer(checkpoint: Path) -> None:
+    """Refuse a checkpoint whose state of the optimizer is not what its run wrote."""
+    sha256 = read_state(checkpoint)["files"][OPTIMIZER]
+    if damage := storage.damage_of(checkpoint, {OPTIMIZER: sha256}):
+        raise UserError(f"{damage}: {_WITHOUT}")
 
 
 def carry_over(checkpoint: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
     """Give an optimizer the state of another run's. Raises `UserError` where its parameters are not these."""
-    path = checkpoint / OPTIMIZER
-    if not path.is_file():
-        raise UserError(f"{checkpoint} holds no state of an optimizer: set optimizer.carry_over=false")
-    tensors = load_file(path)
+    tensors = read_own_tensors(checkpoint / OPTIMIZER, _WITHOUT)
     shapes = {name: p.shape for name, p in model.named_parameters() if p.requires_grad}
     saved = {key.rpartition("/")[0]: value.shape for key, value in tensors.items() if value.ndim}
     for name in {**shapes, **saved}:
         if saved.get(name) != shapes.get(name):
             raise UserError(
-                f"the optimizer's state in {checkpoint} does not fit this run ({name}): set "
-                "optimizer.carry_over=false"
+                f"the optimizer's state in {checkpoint} does not fit this run ({name}): {_WITHOUT}"
             )
     load_named_state(model, optimizer, tensors)
 
 
 class DamagedError(Exception):
     """A checkpoint that cannot be used; an older one may do."""
-
-
-def _files(folder: Path) -> Iterator[Path]:
-    return (path for path in sorted(folder.rglob("*")) if path.is_file())

@@ -1,5 +1,6 @@
 """One optimizer step with the exact loss: the mean over all targets of the whole step."""
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -97,7 +98,13 @@ def _seed_everything(seed: int, step: int, number: int) -> None:
 def _describe_divergence(step: int, loss: float, grad_norm: float, batches: Sequence[Batch]) -> str:
     rows = [row for batch in batches for row in batch.rows]
     listed = ", ".join(map(str, rows[:8])) + (f" and {len(rows) - 8} more" if len(rows) > 8 else "")
+    learnt_nothing_yet = step == 1 and not math.isfinite(loss)
+    advice = (
+        "The weights that it begins with are damaged or far too large"
+        if learnt_nothing_yet
+        else "Lower optimizer.learning_rate or lengthen optimizer.warmup_share"
+    )
     return (
         f"not finite at step {step}: loss {loss:g}, gradient norm {grad_norm:g}, rows {listed}; the step was "
-        "not taken. Lower optimizer.learning_rate or lengthen optimizer.warmup_share"
+        f"not taken. {advice}"
     )

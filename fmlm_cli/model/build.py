@@ -225,9 +225,24 @@ def tokenizer_for(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast) ->
     longest = longest_sequence(model)
     if longest is not None:
         fitted.model_max_length = longest
-    accepted = inspect.signature(model.forward).parameters
+    accepted = set(inspect.signature(model.forward).parameters)
+    types = _token_types(model)
+    if types is not None and types < _types_of_a_pair(tokenizer):
+        accepted.discard("token_type_ids")  # a model that is not given them takes all for the first type
     fitted.model_input_names = [name for name in tokenizer.model_input_names if name in accepted]
     return fitted
+
+
+def _token_types(model: nn.Module) -> int | None:
+    """How many types of tokens a model tells apart; None where it does not embed them."""
+    tables = (m for n, m in model.named_modules() if n.rpartition(".")[2] == "token_type_embeddings")
+    return min((len(table.weight) for table in tables), default=None)
+
+
+def _types_of_a_pair(tokenizer: PreTrainedTokenizerFast) -> int:
+    """How many types of tokens a tokenizer gives in a batch of pairs of texts."""
+    types = tokenizer("a", "a", return_token_type_ids=True)["token_type_ids"]
+    return 1 + max([tokenizer.pad_token_type_id, *types])
 
 
 def position_offset(model: nn.Module) -> int:

@@ -16,7 +16,9 @@ from transformers import (
 
 from fmlm_cli.errors import UserError
 from fmlm_cli.model.build import dropout_rates, seeded
-from fmlm_cli.model.checkpoints.pretrained import Filled, check_encoder, fill, find_class, owned, read_tensors
+from fmlm_cli.model.checkpoints.adapters import merged_tensors
+from fmlm_cli.model.checkpoints.pretrained import check_encoder, find_class
+from fmlm_cli.model.checkpoints.weights import Filled, fill, read_tensors
 from fmlm_cli.model.layers import depths
 
 SCORE = "score"  # the only "label" of a model that gives a score
@@ -50,10 +52,14 @@ class EncoderCheckpoint:
         folder: Path,
         *,
         name: str,
+        adapter: Path | None = None,
         trust_remote_code: bool = False,
         announce: Callable[[str], None] = lambda text: None,
     ) -> "EncoderCheckpoint":
-        """The checkpoint in a Hugging Face folder. `UserError` for what is no encoder or is damaged."""
+        """The checkpoint in a Hugging Face folder. `UserError` for what is no encoder or is damaged.
+
+        `adapter`: the folder of one that is merged into the model; it may bring a head for labels of its own.
+        """
         config, model_class, _, foreign = find_class(
             folder,
             name,
@@ -62,8 +68,14 @@ class EncoderCheckpoint:
             MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING,
             "AutoModelForSequenceClassification",
         )
-        tensors = {key: owned(tensor) for key, tensor in read_tensors(folder, name).items()}
-        return cls(name, config, model_class, tensors, foreign)
+        tensors = read_tensors(folder, name)
+        if adapter is not None:
+            tensors = merged_tensors(tensors, adapter, config, model_class, name)
+        read = cls(name, config, model_class, tensors, foreign)
+        outputs = [tensor for key, tensor in tensors.items() if key in read.output_names]
+        if adapter is not None and outputs and len(outputs[0]) != config.num_labels:
+            config.num_labels = len(outputs[0])  # the base's configuration knows nothing of them
+        return read
 
     @cached_property
     def output_names(self) -> frozenset[str]:

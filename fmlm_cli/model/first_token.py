@@ -10,6 +10,7 @@ from transformers import PreTrainedModel
 
 from fmlm_cli.hub import quiet
 from fmlm_cli.model.build import longest_sequence
+from fmlm_cli.model.probes import check_finite
 
 
 def shorten_last_layer(model: PreTrainedModel) -> bool:
@@ -32,6 +33,12 @@ def shorten_last_layer(model: PreTrainedModel) -> bool:
         return True
     del last.forward
     return False
+
+
+def check_outputs(model: PreTrainedModel) -> None:
+    """Refuse a classifier that cannot be trained, as its outputs are not finite; some rows are tried."""
+    for logits in _probe(model):
+        check_finite(logits, model.config)
 
 
 def _first_token_forward(layer: Any) -> Callable[..., Tensor]:

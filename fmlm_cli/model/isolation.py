@@ -9,7 +9,7 @@ from torch import Tensor
 from fmlm_cli.hub import quiet
 from fmlm_cli.model.attention import BACKENDS, AttentionBackend
 from fmlm_cli.model.masked_lm import MaskedLM
-from fmlm_cli.model.probes import NOT_TAKEN, Int64s, agree, copy_to_try, logits_of, probe_tokens
+from fmlm_cli.model.probes import NOT_TAKEN, Int64s, agree, check_finite, copy_to_try, logits_of, probe_tokens
 
 
 def choose_backend(
@@ -57,6 +57,7 @@ def isolates_documents(
             beside_another = _second_of_two(trial, changed, first)
     except NOT_TAKEN:
         return False  # the family does not take a mask of this form
+    check_finite(alone, trial.pretrained.config)
     return agree(packed, alone) and agree(beside_another, alone)
 
 

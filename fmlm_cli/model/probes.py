@@ -111,8 +111,17 @@ def probe_tokens(config: PreTrainedConfig, length: int) -> Int64s:
     return tokens if pad is None else tokens + (tokens >= pad)
 
 
+def check_finite(logits: Tensor, config: PreTrainedConfig) -> None:
+    """Refuse a model whose stock forward gives such logits: nothing equals NaN, so nothing could be tried."""
+    if not logits.isfinite().all():
+        raise UserError(
+            f"this '{config.model_type}' gives outputs that are not finite (NaN or infinity): its weights "
+            "are damaged or far too large; give another checkpoint"
+        )
+
+
 def agree(logits: Tensor, reference: Tensor) -> bool:
-    """Whether logits [positions, vocabulary] are the same but for rounding.
+    """Whether logits [positions, vocabulary] are the same but for rounding; the reference is finite.
 
     Measured against what varies from position to position: the head's bias, the same everywhere, may dwarf
     it.
@@ -159,6 +168,8 @@ def _stock_logits(pretrained: PreTrainedModel) -> tuple[Int64s, Tensor]:
         raise UserError(
             f"'{family}' makes logits {[*stock.shape]} of {length} tokens, not one row a token: {USE_ENCODER}"
         )
+    check_finite(stock[0], pretrained.config)
+    check_finite(other[0], pretrained.config)
     # Causal; or MRA, whose attention gives zeros where it has no GPU.
     if torch.equal(stock[:, :half], other[:, :half]):
         raise UserError(f"'{family}' does not see the tokens after the one it predicts: {USE_ENCODER}")

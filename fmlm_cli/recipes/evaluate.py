@@ -21,7 +21,7 @@ def evaluate_checkpoint(settings: EvaluateSettings, *, emit: Emit = ignore) -> d
     """
     trusted = settings.trust_remote_code
     origin = find_checkpoint(settings.checkpoint, revision=settings.revision, code=trusted)
-    run, name = origin.settings, str(origin.folder)
+    run, name = origin.settings, str(origin.adapter or origin.folder)
     runtime = Runtime.resolve(settings.device, settings.precision)
     store = TokenStore.open(settings.store, verify=("validation",))
     if not store.has("validation"):
@@ -30,7 +30,11 @@ def evaluate_checkpoint(settings: EvaluateSettings, *, emit: Emit = ignore) -> d
         )
     check_tokenizer(origin, store, extended=False)
     loaded = load_model(
-        origin.folder, name=name, trust_remote_code=trusted, announce=lambda text: emit(Caution(text))
+        origin.folder,
+        name=name,
+        adapter=origin.adapter,
+        trust_remote_code=trusted,
+        announce=lambda text: emit(Caution(text)),
     )
     model = MaskedLM(loaded)
     if model.pretrained.config.vocab_size < store.vocabulary:

@@ -26,10 +26,20 @@ from fmlm_cli.storage.ownership import (
     work_in,
 )
 from fmlm_cli.storage.runs import METRICS, RUN, RUN_CONFIG, RunDirectory
+from fmlm_cli.storage.sealed import (
+    HASHES,
+    damage_of,
+    hashes_of,
+    missing_file,
+    read_sealed,
+    unsealed,
+    write_sealed,
+)
 
 MANIFEST = "manifest.json"
 
 __all__ = [
+    "HASHES",
     "LOCK",
     "MANIFEST",
     "MARKER",
@@ -45,17 +55,23 @@ __all__ = [
     "complete_file",
     "complete_folder",
     "content_hash",
+    "damage_of",
+    "hashes_of",
     "kind_of",
+    "missing_file",
     "one_at_a_time",
     "owned_folder",
     "read_json",
+    "read_sealed",
     "remove",
     "replaced_folder",
     "sha256_of_file",
     "sha256_of_json",
     "sole_owner",
     "sweep",
+    "unsealed",
     "work_in",
     "write_json",
+    "write_sealed",
     "write_text",
 ]

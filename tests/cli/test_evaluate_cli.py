@@ -73,13 +73,17 @@ def test_checkpoints_that_are_none(run: Path, tiny_store: Path, tmp_path: Path) 
 def test_damaged_checkpoints(run: Path, tiny_store: Path, tmp_path: Path) -> None:
     final = shutil.copytree(run / "final", tmp_path / "final")
     (final / "model.safetensors").write_bytes((run / "final" / "model.safetensors").read_bytes()[:-50])
+    assert_refused(evaluate(final, tiny_store), "model.safetensors has changed since it was written")
+    (final / "fmlm_hashes.json").unlink()
     assert_refused(evaluate(final, tiny_store), "cannot load")
     (final / "config.json").write_text("{")
     assert_refused(evaluate(final, tiny_store), "config.json")
     shutil.rmtree(final)
     shutil.copytree(run / "final", final)
     (final / "tokenizer.json").unlink()
-    assert_refused(evaluate(final, tiny_store), "tokenizer")
+    assert_refused(evaluate(final, tiny_store), "tokenizer.json is missing")
+    (final / "fmlm_hashes.json").unlink()
+    assert_refused(evaluate(final, tiny_store), "holds no tokenizer")
 
 
 def test_stores(run: Path, tiny_store: Path, tiny_bpe_store: Path, tmp_path: Path, make_store: Any) -> None:

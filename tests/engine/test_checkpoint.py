@@ -1,6 +1,5 @@
 """Checkpoints: whole or not at all, exact, and of this run only."""
 
-import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -11,9 +10,19 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from fmlm_cli.config.schema import OptimizerSettings
-from fmlm_cli.engine.checkpoint import OPTIMIZER, STATE, Checkpoints, TrainState
+from fmlm_cli.engine.checkpoint import (
+    OPTIMIZER,
+    STATE,
+    Checkpoints,
+    TrainState,
+    carry_over,
+    check_optimizer,
+    check_weights,
+)
 from fmlm_cli.engine.optimizer import make_optimizer
+from fmlm_cli.engine.step import DivergedError
 from fmlm_cli.errors import OutOfSpaceError, UserError
+from tests.damage import single_bit_flips
 
 WEIGHTS = "model.safetensors"
 
@@ -186,20 +195,53 @@ def test_a_damaged_state_is_passed_over(tmp_path: Path, contents: str) -> None:
     assert passed == [f"{newest / STATE} is damaged"]
 
 
-@pytest.mark.parametrize(
-    ("name", "value"),
-    [("state", {"step": 4, "colour": 1}), ("state", []), ("files", []), ("files", None), ("identity", None)],
-)
-def test_a_state_of_other_contents_is_passed_over(tmp_path: Path, name: str, value: Any) -> None:
+def test_no_bit_of_a_state_changes_unseen(tmp_path: Path) -> None:
+    run = Run(tmp_path)
+    run.train(1, 2)
+    run.save(1)
+    path = run.save(2, tokens=12, seconds=0.5) / STATE
+    whole, (wanted, _) = path.read_bytes(), run.restore()
+    for changed in single_bit_flips(whole):
+        path.write_bytes(changed)
+        state, passed_over = run.restore()
+        assert state == (TrainState(1) if passed_over else wanted), changed
+
+
+def test_weights_that_are_not_finite_are_not_kept(tmp_path: Path) -> None:
     run = Run(tmp_path)
     run.save(2)
-    newest = run.save(4)
-    saved = json.loads((newest / STATE).read_text())
-    del saved[name]
-    if value is not None:
-        saved[name] = value
-    (newest / STATE).write_text(json.dumps(saved))
-    assert Run(tmp_path).restore()[0].step == 2
+    with torch.no_grad():
+        run.model[2].bias[0] = float("inf")
+    with pytest.raises(DivergedError, match=r"2\.bias is not finite .* after step 4"):
+        run.save(4)
+    assert run.folders == ["step-2"]
+
+
+@pytest.mark.parametrize("damage", [cut, flip, empty, Path.unlink])
+def test_another_runs_damaged_optimizer_is_refused(tmp_path: Path, damage: Any) -> None:
+    run = Run(tmp_path)
+    run.train(1, 1)
+    checkpoint = run.save(2)
+    check_optimizer(checkpoint)
+    damage(checkpoint / OPTIMIZER)
+    with pytest.raises(UserError, match=r"optimizer\.safetensors .*: set optimizer\.carry_over=false$"):
+        check_optimizer(checkpoint)
+    check_weights(checkpoint)  # which do not need it
+    damage(checkpoint / WEIGHTS)
+    with pytest.raises(UserError, match=r"model\.safetensors .*: give another checkpoint of its run$"):
+        check_weights(checkpoint)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_an_optimizers_state_that_is_not_finite_is_refused(tmp_path: Path, value: float) -> None:
+    run = Run(tmp_path)
+    run.train(1, 1)
+    checkpoint = run.save(2)
+    tensors = load_file(checkpoint / OPTIMIZER)
+    tensors["2.bias/exp_avg"][0] = value
+    save_file(tensors, checkpoint / OPTIMIZER)
+    with pytest.raises(UserError, match=r"2\.bias/exp_avg is not finite .*: set optimizer\.carry_over=false"):
+        carry_over(checkpoint, run.model, run.optimizer)
 
 
 def test_a_folder_without_its_state_is_no_checkpoint(tmp_path: Path) -> None:

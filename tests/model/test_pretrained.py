@@ -39,7 +39,7 @@ from transformers import (
 
 from fmlm_cli.errors import UserError
 from fmlm_cli.model.build import save_model
-from fmlm_cli.model.checkpoints.pretrained import load_model, unused_tensors
+from fmlm_cli.model.checkpoints.pretrained import load_model
 from tests.model.checkpoints import (
     BERT,
     DISTILBERT,
@@ -278,7 +278,7 @@ def test_other_heads_are_left_over(model: PreTrainedModel, tmp_path: Path) -> No
 def test_a_pooler_is_found_again(encoder: PreTrainedModel, kind: str, tmp_path: Path) -> None:
     """A bare encoder's checkpoint names its tensors without the prefix that they need beside a head."""
     loaded = load(saved(encoder, tmp_path / "before", kind))
-    kept = unused_tensors(tmp_path / "before", loaded.model, loaded.unused)
+    kept = loaded.spare
     save_model(loaded.model, tmp_path / "after", {}, kept)
     pools = any("pooler" in name for name in encoder.state_dict())
     assert bool(kept) is pools
@@ -302,7 +302,7 @@ def test_a_pooler_is_found_again(encoder: PreTrainedModel, kind: str, tmp_path: 
 )
 def test_a_classifier_is_found_again(model: PreTrainedModel, tmp_path: Path) -> None:
     loaded = load(saved(model.to(torch.bfloat16), tmp_path / "before"))
-    kept = unused_tensors(tmp_path / "before", loaded.model, loaded.unused)
+    kept = loaded.spare
     assert kept.keys() == set(loaded.unused)
     assert {value.dtype for value in kept.values()} == {torch.float32}
     save_model(loaded.model, tmp_path / "after", {}, kept)
@@ -323,7 +323,7 @@ def test_the_pooler_and_the_next_sentence_head_of_bert(tmp_path: Path) -> None:
         for kind in ("bias", "weight")
     }
     assert set(loaded.unused) == names
-    kept = unused_tensors(tmp_path / "before", loaded.model, loaded.unused)
+    kept = loaded.spare
     save_model(loaded.model, tmp_path / "after", {}, kept)
     assert_holds(BertForPreTraining.from_pretrained(tmp_path / "after"), model.state_dict())
     with safe_open(tmp_path / "after" / "model.safetensors", "pt") as file:

@@ -1,6 +1,5 @@
 """Collocations in a store, from `tokenize` to the masks; and a store that does not know its words."""
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ from transformers import PreTrainedTokenizerFast
 from fmlm_cli import storage
 from fmlm_cli.config import MaskingSettings, MasksSettings, TokenizeSettings, build, nested
 from fmlm_cli.corpus.store.collocations import read_collocations
-from fmlm_cli.corpus.store.reading import TokenStore, seal
+from fmlm_cli.corpus.store.reading import TokenStore
 from fmlm_cli.errors import UserError
 from fmlm_cli.events import Event, Facts, Note, ignore
 from fmlm_cli.masking import Strategy, plugins, register_strategy
@@ -98,7 +97,7 @@ def test_a_failure_half_way_leaves_the_old_ones(tokenize: Tokenize, monkeypatch:
     old = hashes(tokenize(pmi=True))
     with monkeypatch.context() as patch:
         patch.setattr(
-            storage, "write_json", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device"))
+            storage, "write_sealed", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device"))
         )
         with pytest.raises(UserError, match="no space left"):
             tokenize(text=False, pmi=True, pmi_size=9)
@@ -216,7 +215,7 @@ def test_units_of_several_words_where_nothing_stands_between_documents(
 
 def without_word_starts(store: Path) -> None:
     """The same store as other hands might make it: no column `word_starts`."""
-    manifest = json.loads((store / "manifest.json").read_text())
+    manifest = storage.read_sealed(store / "manifest.json")
     for split, entry in manifest["splits"].items():
         for file in entry["files"]:
             path = store / split / file["name"]
@@ -224,8 +223,7 @@ def without_word_starts(store: Path) -> None:
             with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_stream(sink, table.schema) as writer:
                 writer.write_table(table)
             file |= {"bytes": path.stat().st_size, "sha256": storage.sha256_of_file(path)}
-    manifest["sha256"] = seal(manifest)
-    (store / "manifest.json").write_text(json.dumps(manifest))
+    storage.write_sealed(store / "manifest.json", manifest)
 
 
 @pytest.mark.usefixtures("quick")

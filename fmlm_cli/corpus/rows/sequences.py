@@ -4,16 +4,17 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
 from transformers import PreTrainedTokenizerFast
 
 from fmlm_cli import hub, storage
 from fmlm_cli.corpus.tokenizer.loading import fingerprint
 from fmlm_cli.corpus.tokenizer.panics import failures_as_errors
+from fmlm_cli.errors import UserError
+from fmlm_cli.storage.arrays import read_arrays, write_arrays
 
 Int64s = npt.NDArray[np.int64]
 
@@ -123,16 +124,16 @@ def encode_once(
     facts = [content, fingerprint(tokenizer), tokenizer.model_input_names, max_length]
     path = cache / f"{storage.sha256_of_json(facts)[:24]}.safetensors"
     try:
-        saved = load_file(path)
+        saved = read_arrays(path)
         return Sequences(saved["tokens"], saved.get("types"), saved["offsets"], int(saved["cut"][0]))
-    except (FileNotFoundError, SafetensorError, KeyError):
+    except UserError:
         pass
     sequences = encode(tokenizer, first, second, max_length)
-    arrays = {"tokens": sequences.tokens, "offsets": sequences.offsets, "cut": np.array([sequences.cut])}
+    arrays: dict[str, npt.NDArray[Any]] = {"tokens": sequences.tokens, "offsets": sequences.offsets}
+    arrays["cut"] = np.array([sequences.cut])
     if sequences.types is not None:
         arrays["types"] = sequences.types
     with storage.clear_disk_errors(path):
         cache.mkdir(parents=True, exist_ok=True)
-        with storage.complete_file(path) as temporary:
-            save_file(arrays, temporary)
+        write_arrays(path, arrays)
     return sequences

@@ -283,13 +283,9 @@ def read_manifest(root: Path) -> Mapping[str, Any]:
             f"{root} has store format {manifest['format']}, this fmlm reads {FORMAT}: "
             "tokenize the corpus again, or update fmlm"
         )
-    if manifest.get("sha256") != seal(manifest):
+    plain = storage.unsealed(manifest)
+    if plain is None:
         raise UserError(
             f"damaged store: {path} has changed since it was written; tokenize the corpus again (--overwrite)"
         )
-    return manifest
-
-
-def seal(manifest: Mapping[str, Any]) -> str:
-    """The hash that a manifest carries of itself."""
-    return storage.sha256_of_json({key: value for key, value in manifest.items() if key != "sha256"})
+    return plain

@@ -205,8 +205,7 @@ class StoreWriter:
             "request": dict(request),
             "facts": {**facts, "unknown_tokens": unknown},
         }
-        manifest["sha256"] = store.seal(manifest)
-        storage.write_json(self._folder / storage.MANIFEST, manifest)
+        storage.write_sealed(self._folder / storage.MANIFEST, manifest)
         return manifest
 
 
@@ -225,8 +224,7 @@ def add_collocations(token_store: store.TokenStore, mined: Mined, *, asked: int 
             temporary.unlink(missing_ok=True)
         facts = {"kept": len(mined.hashes), "covered": mined.covered, "undercount": mined.undercount}
         manifest = {**token_store.manifest, "collocations": {**_describe(path), "asked": asked, **facts}}
-        manifest["sha256"] = store.seal(manifest)
-        storage.write_json(token_store.root / storage.MANIFEST, manifest)
+        storage.write_sealed(token_store.root / storage.MANIFEST, manifest)
         for superseded in token_store.root.glob("collocations-*.arrow"):
             if superseded != path:
                 superseded.unlink()

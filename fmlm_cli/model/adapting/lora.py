@@ -6,21 +6,23 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import nn
 from transformers import PreTrainedModel
 
 from fmlm_cli.errors import UserError
 from fmlm_cli.model.build import seeded
+from fmlm_cli.tensors import read_own_tensors
 
 TRAINED = "trained.safetensors"  # beside the merged model of a checkpoint
 
 
-def _peft() -> Any:
+def import_peft(what: str = "model.lora") -> Any:
+    """The package `peft`; `UserError`, which says `what` needs it, where it is not installed."""
     try:
         import peft  # noqa: PLC0415 - optional, and slow to import
     except ImportError:
-        raise UserError("model.lora needs the package peft: pip install 'fmlm[lora]'") from None
+        raise UserError(f"{what} needs the package peft: pip install 'fmlm[lora]'") from None
     return peft
 
 
@@ -32,7 +34,7 @@ def add_lora(
     Only they are trained, and the parameters named in `train`, such as a new head's (names as they are before
     this). What is drawn at random is a function of `seed`.
     """
-    peft = _peft()
+    peft = import_peft()
     parameters = dict(model.named_parameters())
     unknown = sorted(set(train) - set(parameters))
     assert not unknown, f"no such parameters: {unknown}"
@@ -50,7 +52,7 @@ def add_lora(
 
 def merged(model: PreTrainedModel) -> PreTrainedModel:
     """A plain copy of a model whose adapters are added to the weights they stand beside."""
-    layer_type = _peft().tuners.tuners_utils.BaseTunerLayer
+    layer_type = import_peft().tuners.tuners_utils.BaseTunerLayer
     plain = copy.deepcopy(model)
     for name, module in [*plain.named_modules()]:
         if isinstance(module, layer_type):
@@ -71,10 +73,7 @@ def save_trained(model: PreTrainedModel, folder: Path) -> None:
 def load_trained(model: PreTrainedModel, folder: Path) -> None:
     """Read back what `save_trained` wrote into a model with the same adapters."""
     trained = _trained(model)
-    try:
-        saved = load_file(folder / TRAINED)
-    except Exception as error:  # safetensors raises a kind of its own for damaged files
-        raise UserError(f"cannot read {folder / TRAINED}: {error}") from error
+    saved = read_own_tensors(folder / TRAINED, "pass --overwrite to start again")
     if {name: value.shape for name, value in saved.items()} != {name: p.shape for name, p in trained.items()}:
         raise UserError(f"{folder / TRAINED} holds other adapters than this run's settings make")
     for name, parameter in trained.items():

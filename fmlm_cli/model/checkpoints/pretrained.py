@@ -1,25 +1,17 @@
-"""Loading a checkpoint as a masked LM: what it lacks or has too much is told, no foreign code runs unasked.
+"""Loading a checkpoint as a masked LM: what it lacks or has too much is told, no code runs unasked."""
 
-A checkpoint's own files are read here and not by transformers, which is handed their tensors: so nothing that
-a config.json says can make it look for other files, adapters or kernels.
-"""
-
-import json
-import pickle
-import zipfile
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
-import torch
-from safetensors.torch import load_file
 from torch import Tensor
 from transformers import MODEL_FOR_MASKED_LM_MAPPING, PreTrainedConfig, PreTrainedModel
 
-from fmlm_cli.errors import UserError, one_line
-from fmlm_cli.hub import WEIGHTS, quiet
-from fmlm_cli.model.build import known_config, raw_config, seeded
+from fmlm_cli.errors import UserError
+from fmlm_cli.model.build import known_config, raw_config
+from fmlm_cli.model.checkpoints.adapters import ADAPTER, merged_tensors
 from fmlm_cli.model.checkpoints.own_code import classes_of, needs_own_code
+from fmlm_cli.model.checkpoints.weights import Filled, fill, read_tensors, spare_tensors
 
 
 @dataclass(frozen=True)
@@ -28,13 +20,15 @@ class Loaded:
 
     `new`: parameters that the checkpoint lacks, all of them the head's (or of a pooler that the family's
     masked LM has), drawn afresh. `unused`: names of the checkpoint's tensors that found no place. `code`: the
-    Python files that were run. All sorted. `tied_anew`: the checkpoint's configuration asks for a decoder
+    Python files that were run. All sorted. `spare`: the unused tensors, as `save_model` takes them to write
+    beside the model's. `tied_anew`: the checkpoint's configuration asks for a decoder
     apart from the embeddings, but it has none, so they are tied now.
     """
 
     model: PreTrainedModel
     new: tuple[str, ...] = ()
     unused: tuple[str, ...] = ()
+    spare: Mapping[str, Tensor] = field(default_factory=dict)
     code: tuple[str, ...] = ()
     tied_anew: bool = False
 
@@ -43,26 +37,31 @@ def load_pretrained(
     folder: Path,
     *,
     name: str,
+    adapter: Path | None = None,
     trust_remote_code: bool = False,
     seed: int = 0,
     announce: Callable[[str], None] = lambda text: None,
 ) -> Loaded:
     """The masked LM of a local Hugging Face folder, in float32; `name` is what messages call it.
 
-    A checkpoint without a masked-LM head gets a new one, a function of `seed` and tied to the embeddings.
-    Code that the checkpoint brings runs only if trusted, only where transformers has none of its own for the
-    model's type, and after `announce` was told what will run. Raises `UserError` for what is no masked LM, is
-    damaged, or lacks weights of the encoder itself.
+    `adapter`: the folder of one that is merged into the model. A checkpoint without a masked-LM head gets a
+    new one, a function of `seed` and tied to the embeddings. Code that the checkpoint brings runs only if
+    trusted, only where transformers has none of its own for the model's type, and after `announce` was told
+    what will run. Raises `UserError` for what is no masked LM, is damaged, or lacks weights of the encoder
+    itself.
     """
     config, model_class, code, foreign = find_class(
         folder, name, trust_remote_code, announce, MODEL_FOR_MASKED_LM_MAPPING, "AutoModelForMaskedLM"
     )
-    tensors = {key: owned(tensor) for key, tensor in read_tensors(folder, name).items()}
+    tensors = read_tensors(folder, name)
+    if adapter is not None:
+        tensors = merged_tensors(tensors, adapter, config, model_class, name)
     filled, tied_anew = _fill_and_tie(model_class, config, tensors, seed, name)
     check_encoder(filled, name, other_code=foreign)
     filled.model.config.name_or_path = name
     unused = tuple(sorted(filled.unexpected & tensors.keys()))
-    return Loaded(filled.model, tuple(filled.missing), unused, code, tied_anew)
+    spare = spare_tensors(tensors, filled.model, unused)
+    return Loaded(filled.model, tuple(filled.missing), unused, spare, code, tied_anew)
 
 
 def find_class(
@@ -78,10 +77,8 @@ def find_class(
     Also the files of code that were run, and whether it was made for code that was not.
     """
     shown = f"{name}/config.json"
-    if (folder / "adapter_config.json").is_file():
-        raise UserError(
-            f"{name} holds an adapter (adapter_config.json): merge it into its model, and give that"
-        )
+    if (folder / ADAPTER).is_file():
+        raise UserError(f"{name} holds an adapter ({ADAPTER}): merge it into its model, and give that")
     raw = raw_config(folder / "config.json", shown)
     code: tuple[str, ...] = ()
     if needs_own_code(raw):
@@ -102,32 +99,20 @@ def load_model(
     folder: Path,
     *,
     name: str,
+    adapter: Path | None = None,
     trust_remote_code: bool = False,
     announce: Callable[[str], None] = lambda text: None,
 ) -> PreTrainedModel:
     """A masked LM that is whole: a checkpoint without the head is refused."""
-    loaded = load_pretrained(folder, name=name, trust_remote_code=trust_remote_code, announce=announce)
+    loaded = load_pretrained(
+        folder, name=name, adapter=adapter, trust_remote_code=trust_remote_code, announce=announce
+    )
     if loaded.new or loaded.tied_anew:
         lacking = ", ".join(loaded.new[:3]) or "its decoder's"
         raise UserError(
             f"{name} lacks weights of a masked LM: {lacking}; give a checkpoint that has its head"
         )
     return loaded.model
-
-
-def unused_tensors(folder: Path, model: PreTrainedModel, unused: Sequence[str]) -> dict[str, Tensor]:
-    """Tensors of a checkpoint by name, in the model's float32, for `save_model` to write beside the model's.
-
-    They are renamed so that the class of another head finds them there: the checkpoint of a bare encoder has
-    `pooler.dense.weight`, one with a head `bert.pooler.dense.weight`.
-    """
-    tensors = read_tensors(folder, str(folder))
-    prefix = model.base_model_prefix
-    embeddings = model.get_input_embeddings().weight
-    bare = prefix and any(
-        parameter is embeddings and key in tensors for key, parameter in model.base_model.named_parameters()
-    )
-    return {f"{prefix}.{key}" if bare else key: owned(tensors[key]) for key in unused}
 
 
 def make_plain(config: PreTrainedConfig, shown: str) -> None:
@@ -149,108 +134,7 @@ def make_plain(config: PreTrainedConfig, shown: str) -> None:
             setattr(config, setting, usual)
 
 
-# ---------------------------------------------------------------- the files
-
-
-def read_tensors(folder: Path, name: str) -> dict[str, Tensor]:
-    """All tensors of a checkpoint, mapped into memory, not yet read; of both kinds, those in safetensors."""
-    cannot = f"cannot load {name}"
-    weights = next((folder / file for file in WEIGHTS if (folder / file).is_file()), None)
-    if weights is None:
-        raise UserError(
-            f"{cannot}: it holds no weights (no {WEIGHTS[0]} or {WEIGHTS[2]}): give a whole checkpoint"
-        )
-    tensors: dict[str, Tensor] = {}
-    for path in _parts(weights, cannot) if weights.suffix == ".json" else [weights]:
-        try:
-            with quiet():
-                tensors |= _from_pickle(path) if path.suffix == ".bin" else load_file(path)
-        except FileNotFoundError:
-            raise UserError(f"{cannot}: {path.name} is missing: fetch the checkpoint again") from None
-        except (pickle.UnpicklingError, _NoTensorsError) as error:
-            raise UserError(
-                f"{cannot}: {path.name} is damaged, or holds other things than tensors, which are never "
-                "loaded: give the checkpoint as safetensors"
-            ) from error
-        except Exception as error:  # torch and safetensors raise kinds of their own
-            raise UserError(
-                f"{cannot}: {path.name} is cut short or damaged ({one_line(error)}): fetch it again"
-            ) from error
-    return tensors
-
-
-def _parts(index: Path, cannot: str) -> list[Path]:
-    """The files that an index names, all of them beside it."""
-    try:
-        names = {str(name) for name in json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()}
-    except (ValueError, KeyError, AttributeError, TypeError):
-        names = set()
-    if not names or any(Path(name).name != name or name.startswith(".") for name in names):
-        raise UserError(f"{cannot}: {index.name} is damaged: fetch it again")
-    return [index.with_name(name) for name in sorted(names)]
-
-
-class _NoTensorsError(Exception):
-    """A pickle holds something else than a state dict."""
-
-
-def _from_pickle(path: Path) -> dict[str, Tensor]:
-    """A state dict; `weights_only` keeps torch from calling whatever a pickle names."""
-    content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
-    tensors = (
-        {k: v for k, v in content.items() if isinstance(v, Tensor)} if isinstance(content, Mapping) else {}
-    )
-    if not tensors:
-        raise _NoTensorsError
-    return tensors
-
-
-def owned(tensor: Tensor) -> Tensor:
-    """A tensor's values in float32 if they are floats, in memory that no change of the file can reach."""
-    return tensor.detach().to(torch.float32 if tensor.is_floating_point() else tensor.dtype, copy=True)
-
-
 # ---------------------------------------------------------------- the model
-
-
-@dataclass(frozen=True)
-class Filled:
-    """A model with a checkpoint's weights. `missing`: its parameters that the checkpoint lacks, sorted."""
-
-    model: PreTrainedModel
-    missing: list[str]
-    unexpected: set[str]
-
-
-def fill(
-    model_class: type[PreTrainedModel],
-    config: PreTrainedConfig,
-    tensors: Mapping[str, Tensor],
-    seed: int,
-    name: str,
-) -> Filled:
-    """A model of these tensors; what they lack is a function of `seed`."""
-    try:
-        with seeded(seed), quiet():
-            model, report = model_class.from_pretrained(
-                None,
-                config=config,
-                state_dict=dict(tensors),
-                dtype=torch.float32,
-                local_files_only=True,
-                ignore_mismatched_sizes=True,  # refused below, in one line
-                output_loading_info=True,
-            )
-    except Exception as error:  # whatever a family's constructor makes of values that do not fit
-        raise UserError(f"cannot load {name}: {one_line(error)}") from error
-    for parameter, stored, configured in sorted(report["mismatched_keys"]):
-        sizes = [" x ".join(map(str, shape)) or "a single number" for shape in (stored, configured)]
-        raise UserError(
-            f"cannot load {name}: {parameter} is {sizes[0]}, but {sizes[1]} by config.json: "
-            "the two are not of the same model"
-        )
-    missing = [key for key, _ in model.named_parameters() if key in report["missing_keys"]]
-    return Filled(model, sorted(missing), set(report["unexpected_keys"]))
 
 
 def _fill_and_tie(

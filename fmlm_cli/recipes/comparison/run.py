@@ -14,6 +14,7 @@ from fmlm_cli.analysis.results.comparison import ComparisonResults
 from fmlm_cli.analysis.results.plain import as_json
 from fmlm_cli.config import CompareSettings, Part, build, saved_settings, to_yaml
 from fmlm_cli.engine.runtime import Runtime
+from fmlm_cli.engine.step import DivergedError
 from fmlm_cli.errors import UserError
 from fmlm_cli.events import Emit, Facts, Grid, Note, ignore, starting_anew
 from fmlm_cli.recipes.comparison.cautions import cautions_of
@@ -136,7 +137,7 @@ def _plan(
 
 def _write_down(plan: ComparisonPlan, budget: Mapping[str, Any]) -> None:
     """Leave plan.json, with the `budget` and the steps that it came to, and config.yaml in the folder."""
-    storage.write_json(plan.root / PLAN, budget)
+    storage.write_sealed(plan.root / PLAN, budget)
     storage.write_text(plan.root / storage.RUN_CONFIG, to_yaml(plan.settings))
 
 
@@ -178,10 +179,10 @@ def _tokens_per_second(draft: Draft, emit: Emit) -> float:
 def _planned(root: Path) -> Mapping[str, Any]:
     """The budget that earlier calls turned into steps; empty where there was none."""
     path = root / PLAN
-    planned = storage.read_json(path) if path.is_file() else {}
-    if not isinstance(planned, dict):
-        raise UserError(f"{path} is damaged: remove it and give --budget again")
-    return planned
+    try:
+        return storage.read_sealed(path) if path.is_file() else {}
+    except UserError:
+        raise UserError(f"{path} is damaged: remove it and give --budget again") from None
 
 
 def _made_from(plan: ComparisonPlan) -> dict[Path, str]:
@@ -191,11 +192,14 @@ def _made_from(plan: ComparisonPlan) -> dict[Path, str]:
 
 
 def _report(plan: ComparisonPlan, emit: Emit) -> Comparison:
-    """All files of the report."""
+    """All files of the report; `DivergedError`, once they are written, if nothing came of any item."""
     results = results_of(plan)
     storage.write_json(plan.root / RESULTS, as_json(results))
     files = [plan.root / RESULTS, *write_report(plan.root, results)]
     _tell(results, files, emit)
+    failures = [(plan.result(item) or {}).get("failed") for item in plan.items]
+    if all(failures):
+        raise DivergedError(f"nothing came of any run: {failures[0]}")
     return Comparison(plan.root, results)
 
 

@@ -31,6 +31,7 @@ from fmlm_cli.recipes.finetuning.run import finetune
 from fmlm_cli.recipes.jobs.board import Board, Outcome
 from fmlm_cli.recipes.pretraining.report.describe import FEW_PASSES
 from fmlm_cli.recipes.pretraining.run import pretrain
+from fmlm_cli.recipes.shared.checkpoints import check_model_files, keep_hashes
 from fmlm_cli.recipes.shared.predictions import AT_ONCE
 
 Result = dict[str, Any]
@@ -154,6 +155,7 @@ class Worker:
                 f"{folder} is no longer there, and gradient variance is to be measured on it: leave '{at}' "
                 "out of variance.checkpoints, or choose another --out"
             )
+        check_model_files(folder)
         trusted = plan.settings.run.model.trust_remote_code
         loaded = load_pretrained(folder, name=str(folder), trust_remote_code=trusted, seed=0)
         return MaskedLM(loaded.model).to(self.runtime.device)
@@ -204,6 +206,7 @@ class Worker:
             shutil.copytree(
                 source, target, dirs_exist_ok=True, ignore=shutil.ignore_patterns(STATE, OPTIMIZER)
             )
+            keep_hashes(target)
 
     def _downstream(self, item: Item) -> Result:
         run = self.plan.run_folder(item)
@@ -216,7 +219,10 @@ class Worker:
                 )
             return {"score": None, "failed": "the run that it begins from diverged"}
         folder = self.plan.root / item.name
-        report = finetune(self._finetune_settings(item, run, folder), resume=True, emit=self.board.hear)
+        try:
+            report = finetune(self._finetune_settings(item, run, folder), resume=True, emit=self.board.hear)
+        except DivergedError as error:
+            return {"score": None, "failed": str(error)}
         assert report is not None
         storage.remove(folder / "models")  # only what they score is wanted
         (scores,) = report.results.tasks.values()
@@ -264,11 +270,10 @@ def _scores(task: TaskScores) -> Result:
     of_test = task.test.get("test", {}).get("score")
     test = None if of_test is None else of_test.mean
     score = task.mean if test is None else test
-    result = {
+    return {
         "measures": list(task.measures),
         "dev": task.mean,
         "test": test,
         "split": "dev" if test is None else "test",
         "score": score,
     }
-    return result if score is not None else {**result, "failed": "fine-tuning diverged"}

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from transformers import PreTrainedTokenizerFast
 
 from fmlm_cli import storage
@@ -35,6 +35,7 @@ from fmlm_cli.recipes.jobs.board import Outcome
 from fmlm_cli.recipes.shared.predictions import keep_predictions, predict_split, split_name
 from fmlm_cli.recipes.shared.training import assemble, train_to_the_end
 from fmlm_cli.tasks import Examples, TaskData, compute_metrics
+from fmlm_cli.tensors import read_own_tensors
 
 _MODEL, _BEST = "model.safetensors", "best.safetensors"
 
@@ -201,9 +202,10 @@ class CellRun:
             save_file(_apart(self.best), folder / _BEST)
 
     def _load(self, folder: Path) -> None:
-        self.model.load_state_dict(load_file(folder / _MODEL))
+        anew = f"remove {self.folder}, and the cell is done again with --resume"
+        self.model.load_state_dict(read_own_tensors(folder / _MODEL, anew))
         if (folder / _BEST).is_file():
-            self.best = load_file(folder / _BEST)
+            self.best = read_own_tensors(folder / _BEST, anew)
 
     def _finish(self, state: TrainState, identity: str) -> CellResult:
         """Measure the weights that count on all labelled splits, and keep their predictions."""

@@ -17,12 +17,18 @@ from fmlm_cli.errors import UserError, unknown_name
 from fmlm_cli.events import Caution, Emit, Note
 from fmlm_cli.model.build import longest_sequence, preset_of, tokenizer_for, weights_hash
 from fmlm_cli.model.classifier import EncoderCheckpoint
+from fmlm_cli.model.first_token import check_outputs
 from fmlm_cli.recipes.finetuning.cells import CellResult, EncodedSplit, Prepared, outcome
 from fmlm_cli.recipes.finetuning.grid import Cell, find_cells, find_points
 from fmlm_cli.recipes.jobs.board import Outcome
 from fmlm_cli.recipes.jobs.ledger import Ledger
 from fmlm_cli.recipes.jobs.records import FolderRecord
-from fmlm_cli.recipes.shared.checkpoints import Origin, check_vocabulary, find_checkpoint
+from fmlm_cli.recipes.shared.checkpoints import (
+    Origin,
+    check_model_files,
+    check_vocabulary,
+    find_checkpoint,
+)
 from fmlm_cli.recipes.shared.limits import resolve_length
 from fmlm_cli.tasks import GLUE, Examples, TaskData, available, load_files, load_glue
 
@@ -138,6 +144,7 @@ class FinetunePlan:
                 "from_mnli: the cells of MNLI are not all done: fine-tune with --task mnli alone first, and "
                 "go on with the other tasks and --resume"
             )
+        check_model_files(folder)
         return EncoderCheckpoint.read(folder, name=str(folder))
 
     def begins_from_mnli(self, task: str) -> bool:
@@ -161,10 +168,11 @@ def plan_finetuning(settings: FinetuneSettings, emit: Emit) -> FinetunePlan:
     if settings.from_mnli and "mnli" not in data and not (Path(settings.out) / "models" / "mnli").is_dir():
         raise UserError("from_mnli needs the MNLI model: give --task mnli too")
     origin = find_checkpoint(settings.checkpoint, revision=settings.revision, code=settings.trust_remote_code)
-    tokenizer = tokenizers.load_tokenizer(str(origin.folder))
+    tokenizer = tokenizers.load_tokenizer(str(origin.tokenizer_folder))
     encoder = EncoderCheckpoint.read(
         origin.folder,
         name=origin.name,
+        adapter=origin.adapter,
         trust_remote_code=settings.trust_remote_code,
         announce=lambda text: emit(Caution(text)),
     )
@@ -176,6 +184,7 @@ def plan_finetuning(settings: FinetuneSettings, emit: Emit) -> FinetunePlan:
         reinit_layers=settings.training.reinit_layers,
     ).model
     check_vocabulary(model, tokenizer, origin.name)
+    check_outputs(model)
     length = resolve_length(settings.max_length, longest_sequence(model), origin.name, "max_length")
     _check_room(length, tokenizer, pairs=any(of_task.task.pair for of_task in data.values()))
     settings = build(

@@ -8,6 +8,7 @@ import torch
 from fmlm_cli import storage
 from fmlm_cli.config import FinetuneSettings, to_yaml
 from fmlm_cli.corpus.tokenizer import loading as tokenizers
+from fmlm_cli.engine.step import DivergedError
 from fmlm_cli.errors import UserError
 from fmlm_cli.events import Caution, Emit, Facts, counted, ignore, starting_anew
 from fmlm_cli.model.build import save_model
@@ -17,7 +18,7 @@ from fmlm_cli.recipes.finetuning.plan import FINETUNING, FinetunePlan, plan_fine
 from fmlm_cli.recipes.finetuning.report import Report, write_report
 from fmlm_cli.recipes.jobs.board import Board
 from fmlm_cli.recipes.jobs.work import Sharing, owned_by, report_once_done, work_through
-from fmlm_cli.recipes.shared.checkpoints import FINETUNED
+from fmlm_cli.recipes.shared.checkpoints import FINETUNED, keep_hashes
 from fmlm_cli.recipes.shared.words import where_line
 
 
@@ -36,7 +37,8 @@ def finetune(
 
     `cell`: "i/n", only this share of the cells; there is a report once all are done, unless `report` is
     false. `jobs`: processes that share the cells. Raises `UserError` for anything wrong with settings, data
-    or checkpoint before anything is written; `Interrupted` on Ctrl-C or SIGTERM.
+    or checkpoint before anything is written; `DivergedError` where nothing but the report on that is left;
+    `Interrupted` on Ctrl-C or SIGTERM.
     """
     if settings.out is None:
         raise UserError("no output folder: give --out DIR")
@@ -79,7 +81,7 @@ def _made_from(plan: FinetunePlan) -> dict[Path, str]:
     tasks = plan.settings.tasks
     files = {tasks.folder: "data", tasks.train: "data", tasks.dev: "data", tasks.test: "data"}
     files[plan.settings.grid if plan.settings.grid not in GRIDS else None] = "grid"
-    return {plan.origin.folder: "checkpoint", **{Path(file): kind for file, kind in files.items() if file}}
+    return {**plan.origin.made_from, **{Path(file): kind for file, kind in files.items() if file}}
 
 
 def _tuned(plan: FinetunePlan, cell: Cell, board: Board[Cell, CellResult]) -> CellResult:
@@ -112,13 +114,14 @@ def _keep_if_best(plan: FinetunePlan, run: CellRun, result: CellResult) -> None:
                 "test": result.test,
                 "training": result.training,
             }
-            storage.write_json(folder / FINETUNED, facts)
+            storage.write_sealed(folder / FINETUNED, facts)
+            keep_hashes(folder)
 
 
 def _rank_of(model: Path) -> tuple[float, str]:
     """What a task's best model is compared by: the least is the best, a damaged or missing one the worst."""
     try:
-        facts = storage.read_json(model / FINETUNED)
+        facts = storage.read_sealed(model / FINETUNED)
         return -float(facts["score"]), str(facts["cell"])
     except (OSError, ValueError, KeyError, TypeError):
         return math.inf, ""
@@ -164,5 +167,9 @@ def _describe(plan: FinetunePlan, emit: Emit) -> None:
 
 
 def _report(plan: FinetunePlan, emit: Emit) -> Report:
-    results = [plan.ledger.result(cell) for cell in plan.cells]
-    return write_report(plan, [result for result in results if result is not None], emit)
+    """The report; `DivergedError`, once it is written, if no cell has a score."""
+    results = [result for cell in plan.cells if (result := plan.ledger.result(cell)) is not None]
+    report = write_report(plan, results, emit)
+    if all(result.failed is not None for result in results):
+        raise DivergedError(f"no run of {plan.origin.name} has a score: {results[0].failed}")
+    return report

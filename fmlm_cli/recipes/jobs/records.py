@@ -14,6 +14,8 @@ R = TypeVar("R")
 
 RESULT, CELL = "result.json", "cell.json"
 
+_REMEDY = "remove it, and --resume does this piece of work again"
+
 
 @dataclass(frozen=True)
 class Kept(Generic[R]):
@@ -70,12 +72,9 @@ class FolderRecord(Generic[R]):
     def _fields(self, path: Path) -> dict[str, Any]:
         """What a file holds, by name."""
         try:
-            fields = storage.read_json(path)
+            return storage.read_sealed(path)
         except UserError:
             raise self._damaged(path) from None
-        if not isinstance(fields, dict):
-            raise self._damaged(path)
-        return fields
 
     def _damaged(self, path: Path) -> UserError:
         return UserError(f"{path} is damaged: remove {self.place}, and the cell is done again with --resume")
@@ -88,11 +87,11 @@ class FolderRecord(Generic[R]):
 
     def begin(self, made_with: Mapping[str, Any]) -> None:
         """Write cell.json."""
-        storage.write_json(self.place / CELL, made_with)
+        storage.write_sealed(self.place / CELL, made_with)
 
     def finish(self, made_with: Mapping[str, Any], result: R) -> None:
         """Write result.json; what served to go on from is removed only then."""
-        storage.write_json(self.place / RESULT, vars(result))
+        storage.write_sealed(self.place / RESULT, vars(result))
         storage.remove(self.place / self.scratch)
 
 
@@ -100,7 +99,7 @@ class FolderRecord(Generic[R]):
 class FileRecord:
     """One file that holds `made_with` and `result`, which is plain.
 
-    `beside`: another file that belongs to the result, without which there is none.
+    `beside`: another file that belongs to the result, without which there is none; its hash is kept too.
     """
 
     path: Path
@@ -111,17 +110,17 @@ class FileRecord:
         """What is there."""
         if not self.path.is_file():
             return None
-        remedy = "remove it, and --resume does this piece of work again"
         try:
-            fields = storage.read_json(self.path)
+            fields = storage.read_sealed(self.path)
         except UserError as error:
-            raise UserError(f"{error}: {remedy}") from None
-        fields = fields if isinstance(fields, dict) else {}
-        made_with, result = fields.get("made_with"), fields.get("result")
-        if not isinstance(made_with, dict) or not isinstance(result, dict | None):
-            raise UserError(f"{self.path} is damaged: {remedy}")
-        whole = self.beside is None or self.beside.is_file()
-        return Kept(made_with, result if whole else None)
+            raise UserError(f"{error}: {_REMEDY}") from None
+        made_with, result = fields["made_with"], fields.get("result")
+        if result is not None and self.beside is not None:
+            if not self.beside.is_file():
+                result = None
+            elif storage.sha256_of_file(self.beside) != fields["beside"]:
+                raise UserError(f"{self.beside} has changed since it was written: {_REMEDY}")
+        return Kept(made_with, result)
 
     def owned(self) -> AbstractContextManager[None]:
         """No lock: such jobs are short, or the recipe that does them owns the folder that it works in."""
@@ -130,8 +129,9 @@ class FileRecord:
     def begin(self, made_with: Mapping[str, Any]) -> None:
         """Write the file without a result."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        storage.write_json(self.path, {"made_with": made_with})
+        storage.write_sealed(self.path, {"made_with": made_with})
 
     def finish(self, made_with: Mapping[str, Any], result: dict[str, Any]) -> None:
         """Write it with the result."""
-        storage.write_json(self.path, {"made_with": made_with, "result": result})
+        beside = {} if self.beside is None else {"beside": storage.sha256_of_file(self.beside)}
+        storage.write_sealed(self.path, {"made_with": made_with, "result": result, **beside})

@@ -21,6 +21,7 @@ from fmlm_cli.engine.runtime import Runtime
 from fmlm_cli.errors import UserError, unknown_name
 from fmlm_cli.events import Caution, Emit, Note, Progress, ignore
 from fmlm_cli.model.build import known_config, longest_sequence, raw_config, tokenizer_for
+from fmlm_cli.model.checkpoints.adapters import adapter_settings
 from fmlm_cli.model.checkpoints.own_code import needs_own_code
 from fmlm_cli.model.checkpoints.pretrained import load_model
 from fmlm_cli.model.classifier import EncoderCheckpoint
@@ -39,6 +40,7 @@ from fmlm_cli.recipes.shared.predictions import predict_split
 
 _MASKS = re.compile(r"\[MASK\]|<mask>")  # what users of BERT and of RoBERTa write
 _CLASSIFIER = "ForSequenceClassification"
+_SEQUENCES = "SEQ_CLS"  # the same in the words of peft
 _MASKED_LM = ("ForMaskedLM", "ForPreTraining", "WithLMHeadModel")
 
 T_co = TypeVar("T_co", covariant=True)
@@ -163,11 +165,9 @@ def _facts(origin: Origin, task: str | None) -> Mapping[str, Any] | None:
             )
         return None
     try:
-        facts = storage.read_json(path)
+        facts = storage.read_sealed(path)
     except UserError:
-        facts = None
-    if not isinstance(facts, dict) or not {"task", "pair", "max_length", "score"} <= facts.keys():
-        raise UserError(f"{path} is damaged: fine-tune the model again")
+        raise UserError(f"{path} is damaged: fine-tune the model again") from None
     if task not in (None, facts["task"], origin.folder.name):
         raise UserError(f"{origin.name} is for the task '{facts['task']}', not '{task}'")
     return facts
@@ -178,8 +178,11 @@ def _classifies(call: Call) -> bool:
     name, path = call.origin.name, call.origin.folder / "config.json"
     if call.facts is not None:
         return True
-    if (call.origin.folder / "adapter_config.json").is_file():
-        return False  # whoever loads it says more
+    if (
+        call.origin.adapter is not None
+        and adapter_settings(call.origin.adapter, name).get("task_type") == _SEQUENCES
+    ):
+        return True
     raw = raw_config(path, f"{name}/config.json")
     named = raw.get("architectures")
     heads = [str(head) for head in named] if isinstance(named, list) else []
@@ -224,7 +227,7 @@ def _longest(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast) -> int:
 def _fill_masks(call: Call) -> list[FilledText]:
     check_pairs(call.inputs, False, "a masked LM takes")
     origin = call.origin
-    saved_tokenizer = tokenizers.load_tokenizer(str(origin.folder))
+    saved_tokenizer = tokenizers.load_tokenizer(str(origin.tokenizer_folder))
     mask = str(saved_tokenizer.mask_token)
     texts = [_MASKS.sub(lambda _: mask, text) for text in call.inputs.texts]
     for number, text in enumerate(texts):
@@ -235,6 +238,7 @@ def _fill_masks(call: Call) -> list[FilledText]:
     loaded = load_model(
         origin.folder,
         name=origin.name,
+        adapter=origin.adapter,
         trust_remote_code=call.settings.trust_remote_code,
         announce=call.caution,
     )
@@ -318,10 +322,11 @@ def _classify(call: Call) -> list[LabelledText] | list[ScoredText]:
         check_pairs(inputs, bool(facts["pair"]), f"the task '{facts['task']}' takes")
     else:  # its configuration does not say; but texts of both kinds are a slip
         check_pairs(inputs, inputs.pairs[0] is not None, f"{inputs.place(0)} is")
-    saved_tokenizer = tokenizers.load_tokenizer(str(origin.folder))
+    saved_tokenizer = tokenizers.load_tokenizer(str(origin.tokenizer_folder))
     encoder = EncoderCheckpoint.read(
         origin.folder,
         name=origin.name,
+        adapter=origin.adapter,
         trust_remote_code=call.settings.trust_remote_code,
         announce=call.caution,
     )

@@ -8,7 +8,8 @@ from fmlm_cli import storage
 from fmlm_cli.analysis.report.figures.training import draw_loss_curve
 from fmlm_cli.engine.checkpoint import TrainState
 from fmlm_cli.engine.records import evaluations_of
-from fmlm_cli.events import Facts
+from fmlm_cli.errors import UserError
+from fmlm_cli.events import Caution, Facts
 from fmlm_cli.recipes.pretraining.live_run import LiveRun
 from fmlm_cli.recipes.pretraining.report.describe import passes_line
 from fmlm_cli.recipes.pretraining.report.gains import (
@@ -19,6 +20,7 @@ from fmlm_cli.recipes.pretraining.report.gains import (
 )
 from fmlm_cli.recipes.pretraining.report.model_card import card_text
 from fmlm_cli.recipes.pretraining.report.samples import sample_predictions
+from fmlm_cli.recipes.shared.checkpoints import CARD, keep_hashes
 from fmlm_cli.recipes.shared.words import where_line
 
 
@@ -32,7 +34,8 @@ def finish_run(live: LiveRun, state: TrainState, records: Sequence[Mapping[str, 
         where = where_line(live.runtime)
         told = [caution.text for caution in live.cautions]
         card = card_text(live.plan, state, evaluations, better, told, where)
-        storage.write_text(folder / "README.md", card)
+        storage.write_text(folder / CARD, card)
+        keep_hashes(folder)
     _show_predictions(live)
     if live.plan.origin is not None and evaluations:
         live.emit(Facts("held-out loss before and after", before_and_after(evaluations)))
@@ -47,7 +50,12 @@ def _improved(live: LiveRun, state: TrainState) -> dict[str, str]:
         return {}
     if not live.scores:  # resumed after the last evaluation
         live.evaluate(state.step)
-    return improved_tokens(live.run, live.scores[live.main_evaluation], live.plan.store.tokenizer)
+    after, tokenizer = live.scores[live.main_evaluation], live.plan.store.tokenizer
+    try:
+        return improved_tokens(live.run, after, tokenizer)
+    except UserError as error:  # a table less, which is no reason to lose the model
+        live.emit(Caution(f"{error}: there is no table of the tokens that improved most"))
+        return {}
 
 
 def _show_predictions(live: LiveRun) -> None:

@@ -11,12 +11,13 @@ from fmlm_cli.engine.checkpoint import complete_checkpoints
 from fmlm_cli.engine.records import MetricsLog, Teller, read_metrics
 from fmlm_cli.engine.runtime import Runtime
 from fmlm_cli.errors import UserError
-from fmlm_cli.events import Emit, Note, ignore, starting_anew
+from fmlm_cli.events import Caution, Emit, Note, ignore, starting_anew
 from fmlm_cli.recipes.pretraining.finish import finish_run
 from fmlm_cli.recipes.pretraining.live_run import LiveRun
 from fmlm_cli.recipes.pretraining.planning.plan import RunPlan, plan_run
 from fmlm_cli.recipes.pretraining.planning.resume import check_same_run, settings_to_resume
 from fmlm_cli.recipes.pretraining.report.describe import describe_run
+from fmlm_cli.recipes.shared.checkpoints import check_model_files, lost_of_model
 from fmlm_cli.recipes.shared.training import train_to_the_end
 
 
@@ -55,7 +56,7 @@ def pretrain(
         plan = plan_run(settings, emit)
         if resuming:
             check_same_run(plan.settings, run)
-            if run.is_finished:
+            if _has_its_model(run, emit):
                 emit(Note(f"{run.root} is finished: nothing to resume; its model is {run.final}"))
                 return PretrainResult(run, read_metrics(run.metrics))
         describe_run(plan, runtime, emit)
@@ -77,3 +78,24 @@ def _train(
     state = train_to_the_end(training, emit, carried_over=live.carried_over)
     finish_run(live, state, log.records)
     return PretrainResult(run, log.records)
+
+
+def _has_its_model(run: storage.RunDirectory, emit: Emit) -> bool:
+    """Whether a run's final model is there, as the run left it.
+
+    One that has lost files is to be made again, and the user is told. Raises `UserError` where there is
+    nothing to make it from, and for one that was changed.
+    """
+    if not run.final.is_dir():
+        return False
+    lost = lost_of_model(run.final)
+    if lost is None:
+        check_model_files(run.final)
+        return True
+    if not complete_checkpoints(run.checkpoints):
+        raise UserError(
+            f"{run.final} has lost its {lost}, and there is no checkpoint to make it again from: "
+            "put the file back, or train again with --overwrite"
+        )
+    emit(Caution(f"{run.final} has lost its {lost}: the model is made again from the newest checkpoint"))
+    return False

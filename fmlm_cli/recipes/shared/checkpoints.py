@@ -9,11 +9,14 @@ from fmlm_cli import hub, storage
 from fmlm_cli.config import PretrainSettings, saved_settings
 from fmlm_cli.corpus.store.reading import TokenStore
 from fmlm_cli.corpus.tokenizer import loading as tokenizers
-from fmlm_cli.engine.checkpoint import complete_checkpoints
+from fmlm_cli.engine.checkpoint import STATE, check_weights, complete_checkpoints
 from fmlm_cli.engine.records import read_metrics
 from fmlm_cli.errors import UserError
+from fmlm_cli.model.checkpoints.adapters import ADAPTER, adapter_settings, is_adapter
+from fmlm_cli.model.checkpoints.folders import inner_model
 
 FINETUNED = "finetuned.json"  # beside a fine-tuned model: what it is for, and how good it is
+CARD = "README.md"  # of a model; its users may write on
 _AT_STEP = "@step-"
 
 
@@ -21,9 +24,9 @@ _AT_STEP = "@step-"
 class Origin:
     """A checkpoint that was found.
 
-    `name`: as it was given. `folder`: the model's. `revision`: the commit, of a Hub name. Of a run of fmlm's
-    also its settings, and `training`, the checkpoint that holds the state of its training (where one is
-    kept).
+    `name`: as it was given. `folder`: the model's. `revision`: the commit, of a Hub name. `adapter`: the
+    folder of one that is to be merged into the model. Of a run of fmlm's also its settings, and `training`,
+    the checkpoint that holds the state of its training (where one is kept).
     """
 
     name: str
@@ -32,6 +35,18 @@ class Origin:
     run: storage.RunDirectory | None = None
     settings: PretrainSettings | None = None
     training: Path | None = None
+    adapter: Path | None = None
+
+    @property
+    def tokenizer_folder(self) -> Path:
+        """Where the tokenizer lies: an adapter may have been saved with one."""
+        has_one = self.adapter is not None and (self.adapter / "tokenizer_config.json").is_file()
+        return self.adapter if self.adapter is not None and has_one else self.folder
+
+    @property
+    def made_from(self) -> dict[Path, str]:
+        """The folders that hold it, and what each is."""
+        return {path: "checkpoint" for path in (self.folder, self.adapter) if path is not None}
 
     def learning_rate(self, step: int) -> float | None:
         """The rate that the run had at a step, as its metrics say."""
@@ -45,8 +60,49 @@ def find_checkpoint(name: str, *, revision: str | None = None, code: bool = Fals
     """Find what `name` stands for; a Hub name is downloaded, with its Python files if `code`.
 
     A run stands for its final model, or for its newest checkpoint while it has no final one. RUN@step-N is
-    one of its checkpoints.
+    one of its checkpoints. Raises `UserError` for a model of fmlm's that is no longer what it was.
     """
+    origin = _find(name, revision, code)
+    if origin.revision is None:  # the Hub checks its own files
+        check_model_files(origin.folder)
+    return origin
+
+
+def keep_hashes(folder: Path) -> None:
+    """Leave beside a finished model the hashes of all its files but its card."""
+    hashes = storage.hashes_of(folder, but=(CARD, storage.HASHES))
+    storage.write_sealed(folder / storage.HASHES, {"files": hashes})
+
+
+def check_model_files(folder: Path) -> None:
+    """Refuse a model of fmlm's whose files are no longer what they were; those of other tools pass."""
+    if folder.name.startswith("step-") and (folder / STATE).is_file():
+        check_weights(folder)
+    elif (folder / storage.HASHES).is_file() and (damage := storage.damage_of(folder, _hashes(folder))):
+        raise UserError(
+            f"{damage}: make the model again, or delete {folder / storage.HASHES} if another tool was meant "
+            "to change it"
+        )
+
+
+def lost_of_model(folder: Path) -> str | None:
+    """What a finished model's folder has lost, by name; None where nothing is gone."""
+    if (folder / storage.HASHES).is_file():
+        missing = storage.missing_file(folder, _hashes(folder))
+        return missing.name if missing else None
+    whole = any((folder / name).is_file() for name in hub.WEIGHTS)
+    return None if whole else hub.WEIGHTS[0]
+
+
+def _hashes(folder: Path) -> dict[str, str]:
+    path = folder / storage.HASHES
+    try:
+        return dict(storage.read_sealed(path)["files"])
+    except UserError as error:
+        raise UserError(f"{error}: make the model again, or delete that file if the model is whole") from None
+
+
+def _find(name: str, revision: str | None, code: bool, *, adapters: bool = True) -> Origin:
     if not name.strip():
         raise UserError("the checkpoint's name is empty: give a run, a Hugging Face folder or a Hub name")
     path, at, step = name.rpartition(_AT_STEP)
@@ -71,7 +127,26 @@ def find_checkpoint(name: str, *, revision: str | None = None, code: bool = Fals
                 settings = saved_settings(PretrainSettings, owner.config)
                 return Origin(name, root, None, owner, settings, training)
     located = hub.locate(name, revision=revision, weights=True, code=code)
-    return Origin(name, located.folder, located.revision)
+    if is_adapter(located.folder):
+        if not adapters:
+            raise UserError(f"{name} is an adapter too: merge it into its model with peft first")
+        return _on_its_base(name, located, code)
+    return Origin(name, inner_model(located.folder), located.revision)
+
+
+def _on_its_base(name: str, located: hub.Located, code: bool) -> Origin:
+    """The model that an adapter was trained on, with the adapter to be merged into it."""
+    settings = adapter_settings(located.folder, name)
+    base = str(settings["base_model_name_or_path"])
+    beside = located.folder / base
+    try:
+        if beside.is_dir():
+            origin = _find(str(beside), None, code, adapters=False)
+        else:
+            origin = _find(base, settings.get("revision"), code, adapters=False)
+    except UserError as error:
+        raise UserError(f"{name} is an adapter for '{base}', as its {ADAPTER} says: {error}") from None
+    return Origin(name, origin.folder, located.revision, adapter=located.folder)
 
 
 def finetuned_models(root: Path) -> dict[str, Path] | None:
@@ -125,11 +200,11 @@ def check_tokenizer(origin: Origin, store: TokenStore, *, extended: bool) -> Pre
 
     `extended`: a store is welcome whose tokenizer has more tokens; else one whose tokenizer has fewer.
     """
-    tokenizer = tokenizers.load_tokenizer(str(origin.folder))
+    tokenizer = tokenizers.load_tokenizer(str(origin.tokenizer_folder))
     larger, smaller = (store.tokenizer, tokenizer) if extended else (tokenizer, store.tokenizer)
     if not tokenizers.extends(larger, tokenizers.fingerprint(smaller), len(smaller)):
         raise UserError(
             f"{store.root} was made with another tokenizer than {origin.name}'s: tokenize the text with "
-            f"`--tokenizer {origin.folder}`"
+            f"`--tokenizer {origin.tokenizer_folder}`"
         )
     return tokenizer

@@ -1,5 +1,6 @@
 """The fixed evaluation that pre-training and `fmlm evaluate` share: its masks know no training setting."""
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
@@ -11,6 +12,7 @@ from fmlm_cli.corpus.store.reading import TokenStore
 from fmlm_cli.engine.batch import Batch
 from fmlm_cli.engine.evaluation import evaluate
 from fmlm_cli.engine.runtime import Runtime
+from fmlm_cli.engine.step import DivergedError
 from fmlm_cli.masking import Strategy, get_strategy
 from fmlm_cli.model.layouts import LayoutName
 from fmlm_cli.model.masked_lm import MaskedLM
@@ -97,12 +99,16 @@ class HeldOut:
         """Evaluate a model.
 
         The record has `eval_loss` (nats), `eval_perplexity`, `eval_accuracy`, `unigram_loss` of the same
-        targets.
+        targets. Raises `DivergedError` for a loss that is no number.
         """
         batches = self.batches(model.attention.layout)
         sums, count = evaluate(model, self.objective, batches, runtime)
         by_token = [sums.pop(name).numpy() for name in ("token_losses", "token_counts")]
         means = {name: float(value) / count for name, value in sums.items()}
         loss = means.pop("eval_loss")
+        if not math.isfinite(loss):
+            raise DivergedError(
+                f"the held-out loss is not finite ({loss:g}): the model's weights are damaged or too large"
+            )
         perplexity = float(np.exp(min(loss, 700.0)))
         return Scores({"eval_loss": loss, "eval_perplexity": perplexity, **means}, *by_token)

@@ -17,6 +17,7 @@ from fmlm_cli import storage
 from fmlm_cli.analysis.results.plain import as_json
 from fmlm_cli.analysis.statistics import falling_curve
 from fmlm_cli.config import CompareSettings, build, nested
+from fmlm_cli.engine.step import DivergedError
 from fmlm_cli.errors import UserError
 from fmlm_cli.events import Caution, Event, Facts, Note, Scoreboard
 from fmlm_cli.masking import get_strategy
@@ -519,8 +520,9 @@ def test_runs_that_diverge(compare: Compare) -> None:
         "run.optimizer.learning_rate": 1e30,
         "run.optimizer.clip": None,
     }
-    results, _ = said(compare("diverged", **changed))
-    assert results is not None
+    with pytest.raises(DivergedError, match=r"^nothing came of any run: not finite at step"):
+        said(compare("diverged", **changed))
+    results = json.loads((Path(compare("diverged", **changed).out) / "results.json").read_text())
     assert results["race"]["final"]["random"]["values"] == {"0": None, "1": None}
     assert "runs diverged" in results["verdict"]["headline"]
 

@@ -236,3 +236,38 @@ def test_going_on_where_there_is_nothing_is_said_first(settings: Settings) -> No
     events.clear()
     pretraining.pretrain(settings("other", **KINDS["steps"]), emit=events.append)
     assert not any(isinstance(event, Note) and "starting anew" in event.text for event in events)
+
+
+@pytest.mark.parametrize("lost", ["model.safetensors", "config.json", "tokenizer.json", "fmlm_hashes.json"])
+def test_a_finished_run_that_lost_its_model_makes_it_again(settings: Settings, lost: str) -> None:
+    asked = settings(**KINDS["steps"])
+    done = pretraining.pretrain(asked)
+    whole = {path.name: path.read_bytes() for path in done.run.final.iterdir()}
+    (done.run.final / lost).unlink()
+    if lost == "fmlm_hashes.json":
+        (done.run.final / "model.safetensors").unlink()
+    told: list[Event] = []
+    again = pretraining.pretrain(asked, resume=True, emit=told.append)
+    assert any(isinstance(event, Caution) and "the model is made again" in event.text for event in told)
+    assert {path.name: path.read_bytes() for path in again.run.final.iterdir()} == whole
+    assert again.records == done.records
+
+
+def test_a_lost_model_that_cannot_be_made_again(settings: Settings) -> None:
+    asked = settings(**KINDS["steps"])
+    run = pretraining.pretrain(asked).run
+    (run.final / "model.safetensors").unlink()
+    shutil.rmtree(run.checkpoints)
+    with pytest.raises(UserError, match=r"final has lost its model\.safetensors.*no checkpoint.*--overwrite"):
+        pretraining.pretrain(asked, resume=True)
+
+
+def test_a_finished_run_whose_model_was_changed_is_not_called_finished(settings: Settings) -> None:
+    asked = settings(**KINDS["steps"])
+    run = pretraining.pretrain(asked).run
+    path = run.final / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:-4] + b"\0\0\0\0")
+    with pytest.raises(
+        UserError, match=r"model\.safetensors has changed since it was written: .*fmlm_hashes"
+    ):
+        pretraining.pretrain(asked, resume=True)

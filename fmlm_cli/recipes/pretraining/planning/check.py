@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from fmlm_cli.config import PretrainSettings, build, nested
 from fmlm_cli.corpus.store.reading import TokenStore
-from fmlm_cli.engine.checkpoint import read_facts
+from fmlm_cli.engine.checkpoint import check_optimizer, read_facts
 from fmlm_cli.errors import UserError
 from fmlm_cli.events import Emit
 from fmlm_cli.model.build import longest_sequence, preset_for, preset_of
@@ -129,11 +129,13 @@ def _find_origin(settings: PretrainSettings) -> Origin | None:
             raise UserError("optimizer.carry_over is for going on from a run: give model.checkpoint")
         return None
     origin = find_checkpoint(model.checkpoint, revision=model.revision, code=model.trust_remote_code)
-    if settings.optimizer.carry_over and origin.training is None:
-        raise UserError(
-            f"{origin.name} has no state of an optimizer to carry over: give a run of fmlm's, such as "
-            "RUN@step-N"
-        )
+    if settings.optimizer.carry_over:
+        if origin.training is None:
+            raise UserError(
+                f"{origin.name} has no state of an optimizer to carry over: give a run of fmlm's, such as "
+                "RUN@step-N"
+            )
+        check_optimizer(origin.training)
     return origin
 
 

@@ -105,7 +105,7 @@ class RunPlan:
         """The folders that the run is made from, and what each is."""
         folders = {source.store.root: "store" for source in self.stream.sources}
         folders |= {store.root: "store" for store in self.evaluated.values()}
-        return folders if self.origin is None else {**folders, self.origin.folder: "checkpoint"}
+        return folders if self.origin is None else {**folders, **self.origin.made_from}
 
     @property
     def evaluated_contents(self) -> dict[str, str]:
@@ -153,7 +153,7 @@ def make_data(checked: CheckedRun, emit: Emit) -> tuple[OpenedStore, ...]:
     if not checked.settings.text.sources:
         return checked.stores
     assert checked.origin is not None
-    opened = (make_store_of_text(checked.settings, checked.origin.folder, emit), *checked.stores)
+    opened = (make_store_of_text(checked.settings, checked.origin.tokenizer_folder, emit), *checked.stores)
     check_together(opened)
     return opened
 

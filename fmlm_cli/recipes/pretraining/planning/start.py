@@ -22,7 +22,7 @@ from fmlm_cli.model.build import (
     set_output_bias,
     with_dropout,
 )
-from fmlm_cli.model.checkpoints.pretrained import load_pretrained, unused_tensors
+from fmlm_cli.model.checkpoints.pretrained import load_pretrained
 from fmlm_cli.model.layers import freeze, frozen_parameters, head_parameters
 from fmlm_cli.objectives.masked_lm import unigram_losses
 from fmlm_cli.recipes.shared.checkpoints import Origin, check_tokenizer, check_vocabulary
@@ -73,12 +73,12 @@ def begin(settings: PretrainSettings, origin: Origin, emit: Emit) -> Start:
     loaded = load_pretrained(
         origin.folder,
         name=origin.name,
+        adapter=origin.adapter,
         trust_remote_code=settings.model.trust_remote_code,
         seed=settings.seed,
         announce=lambda text: emit(Caution(text)),
     )
-    keep = settings.model.keep_unused and loaded.unused
-    kept = unused_tensors(origin.folder, loaded.model, loaded.unused) if keep else {}
+    kept = loaded.spare if settings.model.keep_unused else {}
     # A head that is nothing but a decoder lacks nothing once that is tied to the embeddings; it is new all
     # the same.
     new = loaded.new or (("decoder",) if loaded.tied_anew else ())

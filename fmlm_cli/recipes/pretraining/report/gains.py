@@ -4,11 +4,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from safetensors.numpy import load_file, save_file
 from transformers import PreTrainedTokenizerFast
 
 from fmlm_cli import storage
 from fmlm_cli.recipes.shared.held_out import Scores
+from fmlm_cli.storage.arrays import read_arrays, write_arrays
 
 MIN_OCCURRENCES = 5  # of a token among the masked ones, to be worth a word
 _SHOWN = 10
@@ -45,17 +45,17 @@ def held_out_lines(evaluations: Sequence[Mapping[str, Any]]) -> dict[str, str]:
 def keep_first_scores(run: storage.RunDirectory, scores: Scores) -> None:
     """Keep the losses by token that the model begins with, for the end of a run that may be interrupted."""
     tensors = {"token_losses": scores.token_losses, "token_counts": scores.token_counts}
-    with storage.clear_disk_errors(run.first_scores):
-        save_file(tensors, run.first_scores)
+    write_arrays(run.first_scores, tensors)
 
 
 def improved_tokens(
     run: storage.RunDirectory, after: Scores, tokenizer: PreTrainedTokenizerFast
 ) -> dict[str, str]:
-    """The tokens whose mean loss fell most since `keep_first_scores`, as rows of a table."""
-    if not run.first_scores.is_file():
-        return {}
-    before = load_file(run.first_scores)
+    """The tokens whose mean loss fell most since `keep_first_scores`, as rows of a table.
+
+    Raises `UserError` where what that kept is gone or damaged.
+    """
+    before = read_arrays(run.first_scores)
     enough = np.flatnonzero(after.token_counts >= MIN_OCCURRENCES)
     counts = after.token_counts[enough]
     old, new = before["token_losses"][enough] / counts, after.token_losses[enough] / counts

@@ -1,0 +1,56 @@
+"""What a result depends on: hashed when it is written, checked when it is read."""
+
+import json
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Any
+
+from fmlm_cli.errors import UserError
+from fmlm_cli.storage.files import read_json, sha256_of_file, sha256_of_json, write_json
+
+HASHES = "fmlm_hashes.json"  # in a folder that other tools read too, which pass it over
+
+_SEAL = "sha256"
+
+
+def write_sealed(path: Path, value: Mapping[str, Any]) -> None:
+    """Write a JSON object whole or not at all, with a hash of itself as `sha256` in it."""
+    assert _SEAL not in value, value
+    plain = json.loads(json.dumps(value))  # as it will be read: without tuples, and all keys texts
+    write_json(path, {**plain, _SEAL: sha256_of_json(plain)})
+
+
+def unsealed(content: Any) -> dict[str, Any] | None:
+    """The object that `write_sealed` wrote, without its hash; None if it is no longer that one."""
+    if not isinstance(content, dict):
+        return None
+    plain = {key: value for key, value in content.items() if key != _SEAL}
+    return plain if content.get(_SEAL) == sha256_of_json(plain) else None
+
+
+def read_sealed(path: Path) -> dict[str, Any]:
+    """The object that `write_sealed` wrote. Raises `UserError` for a file that is damaged or was changed."""
+    plain = unsealed(read_json(path))
+    if plain is None:
+        raise UserError(f"{path} has changed since it was written; the file is damaged")
+    return plain
+
+
+def hashes_of(folder: Path, *, but: Collection[str] = ()) -> dict[str, str]:
+    """The hash of every file of a folder by its path in it, those called `but` left out."""
+    files = [path for path in sorted(folder.rglob("*")) if path.is_file() and path.name not in but]
+    return {path.relative_to(folder).as_posix(): sha256_of_file(path) for path in files}
+
+
+def missing_file(folder: Path, hashes: Mapping[str, str]) -> Path | None:
+    """The first file of `hashes_of` that is no longer there."""
+    return next((folder / name for name in hashes if not (folder / name).is_file()), None)
+
+
+def damage_of(folder: Path, hashes: Mapping[str, str]) -> str | None:
+    """What is wrong with the first file of `hashes_of` that is not as it was, in words; None if all are."""
+    missing = missing_file(folder, hashes)
+    if missing is not None:
+        return f"{missing} is missing"
+    changed = (folder / name for name, sha256 in hashes.items() if sha256_of_file(folder / name) != sha256)
+    return next((f"{path} has changed since it was written" for path in changed), None)
