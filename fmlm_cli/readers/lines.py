@@ -58,5 +58,8 @@ def split_lines(blocks: Iterable[bytes], most: int) -> Iterator[bytes]:
         if lines:
             yield from lines[:-1]
             begun, size, given = [lines[-1]], len(lines[-1]), False
+            if size > most:
+                yield lines[-1]
+                begun, given = [], True
     if last := b"".join(begun):
         yield last
