@@ -42,8 +42,8 @@ def numbered_lines(stream: IO[bytes] | gzip.GzipFile, source: object) -> Iterato
 def split_lines(blocks: Iterable[bytes], most: int) -> Iterator[bytes]:
     """Lines without their ends, over as many blocks as they run; in memory is one line, and not all of it.
 
-    One of more than `most` bytes comes as its beginning, longer than `most` by less than a block, as soon as
-    that is read; the rest of it is passed over when the next line is asked for.
+    One of more than `most` bytes comes as its beginning, longer than `most` by less than two blocks, as soon
+    as that is read; the rest of it is passed over when the next line is asked for.
     """
     begun: list[bytes] = []  # of the line that has not ended yet
     size, given = 0, False

@@ -316,8 +316,8 @@ def _check_not_empty(writer: StoreWriter, settings: TokenizeSettings, stats: Rea
         )
     if not train and (settings.valid or not validation):
         skipped = [
-            f"{number:,} documents were skipped as {what}"
-            for number, what in ((stats.bad_text, "invalid UTF-8"), (stats.long, "too long"))
+            f"left out: {counted(number, 'document')}, {what}"
+            for number, what in ((stats.bad_text, "not valid UTF-8"), (stats.long, "too long"))
             if number
         ]
         why = f" ({', '.join(skipped)})" if skipped else ""

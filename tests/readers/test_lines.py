@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fmlm_cli.errors import UserError
+from fmlm_cli.readers import lines, tables
 from fmlm_cli.readers.bytes import opened, readable
 from fmlm_cli.readers.jsonl import kind, parsed_object
 from fmlm_cli.readers.lines import lines_of, numbered_lines
@@ -58,6 +59,21 @@ def test_objects_and_nothing_else_are_rows(value: Any) -> None:
         with pytest.raises(UserError) as caught:
             parsed_object(line, "x:1", '{"a": 1}')
         assert str(caught.value) == f'x:1: {kind(value)}, not an object; write each line as {{"a": 1}}'
+
+
+def test_a_line_is_bounded_wherever_lines_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in (lines, tables):
+        monkeypatch.setattr(module, "LONGEST", 99)
+    long = tmp_path / "long"
+    long.write_text("a\n" + "x" * 99 + "\n" + "y" * 100 + "\n")
+    with pytest.raises(
+        UserError, match=r"long:3: the line is longer than 99 bytes; check where its lines end"
+    ):
+        list(lines_of(long))
+    open_quote = tmp_path / "x.csv"
+    open_quote.write_text('a,b\n1,"2\n' + "3,4\n" * 99)
+    with pytest.raises(UserError, match=r"x\.csv:2: not valid csv \(field larger than field limit"):
+        tables.read_table(open_quote)
 
 
 def test_a_file_that_is_not_there() -> None:

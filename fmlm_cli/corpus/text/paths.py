@@ -1,5 +1,6 @@
 """From SOURCE arguments to files: a source is a file, a folder of files or a glob."""
 
+import errno
 import os
 import re
 import stat
@@ -69,11 +70,18 @@ def resolve_sources(sources: Sequence[str], held_out: Collection[Path] = ()) -> 
 
 def _identity(path: Path) -> object:
     """What the names of one and the same file have in common, links and hard links among them."""
+    status = _status(path)
+    return (status.st_dev, status.st_ino) if status else path
+
+
+def _status(path: Path) -> os.stat_result | None:
+    """What the system says of a file; None of a link that leads nowhere, or in a circle."""
     try:
-        status = path.stat()
-    except FileNotFoundError:  # a broken link is itself alone
-        return path
-    return status.st_dev, status.st_ino
+        return path.stat()
+    except OSError as error:
+        if error.errno in (errno.ENOENT, errno.ELOOP):
+            return None
+        raise
 
 
 def _uncompressed(path: Path) -> str:
@@ -129,9 +137,8 @@ def _named_file(path: Path) -> SourceFile:
 
 def _entry(path: Path) -> _Entry:
     """What becomes of something that was found; a file to read that gives no permission is a `UserError`."""
-    try:
-        status = path.stat()
-    except FileNotFoundError:
+    status = _status(path)
+    if status is None:
         return PassedOver(path, Reason.BROKEN_LINK)
     if stat.S_ISDIR(status.st_mode):
         return PassedOver(path, Reason.LINKED_FOLDER)

@@ -24,6 +24,7 @@ def tree(tmp_path: Path) -> Path:
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(b"x" * size)
     (tmp_path / "broken.txt").symlink_to(tmp_path / "nothing")
+    (tmp_path / "circle.txt").symlink_to(tmp_path / "circle.txt")
     (tmp_path / "linked").symlink_to(tmp_path / "deep")
     os.mkfifo(tmp_path / "pipe.txt")
     return tmp_path
@@ -36,7 +37,7 @@ def test_what_is_passed_over_is_told(tree: Path, glob: bool) -> None:
     (clause,) = found.passed_over
     assert clause == (
         "1 .parquet file (2.0 MB), 2 .jsonl.zst files (1.5 kB), 1 .csv file (5 bytes), 1 .md file (4 bytes), "
-        "1 unnamed file (3 bytes), 1 empty file (empty.txt), 1 broken link (broken.txt), "
+        "1 unnamed file (3 bytes), 1 empty file (empty.txt), 2 broken links (broken.txt, circle.txt), "
         + ("" if glob else "1 link to a folder (linked), ")
         + "1 pipe or device (pipe.txt)"
         + ("" if glob else ", 2 hidden (.git, .hidden.txt)")
