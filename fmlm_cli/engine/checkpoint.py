@@ -31,7 +31,10 @@ _WITHOUT = "set optimizer.carry_over=false"
 
 @dataclass(frozen=True)
 class TrainState:
-    """Where a run stands after `step` steps. Sums since the last training record are carried over."""
+    """Where a run stands after `step` steps. Sums since the last training record are carried over.
+
+    `records`: the hash of the records written so far; empty where none are kept.
+    """
 
     step: int
     tokens: int = 0
@@ -40,6 +43,7 @@ class TrainState:
     window_norm: float = 0.0
     window_steps: int = 0
     seconds: float = 0.0
+    records: str = ""
 
 
 @dataclass(frozen=True)
