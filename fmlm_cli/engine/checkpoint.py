@@ -24,13 +24,16 @@ from fmlm_cli.tensors import not_finite, read_own_tensors
 
 STATE, OPTIMIZER = "state.json", "optimizer.safetensors"
 
-_ANOTHER = "give another checkpoint of its run"
+_ANOTHER = "give another checkpoint of its run, or remove this one"
 _WITHOUT = "set optimizer.carry_over=false"
 
 
 @dataclass(frozen=True)
 class TrainState:
-    """Where a run stands after `step` steps. Sums since the last training record are carried over."""
+    """Where a run stands after `step` steps. Sums since the last training record are carried over.
+
+    `records`: the hash of the records written so far; empty where none are kept.
+    """
 
     step: int
     tokens: int = 0
@@ -39,6 +42,7 @@ class TrainState:
     window_norm: float = 0.0
     window_steps: int = 0
     seconds: float = 0.0
+    records: str = ""
 
 
 @dataclass(frozen=True)

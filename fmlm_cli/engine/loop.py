@@ -13,7 +13,7 @@ from torch import nn
 from fmlm_cli.engine.batch import Batch, Objective
 from fmlm_cli.engine.checkpoint import Checkpoints, TrainState
 from fmlm_cli.engine.optimizer import Schedule
-from fmlm_cli.engine.records import Record, Sink
+from fmlm_cli.engine.records import Record, Sink, metrics_log
 from fmlm_cli.engine.runtime import Runtime, count_flops, measure_peak
 from fmlm_cli.engine.signals import StopRequest
 from fmlm_cli.engine.step import StepResult, train_step
@@ -71,6 +71,8 @@ class TrainingRun:
     def save(self, state: TrainState) -> Path:
         """Write a checkpoint; its folder. One process writes it alone: each has all weights and state."""
         if self.runtime.ranks.is_writer:
+            log = metrics_log(self.sinks)
+            state = replace(state, records="" if log is None else log.sha256)
             self.checkpoints.save(self.model, self.optimizer, state)
         return self.checkpoints.folder(state.step)
 

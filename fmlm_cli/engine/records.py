@@ -62,6 +62,24 @@ class MetricsLog:
         with storage.clear_disk_errors(self._path), self._path.open("a", encoding="utf-8") as file:
             file.write(_line(record.record))
 
+    @property
+    def sha256(self) -> str:
+        """The hash of all records, which a checkpoint keeps."""
+        return storage.sha256_of_json(self.records)
+
+    def check(self, sha256: str) -> None:
+        """Refuse to go on after records that are not those of which a checkpoint kept the hash."""
+        if self.sha256 != sha256:
+            raise UserError(
+                f"{self._path} has changed since the checkpoint was written, and results are made of it: "
+                "put it back as it was, or pass --overwrite to start again"
+            )
+
+
+def metrics_log(sinks: Iterable[Sink]) -> MetricsLog | None:
+    """The metrics log among some sinks."""
+    return next((sink for sink in sinks if isinstance(sink, MetricsLog)), None)
+
 
 def _line(record: Mapping[str, Any]) -> str:
     return json.dumps(record, ensure_ascii=False) + "\n"

@@ -29,7 +29,7 @@ from transformers import PreTrainedTokenizerFast
 
 from fmlm_cli import keys, storage
 from fmlm_cli.corpus.tokenizer import loading as tokenizers
-from fmlm_cli.errors import UserError
+from fmlm_cli.errors import UserError, one_line
 
 FORMAT = 3
 SPLITS = ("train", "validation")
@@ -89,7 +89,13 @@ class Split:
     def __init__(self, folder: Path, files: list[str], dtype: np.dtype[Any]) -> None:
         self._dtype = dtype
         self._bytes: list[npt.NDArray[np.uint8]] = []
-        located = [self._locate(folder / name) for name in files]
+        try:
+            located = [self._locate(folder / name) for name in files]
+        except (pa.ArrowException, KeyError) as error:  # of files whose hashes were not to be checked
+            raise UserError(
+                f"damaged store: a file of {folder} is no Arrow stream of tokens ({one_line(error)}); "
+                "tokenize the corpus again (--overwrite)"
+            ) from error
         columns = [
             np.concatenate(parts) if parts else np.empty(0, np.int64) for parts in zip(*located, strict=True)
         ]

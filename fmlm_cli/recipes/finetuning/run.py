@@ -18,7 +18,7 @@ from fmlm_cli.recipes.finetuning.plan import FINETUNING, FinetunePlan, plan_fine
 from fmlm_cli.recipes.finetuning.report import Report, write_report
 from fmlm_cli.recipes.jobs.board import Board
 from fmlm_cli.recipes.jobs.work import Sharing, owned_by, report_once_done, work_through
-from fmlm_cli.recipes.shared.checkpoints import FINETUNED, keep_hashes
+from fmlm_cli.recipes.shared.checkpoints import FINETUNED, check_model_files, keep_hashes
 from fmlm_cli.recipes.shared.words import where_line
 
 
@@ -121,6 +121,7 @@ def _keep_if_best(plan: FinetunePlan, run: CellRun, result: CellResult) -> None:
 def _rank_of(model: Path) -> tuple[float, str]:
     """What a task's best model is compared by: the least is the best, a damaged or missing one the worst."""
     try:
+        check_model_files(model)
         facts = storage.read_sealed(model / FINETUNED)
         return -float(facts["score"]), str(facts["cell"])
     except (OSError, ValueError, KeyError, TypeError):
@@ -168,8 +169,31 @@ def _describe(plan: FinetunePlan, emit: Emit) -> None:
 
 def _report(plan: FinetunePlan, emit: Emit) -> Report:
     """The report; `DivergedError`, once it is written, if no cell has a score."""
+    _check_models(plan, emit)
     results = [result for cell in plan.cells if (result := plan.ledger.result(cell)) is not None]
     report = write_report(plan, results, emit)
     if all(result.failed is not None for result in results):
         raise DivergedError(f"no run of {plan.origin.name} has a score: {results[0].failed}")
     return report
+
+
+def _check_models(plan: FinetunePlan, emit: Emit) -> None:
+    """Say how to have a task's model made again that is gone or damaged, though its cells are done."""
+    for task in plan.data:
+        results = {cell: plan.ledger.result(cell) for cell in plan.cells if cell.task == task}
+        scores = {cell: found.score for cell, found in results.items() if found and found.score is not None}
+        lost = _loss_of(plan.model_folder(task)) if scores else None
+        if lost is not None:
+            best = min(scores, key=lambda cell: (-scores[cell], cell.name))
+            emit(Caution(f"{lost}: remove {plan.folder(best)}, and --resume makes the model again"))
+
+
+def _loss_of(model: Path) -> str | None:
+    """What is wrong with a task's model, in words; None if nothing is."""
+    if not (model / FINETUNED).is_file():
+        return f"{model} is no longer there"
+    try:
+        check_model_files(model)
+    except UserError as error:
+        return str(error).partition(": ")[0]
+    return None

@@ -80,8 +80,8 @@ def check_model_files(folder: Path) -> None:
         check_weights(folder)
     elif (folder / storage.HASHES).is_file() and (damage := storage.damage_of(folder, _hashes(folder))):
         raise UserError(
-            f"{damage}: make the model again, or delete {folder / storage.HASHES} if another tool was meant "
-            "to change it"
+            f"{damage}: make the model again (--resume), or delete {folder / storage.HASHES} if another tool "
+            "was meant to change it"
         )
 
 
@@ -186,7 +186,7 @@ def _of_run(run: storage.RunDirectory, name: str, step: int | None) -> Origin:
             )
         return Origin(name, kept[step], None, run, settings, kept[step])
     newest = _newest(run)
-    if run.is_finished:
+    if run.final.is_dir():
         return Origin(name, run.final, None, run, settings, newest)
     if newest is None:
         raise UserError(

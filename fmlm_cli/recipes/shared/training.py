@@ -10,7 +10,7 @@ from fmlm_cli.engine.batch import Batch, Objective
 from fmlm_cli.engine.checkpoint import Checkpoints, TrainState, carry_over
 from fmlm_cli.engine.loop import Rhythm, TrainingRun, train
 from fmlm_cli.engine.optimizer import OptimizerOptions, Schedule, make_optimizer
-from fmlm_cli.engine.records import Sink
+from fmlm_cli.engine.records import Sink, metrics_log
 from fmlm_cli.engine.runtime import Runtime
 from fmlm_cli.engine.signals import graceful_stop
 from fmlm_cli.engine.step import DivergedError
@@ -120,4 +120,7 @@ def _begin(run: TrainingRun, emit: Emit, carried_over: Path | None) -> TrainStat
         carry_over(carried_over, run.model, run.optimizer)
     for sink in run.sinks if run.runtime.ranks.is_writer else ():
         sink.rewind(state.step)
+    log = metrics_log(run.sinks)
+    if state.records and log is not None and run.runtime.ranks.is_writer:
+        log.check(state.records)
     return state

@@ -74,9 +74,11 @@ def test_they_are_made_once(
     encode_once(tmp_path, wordpiece_tokenizer, documents[9:18], None, 30, "others")
     encode_once(tmp_path, bpe_tokenizer, documents[:9], None, 30, "texts")
     assert len(list(tmp_path.iterdir())) == 4
-    file.write_bytes(file.read_bytes()[:-5])
-    mended = encode_once(tmp_path, wordpiece_tokenizer, documents[:9], None, 30, "texts")
-    assert np.array_equal(mended.tokens, made.tokens)
+    whole = file.read_bytes()
+    for damaged in (whole[:-5], whole[:-5] + b"\1" + whole[-4:], b""):
+        file.write_bytes(damaged)
+        mended = encode_once(tmp_path, wordpiece_tokenizer, documents[:9], None, 30, "texts")
+        assert np.array_equal(mended.tokens, made.tokens) and file.read_bytes() == whole
 
 
 lengths = st.lists(st.integers(1, 60), min_size=1, max_size=400).map(np.array)

@@ -149,6 +149,37 @@ def test_a_run_killed_before_its_last_words_still_says_them(going_on: Continue) 
     assert (run.final / "README.md").read_text() == card
 
 
+@pytest.mark.parametrize("content", [None, b"", b"damaged", "a byte"])
+def test_first_scores_that_are_damaged_cost_no_more_than_a_table(going_on: Continue, content: Any) -> None:
+    settings = going_on(**{"evaluation.max_rows": None, "optimizer.learning_rate": 1e-2})
+    run, text = said(settings)
+    assert "tokens whose prediction improved most" in text
+    path, model = run.run.first_scores, (run.run.final / "model.safetensors").read_bytes()
+    shutil.rmtree(run.run.final)
+    if content is None:
+        path.unlink()
+    elif content == "a byte":
+        path.write_bytes(path.read_bytes()[:-1] + b"\x41")
+    else:
+        path.write_bytes(content)
+    again, text = said(settings, resume=True)
+    assert "there is no table of the tokens that improved most" in text and path.name in text
+    assert (again.run.final / "model.safetensors").read_bytes() == model
+
+
+def test_a_damaged_optimizer_is_not_carried_over(going_on: Continue, settings: Settings) -> None:
+    """Said before anything is written."""
+    first = pretraining.pretrain(settings("first", **{"budget.steps": 3})).run
+    path = first.checkpoints / "step-3" / "optimizer.safetensors"
+    path.write_bytes(path.read_bytes()[:-1])
+    asked = going_on("second", **{"model.checkpoint": str(first.root), "optimizer.carry_over": True})
+    with pytest.raises(
+        UserError, match=r"optimizer\.safetensors has changed .*: set optimizer\.carry_over=false"
+    ):
+        pretraining.pretrain(asked)
+    assert not Path(str(asked.out)).exists()
+
+
 def test_other_weights_under_the_same_name_are_not_resumed(going_on: Continue, encoder: Path) -> None:
     with pytest.raises(RuntimeError):
         pretraining.pretrain(going_on(), emit=at_step(4, raise_error))

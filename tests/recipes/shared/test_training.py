@@ -75,6 +75,20 @@ def test_divergence_names_the_last_good_checkpoint_if_there_will_be_one(tmp_path
         said(bad(run(tmp_path / "c", keeps_checkpoints=False), 4))
 
 
+def test_metrics_that_changed_are_not_gone_on_from(tmp_path: Path) -> None:
+    """They decide which epoch of a fine-tuning counts, and what a comparison finds."""
+    said(run(tmp_path))
+    path = tmp_path / "metrics.jsonl"
+    whole = path.read_bytes()
+    assert b'"eval_loss": 3.0' in whole
+    for changed in (whole.replace(b'"eval_loss": 3.0', b'"eval_loss": 2.0'), whole.split(b"\n", 1)[1], b""):
+        path.write_bytes(changed)
+        with pytest.raises(UserError, match=r"metrics\.jsonl has changed since the checkpoint was written"):
+            said(run(tmp_path))
+    path.write_bytes(whole)
+    assert said(run(tmp_path)) == [Note("resuming after step 6 of 6")]
+
+
 def test_a_run_begins_with_another_ones_optimizer_but_does_not_go_on_with_it(tmp_path: Path) -> None:
     said(run(tmp_path / "other"))
     carried = tmp_path / "other" / "checkpoints" / "step-6"
