@@ -276,7 +276,7 @@ class TestReplacedFolder:
         with storage.replaced_folder(tmp_path / "a", KIND) as first:
             (first / "recipe.txt").write_text("first")
             with (
-                pytest.raises(UserError, match="is in use by another fmlm process"),
+                pytest.raises(UserError, match="/a is in use by another fmlm process"),
                 storage.replaced_folder(tmp_path / "a", KIND) as second,
             ):
                 (second / "recipe.txt").write_text("second")

@@ -79,17 +79,24 @@ class OwnedFolder:
 
 @contextlib.contextmanager
 def owned_folder(
-    root: Path, kind: Kind, *, overwrite: bool = False, resume: bool = False, shared: bool = False
+    root: Path,
+    kind: Kind,
+    *,
+    overwrite: bool = False,
+    resume: bool = False,
+    shared: bool = False,
+    shown: Path | None = None,
 ) -> Iterator[OwnedFolder]:
     """Make `root` if need be, mark it, and keep other processes of fmlm's out of it while inside.
 
     With `shared`, only those that do not share. A folder in which nothing is left in the end goes again.
-    Raises `UserError` as `check_claim`, and where another process is at work; then nothing is touched.
+    `shown`: what to call one that another process is at work in: that is a `UserError`, as is what
+    `check_claim` refuses, and nothing is touched.
     """
     check_claim(root, kind, overwrite=overwrite, resume=resume)
     missing = missing_folders(root)
     try:
-        with _locked(root / MARKER, root, shared=shared) as descriptor:
+        with _locked(root / MARKER, shown or root, shared=shared) as descriptor:
             check_claim(root, kind, overwrite=overwrite, resume=resume)  # another one may just have finished
             with clear_disk_errors(root):
                 if kind_of(root) and not shared:
@@ -112,15 +119,15 @@ def replaced_folder(
 
     What is there stays as it is until then.
     """
-    target = target.resolve()  # a link stays, and what it points to is replaced; "." has a name
     check_claim(target, kind, overwrite=overwrite, resume=resume)
+    shown, target = target, target.resolve()  # a link stays, and its target is replaced; "." has a name
     place = beside(target, "partial")
     try:
-        with owned_folder(place, kind, resume=True) as building, clear_disk_errors(target):
+        with owned_folder(place, kind, resume=True, shown=shown) as building, clear_disk_errors(shown):
             building.clear()
             try:
                 _put_back(target)
-                with work_in(target) if kind_of(target) else contextlib.nullcontext():
+                with work_in(target, shown) if kind_of(target) else contextlib.nullcontext():
                     check_claim(target, kind, overwrite=overwrite, resume=resume)
                     yield place
                     check_claim(target, kind, overwrite=overwrite, resume=resume)
@@ -140,9 +147,9 @@ def _put_back(target: Path) -> None:
 
 
 @contextlib.contextmanager
-def work_in(folder: Path) -> Iterator[None]:
-    """Keep other processes of fmlm's out of a folder that a command has made."""
-    with _locked(folder / MARKER, folder, shared=False):
+def work_in(folder: Path, shown: Path | None = None) -> Iterator[None]:
+    """Keep other processes of fmlm's out of a folder that a command has made; `shown`: what to call it."""
+    with _locked(folder / MARKER, shown or folder, shared=False):
         yield
 
 
