@@ -14,7 +14,9 @@ from fmlm_cli.events import Emit
 
 USER_ERROR, PROGRAM_ERROR = 2, 1
 
-_STOPPED = "stopped by {}; nothing half-written was left, and the same command with --resume goes on"
+_STOPPED = (
+    "stopped by {}; nothing half-written was left, and the same command with --resume keeps what is finished"
+)
 
 
 def _terminate(number: int, frame: FrameType | None) -> None:
