@@ -14,7 +14,9 @@ from fmlm_cli.events import Emit
 
 USER_ERROR, PROGRAM_ERROR = 2, 1
 
-_STOPPED = "stopped by {}; nothing half-written was left, and the same command with --resume goes on"
+_STOPPED = (
+    "stopped by {}; nothing half-written was left, and the same command with --resume keeps what is finished"
+)
 # What the user can put right of what libraries raise; by name, for they may not be imported.
 _OF_LIBRARIES = {
     "OutOfMemoryError": "out of GPU memory: forward fewer rows at once, with --set batch.micro_size=N (and "

@@ -59,8 +59,9 @@ _FORMATS = (
 )
 
 _NULS = 0.01  # share of a block, from which on they are no slips in text
-_CONTROLS = 0.3  # the same of all characters that text does not hold; some data sets part fields by them
-_CONTROL_CHARACTERS = bytes({*range(0x20)} - {*b"\t\n\v\f\r\x1b"})
+_CONTROLS = 0.05  # the same of all control characters that text does not hold
+# Not those by which some data sets part their fields, old terminals overstrike, and new ones are coloured.
+_CONTROL_CHARACTERS = bytes({*range(0x20)} - {*b"\t\n\v\f\r\x1b"} - {*b"\x01\x02\b\x1c\x1d\x1e\x1f"})
 _LOOKED_AT = 1 << 16
 
 

@@ -281,7 +281,7 @@ def test_a_stop_keeps_checkpoints_and_ends_all_processes(words: list[str], tmp_p
     process.send_signal(signal.SIGTERM)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 128 + signal.SIGTERM
-    assert "--resume goes on" in err and len(err.splitlines()) == 1
+    assert "with --resume" in err and len(err.splitlines()) == 1
     for cell in cells:
         assert len(list((cell / "checkpoints").glob("step-*"))) == 1
         assert not (cell / ".lock").exists()  # whoever was at work there has ended

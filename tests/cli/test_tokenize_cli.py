@@ -405,6 +405,7 @@ def test_a_signal_stops_it_and_leaves_everything_as_it_was(
     assert added == 20
     (line,) = result.stderr.splitlines()
     assert line.startswith(said)
+    assert "goes on" not in line  # it is made anew
     assert listing(folder) == before
 
 

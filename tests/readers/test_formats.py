@@ -10,6 +10,7 @@ import tempfile
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from random import Random
 
 import numpy as np
 import pyarrow as pa
@@ -155,7 +156,8 @@ def test_text_in_utf8_is_text(text: str, slips: int) -> None:
         b"PK for short\n",
         b"ARROW1 and SQLite format 3\n",
         b"x" * 257 + b"ustar is a format",
-        b"one\x01two\x01three\n",  # Hive parts its fields so
+        b"1\x012\x013\n",  # Hive parts its fields so
+        b"N\bNA\bAM\bME\bE\n",  # a manual's page in bold
         b"\x1b[1mbold\x1b[0m\n",
         "caf\u00e9\n".encode("latin-1"),  # for others to say that it is not UTF-8
         b"",
@@ -164,6 +166,12 @@ def test_text_in_utf8_is_text(text: str, slips: int) -> None:
 def test_text_about_formats_is_text(content: bytes) -> None:
     assert other_format(content) is None
     assert other_than_text(content) is None
+
+
+@given(st.integers(0))
+def test_bytes_at_random_are_no_text(seed: int) -> None:
+    """What is compressed or encrypted, in whatever way, looks so."""
+    assert "seems to be no text" in str(other_than_text(Random(seed).randbytes(20_000)))
 
 
 def test_a_run_of_nuls_is_named_with_its_place(tmp_path: Path) -> None:

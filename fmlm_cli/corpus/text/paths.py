@@ -35,7 +35,7 @@ _Entry = SourceFile | PassedOver
 class FoundFiles:
     """The files to read, in order, and what was found beside them."""
 
-    files: tuple[SourceFile, ...] = ()
+    files: tuple[SourceFile, ...]
     passed_over: tuple[PassedOver, ...] = ()
 
 
@@ -60,12 +60,11 @@ def resolve_sources(sources: Sequence[str], held_out: Collection[Path] = ()) -> 
         except OSError as error:
             raise unreadable(error.filename or source, error) from error
     left = list(_left_out(list(files.values()), held_out))
-    kept = {file.path: file for file in files.values()}
-    for other in left:
-        del kept[other.path]
+    gone = {other.path for other in left}
+    kept = tuple(file for file in files.values() if file.path not in gone)
     if not kept:
         raise UserError(f"{', '.join(sources)}: nothing is left to train on ({listed(left)}); name more text")
-    return FoundFiles(tuple(kept.values()), (*others.values(), *left))
+    return FoundFiles(kept, (*others.values(), *left))
 
 
 def _identity(path: Path) -> object:
