@@ -26,7 +26,10 @@ STATE, OPTIMIZER = "state.json", "optimizer.safetensors"
 
 @dataclass(frozen=True)
 class TrainState:
-    """Where a run stands after `step` steps. Sums since the last training record are carried over."""
+    """Where a run stands after `step` steps. Sums since the last training record are carried over.
+
+    `evaluated`: the step of the latest evaluation; -1 before the first.
+    """
 
     step: int
     tokens: int = 0
@@ -35,6 +38,7 @@ class TrainState:
     window_norm: float = 0.0
     window_steps: int = 0
     seconds: float = 0.0
+    evaluated: int = -1
 
 
 @dataclass(frozen=True)

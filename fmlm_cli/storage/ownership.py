@@ -6,7 +6,7 @@ import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from fmlm_cli.errors import UserError
+from fmlm_cli.errors import InUseError, UserError
 from fmlm_cli.storage.files import clear_disk_errors
 
 LOCK = ".lock"
@@ -17,7 +17,7 @@ def sole_owner(folder: Path) -> Iterator[None]:
     """Make `folder` if need be, and keep other processes of fmlm's out of it while inside.
 
     Two processes in one run would interleave its metrics and remove each other's checkpoints. The operating
-    system gives the lock back however the process ends. Raises `UserError` if another one holds it.
+    system gives the lock back however the process ends. Raises `InUseError` if another one holds it.
     """
     with clear_disk_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
@@ -25,7 +25,7 @@ def sole_owner(folder: Path) -> Iterator[None]:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise UserError(
+            raise InUseError(
                 f"{folder} is in use by another fmlm process: wait for it, or choose another --out"
             ) from None
         try:

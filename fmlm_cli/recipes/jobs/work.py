@@ -1,12 +1,14 @@
 """Jobs worked through, by this process or spread over several, and a report once all are done."""
 
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
 from fmlm_cli import storage
-from fmlm_cli.errors import UserError
+from fmlm_cli.errors import InUseError, UserError
 from fmlm_cli.events import Emit, Note
 from fmlm_cli.recipes.jobs.board import Board
 from fmlm_cli.recipes.jobs.ledger import Job, Ledger, parse_share
@@ -17,6 +19,7 @@ R = TypeVar("R")
 Report = TypeVar("Report")
 
 _NAMED = 3  # unfinished jobs that are named
+_ENDING_SECONDS = 60  # that a process may take to save what it has
 
 
 @dataclass(frozen=True)
@@ -62,13 +65,28 @@ def work_through(
         return
     if sharing.processes == 1:
         for job in ledger.share(sharing.cell):
-            _do(job, ledger, do, board)
+            _patiently(partial(_do, job, ledger, do, board), board.emit)
         return
     unfinished = {job.name for job in ledger.unfinished}
     groups = [group for group in ledger.groups if any(job.name in unfinished for job in group)]
     if groups:
         spread(words, min(sharing.processes, len(groups)), root / "logs", board.look)
         board.look()
+
+
+def _patiently(act: Callable[[], None], emit: Emit) -> None:
+    """Do what another process may be at: those of a call that was killed save what they have, and end."""
+    told, until = False, time.monotonic() + _ENDING_SECONDS
+    while True:
+        try:
+            return act()
+        except InUseError as error:
+            if time.monotonic() > until:
+                raise
+            if not told:
+                emit(Note(f"waiting up to {_ENDING_SECONDS} s: {error}"))
+            told = True
+            time.sleep(0.5)
 
 
 def _do(job: J, ledger: Ledger[J, R], do: Callable[[J], R], board: Board[J, R]) -> None:
