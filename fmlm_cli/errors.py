@@ -9,8 +9,6 @@ import difflib
 import errno
 from collections.abc import Iterable
 
-STOPPED_EARLY = "stopped by Ctrl-C before anything began"  # while a command was still being loaded
-
 
 class UserError(ValueError):
     """Something the user can put right; `str(error)` is one complete line."""
@@ -20,8 +18,12 @@ class OutOfSpaceError(UserError):
     """A write failed because the disk (or the user's quota) is full."""
 
 
+class InUseError(UserError):
+    """Another process is at work in the same place."""
+
+
 class Interrupted(BaseException):
-    """A run was asked to stop (Ctrl-C, SIGTERM) and has left everything in order.
+    """A run was asked to stop (Ctrl-C, a signal, a reader that has gone) and has left everything in order.
 
     Like KeyboardInterrupt no Exception: nothing that handles a library's errors may swallow it.
 

@@ -1,7 +1,9 @@
 """The `fmlm` command: which commands there are. A command is loaded when it runs, or shows its own help."""
 
+import contextlib
 import importlib
 import io
+import signal
 import sys
 from typing import Annotated, Any
 
@@ -10,7 +12,8 @@ import typer.main
 from typer.core import TyperGroup
 
 from fmlm_cli import __version__
-from fmlm_cli.errors import STOPPED_EARLY
+from fmlm_cli.cli.streams import lead_nowhere, not_writable, occupy_closed_descriptors
+from fmlm_cli.engine.signals import stop_when_stdin_closes
 
 # By name: the module whose `command` it is, and what it does.
 COMMANDS = {
@@ -62,8 +65,11 @@ def _root(
         bool,
         typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit."),
     ] = False,
+    until_stdin_closes: Annotated[bool, typer.Option("--until-stdin-closes", hidden=True)] = False,
 ) -> None:
     """Options of `fmlm` itself."""
+    if until_stdin_closes:
+        stop_when_stdin_closes()
 
 
 def _not_loaded() -> None:
@@ -75,20 +81,26 @@ for _name, (_, _help) in COMMANDS.items():
 
 
 def _load(name: str) -> Any:
-    """The command with its options. Ctrl-C meanwhile ends it in one line."""
+    """The command with its options."""
     module, _ = COMMANDS[name]
     alone = typer.Typer(add_completion=False, rich_markup_mode="rich")
-    try:
-        alone.command(name)(importlib.import_module(f"fmlm_cli.cli.commands.{module}").command)
-        return typer.main.get_command(alone)
-    except KeyboardInterrupt:
-        sys.exit(STOPPED_EARLY)
+    alone.command(name)(importlib.import_module(f"fmlm_cli.cli.commands.{module}").command)
+    return typer.main.get_command(alone)
 
 
 def main() -> None:
     """Run the command line."""
+    occupy_closed_descriptors()
     _write_what_the_locale_lacks()
-    app()
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # --help ends as `cat` does where its reader has gone
+    try:
+        app()
+    except OSError as error:  # of the help, which Typer prints: what commands do is guarded
+        lead_nowhere(sys.stdout)
+        with contextlib.suppress(OSError):
+            print(f"error: {not_writable(error)}", file=sys.stderr)
+        lead_nowhere(sys.stderr)
+        sys.exit(2)
 
 
 def _write_what_the_locale_lacks() -> None:

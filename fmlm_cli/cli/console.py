@@ -1,11 +1,13 @@
 """Events as words: one live line where there is a terminal, plain lines where there is none."""
 
+import errno
 import os
+import signal
 import sys
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from types import TracebackType
-from typing import Any
+from typing import Any, TextIO, cast
 
 from rich.console import Console as RichConsole
 from rich.console import Group
@@ -17,6 +19,8 @@ from rich.text import Text
 from fmlm_cli import events
 from fmlm_cli.cli.markup import escape
 from fmlm_cli.cli.masked_row import COLOURS, show_row
+from fmlm_cli.cli.streams import LastingStream, not_writable
+from fmlm_cli.errors import Interrupted
 
 _FILE_WIDTH = 160
 _BOARD_FRAME = 5  # lines of a table of scores that are no rows
@@ -24,13 +28,21 @@ _PLAIN_SECONDS = 10.0  # between two plain lines about the same piece of work
 
 
 class Console:
-    """Shows events. A context manager: leaving it ends the live line."""
+    """Shows events. A context manager: leaving it ends the live line.
 
-    def __init__(self) -> None:
+    Where the standard output or the standard error can take no more it goes quiet. If it `needs_reader`, for
+    the standard output is what the command is for, it raises there: `Interrupted` where a pipe has no reader
+    any more, else `UserError`. Cautions then go to the standard error.
+    """
+
+    def __init__(self, *, needs_reader: bool = False) -> None:
+        self._needs_reader = needs_reader
+        self._stdout = LastingStream(sys.stdout)
         # Where there is no terminal (a file, a pipe), paths and commands are not to be folded at 80 columns.
-        width = None if sys.stdout.isatty() or "COLUMNS" in os.environ else _FILE_WIDTH
-        self._out = RichConsole(highlight=False, soft_wrap=True, emoji=False, width=width)
-        self._err = RichConsole(stderr=True, highlight=False, soft_wrap=True, emoji=False)
+        width = None if self._stdout.isatty() or "COLUMNS" in os.environ else _FILE_WIDTH
+        self._out = _rich(self._stdout, width=width)
+        self._err = _rich(LastingStream(sys.stderr))
+        cautions = self._err if needs_reader else self._out
         self._live: Progress | None = None
         self._board: Live | None = None
         self._final_board = Table()
@@ -39,7 +51,7 @@ class Console:
         self._predicted = False
         self._handlers: Mapping[type[events.Event], Any] = {
             events.Note: lambda event: self._out.print(escape(event.text)),
-            events.Caution: lambda event: self._out.print(f"[yellow]note:[/yellow] {escape(event.text)}"),
+            events.Caution: lambda event: cautions.print(f"[yellow]note:[/yellow] {escape(event.text)}"),
             events.Facts: self._facts,
             events.Grid: self._grid,
             events.Prediction: self._prediction,
@@ -61,6 +73,12 @@ class Console:
     def emit(self, event: events.Event) -> None:
         """Show one event."""
         self._handlers[type(event)](event)
+        self._check_reader()
+
+    def write(self, text: str) -> None:
+        """Write a text for programs, in UTF-8."""
+        self._stdout.write_bytes(text.encode())
+        self._check_reader()
 
     def settings(self, described: Iterable[tuple[str, str, str]]) -> None:
         """Print a table of settings: name, default, meaning."""
@@ -68,11 +86,20 @@ class Console:
         for row in described:
             table.add_row(*map(escape, row))
         self._out.print(table, soft_wrap=False)
+        self._check_reader()
 
     def error(self, line: str) -> None:
         """Print the line that a command ends with."""
         line = escape(line).replace("\n", "\\n")  # a name may hold a line end
         self._err.print(f"[red]{line}[/red]")
+
+    def _check_reader(self) -> None:
+        error = self._stdout.error
+        if error is None or not self._needs_reader:
+            return
+        if error.errno == errno.EPIPE:
+            raise Interrupted("", 128 + signal.SIGPIPE)
+        raise not_writable(error)
 
     def _facts(self, event: events.Facts) -> None:
         self._stop_live()
@@ -216,6 +243,12 @@ class Console:
             return False
         self._spoken[task] = now
         return True
+
+
+def _rich(stream: LastingStream, width: int | None = None) -> RichConsole:
+    """A console of rich's that leaves a text as it is."""
+    file = cast(TextIO, stream)
+    return RichConsole(file=file, width=width, highlight=False, soft_wrap=True, emoji=False)
 
 
 def _board(event: events.Scoreboard, rows: Mapping[str, Sequence[str]], progress: str) -> Table:

@@ -7,7 +7,6 @@ from typing import Annotated, Any, Concatenate, ParamSpec, TypeVar
 
 import typer
 
-from fmlm_cli.cli.console import Console
 from fmlm_cli.cli.flags import Flag, Shortcut, keyword, typer_option
 from fmlm_cli.cli.running import guarded
 from fmlm_cli.config import (
@@ -29,7 +28,13 @@ Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what --out
 Resume = Annotated[
     bool, typer.Option("--resume", help="Go on where an earlier call stopped; start if there is none.")
 ]
-Jobs = Annotated[int, typer.Option("--jobs", help="Processes that share the work.")]
+Jobs = Annotated[
+    int,
+    typer.Option(
+        "--jobs",
+        help="Processes that share the work and the threads, by whose number sums round differently.",
+    ),
+]
 Cell = Annotated[
     str | None,
     typer.Option(
@@ -78,18 +83,18 @@ def with_options(
             list_settings: bool = False,
             **arguments: Any,
         ) -> None:
-            output = ""
-            with guarded(debug) as emit:
+            with guarded(debug, leaves_files=leaves_files) as console:
                 flagged: dict[str, Any] = {}
                 for flag in flags:
                     value = arguments.pop(flag.parameter)
                     flagged |= flag.settings(value, section) if _is_given(value) else {}
                 check(flagged)
                 settings = _read_settings(section, flags, config, flagged, assignments or ())
-                output = body(settings, emit, **arguments) or ""  # type: ignore[call-arg] # Typer gives them all
-            if output:  # written out here, so that a reader who closes the pipe early is no fault of fmlm's
-                typer.echo(output.encode(), nl=False)
+                output = body(settings, console.emit, **arguments)  # type: ignore[call-arg] # Typer gives them all
+                if output:
+                    console.write(output)
 
+        leaves_files = "resume" in inspect.signature(body).parameters
         parameters = [*_of_settings(section, flags, from_file, assignable), *_of_body(body)]
         command.__doc__ = body.__doc__
         command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
@@ -147,7 +152,8 @@ def _settings_list(section: type[Section]) -> inspect.Parameter:
 
     def show(wanted: bool) -> None:
         if wanted:
-            Console().settings(describe_settings(section))
+            with guarded(debug=False, leaves_files=False) as console:
+                console.settings(describe_settings(section))
             raise typer.Exit
 
     help_text = "List all settings, for --set, and exit."

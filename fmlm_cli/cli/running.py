@@ -4,41 +4,39 @@ import os
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
-from types import FrameType
 
 import typer
 
 from fmlm_cli.cli.console import Console
+from fmlm_cli.engine.signals import stoppable
 from fmlm_cli.errors import Interrupted, OutOfSpaceError, UserError, is_out_of_space
-from fmlm_cli.events import Emit
 
 USER_ERROR, PROGRAM_ERROR = 2, 1
 
-_STOPPED = (
-    "stopped by {}; nothing half-written was left, and the same command with --resume keeps what is finished"
-)
 # What the user can put right of what libraries raise; by name, for they may not be imported.
 _OF_LIBRARIES = {
     "OutOfMemoryError": "out of GPU memory: forward fewer rows at once, with --set batch.micro_size=N (and "
     "--resume)",
     "PanicException": "the tokenizer gave up on a text: choose another tokenizer",
 }
-
-
-def _terminate(number: int, frame: FrameType | None) -> None:
-    raise Interrupted(_STOPPED.format("SIGTERM"), 128 + number)
+_GOES_ON = "; the same command with --resume keeps what is finished"
 
 
 @contextmanager
-def guarded(debug: bool) -> Iterator[Emit]:
-    """A console for a command to emit to; whatever ends the command becomes one line and an exit code."""
+def guarded(debug: bool, *, leaves_files: bool) -> Iterator[Console]:
+    """A console for a command; whatever ends the command becomes one line and an exit code.
+
+    `leaves_files`: what it finds goes into files, so that it needs no reader, and can go on later. Of any
+    other command what it prints is all there is: without a reader it ends, as `cat` does, with the code of
+    SIGPIPE.
+    """
     # Libraries that bring a progress bar or advice of their own would write over ours.
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
-    signal.signal(signal.SIGTERM, _terminate)
-    console = Console()
+    signal.signal(signal.SIGPIPE, signal.SIG_IGN)  # a write to a closed pipe or socket is an error, no death
+    console = Console(needs_reader=not leaves_files)
     try:
-        with console:
-            yield console.emit
+        with stoppable(), console:
+            yield console
     except typer.Exit:
         raise
     except BaseException as error:  # a panic of the tokenizers library, which is no Exception, among them
@@ -47,7 +45,10 @@ def guarded(debug: bool) -> Iterator[Emit]:
         if debug and not isinstance(error, Interrupted | KeyboardInterrupt):
             raise
         line, code = _ending(error)
-        console.error(line)
+        if isinstance(error, Interrupted | KeyboardInterrupt) and leaves_files:
+            line += _GOES_ON
+        if line:
+            console.error(line)
         raise typer.Exit(code) from None
 
 
@@ -58,7 +59,7 @@ def _ending(error: BaseException) -> tuple[str, int]:
     if isinstance(error, Interrupted):
         return str(error), error.exit_code
     if isinstance(error, KeyboardInterrupt):
-        return _STOPPED.format("Ctrl-C"), 128 + signal.SIGINT
+        return "stopped at once by Ctrl-C", 128 + signal.SIGINT
     if is_out_of_space(error):
         return (
             f"error: {OutOfSpaceError('no space left on the disk: free some, or choose another --out')}",

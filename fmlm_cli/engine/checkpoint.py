@@ -32,7 +32,8 @@ _WITHOUT = "set optimizer.carry_over=false"
 class TrainState:
     """Where a run stands after `step` steps. Sums since the last training record are carried over.
 
-    `records`: the hash of the records written so far; empty where none are kept.
+    `records`: the hash of the records written so far; empty where none are kept. `evaluated`: the step of the
+    latest evaluation; -1 before the first.
     """
 
     step: int
@@ -43,6 +44,7 @@ class TrainState:
     window_steps: int = 0
     seconds: float = 0.0
     records: str = ""
+    evaluated: int = -1
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from torch import nn
@@ -15,9 +15,8 @@ from fmlm_cli.engine.checkpoint import Checkpoints, TrainState
 from fmlm_cli.engine.optimizer import Schedule
 from fmlm_cli.engine.records import Record, Sink, metrics_log
 from fmlm_cli.engine.runtime import Runtime, count_flops, measure_peak
-from fmlm_cli.engine.signals import StopRequest
+from fmlm_cli.engine.signals import StoppedError, StopRequest
 from fmlm_cli.engine.step import StepResult, train_step
-from fmlm_cli.errors import Interrupted
 from fmlm_cli.events import Evaluated, Trained
 
 
@@ -35,10 +34,10 @@ class TrainingRun:
     """All that the loop needs.
 
     `prepare(step)`: the batches of a step (from 1), all processes' of them; a pure function, called from a
-    thread of its own. `evaluate(step)`: the fields of the evaluation records. `before_step(step)` may change
-    what of the model is trained, as a function of the step alone. `enough()` ends the run early after an
-    evaluation. `clip`: the largest norm of a gradient. `keeps_checkpoints`: whether they outlive the run, so
-    that there is one of its end.
+    thread of its own. `evaluate(step, stop)`: the fields of the evaluation records, or `StoppedError` if a
+    stop is asked for. `before_step(step)` may change what of the model is trained, as a function of the step
+    alone. `enough()` ends the run early after an evaluation. `clip`: the largest norm of a gradient.
+    `keeps_checkpoints`: whether they outlive the run, so that there is one of its end.
     """
 
     model: nn.Module
@@ -46,7 +45,7 @@ class TrainingRun:
     optimizer: torch.optim.Optimizer
     schedule: Schedule
     prepare: Callable[[int], Sequence[Batch]]
-    evaluate: Callable[[int], Sequence[Mapping[str, Any]]]
+    evaluate: Callable[[int, StopRequest], Sequence[Mapping[str, Any]]]
     checkpoints: Checkpoints
     sinks: Sequence[Sink]
     rhythm: Rhythm
@@ -80,61 +79,70 @@ class TrainingRun:
 def train(run: TrainingRun, state: TrainState, stop: StopRequest) -> TrainState:
     """Train from `state` to the end; the state there.
 
-    Raises `Interrupted` after saving a checkpoint if a stop was requested.
+    If a stop is requested, what is at work, a step or an evaluation, is left between two batches: raises
+    `Interrupted` after saving a checkpoint.
     """
-    if state.step == 0:
-        _evaluate(run, 0)
+    ranks = run.runtime.ranks
+    state = _evaluate(run, state, stop)  # before the first step; or what a run that was stopped still owes
     clock = Clock(run, state)
     run.model.train()
     with ThreadPoolExecutor(1, "prepare") as pool:  # the next step's batches are made while this one computes
         ahead = pool.submit(run.prepare, state.step + 1)
-        for step in range(state.step + 1, run.total_steps + 1):
+        while not (_is_over(run, state) or ranks.any(stop.asked)):
             batches = ahead.result()
+            step = state.step + 1
             if step < run.total_steps:
                 ahead = pool.submit(run.prepare, step + 1)
             run.before_step(step)
-            result = train_step(
-                run.model,
-                run.optimizer,
-                run.objective,
-                batches,
-                step=step,
-                seed=run.seed,
-                learning_rate=run.schedule.at(step),
-                clip=run.clip,
-                runtime=run.runtime,
-            )
-            state = clock.advance(state, result, batches)
-            state, last = _after_step(run, state, clock, stop)
-            if last:
+            try:
+                result = train_step(
+                    run.model,
+                    run.optimizer,
+                    run.objective,
+                    batches,
+                    step=step,
+                    seed=run.seed,
+                    learning_rate=run.schedule.at(step),
+                    clip=run.clip,
+                    runtime=run.runtime,
+                    stop=stop,
+                )
+            except StoppedError:
                 break
+            state = clock.advance(state, result, batches)
+            state = _after_step(run, state, clock, stop)
+    if ranks.any(stop.asked):
+        _leave(run, state, stop)
     return state
 
 
-def _after_step(
-    run: TrainingRun, state: TrainState, clock: "Clock", stop: StopRequest
-) -> tuple[TrainState, bool]:
-    """Log, evaluate and save where it is time to; stop if asked to. Also whether this step is the last."""
-    step, rhythm, ranks = state.step, run.rhythm, run.runtime.ranks
-    last = step == run.total_steps
-    if last or step % rhythm.log == 0:
+def _after_step(run: TrainingRun, state: TrainState, clock: "Clock", stop: StopRequest) -> TrainState:
+    """Log, evaluate and save where it is time to."""
+    step, rhythm = state.step, run.rhythm
+    if step == run.total_steps or step % rhythm.log == 0:
         state = _log(run, state, clock)
-    if last or step % rhythm.evaluate == 0:
-        _evaluate(run, step)
+    evaluated = _evaluate(run, state, stop)
+    if evaluated is not state:
+        state = evaluated
         clock.skip()
-        last = ranks.any(run.enough()) or last
-    stopping = ranks.any(stop.signal is not None) and not last
     due = step % rhythm.checkpoint == 0 or step in run.checkpoints.keep_steps
-    if stopping or (run.keeps_checkpoints if last else due):
-        saved = run.save(state)
+    if (run.keeps_checkpoints if _is_over(run, state) else due) and not stop.asked:
+        run.save(state)
         clock.skip()
-        if stopping:
-            raise Interrupted(
-                f"stopped at step {step} of {run.total_steps}; saved in {saved}; "
-                "the same command with --resume goes on",
-                stop.exit_code,
-            )
-    return state, last
+    return state
+
+
+def _is_over(run: TrainingRun, state: TrainState) -> bool:
+    """Whether there is nothing left to train."""
+    if state.step == run.total_steps:
+        return True
+    return state.evaluated == state.step and run.runtime.ranks.any(run.enough())
+
+
+def _leave(run: TrainingRun, state: TrainState, stop: StopRequest) -> NoReturn:
+    """Save, if there has been a step, and end."""
+    saved = f"saved in {run.save(state)}" if state.step else "there is nothing to save yet"
+    raise stop.interrupted(f" at step {state.step} of {run.total_steps}; {saved}")
 
 
 def _log(run: TrainingRun, state: TrainState, clock: "Clock") -> TrainState:
@@ -151,9 +159,21 @@ def _log(run: TrainingRun, state: TrainState, clock: "Clock") -> TrainState:
     return replace(state, window_loss=0.0, window_count=0, window_norm=0.0, window_steps=0)
 
 
-def _evaluate(run: TrainingRun, step: int) -> None:
-    for fields in run.evaluate(step):
-        run.record(Evaluated({"step": step, **fields}))
+def _evaluate(run: TrainingRun, state: TrainState, stop: StopRequest) -> TrainState:
+    """Write the evaluation records of a step, if it is time to and that has not been done.
+
+    All of them or, if a stop is asked for, none: then the step's evaluation is still to be done.
+    """
+    due = state.step == run.total_steps or state.step % run.rhythm.evaluate == 0
+    if not due or state.evaluated == state.step:
+        return state
+    try:
+        records = run.evaluate(state.step, stop)
+    except StoppedError:
+        return state
+    for fields in records:
+        run.record(Evaluated({"step": state.step, **fields}))
+    return replace(state, evaluated=state.step)
 
 
 class Clock:

@@ -19,8 +19,11 @@ Record = Trained | Evaluated
 class Sink(Protocol):
     """Where records go."""
 
-    def rewind(self, step: int) -> None:
-        """Begin: a run goes on after `step`, and records of later steps are void; at 0 it has none."""
+    def rewind(self, step: int, evaluated: int) -> None:
+        """Begin: a run goes on after `step`, and records of later steps are void; at 0 it has none.
+
+        `evaluated`: the step of its latest evaluation; that of `step` may be still to be done.
+        """
         ...
 
     def write(self, record: Record) -> None:
@@ -34,7 +37,7 @@ class Teller:
     def __init__(self, emit: Emit) -> None:
         self._emit = emit
 
-    def rewind(self, step: int) -> None:
+    def rewind(self, step: int, evaluated: int) -> None:
         """Nothing is told again."""
 
     def write(self, record: Record) -> None:
@@ -49,11 +52,11 @@ class MetricsLog:
         self._path = path
         self.records: list[dict[str, Any]] = []
 
-    def rewind(self, step: int) -> None:
-        """Cut the file back to the records of steps up to `step`; at 0 it begins empty."""
+    def rewind(self, step: int, evaluated: int) -> None:
+        """Cut the file back to the records up to `step` and `evaluated`; at 0 it begins empty."""
         # Of a run that begins anew nothing is kept, so a file that is damaged is no obstacle.
         written = read_metrics(self._path) if step and self._path.exists() else []
-        self.records = [record for record in written if record["step"] <= step]
+        self.records = [r for r in written if r["step"] <= (evaluated if "evaluation" in r else step)]
         storage.write_text(self._path, "".join(_line(record) for record in self.records))
 
     def write(self, record: Record) -> None:

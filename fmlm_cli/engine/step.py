@@ -10,6 +10,7 @@ from torch import nn
 from fmlm_cli import keys
 from fmlm_cli.engine.batch import Batch, Objective
 from fmlm_cli.engine.runtime import Runtime
+from fmlm_cli.engine.signals import NEVER, StoppedError, StopRequest
 from fmlm_cli.errors import UserError
 
 
@@ -33,25 +34,31 @@ def compute_gradient(
     *,
     runtime: Runtime,
     reseed: Callable[[int], None] | None = None,
+    stop: StopRequest = NEVER,
 ) -> tuple[torch.Tensor, int]:
     """Give parameters without any the gradient of the step's mean loss; its sum and the number of targets.
 
     `batches` are those of the whole step, of which each process forwards its part. Each batch adds its
     summed loss divided by the targets of the *whole* step, so the gradient does not depend on how the step
     was cut into batches and dealt out. (Averaging the batches' averages, as is usual, weights a target by
-    how many others its batch happens to hold.) `reseed(i)` is called before batch i.
+    how many others its batch happens to hold.) `reseed(i)` is called before batch i. Raises
+    `StoppedError` if a stop is asked for between two batches.
     """
     ranks = runtime.ranks
     own_part = list(ranks.mine(enumerate(batches)))
     count = ranks.sum(sum(batch.count for _, batch in own_part))
     total = torch.zeros((), device=runtime.device)
     for number, batch in own_part:
+        if stop.asked:
+            break
         if reseed is not None:
             reseed(number)
         with runtime.autocast():
             loss_sum = objective.loss(model, batch.to(runtime.device))
         (loss_sum / max(count, 1)).backward()
         total += loss_sum.detach()
+    if ranks.any(stop.asked):
+        raise StoppedError
     ranks.sum_gradients(model.parameters())
     return ranks.sum(total), count
 
@@ -67,8 +74,12 @@ def train_step(
     learning_rate: float,
     clip: float | None,
     runtime: Runtime,
+    stop: StopRequest = NEVER,
 ) -> StepResult:
-    """Gradient, check, clip, update. Raises `DivergedError` before the update if anything is not finite.
+    """Gradient, check, clip, update.
+
+    Before the update it raises `DivergedError` if anything is not finite, `StoppedError` if a stop is asked
+    for.
 
     `batches`: those of the whole step, whatever part of them is this process's.
     """
@@ -80,6 +91,7 @@ def train_step(
         runtime=runtime,
         # Dropout is a function of (seed, step, batch) too: a resumed run needs no generator state.
         reseed=lambda number: _seed_everything(seed, step, number),
+        stop=stop,
     )
     norm = nn.utils.clip_grad_norm_(model.parameters(), clip if clip is not None else float("inf"))
     loss_sum, grad_norm = torch.stack([total, norm.float()]).tolist()

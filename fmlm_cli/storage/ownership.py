@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from fmlm_cli.errors import UserError
+from fmlm_cli.errors import InUseError, UserError
 from fmlm_cli.storage.files import clear_disk_errors
 from fmlm_cli.storage.folders import (
     LEFT_OVER,
@@ -257,7 +257,7 @@ def _write_marker(descriptor: int, kind: Kind) -> None:
 
 @contextlib.contextmanager
 def _locked(path: Path, folder: Path, *, shared: bool) -> Iterator[int]:
-    """Hold the lock on a file, which is made with its folder; its descriptor. `UserError` if it is held."""
+    """Hold the lock on a file, which is made with its folder; its descriptor. `InUseError` if it is held."""
     with clear_disk_errors(folder):
         while True:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -279,10 +279,10 @@ def _locked(path: Path, folder: Path, *, shared: bool) -> Iterator[int]:
 
 
 def _lock(descriptor: int, folder: Path, *, shared: bool) -> None:
-    """Lock an open file, or change the lock that it has. `UserError` if another process holds it."""
+    """Lock an open file, or change the lock that it has. `InUseError` if another process holds it."""
     try:
         fcntl.flock(descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
     except BlockingIOError:
-        raise UserError(
+        raise InUseError(
             f"{folder} is in use by another fmlm process: wait for it, or choose another --out"
         ) from None

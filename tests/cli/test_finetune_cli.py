@@ -269,19 +269,43 @@ def test_cells_in_two_processes(words: list[str], tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("jobs", [1, 2])
-def test_a_stop_keeps_checkpoints_and_ends_all_processes(words: list[str], tmp_path: Path, jobs: int) -> None:
+@pytest.mark.parametrize(
+    ("jobs", "number"), [(1, signal.SIGTERM), (2, signal.SIGTERM), (2, signal.SIGHUP), (2, signal.SIGKILL)]
+)
+def test_a_stop_keeps_checkpoints_and_ends_all_processes(
+    words: list[str], tmp_path: Path, jobs: int, number: signal.Signals
+) -> None:
     out = tmp_path / "tuned"
     process = start(words, "--jobs", jobs, "--epochs", 5000, "--out", out)
-    deadline = time.monotonic() + 60
     cells = [out / f"cells/mrpc/default/seed-{seed}" for seed in range(jobs)]
-    while not all((c / "metrics.jsonl").is_file() and (c / "metrics.jsonl").stat().st_size for c in cells):
-        assert process.poll() is None and time.monotonic() < deadline
-        time.sleep(0.1)
-    process.send_signal(signal.SIGTERM)
-    _, err = process.communicate(timeout=60)
-    assert process.returncode == 128 + signal.SIGTERM
+    wait_for(
+        lambda: all((c / "metrics.jsonl").is_file() and (c / "metrics.jsonl").stat().st_size for c in cells),
+        process,
+    )
+    process.send_signal(number)
+    _, err = process.communicate(timeout=300)
+    if number == signal.SIGKILL:
+        wait_for(lambda: all((cell / "checkpoints").is_dir() for cell in cells))
+        again = start(
+            words, "--jobs", jobs, "--epochs", 5000, "--out", out, "--resume"
+        )  # beside what still ends
+        logs = [out / f"logs/job-{i + 1}.log" for i in range(jobs)]
+        resumed = "fine-tuning"
+        wait_for(lambda: all(log.is_file() and resumed in log.read_text() for log in logs), again)
+        again.send_signal(signal.SIGTERM)
+        _, err = again.communicate(timeout=300)
+        assert again.returncode == 128 + signal.SIGTERM, err
+    else:
+        assert process.returncode == 128 + number
     assert "with --resume" in err and len(err.splitlines()) == 1
     for cell in cells:
         assert len(list((cell / "checkpoints").glob("step-*"))) == 1
         assert not (cell / ".lock").exists()  # whoever was at work there has ended
+
+
+def wait_for(met: Callable[[], bool], process: subprocess.Popen[str] | None = None) -> None:
+    """Wait until this is so, while the process runs; a busy machine may take its time."""
+    deadline = time.monotonic() + 300
+    while not met():
+        assert (process is None or process.poll() is None) and time.monotonic() < deadline
+        time.sleep(0.1)

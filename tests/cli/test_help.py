@@ -6,7 +6,6 @@ import json
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 from typer.testing import CliRunner
@@ -90,16 +89,6 @@ def test_an_unknown_command_is_refused_with_the_nearest() -> None:
     assert "No such command 'pretain'. Did you mean 'pretrain'?" in result.output
     assert CliRunner().invoke(app, ["--nonsense"]).exit_code == 2
     assert CliRunner().invoke(app, []).exit_code == 2
-
-
-def test_ctrl_c_while_a_command_is_loaded_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    def interrupted(name: str) -> Any:
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr("fmlm_cli.cli.app.importlib.import_module", interrupted)
-    result = CliRunner().invoke(app, ["masks", "store"])
-    assert result.exit_code == 1
-    assert result.output == "stopped by Ctrl-C before anything began\n"
 
 
 @pytest.mark.parametrize("name", sorted(COMMANDS.keys() - {"tokenize"}))

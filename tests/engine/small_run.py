@@ -74,7 +74,7 @@ class Run:
             optimizer=make_optimizer(ADAMW, self.model),
             schedule=Schedule(0.01, total_steps=6, warmup_steps=2),
             prepare=lambda step: batches_of(step, [2, 3, 1]),
-            evaluate=lambda step: [{"evaluation": "e", "eval_loss": float(step)}],
+            evaluate=lambda step, stop: [{"evaluation": "e", "eval_loss": float(step)}],
             checkpoints=self.checkpoints,
             sinks=(self.log,),
             rhythm=Rhythm(log=2, evaluate=3, checkpoint=changed.pop("checkpoint", 1)),

@@ -119,7 +119,7 @@ def test_an_evaluation_is_that_of_one_process(sizes: list[int]) -> None:
 def to_the_end(run: Run, stop: StopRequest | None = None) -> TrainState:
     state, _ = run.checkpoints.restore(run.model, run.run.optimizer)
     if run.run.runtime.ranks.is_writer:
-        run.log.rewind(state.step)
+        run.log.rewind(state.step, state.evaluated)
     return train(run.run, state, stop or StopRequest())
 
 
@@ -160,7 +160,7 @@ def test_a_stop_on_one_rank_stops_all_and_another_number_goes_on(tmp_path: Path)
         run, stop = Run(tmp_path / "moved", ranks), StopRequest()
 
         def ask(step: int) -> None:
-            if step == 3 and not ranks.is_writer:
+            if step == 4 and not ranks.is_writer:
                 stop.signal = 15
 
         object.__setattr__(run.run, "before_step", ask)
@@ -169,7 +169,7 @@ def test_a_stop_on_one_rank_stops_all_and_another_number_goes_on(tmp_path: Path)
         return str(caught.value)
 
     (said, other) = on_ranks(2, begin)
-    assert said == other and "stopped at step 3 of 6" in said and "step-3" in said
+    assert said == other and "stopped by SIGTERM at step 3 of 6; saved in" in said
     models = on_ranks(3, lambda ranks: (run := Run(tmp_path / "moved", ranks), to_the_end(run))[0].model)
     for model in models:
         torch.testing.assert_close(weights(model), weights(whole.model), rtol=1e-9, atol=1e-12)

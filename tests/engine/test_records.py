@@ -26,7 +26,7 @@ def write(path: Path, contents: list[dict[str, Any]]) -> MetricsLog:
 
 def begin(path: Path, step: int = 0) -> MetricsLog:
     log = MetricsLog(path)
-    log.rewind(step)
+    log.rewind(step, step)
     return log
 
 
@@ -118,7 +118,7 @@ def test_a_damaged_file_is_no_obstacle_to_a_new_run(tmp_path: Path) -> None:
 def test_what_is_told_is_the_record_itself() -> None:
     told: list[Event] = []
     sink = Teller(told.append)
-    sink.rewind(7)
+    sink.rewind(7, 7)
     records = [Trained({"step": 8, "loss": 0.5}, 9, 1.0), Evaluated({"step": 8, "eval_loss": 0.25})]
     for record in records:
         sink.write(record)

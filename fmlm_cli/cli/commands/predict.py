@@ -47,7 +47,11 @@ def command(
     """
     from fmlm_cli.recipes.prediction import predict
 
-    predicted = list(predict(settings, emit=_cautions_aside if as_json else emit))
+    def emit_cautions(event: Event) -> None:
+        if isinstance(event, Caution):
+            emit(event)
+
+    predicted = list(predict(settings, emit=emit_cautions if as_json else emit))
     if as_json:
         return "".join(
             json.dumps(dataclasses.asdict(prediction), ensure_ascii=False) + "\n" for prediction in predicted
@@ -55,12 +59,6 @@ def command(
     for prediction in predicted:
         emit(_facts(prediction, settings.top))
     return None
-
-
-def _cautions_aside(event: Event) -> None:
-    """Cautions to the standard error, all else nowhere."""
-    if isinstance(event, Caution):
-        typer.echo(f"note: {event.text}", err=True)
 
 
 def _facts(prediction: "Predicted[Any]", top: int) -> Facts:

@@ -72,7 +72,7 @@ def compare_masks(
     root, sharing = Path(settings.out), Sharing(cell, jobs, report_only, report)
     if report_only and not (root / PLAN).is_file():
         raise UserError(f"{root} holds no comparison to report on (it has no {PLAN})")
-    with owned_by(sharing, root, COMPARISON, overwrite=overwrite, resume=resume) as folder:
+    with owned_by(sharing, root, COMPARISON, overwrite=overwrite, resume=resume, emit=emit) as folder:
         if resume and folder.is_empty:
             emit(starting_anew(root))
         with storage.clear_disk_errors(root), _one_plan_at_a_time(root, together=cell is not None):

@@ -24,6 +24,7 @@ from fmlm_cli.engine.loop import Rhythm, TrainingRun
 from fmlm_cli.engine.optimizer import Schedule
 from fmlm_cli.engine.records import MetricsLog, Teller
 from fmlm_cli.engine.runtime import Runtime
+from fmlm_cli.engine.signals import NEVER, StopRequest
 from fmlm_cli.engine.step import DivergedError
 from fmlm_cli.events import Emit, ignore
 from fmlm_cli.model.classifier import Classifier, EncoderCheckpoint
@@ -123,10 +124,10 @@ class CellRun:
             batches += self.objective.prepare(train.sequences, part, train.examples.labels, micro)
         return batches
 
-    def outputs(self, split: EncodedSplit) -> npt.NDArray[np.float32]:
+    def outputs(self, split: EncodedSplit, stop: StopRequest = NEVER) -> npt.NDArray[np.float32]:
         """The model's outputs for a split: float32[examples, labels], or float32[examples] for scores."""
         outputs = predict_split(
-            self.model, self.objective, split.sequences, self.training.batch_size, self.runtime
+            self.model, self.objective, split.sequences, self.training.batch_size, self.runtime, stop=stop
         )
         if not np.isfinite(outputs).all():
             raise DivergedError("the model's outputs are not finite")
@@ -137,12 +138,12 @@ class CellRun:
         assert split.examples.labels is not None
         return compute_metrics(self.prepared.data.task, split.examples.labels, outputs)
 
-    def evaluate(self, step: int) -> list[dict[str, Any]]:
+    def evaluate(self, step: int, stop: StopRequest) -> list[dict[str, Any]]:
         """Measure on the split that decides, after an epoch; keep the weights if they are the best so far."""
         if step == 0:
             return []
         split = self.prepared.dev[self.prepared.data.decides]
-        measures = self.measure(split, self.outputs(split))
+        measures = self.measure(split, self.outputs(split, stop))
         before = max((record["score"] for record in _evaluations(self.log)), default=-np.inf)
         if self.settings.select == "last" or measures["score"] > before:
             self.best = {k: v.detach().to("cpu", copy=True) for k, v in self.model.state_dict().items()}
@@ -155,7 +156,9 @@ class CellRun:
         """Whether the score has not become better for as long as the settings have patience."""
         scores = [record["score"] for record in _evaluations(self.log)]
         patience = self.settings.patience
-        return patience is not None and len(scores) - 1 - int(np.argmax(scores)) >= patience
+        if patience is None or not scores:
+            return False
+        return len(scores) - 1 - int(np.argmax(scores)) >= patience
 
     def run(self, identity: str, keep: Callable[[CellResult], None]) -> CellResult:
         """Train from the newest checkpoint or the start; leave predictions.

@@ -44,7 +44,7 @@ def finetune(
         raise UserError("no output folder: give --out DIR")
     root, sharing = Path(settings.out), Sharing(cell, jobs, report_only, report)
     _check_sharing(root, sharing, overwrite=overwrite)
-    with owned_by(sharing, root, FINETUNING, overwrite=overwrite, resume=resume) as folder:
+    with owned_by(sharing, root, FINETUNING, overwrite=overwrite, resume=resume, emit=emit) as folder:
         if resume and folder.is_empty:
             emit(starting_anew(root))
         plan = plan_finetuning(settings, emit)

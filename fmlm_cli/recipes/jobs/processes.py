@@ -20,21 +20,23 @@ def spread(words: Sequence[str], jobs: int, logs: Path, look: Callable[[], None]
 
     Each has its share of the processor's threads, and of the GPUs if there are several; what they say goes to
     `logs`/job-i.log. `look` is called from time to time. If one fails the others are stopped, and its last
-    line is raised as a `UserError`; whatever ends this process early stops them all, and they save what they
-    have.
+    line is raised as a `UserError`; whatever ends this process early, be it SIGKILL, stops them all, and they
+    save what they have.
     """
     logs.mkdir(parents=True, exist_ok=True)
     running: dict[int, subprocess.Popen[bytes]] = {}
+    # Nothing is ever written: whatever ends this process closes the pipe, and by that the others end.
+    until_closed, held_open = os.pipe()
     try:
         for number in range(jobs):
             with (logs / f"job-{number + 1}.log").open("wb") as log:
                 running[number] = subprocess.Popen(
-                    [sys.executable, "-m", "fmlm_cli", *words, "--cell", f"{number + 1}/{jobs}"],
+                    [*_fmlm(), "--until-stdin-closes", *words, "--cell", f"{number + 1}/{jobs}"],
+                    stdin=until_closed,
                     stdout=log,
                     stderr=subprocess.STDOUT,
-                    stdin=subprocess.DEVNULL,
                     env={**os.environ, **_share(number, jobs)},
-                    start_new_session=True,  # Ctrl-C reaches this process alone, which passes it on
+                    start_new_session=True,  # Ctrl-C and a closing terminal reach this process alone
                 )
         while running:
             time.sleep(_LOOK_EVERY)
@@ -44,10 +46,16 @@ def spread(words: Sequence[str], jobs: int, logs: Path, look: Callable[[], None]
                     del running[number]
                     _check(process, logs / f"job-{number + 1}.log")
     finally:
-        for process in running.values():
-            process.send_signal(signal.SIGTERM)
+        os.close(until_closed)
+        os.close(held_open)
         for process in running.values():
             process.wait()
+
+
+def _fmlm() -> list[str]:
+    """How to run `fmlm` with the modules that this process runs: not those of the working folder (-P)."""
+    from_working_folder = {"", str(Path.cwd())} & set(sys.path)
+    return [sys.executable, *([] if from_working_folder else ["-P"]), "-m", "fmlm_cli"]
 
 
 def _share(number: int, jobs: int) -> dict[str, str]:

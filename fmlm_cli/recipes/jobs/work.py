@@ -1,13 +1,15 @@
 """Jobs worked through, by this process or spread over several, and a report once all are done."""
 
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
 from fmlm_cli import storage
-from fmlm_cli.errors import UserError
+from fmlm_cli.errors import InUseError, UserError
 from fmlm_cli.events import Emit, Note
 from fmlm_cli.recipes.jobs.board import Board
 from fmlm_cli.recipes.jobs.ledger import Job, Ledger, parse_share
@@ -15,9 +17,12 @@ from fmlm_cli.recipes.jobs.processes import spread
 
 J = TypeVar("J", bound=Job)
 R = TypeVar("R")
+T = TypeVar("T")
 Report = TypeVar("Report")
 
+_LOGS = "logs"
 _NAMED = 3  # unfinished jobs that are named
+_ENDING_SECONDS = 60  # that a process may take to save what it has
 
 
 @dataclass(frozen=True)
@@ -47,12 +52,32 @@ class Sharing:
         return self.cell is not None or self.report_only
 
 
+@contextmanager
 def owned_by(
-    sharing: Sharing, root: Path, kind: storage.Kind, *, overwrite: bool, resume: bool
-) -> AbstractContextManager[storage.OwnedFolder]:
-    """Own the folder in which jobs are done: alone, or together with others that do a share of them."""
+    sharing: Sharing, root: Path, kind: storage.Kind, *, overwrite: bool, resume: bool, emit: Emit
+) -> Iterator[storage.OwnedFolder]:
+    """Own the folder in which jobs are done: alone, or together with others that do a share of them.
+
+    Processes of a call that was killed save what they have, and end: a call that goes on waits for them.
+    """
     together = sharing.goes_on
-    return storage.owned_folder(root, kind, overwrite=overwrite, resume=resume or together, shared=together)
+
+    def own() -> storage.OwnedFolder:
+        going_on = resume or together
+        folder = storage.owned_folder(root, kind, overwrite=overwrite, resume=going_on, shared=together)
+        return stack.enter_context(folder)
+
+    with ExitStack() as stack:
+        yield _patiently(own, emit, hopeful=lambda: resume and not _has_parent(root))
+
+
+def _has_parent(root: Path) -> bool:
+    """Whether a call that made processes for the jobs in a folder is still there."""
+    try:
+        with storage.sole_owner(root / _LOGS):
+            return False
+    except InUseError:
+        return True
 
 
 def work_through(
@@ -71,14 +96,30 @@ def work_through(
         return
     if sharing.processes == 1:
         for job in ledger.share(sharing.cell):
-            _do(job, ledger, do, board)
+            _patiently(partial(_do, job, ledger, do, board), board.emit)
         return
     unfinished = {job.name for job in ledger.unfinished}
     groups = [group for group in ledger.groups if any(job.name in unfinished for job in group)]
     if groups:
         folder.share()
-        spread(words, min(sharing.processes, len(groups)), folder.root / "logs", board.look)
+        with storage.sole_owner(folder.root / _LOGS):  # by which others know that this process is there
+            spread(words, min(sharing.processes, len(groups)), folder.root / _LOGS, board.look)
         board.look()
+
+
+def _patiently(act: Callable[[], T], emit: Emit, hopeful: Callable[[], bool] = lambda: True) -> T:
+    """Do what another process may still be at, and wait for a while if that is `hopeful`."""
+    told, until = False, time.monotonic() + _ENDING_SECONDS
+    while True:
+        try:
+            return act()
+        except InUseError as error:
+            if time.monotonic() > until or not hopeful():
+                raise
+            if not told:
+                emit(Note(f"waiting up to {_ENDING_SECONDS} s: {error}"))
+            told = True
+            time.sleep(0.5)
 
 
 def _do(job: J, ledger: Ledger[J, R], do: Callable[[J], R], board: Board[J, R]) -> None:

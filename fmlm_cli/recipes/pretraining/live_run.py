@@ -16,6 +16,7 @@ from fmlm_cli.engine.loop import Rhythm, TrainingRun
 from fmlm_cli.engine.optimizer import Schedule
 from fmlm_cli.engine.records import Sink
 from fmlm_cli.engine.runtime import Runtime
+from fmlm_cli.engine.signals import NEVER, StopRequest
 from fmlm_cli.events import Caution, Emit
 from fmlm_cli.masking import Strategy
 from fmlm_cli.model.adapting.lora import load_trained, merged, save_trained
@@ -108,10 +109,10 @@ class LiveRun:
             batches += objective.prepare(rows, epoch, micro, mask_epoch)
         return batches
 
-    def evaluate(self, step: int) -> list[dict[str, Any]]:
+    def evaluate(self, step: int, stop: StopRequest = NEVER) -> list[dict[str, Any]]:
         """The fields of the evaluation records."""
         self.scores = {
-            name: held_out.run(self.model, self.runtime) for name, held_out in self.held_out.items()
+            name: held_out.run(self.model, self.runtime, stop) for name, held_out in self.held_out.items()
         }
         main = self.main_evaluation
         if step == 0 and self.plan.origin and main is not None and self.runtime.ranks.is_writer:

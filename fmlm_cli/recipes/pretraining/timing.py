@@ -9,7 +9,7 @@ from fmlm_cli.engine.checkpoint import TrainState
 from fmlm_cli.engine.loop import train
 from fmlm_cli.engine.records import Record
 from fmlm_cli.engine.runtime import Runtime
-from fmlm_cli.engine.signals import StopRequest
+from fmlm_cli.engine.signals import NEVER
 from fmlm_cli.events import Emit, Progress, Trained, ignore
 from fmlm_cli.recipes.pretraining.live_run import LiveRun
 from fmlm_cli.recipes.pretraining.planning.plan import plan_run
@@ -21,7 +21,7 @@ class _Speedometer:
     def __init__(self, steps: int, emit: Emit) -> None:
         self.tokens_per_second, self._steps, self._emit = 0.0, steps, emit
 
-    def rewind(self, step: int) -> None:
+    def rewind(self, step: int, evaluated: int) -> None:
         """Nothing is kept."""
 
     def write(self, record: Record) -> None:
@@ -40,6 +40,6 @@ def measure_speed(settings: PretrainSettings, steps: int, emit: Emit) -> float:
     speedometer = _Speedometer(steps, emit)
     training = live.training_run(speedometer)
     rhythm = replace(training.rhythm, checkpoint=steps)
-    training = replace(training, rhythm=rhythm, keeps_checkpoints=False, evaluate=lambda step: [])
-    train(training, TrainState(0), StopRequest())
+    training = replace(training, rhythm=rhythm, keeps_checkpoints=False, evaluate=lambda step, stop: [])
+    train(training, TrainState(0), NEVER)
     return speedometer.tokens_per_second

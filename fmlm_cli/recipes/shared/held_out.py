@@ -12,6 +12,7 @@ from fmlm_cli.corpus.store.reading import TokenStore
 from fmlm_cli.engine.batch import Batch
 from fmlm_cli.engine.evaluation import evaluate
 from fmlm_cli.engine.runtime import Runtime
+from fmlm_cli.engine.signals import NEVER, StopRequest
 from fmlm_cli.engine.step import DivergedError
 from fmlm_cli.masking import Strategy, get_strategy
 from fmlm_cli.model.layouts import LayoutName
@@ -95,14 +96,14 @@ class HeldOut:
             index = np.arange(begin, min(begin + self.batch_size, len(self.reader)))
             yield from objective.prepare(self.reader.read(index), 0, self.batch_size)
 
-    def run(self, model: MaskedLM, runtime: Runtime) -> Scores:
+    def run(self, model: MaskedLM, runtime: Runtime, stop: StopRequest = NEVER) -> Scores:
         """Evaluate a model.
 
         The record has `eval_loss` (nats), `eval_perplexity`, `eval_accuracy`, `unigram_loss` of the same
-        targets. Raises `DivergedError` for a loss that is no number.
+        targets. Raises `DivergedError` for a loss that is no number, `StoppedError` if a stop is asked for.
         """
         batches = self.batches(model.attention.layout)
-        sums, count = evaluate(model, self.objective, batches, runtime)
+        sums, count = evaluate(model, self.objective, batches, runtime, stop)
         by_token = [sums.pop(name).numpy() for name in ("token_losses", "token_counts")]
         means = {name: float(value) / count for name, value in sums.items()}
         loss = means.pop("eval_loss")

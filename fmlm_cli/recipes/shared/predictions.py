@@ -15,6 +15,7 @@ from fmlm_cli.corpus.rows.sequences import Sequences
 from fmlm_cli.engine.batch import Batch
 from fmlm_cli.engine.evaluation import outputs_of
 from fmlm_cli.engine.runtime import Runtime
+from fmlm_cli.engine.signals import NEVER, StopRequest
 from fmlm_cli.objectives.classification import SequenceClassification
 from fmlm_cli.tasks import Examples, TaskData, predictions_of
 
@@ -28,8 +29,9 @@ def predict_split(
     batch_size: int,
     runtime: Runtime,
     progress: Callable[[int], None] = lambda done: None,
+    stop: StopRequest = NEVER,
 ) -> npt.NDArray[np.float32]:
-    """Outputs float32[sequences, labels], in the order of the sequences."""
+    """Outputs float32[sequences, labels], in the order of the sequences; or `StoppedError`."""
 
     def batches() -> Iterator[Batch]:
         done = 0
@@ -38,7 +40,7 @@ def predict_split(
             done += len(index)
             progress(done)
 
-    return outputs_of(model, objective, batches(), runtime)
+    return outputs_of(model, objective, batches(), runtime, stop)
 
 
 def keep_predictions(

@@ -12,7 +12,7 @@ from fmlm_cli.engine.loop import Rhythm, TrainingRun, train
 from fmlm_cli.engine.optimizer import OptimizerOptions, Schedule, make_optimizer
 from fmlm_cli.engine.records import Sink, metrics_log
 from fmlm_cli.engine.runtime import Runtime
-from fmlm_cli.engine.signals import graceful_stop
+from fmlm_cli.engine.signals import StopRequest, graceful_stop
 from fmlm_cli.engine.step import DivergedError
 from fmlm_cli.events import Caution, Emit, Note
 
@@ -41,8 +41,8 @@ class Trainee(Protocol):
         """What of the model is trained may change here."""
         ...
 
-    def evaluate(self, step: int) -> Sequence[Mapping[str, Any]]:
-        """The fields of the evaluation records after a step."""
+    def evaluate(self, step: int, stop: StopRequest) -> Sequence[Mapping[str, Any]]:
+        """The fields of the evaluation records after a step, or `StoppedError`."""
         ...
 
     def enough(self) -> bool:
@@ -94,7 +94,7 @@ def train_to_the_end(run: TrainingRun, emit: Emit, *, carried_over: Path | None 
     """Go on from the newest checkpoint that is whole, or begin; the state at the end.
 
     `carried_over`: another run's checkpoint, whose state of the optimizer a run begins with.
-    Raises `Interrupted`, with a checkpoint saved, on Ctrl-C or SIGTERM; `DivergedError`; `UserError` for
+    Raises `Interrupted`, with a checkpoint saved, if asked to stop; `DivergedError`; `UserError` for
     checkpoints that are damaged or another run's.
     """
     state = _begin(run, emit, carried_over)
@@ -119,7 +119,7 @@ def _begin(run: TrainingRun, emit: Emit, carried_over: Path | None) -> TrainStat
     elif carried_over is not None:
         carry_over(carried_over, run.model, run.optimizer)
     for sink in run.sinks if run.runtime.ranks.is_writer else ():
-        sink.rewind(state.step)
+        sink.rewind(state.step, state.evaluated)
     log = metrics_log(run.sinks)
     if state.records and log is not None and run.runtime.ranks.is_writer:
         log.check(state.records)

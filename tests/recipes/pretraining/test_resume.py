@@ -7,15 +7,21 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from fmlm_cli import storage
+from fmlm_cli.engine.batch import Batch
 from fmlm_cli.errors import Interrupted, UserError
-from fmlm_cli.events import Caution, Event, Note
+from fmlm_cli.events import Caution, Evaluated, Event, Note, Trained
+from fmlm_cli.objectives.masked_lm import MaskedLanguageModelling
 from fmlm_cli.recipes import pretraining
+from fmlm_cli.recipes.pretraining.live_run import LiveRun
+from fmlm_cli.recipes.shared.held_out import HeldOut
+from tests.conftest import MakeStore
 from tests.recipes.runs import KINDS, TINY, Settings, assert_close, assert_same, at_step, raise_error
 
 pytestmark = pytest.mark.usefixtures("quick")
@@ -45,28 +51,156 @@ def test_interrupted_before_the_first_checkpoint_or_after_the_last(settings: Set
     assert_same(pretraining.pretrain(parts, resume=True), whole)
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
-def test_a_signal_saves_and_stops(settings: Settings, number: int, code: int) -> None:
-    """The step is finished and saved first: resuming goes on from there, not from the last checkpoint."""
+# ---------------------------------------------------------------- requests to stop
+
+CODES = {"SIGTERM": 143, "SIGINT": 130, "SIGHUP": 129, "SIGUSR1": 138, "SIGUSR2": 140, "SIGXCPU": 152}
+
+
+@pytest.fixture
+def ctrl_c(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Ctrl-C is heard, also where the tests run in the background."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("ctrl_c")
+@pytest.mark.parametrize("name", CODES)
+def test_a_signal_saves_and_stops(settings: Settings, name: str) -> None:
+    """The step is saved first: resuming goes on from there, not from the last checkpoint."""
+    number = signal.Signals[name]
     before = signal.getsignal(number)
-    whole = pretraining.pretrain(settings("whole", **KINDS["dropout"]))
     parts = settings("parts", **KINDS["dropout"])
-    with pytest.raises(Interrupted, match="stopped at step 4 of 8") as caught:
+    cause = "Ctrl-C" if name == "SIGINT" else name
+    with pytest.raises(Interrupted, match=f"stopped by {cause} at step 4 of 8; saved in .*step-4$") as caught:
         pretraining.pretrain(parts, emit=at_step(4, lambda: os.kill(os.getpid(), number)))
-    assert caught.value.exit_code == code
-    assert "--resume" in str(caught.value)
+    assert caught.value.exit_code == CODES[name]
     assert signal.getsignal(number) is before
     notes: list[Event] = []
     resumed = pretraining.pretrain(parts, resume=True, emit=notes.append)
     assert Note("resuming after step 4 of 8") in notes
-    assert_same(resumed, whole)
+    assert_same(resumed, pretraining.pretrain(settings("whole", **KINDS["dropout"])))
 
 
-def test_a_signal_during_the_last_step_lets_the_run_finish(settings: Settings) -> None:
-    result = pretraining.pretrain(
-        settings(**KINDS["steps"]), emit=at_step(8, lambda: os.kill(os.getpid(), signal.SIGTERM))
+def test_many_signals_are_one_and_an_ignored_one_is_none(settings: Settings) -> None:
+    def ask() -> None:
+        signal.raise_signal(signal.SIGHUP)
+        asked.append(1)
+        for number in (signal.SIGUSR1, signal.SIGTERM, signal.SIGTERM):
+            signal.raise_signal(number)
+
+    asked: list[int] = []
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup does
+    try:
+        with pytest.raises(Interrupted, match="stopped by SIGUSR1 at step 4 of 8"):
+            pretraining.pretrain(settings(**KINDS["steps"]), emit=at_step(4, ask))
+        assert asked and signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+@pytest.mark.usefixtures("ctrl_c")
+def test_only_a_second_ctrl_c_leaves_at_once(settings: Settings) -> None:
+    def ask() -> None:
+        signal.raise_signal(signal.SIGTERM)
+        signal.raise_signal(signal.SIGINT)
+        asked.append(1)
+        signal.raise_signal(signal.SIGINT)
+
+    asked: list[int] = []
+    parts = settings(**KINDS["steps"])
+    with pytest.raises(KeyboardInterrupt):
+        pretraining.pretrain(parts, emit=at_step(4, ask))
+    assert asked
+    assert [path.name for path in (Path(str(parts.out)) / "checkpoints").iterdir()] == ["step-3"]
+
+
+@pytest.fixture(scope="module")
+def other_store(
+    make_store: MakeStore, documents: list[str], tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    return make_store(tmp_path_factory.mktemp("stores") / "other", documents[:5], documents[5:30])
+
+
+# An evaluation is on two stores, and of two batches on each.
+@pytest.mark.parametrize(("step", "batch"), [(0, 1), (0, 3), (4, 1), (4, 2), (4, 4), (8, 2), (8, 4)])
+def test_a_stop_during_an_evaluation(
+    settings: Settings,
+    other_store: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    step: int,
+    batch: int,
+) -> None:
+    """It is left between two batches, and done again on resuming: nothing tells of the interruption."""
+    kind = {**KINDS["dropout"], "evaluation.stores": {"other": str(other_store)}}
+    parts, made = settings("parts", **kind), -1000
+    evaluate, batches = LiveRun.evaluate, HeldOut.batches
+
+    def counting(self: LiveRun, at: int, *more: Any) -> Any:
+        nonlocal made
+        made = 0 if at == step else -1000
+        return evaluate(self, at, *more)
+
+    def asking(self: HeldOut, *layout: Any) -> Iterator[Batch]:
+        nonlocal made
+        for each in batches(self, *layout):
+            made += 1
+            if made == batch:
+                signal.raise_signal(signal.SIGTERM)
+            yield each
+
+    with monkeypatch.context() as patch:
+        patch.setattr(LiveRun, "evaluate", counting)
+        patch.setattr(HeldOut, "batches", asking)
+        with pytest.raises(Interrupted, match=f"stopped by SIGTERM at step {step} of 8; ") as caught:
+            pretraining.pretrain(parts)
+        assert made == batch  # none was begun after it
+    assert caught.value.exit_code == 143
+    checkpoints = storage.RunDirectory(Path(str(parts.out))).checkpoints
+    assert (checkpoints / f"step-{step}").is_dir() == (step > 0)
+    # However often it is resumed, and killed before its next checkpoint.
+    with pytest.raises(RuntimeError), monkeypatch.context() as patch:
+        patch.setattr("fmlm_cli.engine.loop.Clock", lambda *_: raise_error())
+        pretraining.pretrain(parts, resume=True)
+    resumed = pretraining.pretrain(parts, resume=True)
+    assert_same(resumed, pretraining.pretrain(settings("whole", **kind)))
+
+
+def test_a_stop_during_a_step_of_many_batches(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The step is not taken: one of minutes is not waited for."""
+    parts, calls = settings("parts", **KINDS["dropout"]), 0
+    loss = MaskedLanguageModelling.loss
+
+    def asking(self: MaskedLanguageModelling, *arguments: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls == 10:  # a step has two batches; one was forwarded before, to count its operations
+            signal.raise_signal(signal.SIGTERM)
+        return loss(self, *arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(MaskedLanguageModelling, "loss", asking)
+        with pytest.raises(Interrupted, match="stopped by SIGTERM at step 4 of 8; saved in "):
+            pretraining.pretrain(parts)
+        assert calls == 10
+    assert_same(
+        pretraining.pretrain(parts, resume=True), pretraining.pretrain(settings("whole", **KINDS["dropout"]))
     )
-    assert result.run.is_finished
+
+
+def test_a_stop_after_the_last_evaluation_leaves_only_the_end_to_do(settings: Settings) -> None:
+    parts = settings("parts", **KINDS["steps"])
+
+    def emit(event: Event) -> None:
+        if isinstance(event, Evaluated) and event.record["step"] == 8:
+            signal.raise_signal(signal.SIGTERM)
+
+    with pytest.raises(Interrupted, match=r"at step 8 of 8; saved in .*step-8$"):
+        pretraining.pretrain(parts, emit=emit)
+    told: list[Event] = []
+    resumed = pretraining.pretrain(parts, resume=True, emit=told.append)
+    assert not any(isinstance(event, Evaluated | Trained) for event in told)
+    assert_same(resumed, pretraining.pretrain(settings("whole", **KINDS["steps"])))
 
 
 _KILLED = """
@@ -96,9 +230,9 @@ def test_a_killed_process_is_resumed_from_its_checkpoint(settings: Settings, tmp
     assert_same(resumed, whole)
 
 
-def test_sigterm_to_the_command_ends_it_in_order(settings: Settings, tmp_path: Path) -> None:
+def test_sigterm_every_50_ms_ends_the_command_in_order(settings: Settings, tmp_path: Path) -> None:
+    """None of them hurries what the first one began, from the step that is left to the interpreter's end."""
     chosen = {"budget.steps": 80, "checkpoint.every_steps": 5, "evaluation.every_steps": 80}
-    whole = pretraining.pretrain(settings("whole", **chosen))
     parts = settings("parts", **chosen)
     asked = tmp_path / "asked.yaml"
     asked.write_text(json.dumps(parts.model_dump(mode="json")))
@@ -110,13 +244,16 @@ def test_sigterm_to_the_command_ends_it_in_order(settings: Settings, tmp_path: P
         checkpoints = storage.RunDirectory(Path(str(parts.out))).checkpoints
         while process.poll() is None and not list(checkpoints.glob("step-*")):
             time.sleep(0.01)
-        process.send_signal(signal.SIGTERM)
+        while process.poll() is None:
+            process.send_signal(signal.SIGTERM)
+            time.sleep(0.05)
         _, errors = process.communicate(timeout=60)
     assert process.returncode == 143
-    assert len(errors.splitlines()) == 1, errors
-    assert "stopped at step" in errors
-    assert "--resume" in errors
-    assert_same(pretraining.pretrain(parts, resume=True), whole)
+    assert errors.count("\n") == 1, errors
+    assert errors.startswith("stopped by SIGTERM at step ")
+    assert errors.endswith("the same command with --resume goes on\n")
+    assert not [path for path in Path(str(parts.out)).rglob("*") if "partial" in path.name]
+    assert_same(pretraining.pretrain(parts, resume=True), pretraining.pretrain(settings("whole", **chosen)))
 
 
 def test_a_damaged_checkpoint_and_a_cut_metrics_file_change_nothing(settings: Settings) -> None:

@@ -1,0 +1,102 @@
+"""Processes that share work: how they are started, and how they end with the one that started them."""
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from fmlm_cli.errors import InUseError
+from fmlm_cli.events import Event, Note
+from fmlm_cli.recipes.jobs import processes, work
+from fmlm_cli.recipes.jobs.board import Board, Outcome
+from fmlm_cli.recipes.jobs.work import Sharing, work_through
+from tests.recipes.jobs.in_memory import Disk, job, ledger_of
+
+# What the processes run in place of `fmlm`: work of a minute that saves what it has when asked to stop.
+CHILD = """
+import os, sys, time
+from pathlib import Path
+from fmlm_cli.engine import signals
+folder = Path(sys.argv[1])
+with signals.stoppable() as stop:
+    stop.patient = True
+    signals.stop_when_stdin_closes()
+    (folder / f"begun-{os.getpid()}").touch()
+    until = time.monotonic() + 60
+    while not stop.asked and time.monotonic() < until:
+        time.sleep(0.01)
+    (folder / f"saved-{os.getpid()}-{stop.exit_code}").touch()
+"""
+PARENT = """
+import os, signal, sys
+from pathlib import Path
+from fmlm_cli.recipes.jobs import processes
+folder = Path(sys.argv[1])
+processes._fmlm = lambda: [sys.executable, str(folder / "child.py"), str(folder)]
+def look():
+    if len(list(folder.glob("begun-*"))) == 2:
+        os.kill(os.getpid(), signal.SIGKILL)
+processes.spread([], 2, folder / "logs", look)
+"""
+
+
+def test_processes_save_and_end_with_one_that_is_killed(tmp_path: Path) -> None:
+    (tmp_path / "child.py").write_text(CHILD)
+    # The children hold its standard output too, so that this returns once all have ended.
+    died = subprocess.run([sys.executable, "-c", PARENT, tmp_path], check=False)
+    assert died.returncode == -9
+    begun = {path.name.split("-")[1] for path in tmp_path.glob("begun-*")}
+    wait_for_files(tmp_path, {f"saved-{pid}-143" for pid in begun})
+
+
+def wait_for_files(folder: Path, names: set[str]) -> None:
+    until = time.monotonic() + 60
+    while not names <= {path.name for path in folder.iterdir()}:
+        assert time.monotonic() < until, sorted(folder.iterdir())
+        time.sleep(0.05)
+
+
+@pytest.mark.parametrize("where", ["", "cwd", "elsewhere"])
+def test_modules_of_the_working_folder_are_left_out_where_they_are_here(
+    monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    own = [path for path in sys.path if path not in ("", str(Path.cwd()))]
+    monkeypatch.setattr(sys, "path", [{"cwd": str(Path.cwd())}.get(where, where), *own])
+    assert ("-P" in processes._fmlm()) == (where == "elsewhere")
+
+
+def test_one_thread_is_one_however_many_processes_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    """OMP_NUM_THREADS=1 is the way to results that do not depend on --jobs."""
+    monkeypatch.setattr("torch.get_num_threads", lambda: 1)
+    assert {
+        processes._share(number, jobs)["OMP_NUM_THREADS"] for jobs in (1, 2, 8) for number in range(jobs)
+    } == {"1"}
+
+
+@pytest.mark.parametrize("patience", [60, 0])
+def test_a_job_that_another_process_is_about_to_leave_is_waited_for(
+    monkeypatch: pytest.MonkeyPatch, patience: int
+) -> None:
+    monkeypatch.setattr(work, "_ENDING_SECONDS", patience)
+    monkeypatch.setattr("time.sleep", lambda seconds: None)
+    calls, told = [], list[Event]()
+
+    def do(each: object) -> str:
+        calls.append(each)
+        if len(calls) < 4:
+            raise InUseError("out/a is in use: wait for it")
+        return "found"
+
+    ledger = ledger_of(disk := Disk(), [[job("a")]])
+    board = Board("", ledger, lambda _, found: Outcome(found, found, 1.0), told.append)
+    if patience:
+        work_through(ledger, do, board, Sharing(), [], Path("nowhere"))
+        assert disk.done == ["a"] and len(calls) == 4
+        assert [e.text for e in told if isinstance(e, Note)] == [
+            "waiting up to 60 s: out/a is in use: wait for it"
+        ]
+    else:
+        with pytest.raises(InUseError):
+            work_through(ledger, do, board, Sharing(), [], Path("nowhere"))
