@@ -25,7 +25,7 @@ from fmlm_cli.tensors import not_finite, read_own_tensors
 
 STATE, OPTIMIZER = "state.json", "optimizer.safetensors"
 
-_ANOTHER = "give another checkpoint of its run"
+_ANOTHER = "give another checkpoint of its run, or remove this one"
 _WITHOUT = "set optimizer.carry_over=false"
 
 

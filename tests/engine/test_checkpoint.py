@@ -228,7 +228,9 @@ def test_another_runs_damaged_optimizer_is_refused(tmp_path: Path, damage: Any) 
         check_optimizer(checkpoint)
     check_weights(checkpoint)  # which do not need it
     damage(checkpoint / WEIGHTS)
-    with pytest.raises(UserError, match=r"model\.safetensors .*: give another checkpoint of its run$"):
+    with pytest.raises(
+        UserError, match=r"model\.safetensors .*: give another checkpoint of its run, or remove this one$"
+    ):
         check_weights(checkpoint)
 
 
