@@ -62,10 +62,7 @@ def find_checkpoint(name: str, *, revision: str | None = None, code: bool = Fals
     A run stands for its final model, or for its newest checkpoint while it has no final one. RUN@step-N is
     one of its checkpoints. Raises `UserError` for a model of fmlm's that is no longer what it was.
     """
-    origin = _find(name, revision, code)
-    if origin.revision is None:  # the Hub checks its own files
-        check_model_files(origin.folder)
-    return origin
+    return _find(name, revision, code, adapters=True)
 
 
 def keep_hashes(folder: Path) -> None:
@@ -102,7 +99,19 @@ def _hashes(folder: Path) -> dict[str, str]:
         raise UserError(f"{error}: make the model again, or delete that file if the model is whole") from None
 
 
-def _find(name: str, revision: str | None, code: bool, *, adapters: bool = True) -> Origin:
+def _find(name: str, revision: str | None, code: bool, *, adapters: bool) -> Origin:
+    """The same; `adapters`: whether it may be one, to be merged into another checkpoint's model."""
+    origin = _locate(name, revision, code)
+    if origin.revision is None:  # the Hub checks its own files
+        check_model_files(origin.folder)
+    if not is_adapter(origin.folder):
+        return origin
+    if not adapters:
+        raise UserError(f"{name} is an adapter too: merge it into its model with peft first")
+    return _on_its_base(origin, code)
+
+
+def _locate(name: str, revision: str | None, code: bool) -> Origin:
     if not name.strip():
         raise UserError("the checkpoint's name is empty: give a run, a Hugging Face folder or a Hub name")
     path, at, step = name.rpartition(_AT_STEP)
@@ -127,26 +136,22 @@ def _find(name: str, revision: str | None, code: bool, *, adapters: bool = True)
                 settings = saved_settings(PretrainSettings, owner.config)
                 return Origin(name, root, None, owner, settings, training)
     located = hub.locate(name, revision=revision, weights=True, code=code)
-    if is_adapter(located.folder):
-        if not adapters:
-            raise UserError(f"{name} is an adapter too: merge it into its model with peft first")
-        return _on_its_base(name, located, code)
     return Origin(name, inner_model(located.folder), located.revision)
 
 
-def _on_its_base(name: str, located: hub.Located, code: bool) -> Origin:
+def _on_its_base(adapter: Origin, code: bool) -> Origin:
     """The model that an adapter was trained on, with the adapter to be merged into it."""
-    settings = adapter_settings(located.folder, name)
+    settings = adapter_settings(adapter.folder, adapter.name)
     base = str(settings["base_model_name_or_path"])
-    beside = located.folder / base
+    beside = adapter.folder / base
+    name, revision = (str(beside), None) if beside.is_dir() else (base, settings.get("revision"))
     try:
-        if beside.is_dir():
-            origin = _find(str(beside), None, code, adapters=False)
-        else:
-            origin = _find(base, settings.get("revision"), code, adapters=False)
+        model = _find(name, revision, code, adapters=False)
     except UserError as error:
-        raise UserError(f"{name} is an adapter for '{base}', as its {ADAPTER} says: {error}") from None
-    return Origin(name, origin.folder, located.revision, adapter=located.folder)
+        raise UserError(
+            f"{adapter.name} is an adapter for '{base}', as its {ADAPTER} says: {error}"
+        ) from None
+    return Origin(adapter.name, model.folder, adapter.revision, adapter=adapter.folder)
 
 
 def finetuned_models(root: Path) -> dict[str, Path] | None:
