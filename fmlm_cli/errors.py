@@ -56,6 +56,12 @@ def one_line(error: BaseException) -> str:
     return text.rstrip(" :.")
 
 
+def shortened(text: str, most: int = 80) -> str:
+    """A text that someone else gave, in one line, and cut where it would swamp a message."""
+    text = " ".join(text.split())
+    return text if len(text) <= most else f"{text[:most]}..."
+
+
 def is_out_of_space(error: BaseException) -> bool:
     """Whether an exception says that the disk is full, also where a library hides the OSError in its text."""
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):

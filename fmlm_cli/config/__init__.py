@@ -26,6 +26,7 @@ from fmlm_cli.config.layers import (
     setting_names,
     to_yaml,
 )
+from fmlm_cli.config.reading import yaml_file, yaml_value
 from fmlm_cli.config.roles import deciding, differing
 from fmlm_cli.config.schema import (
     EvaluateSettings,
@@ -67,4 +68,6 @@ __all__ = [
     "setting_field",
     "setting_names",
     "to_yaml",
+    "yaml_file",
+    "yaml_value",
 ]

@@ -13,19 +13,11 @@ from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
+from fmlm_cli.config.reading import Loader, yaml_file, yaml_value
 from fmlm_cli.config.schema import Section
-from fmlm_cli.errors import UserError, nearest, one_line
+from fmlm_cli.errors import UserError, nearest, shortened
 
 S = TypeVar("S", bound=Section)
-
-
-class _Loader(yaml.SafeLoader):
-    """YAML without dates: a run's folder may be called 2024-05-01."""
-
-    yaml_implicit_resolvers = {  # noqa: RUF012 - as the base class declares it
-        first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:timestamp"]
-        for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
-    }
 
 
 _TOGETHER = ("budget",)  # groups of alternatives: a later layer replaces the whole group
@@ -84,11 +76,8 @@ def parse_assignments(assignments: Sequence[str], section: type[Section]) -> dic
             raise UserError(f"--set {assignment}: write it as --set name=value")
         free = name.rpartition(".")[0] in free_names  # such as masking.options.p
         if not free and name not in names and not any(known.startswith(f"{name}.") for known in names):
-            raise _unknown(name, f"--set {assignment}", section)
-        try:
-            value = yaml.load(text, Loader=_Loader)
-        except (yaml.YAMLError, ValueError):
-            raise UserError(f"--set {assignment}: '{text}' is not a YAML value") from None
+            raise _unknown(name, f"--set {shortened(assignment)}", section)
+        value = yaml_value(text, f"--set {shortened(assignment)}")
         path = name.split(".")
         for part in reversed(path):
             value = {part: value}
@@ -112,22 +101,9 @@ def read_yaml(path: str | Path, section: type[Section]) -> dict[str, Any]:
     """A tree of settings from a YAML file. Names and values are checked here, where the line is known."""
     path = Path(path)
     try:
-        text = path.read_text(encoding="utf-8")
-        root = yaml.compose(text, Loader=_Loader)
-        tree = yaml.load(text, Loader=_Loader)
+        root, tree = yaml_file(path)
     except FileNotFoundError:
         raise UserError(f"no such configuration file: {path}") from None
-    except IsADirectoryError:
-        raise UserError(f"{path} is a folder, not a configuration file") from None
-    except UnicodeDecodeError:
-        raise UserError(f"{path} is not a UTF-8 text file") from None
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f":{mark.line + 1}" if mark else ""
-        reason = getattr(error, "problem", None) or one_line(error)
-        raise UserError(f"{path}{line}: not valid YAML ({reason})") from None
-    except ValueError as error:  # an explicit tag on a value that does not fit, such as `!!int x`
-        raise UserError(f"{path}: not valid YAML ({error})") from None
     if tree is None:
         return {}
     if not isinstance(tree, dict):
@@ -135,19 +111,15 @@ def read_yaml(path: str | Path, section: type[Section]) -> dict[str, Any]:
             f"{path}: settings are written as `name: value`, this file holds a {type(tree).__name__}"
         )
     assert root is not None
-    try:
-        lines = dict(_lines(root, path))
-    except RecursionError:
-        raise UserError(f"{path}: not valid settings (an alias that holds itself)") from None
+    lines = dict(_lines(root, path))
     _check_names(tree, section, lines, path)
     _check_values(tree, section, lines, path)
     return tree
 
 
 def _lines(node: yaml.Node, path: Path, prefix: str = "") -> Iterator[tuple[str, int]]:
-    """Dotted names and the lines they stand on; a name given twice is refused (YAML would take the last)."""
+    """Dotted names and the lines they stand on."""
     if isinstance(node, yaml.MappingNode):
-        seen: set[str] = set()
         for key, value in node.value:
             name = f"{prefix}{key.value}"
             if "." in str(key.value):
@@ -155,9 +127,6 @@ def _lines(node: yaml.Node, path: Path, prefix: str = "") -> Iterator[tuple[str,
                     f"{path}:{key.start_mark.line + 1}: '{key.value}': in a file, settings are nested, "
                     f"not dotted: write `{key.value.partition('.')[0]}:` and, indented below it, the rest"
                 )
-            if name in seen:
-                raise UserError(f"{path}:{key.start_mark.line + 1}: setting '{name}' is given twice")
-            seen.add(name)
             yield name, key.start_mark.line + 1
             yield from _lines(value, path, f"{name}.")
 
@@ -201,7 +170,7 @@ def _unknown(name: str, where: str, section: type[BaseModel]) -> UserError:
     same_last = [known for known in names if known.rpartition(".")[2] == name.rpartition(".")[2]]
     close = nearest(name, names) or (same_last[0] if same_last else None)
     hint = f"did you mean '{close}'?" if close else f"known are {', '.join(names)}"
-    return UserError(f"{where}: unknown setting '{name}'; {hint}")
+    return UserError(f"{where}: unknown setting '{shortened(name)}'; {hint}")
 
 
 def build(section: type[S], *trees: Mapping[str, Any]) -> S:
@@ -226,9 +195,16 @@ def _problem(section: type[Section], problem: ErrorDetails, where: Callable[[str
         message = message.removeprefix("Value error, ")
     else:
         message = f"{message[0].lower()}{message[1:]}"
-        message += f", not {problem['input']!r}" if problem["type"] != "missing" else ""
+        message += f", not {_shown(problem['input'])}" if problem["type"] != "missing" else ""
     place = where(name)
     return UserError(f"{place}: {message}" if place else message)
+
+
+def _shown(value: Any) -> str:
+    try:
+        return shortened(repr(value))
+    except ValueError:  # a whole number of thousands of digits
+        return "a number of thousands of digits"
 
 
 def saved_settings(section: type[S], path: Path) -> S:
@@ -255,7 +231,7 @@ def to_yaml(settings: Section) -> str:
     """Settings as YAML, in the order they are defined."""
     tree = settings.model_dump(mode="json")
     text: str = yaml.safe_dump(tree, sort_keys=False, allow_unicode=True)
-    if yaml.load(text, Loader=_Loader) == tree:
+    if yaml.load(text, Loader) == tree:
         return text
     # A few characters, such as U+0085, are line ends to YAML: they survive only when escaped.
     return str(yaml.safe_dump(tree, sort_keys=False))

@@ -252,7 +252,7 @@ def test_words_that_cannot_be(run: Path, tmp_path: Path) -> None:
     assert_refused(predict(run, "--file", "-", "--pair", "b"), "--pair goes with TEXT", "a tab")
     assert_refused(predict(run, "a", "b", "--pair", "c"), "1 --pair for 2 TEXT")
     assert_refused(predict(run, ""), "text 1: there is no text")
-    assert_refused(predict(run, "a \udcff"), "text 1", "not valid UTF-8")
+    assert_refused(predict(run, "a \udcff"), "texts", "not valid UTF-8")
     assert_refused(predict(run, "[MASK]", "--top", 0), "top")
     assert_refused(predict(run, "--file", tmp_path / "nowhere"), "cannot read", "nowhere")
     assert_refused(predict(run, "--file", tmp_path), "cannot read", "directory")

@@ -7,8 +7,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-import yaml
-
 from fmlm_cli.config import (
     CompareSettings,
     MaskingSettings,
@@ -16,6 +14,7 @@ from fmlm_cli.config import (
     build,
     nested,
     setting_names,
+    yaml_value,
 )
 from fmlm_cli.corpus.store.reading import TokenStore
 from fmlm_cli.errors import UserError, unknown_name
@@ -139,14 +138,7 @@ def _written_settings(text: str, assigned: Sequence[str]) -> Iterator[tuple[str,
             name = f"options.{name}"
         elif name not in allowed and not name.startswith("options."):
             raise unknown_name(f"setting in --strategies {text}:", name, [*allowed, *_OPTIONS, "rows"])
-        yield name, _value(value, f"--strategies {text}")
-
-
-def _value(text: str, where: str) -> Any:
-    try:
-        return yaml.safe_load(text)
-    except yaml.YAMLError:
-        raise UserError(f"{where}: '{text}' is not a YAML value") from None
+        yield name, yaml_value(value, f"--strategies {text}")
 
 
 def base_segments(settings: CompareSettings) -> int:

@@ -6,10 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from fmlm_cli.config import FinetuneSettings, Hyperparameters, build
-from fmlm_cli.errors import UserError, one_line, unknown_name
+from fmlm_cli.config import FinetuneSettings, Hyperparameters, build, yaml_file
+from fmlm_cli.errors import UserError, unknown_name
 from fmlm_cli.recipes.jobs.ledger import Job
 from fmlm_cli.tasks import Examples, TaskData
 
@@ -81,11 +79,9 @@ def _axes(grid: str, model_type: str) -> Mapping[str, Sequence[Any]]:
 def _read_grid(path: str) -> dict[str, list[Any]]:
     """A YAML file of lists by setting; their values are checked when the points are made."""
     try:
-        tree = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        _, tree = yaml_file(Path(path))
     except FileNotFoundError:
         raise UserError(f"no such grid: {path}; it is none, paper or a YAML file of lists") from None
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise UserError(f"{path}: not a YAML file of lists ({one_line(error)})") from None
     if not isinstance(tree, dict) or not tree:
         raise UserError(f"{path}: a grid is written as `learning_rate: [1e-5, 2e-5]`, one setting a line")
     for name, values in tree.items():

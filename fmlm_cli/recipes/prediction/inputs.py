@@ -45,10 +45,6 @@ def read_inputs(settings: PredictSettings) -> Inputs:
 def _check_text(place: str, text: str) -> None:
     if not text.strip():
         raise UserError(f"{place}: there is no text: write some, or leave it out")
-    try:
-        text.encode()
-    except UnicodeEncodeError:  # bytes on the command line that are no UTF-8
-        raise UserError(f"{place}: it is not valid UTF-8") from None
 
 
 def _read_lines(file: str) -> tuple[str, list[str]]:
