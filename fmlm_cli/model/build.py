@@ -219,12 +219,19 @@ def weights_hash(tensors: Mapping[str, Tensor]) -> str:
     return digest.hexdigest()
 
 
-def tokenizer_for(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast) -> PreTrainedTokenizerFast:
-    """A copy of a tokenizer that knows what this model takes: its longest sequence, and which inputs."""
+def tokenizer_for(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, *, trained: int | None = None
+) -> PreTrainedTokenizerFast:
+    """A copy of a tokenizer that knows what this model takes: its longest sequence, and which inputs.
+
+    `trained`: positions that were trained; a sequence is then no longer than these.
+    """
     fitted = copy.deepcopy(tokenizer)
     longest = longest_sequence(model)
     if longest is not None:
         fitted.model_max_length = longest
+    if trained is not None:
+        fitted.model_max_length = min(fitted.model_max_length, trained)
     accepted = set(inspect.signature(model.forward).parameters)
     types = _token_types(model)
     if types is not None and types < _types_of_a_pair(tokenizer):

@@ -13,6 +13,7 @@ from transformers import PreTrainedTokenizerFast
 from fmlm_cli import storage
 from fmlm_cli.config import TokenizeSettings, deciding, differing
 from fmlm_cli.corpus.store.collocations import MIN_COUNT, Mined, mine
+from fmlm_cli.corpus.store.fit import misfit
 from fmlm_cli.corpus.store.reading import STORE, STORE_OF_RUN, TokenStore
 from fmlm_cli.corpus.store.writing import (
     StoreWriter,
@@ -36,7 +37,7 @@ from fmlm_cli.readers.bytes import readable
 
 SAMPLE_BYTES = 100_000_000  # of text that a new tokenizer learns from, at most
 
-UNKNOWN_SHARE = 0.05  # of unknown tokens, from which on the tokenizer does not seem to suit the text
+HARDLY_KNOWN = "hardly-known"  # the code of the caution about a tokenizer that was made for other text
 
 _WORDS_SHOWN = 12
 
@@ -74,13 +75,8 @@ def make_store(
     with storage.replaced_folder(out, kind, overwrite=overwrite, resume=keeps) as folder:
         manifest = _make(folder, settings, asked or _Asked.resolve(settings, emit), emit)
     emit(Facts(f"token store {out}", _summary(manifest)))
-    if _unknown_share(manifest) > UNKNOWN_SHARE:
-        emit(
-            Caution(
-                "many tokens are unknown to the tokenizer and will never be predicted: "
-                "is it made for this text?"
-            )
-        )
+    if text := misfit(TokenStore.open(out, verify=())):
+        emit(Caution(text, HARDLY_KNOWN))
     # The store is complete now: whatever becomes of the collocations, the work on it is not lost.
     return _add_collocations(out, settings, emit) if settings.pmi else out
 

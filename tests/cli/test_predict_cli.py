@@ -113,7 +113,7 @@ def test_runs_and_their_checkpoints(run: Path) -> None:
     found = [objects(name, "a [MASK]") for name in (run, f"{run}@step-2", run / "final")]
     assert found[0] == found[1] == found[2]
     result = predict(run, "a [MASK]" + " river" * 12, "--json")
-    assert "1 of 1 texts longer than the 16 tokens that the run was trained on" in result.stderr
+    assert "1 of 1 texts longer than the 16 tokens that the model was trained on" in result.stderr
     assert len(result.stdout.splitlines()) == 1
 
 

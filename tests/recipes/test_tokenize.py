@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import re
 from collections.abc import Callable, Iterator
 from hashlib import blake2b, sha256
 from pathlib import Path
@@ -14,7 +15,8 @@ from fmlm_cli.config import TokenizeSettings
 from fmlm_cli.corpus.store.reading import STORE, STORE_OF_RUN, TokenStore
 from fmlm_cli.corpus.text import corpus as corpus_text
 from fmlm_cli.corpus.text.python_docs import PythonDocs
-from fmlm_cli.corpus.tokenizer.loading import extends, fingerprint, load_tokenizer
+from fmlm_cli.corpus.tokenizer.learning import train_tokenizer
+from fmlm_cli.corpus.tokenizer.loading import extends, fingerprint, load_tokenizer, save_tokenizer
 from fmlm_cli.errors import UserError
 from fmlm_cli.events import Caution, Event, Facts, Note, Progress, ignore
 from fmlm_cli.recipes.tokenize import make_store
@@ -488,3 +490,41 @@ def test_a_store_from_before_there_were_new_tokens_is_recognised(
     storage.write_sealed(store.root / "manifest.json", manifest)
     before = contents(store.root)
     assert contents(run(corpus, resume=True).root) == before
+
+
+RUSSIAN = "\u0432\u0441\u0435 \u043b\u044e\u0434\u0438 \u0440\u043e\u0436\u0434\u0430\u044e\u0442\u0441\u044f \u0441\u0432\u043e\u0431\u043e\u0434\u043d\u044b\u043c\u0438 \u0438 \u0440\u0430\u0432\u043d\u044b\u043c\u0438"
+HINDI = "\u0938\u092d\u0940 \u092e\u0928\u0941\u0937\u094d\u092f\u094b\u0902 \u0915\u094b \u0917\u094c\u0930\u0935 \u0914\u0930 \u0905\u0927\u093f\u0915\u093e\u0930\u094b\u0902 \u0915\u0940 \u0938\u0947"
+
+
+@pytest.mark.parametrize(
+    ("kind", "size", "learnt_from", "text", "most"),
+    [
+        ("bpe", 600, RUSSIAN, HINDI, 2),
+        ("wordpiece", 48, RUSSIAN, RUSSIAN, 3),
+        ("wordpiece", 600, RUSSIAN, HINDI, 4),
+        ("bpe", 600, RUSSIAN, RUSSIAN, None),
+        ("wordpiece", 600, HINDI, HINDI, None),
+    ],
+    ids=["parts", "letters", "unknown", "known bpe", "known wordpiece"],
+)
+def test_a_tokenizer_that_hardly_knows_the_script(
+    run: Run, tmp_path: Path, kind: Any, size: int, learnt_from: str, text: str, most: int | None
+) -> None:
+    """`most`: which figure of the sentence is above a half."""
+    tokenizer = train_tokenizer(kind, [learnt_from] * 9, vocab_size=size, lowercase=False)
+    save_tokenizer(tokenizer, tmp_path / "tokenizer")
+    (tmp_path / "a.txt").write_text(f"{text}\n\n{text} {text}\n")
+    events: list[Event] = []
+    store = run(tmp_path / "a.txt", tokenizer=str(tmp_path / "tokenizer"), emit=events.append)
+    cautions = [event.text for event in events if isinstance(event, Caution)]
+    assert len(cautions) == (most is not None), cautions
+    if most is not None:
+        figures = re.fullmatch(
+            r"the tokenizer hardly knows the text of store: (\d+\.\d) tokens a word, (\d+)% of the tokens parts "
+            r"of characters, (\d+)% single letters, (\d+)% unknown and never predicted; .*",
+            cautions[0],
+        )
+        assert figures
+        ((ids, starts),) = store.split("train").documents()
+        assert float(figures[1]) == pytest.approx(len(ids) / starts.sum(), abs=0.05)
+        assert [number for number in (2, 3, 4) if int(figures[number]) > 50] == [most]

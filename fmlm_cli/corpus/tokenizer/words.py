@@ -13,6 +13,7 @@ a part of a character goes with the part before it, and a token of blanks alone,
 """
 
 import json
+import re
 import string
 import sys
 import unicodedata
@@ -26,6 +27,7 @@ from tokenizers import Tokenizer, decoders
 
 _BLANK_SIGN = "\u2581"  # SentencePiece's
 
+_PART = re.compile("\ufffd|^<0x[89A-F][0-9A-F]>$")  # of a character, decoded by itself or not
 # What a character means for the borders of words.
 _LETTER, _BLANK, _FOLLOWER, _LINKER, _PUNCTUATION, _SYLLABLE = range(6)
 # Unicode blocks, first and last, of scripts that are written without blanks.
@@ -160,3 +162,12 @@ def punctuation_tokens(backend: Tokenizer) -> npt.NDArray[np.bool_]:
     """Which ids are punctuation, or blanks, which belong to what follows: bool[vocabulary]."""
     texts = (text.strip() for text in token_texts(backend))
     return np.array([not text or is_punctuation(text) for text in texts], np.bool_)
+
+
+def fragment_tokens(backend: Tokenizer) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
+    """Ids that are parts of characters, and single letters of scripts with blanks: bool[vocabulary] each."""
+    in_bytes = decoder_kinds(json.loads(backend.to_str()).get("decoder")) & {"ByteLevel", "ByteFallback"}
+    texts, kinds = [text.strip() for text in token_texts(backend)], _kinds()
+    parts = [bool(in_bytes and _PART.search(text)) for text in texts]
+    letters = [len(text) == 1 and text.isalpha() and kinds[ord(text)] == _LETTER for text in texts]
+    return np.array(parts, np.bool_), np.array(letters, np.bool_)

@@ -201,7 +201,7 @@ def plan_finetuning(settings: FinetuneSettings, emit: Emit) -> FinetunePlan:
         Path(settings.out or ""),
         origin,
         encoder,
-        tokenizer_for(model, tokenizer),
+        tokenizer_for(model, tokenizer, trained=max(length, tokenizer.model_max_length)),
         data,
         find_cells(data, points, seeds),
         runtime,

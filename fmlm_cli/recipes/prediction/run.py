@@ -243,14 +243,13 @@ def _fill_masks(call: Call) -> list[FilledText]:
         announce=call.caution,
     )
     model = MaskedLM(loaded).to(call.runtime.device).eval()
-    tokenizer, longest = tokenizer_for(loaded, saved_tokenizer), _longest(loaded, saved_tokenizer)
+    tokenizer = tokenizer_for(loaded, saved_tokenizer)
+    longest, trained = int(tokenizer.model_max_length), int(saved_tokenizer.model_max_length)
     sequences = _encode(call, loaded, tokenizer, texts, longest)
     _check_masks(call.inputs, texts, sequences, tokenizer, longest)
-    trained = origin.settings.sequence_length if origin.settings else None
-    beyond = int((sequences.lengths > trained).sum()) if trained else 0
-    if beyond:
+    if beyond := int((sequences.lengths > trained).sum()):
         call.caution(
-            f"{beyond:,} of {len(texts):,} texts longer than the {trained:,} tokens that the run was "
+            f"{beyond:,} of {len(texts):,} texts longer than the {trained:,} tokens that the model was "
             "trained on"
         )
     all_guesses = _guess(call, model, tokenizer, sequences)

@@ -175,7 +175,8 @@ class LiveRun:
         """Write weights, configuration and tokenizer: every checkpoint is a Hugging Face folder."""
         model = merged(self.model.pretrained) if self.adapters else self.model.pretrained
         save_model(model, folder, self.plan.start.dropout, self.plan.start.kept)
-        save_tokenizer(tokenizer_for(model, self.plan.store.tokenizer), folder)
+        trained = self.plan.trained_length
+        save_tokenizer(tokenizer_for(model, self.plan.store.tokenizer, trained=trained), folder)
 
     def _save_checkpoint(self, folder: Path) -> None:
         self.save_model(folder)

@@ -523,3 +523,18 @@ def test_an_extended_run_is_resumed_and_gone_on_with(
     words.write_text("gardenias\n")
     with pytest.raises(UserError, match="belongs to another run"):
         pretraining.pretrain(going_on("changed", **given), resume=True)
+
+
+def test_a_tokenizer_that_hardly_knows_the_text(
+    going_on: Continue, tmp_path: Path, make_store: MakeStore
+) -> None:
+    """Said once, in the console and on the card, whether the store is made now or before."""
+    words = "the \u0938\u092d\u0940 \u092e\u0928\u0941\u0937\u094d\u092f\u094b\u0902 \u0915\u094b"
+    (tmp_path / "text.txt").write_text("\n".join(f"{words} {number}" for number in range(40)))
+    now = {"data.stores": [], "text.sources": [str(tmp_path / "text.txt")], "text.documents": "line"}
+    store = make_store(tmp_path / "before", [words] * 40, [words])
+    for given in (now, {"data.stores": [str(store)]}):
+        result, text = said(going_on("run", **given, **{"budget.steps": 1}), overwrite=True)
+        assert text.count("the tokenizer hardly knows the text of") == 1
+        assert "the tokenizer hardly knows the text of" in (result.run.final / "README.md").read_text()
+    assert "hardly knows" not in said(going_on("quiet", **{"budget.steps": 1}))[1]

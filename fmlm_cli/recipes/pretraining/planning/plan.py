@@ -78,6 +78,12 @@ class RunPlan:
         return self.timetable.strategy
 
     @property
+    def trained_length(self) -> int:
+        """The longest sequence in tokens all of whose positions are trained, here or before."""
+        assert self.settings.sequence_length is not None
+        return max(self.settings.sequence_length, self.start.trained)
+
+    @property
     def sequences_per_step(self) -> int:
         """Distinct draws of a row in one step; each is forwarded under `masks_per_sequence` masks."""
         assert self.settings.batch.size is not None

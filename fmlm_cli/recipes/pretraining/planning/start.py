@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, replace
 
 import torch
 from transformers import PreTrainedModel
+from transformers.tokenization_utils_base import VERY_LARGE_INTEGER
 
 from fmlm_cli.config import PretrainSettings
 from fmlm_cli.corpus.store.reading import TokenStore
@@ -18,6 +19,7 @@ from fmlm_cli.model.build import (
     VocabularyFacts,
     build_model,
     dropout_rates,
+    longest_sequence,
     read_config,
     set_output_bias,
     with_dropout,
@@ -34,7 +36,8 @@ class Start:
 
     `dropout`: the rates that the saved model is given. `new`, `unused`: parameters that the checkpoint lacks,
     and names of its tensors that found no place. `kept`: those of them that are saved beside the model.
-    `done`: name-value rows that say what was changed.
+    `done`: name-value rows that say what was changed. `trained`: positions on which the checkpoint was
+    trained, as it and its tokenizer say.
     """
 
     model: PreTrainedModel
@@ -43,6 +46,7 @@ class Start:
     unused: tuple[str, ...] = ()
     kept: Mapping[str, torch.Tensor] = field(default_factory=dict)
     done: Mapping[str, str] = field(default_factory=dict)
+    trained: int = 0
 
 
 def from_scratch(settings: PretrainSettings, store: TokenStore) -> Start:
@@ -83,12 +87,13 @@ def begin(settings: PretrainSettings, origin: Origin, emit: Emit) -> Start:
     # the same.
     new = loaded.new or (("decoder",) if loaded.tied_anew else ())
     model, rates, done = loaded.model, dropout_rates(loaded.model.config), {}
+    trained = longest_sequence(model) or VERY_LARGE_INTEGER
     check_parts(settings, model)
     if settings.model.max_positions is not None:
         model, done["positions"] = extend_positions(model, settings.model.max_positions)
     if settings.model.dropout is not None:
         model = with_dropout(model, settings.model.dropout)
-    return Start(model, rates, new, loaded.unused, kept, done)
+    return Start(model, rates, new, loaded.unused, kept, done, trained)
 
 
 def check_parts(settings: PretrainSettings, model: PreTrainedModel) -> None:
@@ -113,7 +118,7 @@ def fit_to_store(
         pieces = pieces_of_new(store.tokenizer, len(base), base)
         extend_embeddings(model, store.vocabulary, pieces, seed=settings.seed)
         done["new tokens"] = f"{len(pieces):,}, each begun as the mean of the tokens it used to be split into"
-    start = replace(start, done=done)
+    start = replace(start, done=done, trained=min(start.trained, base.model_max_length))
     if start.new:
         start = _begin_head(start, settings, origin, store, emit)
     return _choose_trained(start, settings, extended)

@@ -2,12 +2,14 @@
 
 import torch
 
+from fmlm_cli.corpus.store.fit import misfit
 from fmlm_cli.engine.runtime import Runtime
 from fmlm_cli.events import Caution, Emit, Facts, counted
 from fmlm_cli.masking import nearest_segments
 from fmlm_cli.model.build import parameter_counts
 from fmlm_cli.recipes.pretraining.planning.plan import RunPlan, packing_report
 from fmlm_cli.recipes.shared.words import where_line
+from fmlm_cli.recipes.tokenize import HARDLY_KNOWN
 
 FEW_PASSES = "few-passes"  # the code of the caution about scope epoch
 
@@ -114,6 +116,9 @@ def cautions(plan: RunPlan) -> list[Caution]:
             "which takes more time and memory"
         )
         limits.append(Caution(text, "whole-head"))
+    if plan.origin is not None:
+        misfits = (misfit(source.store) for source in plan.stream.sources)
+        limits += [Caution(text, HARDLY_KNOWN) for text in misfits if text]
     if not plan.evaluated:
         limits.append(Caution("the store has no validation split: there is no evaluation", "no-evaluation"))
     return limits

@@ -7,13 +7,14 @@ from collections.abc import Mapping, Sequence
 import torch
 import transformers
 import yaml
+from transformers.tokenization_utils_base import VERY_LARGE_INTEGER
 
 from fmlm_cli import __version__
 from fmlm_cli.analysis.report.markdown import fenced, literal, table_lines
 from fmlm_cli.analysis.report.parts import ReportTable
 from fmlm_cli.config import to_yaml
 from fmlm_cli.engine.checkpoint import TrainState
-from fmlm_cli.model.build import parameter_counts
+from fmlm_cli.model.build import longest_sequence, parameter_counts
 from fmlm_cli.recipes.pretraining.planning.plan import RunPlan, packing_report
 from fmlm_cli.recipes.pretraining.report.gains import Evaluations
 from fmlm_cli.recipes.shared.held_out import EVALUATION_RATE
@@ -83,6 +84,7 @@ def _training(plan: RunPlan, state: TrainState, where: str) -> dict[str, str]:
         "data": f"token store {plan.store.name}, fingerprint {plan.store.fingerprint}",
         "text": f"{split['documents']:,} documents, {split['tokens']:,} tokens",
         **packing_report(plan),
+        **_positions(plan),
         "masking": plan.timetable.description,
         "corruption": (
             f"{corruption.mask:g} mask, {corruption.random:g} random, {corruption.keep:g} kept, "
@@ -99,6 +101,14 @@ def _training(plan: RunPlan, state: TrainState, where: str) -> dict[str, str]:
             f"{transformers.__version__}, Python {platform.python_version()}"
         ),
     }
+
+
+def _positions(plan: RunPlan) -> dict[str, str]:
+    """Which positions were trained, where the model has others."""
+    trained, longest = plan.trained_length, longest_sequence(plan.model.pretrained)
+    if trained >= (longest or VERY_LARGE_INTEGER):
+        return {}
+    return {"longest text": f"{trained:,} tokens: positions beyond were never trained"}
 
 
 def _evaluation(evaluations: Evaluations) -> str:
