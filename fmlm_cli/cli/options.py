@@ -1,7 +1,8 @@
 """What makes a command of a function: options, those of its settings and those that several commands have."""
 
 import inspect
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, Concatenate, ParamSpec, TypeVar
 
@@ -14,11 +15,13 @@ from fmlm_cli.config import (
     Section,
     build,
     describe_settings,
+    line_in,
     nested,
     parse_assignments,
     read_yaml,
+    sets,
 )
-from fmlm_cli.errors import UserError
+from fmlm_cli.errors import OtherSettingError, UserError
 from fmlm_cli.events import Emit
 
 S = TypeVar("S", bound=Section)
@@ -80,12 +83,16 @@ def with_options(
             output = ""
             with guarded(debug) as emit:
                 flagged: dict[str, Any] = {}
+                by_flag: dict[str, str] = {}
                 for flag in flags:
                     value = arguments.pop(flag.parameter)
-                    flagged |= flag.settings(value, section) if _is_given(value) else {}
+                    given = flag.settings(value, section) if _is_given(value) else {}
+                    flagged |= given
+                    by_flag |= dict.fromkeys(given, flag.name)
                 check(flagged)
                 settings = _read_settings(section, flags, config, flagged, assignments or ())
-                output = body(settings, emit, **arguments) or ""  # type: ignore[call-arg] # Typer gives them all
+                with _naming_origins(section, config, by_flag, assignments or ()):
+                    output = body(settings, emit, **arguments) or ""  # type: ignore[call-arg] # Typer gives them all
             if output:  # written out here, so that a reader who closes the pipe early is no fault of fmlm's
                 typer.echo(output.encode(), nl=False)
 
@@ -117,6 +124,27 @@ def _read_settings(
         if not any(tree.get(flag.setting) for tree in trees):  # no required setting is in a group
             raise UserError(f"no {flag.setting}: give {flag.name} {flag.metavar or ''}".rstrip())
     return build(section, *trees)
+
+
+@contextmanager
+def _naming_origins(
+    section: type[Section], config: Path | None, by_flag: Mapping[str, str], assignments: Sequence[str]
+) -> Iterator[None]:
+    """Say of a setting that stands in the way where its value came from. `by_flag`: which flag set which."""
+    try:
+        yield
+    except OtherSettingError as error:
+        name = error.setting
+        flags = [flag for setting, flag in by_flag.items() if sets(nested({setting: 0}), name)]
+        if sets(parse_assignments(assignments, section), name):
+            where = "from --set"
+        elif flags:
+            where = f"from {flags[-1]}"
+        elif config is not None and sets(read_yaml(config, section), name):
+            where = f"from {config}:{line_in(config, name)}"
+        else:
+            where = "its default, or what follows from the others"
+        raise error.named(where) from None
 
 
 def _of_settings(
