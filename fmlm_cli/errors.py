@@ -14,6 +14,29 @@ class UserError(ValueError):
     """Something the user can put right; `str(error)` is one complete line."""
 
 
+class OtherSettingError(UserError):
+    """What exists was made with another value of a setting, which the user need not have set himself.
+
+    `where`: the origin of the value that is asked for now, in words, from whoever knows.
+    """
+
+    def __init__(self, what: str, setting: str, before: str, now: str, where: str = "") -> None:
+        self.facts = what, setting, before, now
+        given = f" ({where})" if where else ""
+        super().__init__(
+            f"{what} with {setting} {before}, not {now}{given}: go back to that, or choose another --out"
+        )
+
+    @property
+    def setting(self) -> str:
+        """Its dotted name."""
+        return self.facts[1]
+
+    def named(self, where: str) -> "OtherSettingError":
+        """The same, with the origin of the value that is asked for now."""
+        return OtherSettingError(*self.facts, where)
+
+
 class OutOfSpaceError(UserError):
     """A write failed because the disk (or the user's quota) is full."""
 

@@ -1,7 +1,8 @@
 """What makes a command of a function: options, those of its settings and those that several commands have."""
 
 import inspect
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, Concatenate, ParamSpec, TypeVar
 
@@ -13,11 +14,13 @@ from fmlm_cli.config import (
     Section,
     build,
     describe_settings,
+    line_in,
     nested,
     parse_assignments,
     read_yaml,
+    sets,
 )
-from fmlm_cli.errors import UserError
+from fmlm_cli.errors import OtherSettingError, UserError
 from fmlm_cli.events import Emit
 from fmlm_cli.storage import RUN_CONFIG, kind_of
 
@@ -85,12 +88,16 @@ def with_options(
         ) -> None:
             with guarded(debug, leaves_files=leaves_files) as console:
                 flagged: dict[str, Any] = {}
+                by_flag: dict[str, str] = {}
                 for flag in flags:
                     value = arguments.pop(flag.parameter)
-                    flagged |= flag.settings(value, section) if _is_given(value) else {}
+                    given = flag.settings(value, section) if _is_given(value) else {}
+                    flagged |= given
+                    by_flag |= dict.fromkeys(given, flag.name)
                 check(flagged)
                 settings = _read_settings(section, flags, config, flagged, assignments or ())
-                output = body(settings, console.emit, **arguments)  # type: ignore[call-arg] # Typer gives them all
+                with _naming_origins(section, config, by_flag, assignments or ()):
+                    output = body(settings, console.emit, **arguments)  # type: ignore[call-arg] # Typer gives them all
                 if output:
                     console.write(output)
 
@@ -130,6 +137,27 @@ def _whose(config: Path, section: type[Section]) -> Mapping[str, str]:
     folder = config.parent if config.parent.name else config.absolute().parent
     is_own = config.name == RUN_CONFIG and kind_of(folder) is not None
     return {"out": str(folder)} if is_own and "out" in section.model_fields else {}
+
+
+@contextmanager
+def _naming_origins(
+    section: type[Section], config: Path | None, by_flag: Mapping[str, str], assignments: Sequence[str]
+) -> Iterator[None]:
+    """Say of a setting that stands in the way where its value came from. `by_flag`: which flag set which."""
+    try:
+        yield
+    except OtherSettingError as error:
+        name = error.setting
+        flags = [flag for setting, flag in by_flag.items() if sets(nested({setting: 0}), name)]
+        if sets(parse_assignments(assignments, section), name):
+            where = "from --set"
+        elif flags:
+            where = f"from {flags[-1]}"
+        elif config is not None and sets(read_yaml(config, section), name):
+            where = f"from {config}:{line_in(config, name)}"
+        else:
+            where = "its default, or what follows from the others"
+        raise error.named(where) from None
 
 
 def _of_settings(

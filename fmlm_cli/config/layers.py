@@ -131,6 +131,21 @@ def _lines(node: yaml.Node, path: Path, prefix: str = "") -> Iterator[tuple[str,
             yield from _lines(value, path, f"{name}.")
 
 
+def line_in(path: Path, name: str) -> int:
+    """The line of a file of settings that sets this one, or the group that it is in."""
+    root, _ = yaml_file(path)
+    return _line_of(name, dict(_lines(root, path)) if root is not None else {})
+
+
+def sets(tree: Mapping[str, Any], name: str) -> bool:
+    """Whether a tree of settings decides one: by itself, or as what the whole of a group leaves out."""
+    *path, last = name.split(".")
+    node: Any = tree
+    for part in path:
+        node = node.get(part) if isinstance(node, Mapping) else None
+    return isinstance(node, Mapping) and (last in node or ".".join(path) in _TOGETHER)
+
+
 def _line_of(name: str, lines: Mapping[str, int]) -> int:
     """The line of a setting, or of the nearest group around it."""
     while name and name not in lines:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 from fmlm_cli.config import differing
-from fmlm_cli.errors import UserError
+from fmlm_cli.errors import OtherSettingError, UserError
 from fmlm_cli.recipes.jobs.records import Record
 
 
@@ -87,9 +87,12 @@ class Ledger(Generic[J, R]):
         before, now = kept.made_with, self.decides(job)
         for name in differing(before, now):
             if name not in job.may_differ:
-                was = f"with {name} {before.get(name)}, not {now.get(name)}"
-                was = self._by_hash.get(name.partition(".")[0], was)
-                raise UserError(f"{record.place} was made {was}: go back to that, or choose another --out")
+                if other := self._by_hash.get(name.partition(".")[0]):
+                    raise UserError(
+                        f"{record.place} was made {other}: go back to that, or choose another --out"
+                    )
+                was, wanted = str(before.get(name)), str(now.get(name))
+                raise OtherSettingError(f"{record.place} was made", name, was, wanted)
 
     def check_all(self) -> None:
         """Refuse what another call has left in any job's place."""

@@ -6,7 +6,7 @@ import yaml
 
 from fmlm_cli import storage
 from fmlm_cli.config import PretrainSettings, build, deciding, differing, saved_settings
-from fmlm_cli.errors import UserError
+from fmlm_cli.errors import OtherSettingError
 
 
 def settings_to_resume(settings: PretrainSettings, run: storage.RunDirectory) -> PretrainSettings:
@@ -19,10 +19,8 @@ def check_same_run(settings: PretrainSettings, run: storage.RunDirectory) -> Non
     """Refuse to resume a run under settings that would have made it another one."""
     before, now = deciding(saved_settings(PretrainSettings, run.config)), deciding(settings)
     for name in differing(before, now):
-        raise UserError(
-            f"{run.root} was started with {name} {_shown(before.get(name))}, not {_shown(now.get(name))}: "
-            f"drop that setting to resume, or give another --out"
-        )
+        was, wanted = _shown(before.get(name)), _shown(now.get(name))
+        raise OtherSettingError(f"{run.root} was started", name, was, wanted)
 
 
 def _shown(value: Any) -> str:
