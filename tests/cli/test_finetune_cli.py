@@ -218,7 +218,7 @@ def test_other_damage_is_mended(finetune: Finetune, tmp_path: Path) -> None:
 def test_all_diverged(finetune: Finetune, tmp_path: Path) -> None:
     result = finetune("--out", tmp_path / "x", "--learning-rate", "1e30", "--set", "training.clip=null")
     assert result.exit_code == 2
-    assert "has a score: not finite at step" in result.stderr
+    assert "has a score: " in result.stderr and "not finite" in result.stderr
     text = result.output
     assert "2 of 2 seeds diverged" in text and "lower the learning rate" in text
     assert "fmlm predict" not in text  # there is no model

@@ -23,6 +23,7 @@ from transformers import (
 )
 from typer.testing import CliRunner
 
+from fmlm_cli import storage
 from fmlm_cli.cli.app import app
 from fmlm_cli.corpus.tokenizer.loading import save_tokenizer
 from tests.cli.refusals import assert_refused
@@ -81,7 +82,7 @@ def save(wordpiece_tokenizer: PreTrainedTokenizerFast, tmp_path: Path) -> Any:
         kind(config).save_pretrained(folder)
         save_tokenizer(wordpiece_tokenizer, folder)
         if facts:
-            (folder / "finetuned.json").write_text(json.dumps({**FACTS, **facts}))
+            storage.write_sealed(folder / "finetuned.json", {**FACTS, **facts})
         return folder
 
     return make
@@ -190,7 +191,7 @@ def test_checkpoints_with_half_a_head(save: Any) -> None:
     assert shown(folder, "a [MASK]")  # its weights say what it is
     weights = load_file(folder / "model.safetensors")
     save_file({k: v * float("nan") for k, v in weights.items()}, folder / "model.safetensors")
-    assert_refused(predict(folder, "a [MASK]"), "not finite")
+    assert_refused(predict(folder, "a [MASK]"), "its weights are damaged")
 
 
 def test_tasks_that_are_not_there(tuned: Path, run: Path) -> None:

@@ -21,6 +21,7 @@ from transformers import (
     pipeline,
 )
 
+from fmlm_cli import storage
 from fmlm_cli.config import FinetuneSettings, PredictSettings, build, nested
 from fmlm_cli.corpus.tokenizer.loading import save_tokenizer
 from fmlm_cli.errors import UserError
@@ -54,7 +55,7 @@ def saved(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, folder: Pa
     model.save_pretrained(folder)
     save_tokenizer(tokenizer, folder)
     if facts:
-        (folder / "finetuned.json").write_text(json.dumps({"score": 0.5, "max_length": 24, **facts}))
+        storage.write_sealed(folder / "finetuned.json", {"score": 0.5, "max_length": 24, **facts})
     return folder
 
 
@@ -215,7 +216,7 @@ def test_scores(bpe_tokenizer: PreTrainedTokenizerFast, tmp_path: Path) -> None:
 def test_texts_are_cut_as_in_fine_tuning(labels: Path, tmp_path: Path) -> None:
     shutil.copytree(labels, tmp_path / "tuned")
     facts = {"task": "mood", "pair": False, "max_length": 9, "score": 0.5}
-    (tmp_path / "tuned" / "finetuned.json").write_text(json.dumps(facts))
+    storage.write_sealed(tmp_path / "tuned" / "finetuned.json", facts)
     text = "river mountain station children " * 9
     events: list[Event] = []
     settings = PredictSettings(checkpoint=str(tmp_path / "tuned"), texts=(text, "river"), device="cpu")
