@@ -30,15 +30,9 @@ from fmlm_cli.config.layers import (
 )
 from fmlm_cli.config.reading import yaml_file, yaml_value
 from fmlm_cli.config.roles import deciding, differing
-from fmlm_cli.config.schema import (
-    EvaluateSettings,
-    MaskingSettings,
-    MasksSettings,
-    PretrainSettings,
-    Section,
-    TextSettings,
-    TokenizeSettings,
-)
+from fmlm_cli.config.schema import EvaluateSettings, MaskingSettings, MasksSettings, PretrainSettings
+from fmlm_cli.config.section import Section
+from fmlm_cli.config.tokenize import TextSettings, TokenizeSettings
 
 __all__ = [
     "ALL",

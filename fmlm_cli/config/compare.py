@@ -6,7 +6,8 @@ from pydantic import Field
 
 from fmlm_cli.config.finetune import Hyperparameters
 from fmlm_cli.config.roles import Free
-from fmlm_cli.config.schema import Count, Positive, PretrainSettings, Section, Seed
+from fmlm_cli.config.schema import PretrainSettings
+from fmlm_cli.config.section import Count, Positive, Section, Seed
 
 Part = Literal["coverage", "variance", "race", "downstream"]
 AtLeastTwo = Annotated[int, Field(ge=2)]

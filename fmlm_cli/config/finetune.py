@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from fmlm_cli.config.roles import Free
-from fmlm_cli.config.schema import Count, Positive, Section, Seed, Share
+from fmlm_cli.config.section import Count, Positive, Section, Seed, Share
 
 ALL = "all"
 

@@ -14,7 +14,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
 from fmlm_cli.config.reading import Loader, yaml_file, yaml_value
-from fmlm_cli.config.schema import Section
+from fmlm_cli.config.section import Section
 from fmlm_cli.errors import UserError, nearest, shortened
 
 S = TypeVar("S", bound=Section)

@@ -4,44 +4,13 @@ A value that is None is decided later, from the data or the model, and is writte
 as what it became.
 """
 
-import re
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, model_validator
 
 from fmlm_cli.config.roles import Free
-
-Count = Annotated[int, Field(ge=1)]
-Share = Annotated[float, Field(ge=0, le=1)]
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-Seed = Annotated[int, Field(ge=0, lt=2**63)]
-Packing = Literal["documents", "concat", "none"]
-
-
-# Halves of characters, which stand for bytes of a path that are not UTF-8, and what no path can hold.
-_NO_TEXT = re.compile("[\0\ud800-\udfff]")
-
-
-class Section(BaseModel):
-    """A group of settings. Immutable; unknown names are errors."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False)
-
-    @field_validator("*")
-    @classmethod
-    def _can_be_kept(cls, value: Any) -> Any:
-        """Settings are written to files in UTF-8, and most texts among them are paths."""
-        texts = (
-            value
-            if isinstance(value, tuple)
-            else [*value, *value.values()]
-            if isinstance(value, dict)
-            else [value]
-        )
-        for text in texts:
-            if isinstance(text, str) and _NO_TEXT.search(text):
-                raise ValueError(f"{text!a} is not valid UTF-8, or holds a NUL: give another name")
-        return value
+from fmlm_cli.config.section import Count, Packing, Positive, Section, Seed, Share
+from fmlm_cli.config.tokenize import TextSettings
 
 
 class DataSettings(Section):
@@ -268,40 +237,6 @@ class LoggingSettings(Section):
     every_steps: Count | None = Field(None, description="default: every step up to 5,000, then fewer")
 
 
-class TextSettings(Section):
-    """Text, and how it becomes tokens."""
-
-    sources: Free[tuple[str, ...]] = Field(
-        (), description="text: .txt or .jsonl files (also .gz), folders, globs, or python-docs"
-    )
-    documents: Literal["auto", "blank-line", "line", "file"] = Field(
-        "auto", description="what a document is in .txt files"
-    )
-    text_field: str = Field("text", description="field of a .jsonl line that holds the text")
-    on_bad_text: Literal["stop", "skip", "replace"] = Field(
-        "stop", description="what to do with invalid UTF-8"
-    )
-    max_document_chars: Count = Field(
-        20_000_000, description="characters that a document may have; memory is bounded by it"
-    )
-    on_long_document: Literal["stop", "cut", "skip"] = Field(
-        "stop", description="what to do with a longer document: say where it is, keep its beginning, or none"
-    )
-    valid: Free[tuple[str, ...]] = Field(
-        (), description="text of the validation split; what it holds is not trained on"
-    )
-    valid_fraction: Annotated[float, Field(ge=0, lt=1)] = Field(
-        0.01, description="without it: share of the documents, chosen by their contents; at least one"
-    )
-    add_tokens: Free[str | None] = Field(
-        None, description="file of words, one a line, that the tokenizer gets as tokens of their own"
-    )
-    extend_vocab: Count | None = Field(
-        None,
-        description="number of words that become tokens: those of the text that are frequent and split most",
-    )
-
-
 class PretrainSettings(Section):
     """`fmlm pretrain` and `fmlm continue`."""
 
@@ -357,62 +292,3 @@ class MasksSettings(Section):
     sequence_length: Count = Field(128, description="positions in a row")
     packing: Packing = Field("documents", description="as for pretrain")
     sample: Count = Field(512, description="rows that the figures are taken from, at most")
-
-
-class TokenizeSettings(TextSettings):
-    """`fmlm tokenize`."""
-
-    out: Free[str] = Field(description="the store's folder")
-    tokenizer: Free[str | None] = Field(
-        None, description="tokenizer to use: folder, vocab.txt, tokenizer.json or Hub name"
-    )
-    train_tokenizer: Literal["wordpiece", "bpe"] | None = Field(
-        None, description="learn a tokenizer from the text"
-    )
-    vocab_size: Annotated[int, Field(ge=8)] = Field(8192, description="size of a tokenizer that is learnt")
-    lowercase: bool = Field(False, description="lower-case text, with a tokenizer that is learnt")
-    strip_accents: bool = Field(
-        False, description="drop accents and other marks on letters, with a tokenizer that is learnt"
-    )
-    normalize: Literal["nfc", "nfkc"] | None = Field(
-        None, description="bring text to this Unicode normal form, with a tokenizer that is learnt"
-    )
-    pmi: Free[bool] = Field(
-        False, description="find collocations, for masking pmi; without SOURCE: in the store that there is"
-    )
-    pmi_size: Free[Count | None] = Field(
-        None, description="collocations to keep; default: enough for half the words"
-    )
-
-    @model_validator(mode="after")
-    def _sources_or_store(self) -> "TokenizeSettings":
-        if not self.sources and not self.pmi:
-            raise ValueError("no text: give SOURCE, files, folders, globs or python-docs")
-        if self.pmi_size is not None and not self.pmi:
-            raise ValueError("--pmi-size needs --pmi")
-        others = self.model_fields_set - {"out", "sources", "pmi", "pmi_size"}
-        if not self.sources and any(getattr(self, name) for name in others):
-            raise ValueError(
-                "without SOURCE, --pmi works on the store that --out names, and takes no other options"
-            )
-        return self
-
-    @model_validator(mode="after")
-    def _one_tokenizer(self) -> "TokenizeSettings":
-        if not self.sources:
-            return self
-        if (self.tokenizer is None) == (self.train_tokenizer is None):
-            raise ValueError(
-                "say which tokenizer: --tokenizer FOLDER|vocab.txt|HUB-NAME, "
-                "or --train-tokenizer wordpiece|bpe"
-            )
-        if self.tokenizer is not None and (self.lowercase or self.strip_accents or self.normalize):
-            raise ValueError(
-                "--lowercase, --strip-accents and --normalize are for --train-tokenizer: a --tokenizer has "
-                "its own way with text, without which its ids would mean something else; drop them"
-            )
-        if self.train_tokenizer is not None and (self.add_tokens or self.extend_vocab):
-            raise ValueError(
-                "--add-tokens and --extend-vocab extend a --tokenizer; one that is learnt needs neither"
-            )
-        return self

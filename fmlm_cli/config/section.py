@@ -1,0 +1,38 @@
+"""What all settings have in common: groups of them, and kinds of values."""
+
+import re
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+Count = Annotated[int, Field(ge=1)]
+Share = Annotated[float, Field(ge=0, le=1)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Seed = Annotated[int, Field(ge=0, lt=2**63)]
+Packing = Literal["documents", "concat", "none"]
+
+
+# Halves of characters, which stand for bytes of a path that are not UTF-8, and what no path can hold.
+_NO_TEXT = re.compile("[\0\ud800-\udfff]")
+
+
+class Section(BaseModel):
+    """A group of settings. Immutable; unknown names are errors."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False)
+
+    @field_validator("*")
+    @classmethod
+    def _can_be_kept(cls, value: Any) -> Any:
+        """Settings are written to files in UTF-8, and most texts among them are paths."""
+        texts = (
+            value
+            if isinstance(value, tuple)
+            else [*value, *value.values()]
+            if isinstance(value, dict)
+            else [value]
+        )
+        for text in texts:
+            if isinstance(text, str) and _NO_TEXT.search(text):
+                raise ValueError(f"{text!a} is not valid UTF-8, or holds a NUL: give another name")
+        return value

@@ -1,0 +1,86 @@
+"""What a store is to be made of, and whether a finished one was made of it."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from transformers import PreTrainedTokenizerFast
+
+from fmlm_cli import storage
+from fmlm_cli.config import TokenizeSettings, deciding, differing
+from fmlm_cli.corpus.store.reading import TokenStore
+from fmlm_cli.corpus.text.corpora import Corpora
+from fmlm_cli.corpus.text.files import ReadOptions
+from fmlm_cli.corpus.tokenizer import loading as tokenizers
+from fmlm_cli.errors import UserError
+from fmlm_cli.events import Emit
+from fmlm_cli.readers.bytes import readable
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What a store is to be made of: text, a tokenizer unless that is learnt, and all that decides it."""
+
+    corpora: Corpora
+    loaded: PreTrainedTokenizerFast | None
+    request: dict[str, Any]
+
+    @classmethod
+    def resolve(cls, settings: TokenizeSettings, emit: Emit) -> "Asked":
+        """Find the text, which is read for its hashes, and load the tokenizer. Raises `UserError`."""
+        options = ReadOptions(
+            settings.documents,
+            settings.text_field,
+            settings.on_bad_text,
+            settings.max_document_chars,
+            settings.on_long_document,
+        )
+        corpora = Corpora.find(settings.sources, settings.valid, options, emit)
+        # Replacing the store would remove it.
+        storage.check_outside(Path(settings.out), dict.fromkeys(corpora.paths, "source"))
+        loaded = tokenizers.load_tokenizer(settings.tokenizer) if settings.tokenizer is not None else None
+        return cls(corpora, loaded, _request(settings, corpora, loaded))
+
+
+def _request(
+    settings: TokenizeSettings, corpora: Corpora, loaded: PreTrainedTokenizerFast | None
+) -> dict[str, Any]:
+    """Everything that decides the store's contents, as the manifest keeps it."""
+    request = deciding(settings)
+    words = settings.add_tokens
+    with readable(words):
+        if words and Path(words).is_file():
+            words = storage.sha256_of_file(Path(words))
+    request["add_tokens"] = words
+    request["sources"] = corpora.train.identity()
+    request["valid"] = corpora.validation.identity() if corpora.validation else None
+    request["tokenizer"] = tokenizers.fingerprint(loaded) if loaded else None
+    return request
+
+
+def _different(out: Path, request: dict[str, Any]) -> list[str]:
+    """In what a finished store was made from something else."""
+    return differing(TokenStore.open(out, verify=()).manifest["request"], request)
+
+
+def is_the_same(out: Path, request: dict[str, Any]) -> bool:
+    """Whether a finished store was made from this; no damaged one, and none of another version, is."""
+    try:
+        return not _different(out, request)
+    except UserError:
+        return False
+
+
+def check_same(out: Path, request: dict[str, Any]) -> None:
+    """Refuse a finished store that was made from something else."""
+    different = _different(out, request)
+    if different:
+        raise UserError(
+            f"{out} was made with other {' and '.join(different)}: choose another --out, or pass "
+            "--overwrite to replace it"
+        )
+
+
+def validation_share(settings: TokenizeSettings) -> float:
+    """The share of the text that becomes the validation split."""
+    return 0.0 if settings.valid else settings.valid_fraction
