@@ -9,14 +9,20 @@ if __name__ == "__main__" and not sys.flags.safe_path and __file__ != f"{sys.pat
     del sys.path[0]
 
 import contextlib
+import signal
+import threading
+import time
 from types import FrameType
+from typing import NoReturn
 
 from fmlm_cli.engine import signals
+
+_DEAF_SECONDS = 2
 
 
 def main() -> None:
     """Run the command line."""
-    signals.listen(_leave)
+    _end_if_deaf(signals.listen(_leave))
     try:
         from fmlm_cli.cli.app import main as run
 
@@ -30,8 +36,33 @@ def _leave(request: signals.StopRequest, frame: FrameType | None) -> None:
     if _recipe_at_work(frame):
         signals.interrupt(request, frame)
     # An exception in the middle of an import may be swallowed there, or become any other.
+    _end(request, " before anything began")
+
+
+def _end_if_deaf(request: signals.StopRequest) -> None:
+    """Let a signal end the process where Python does not come to handle it for seconds.
+
+    A library may be in one call for minutes, as tokenizers is when it learns a vocabulary. It is as if the
+    process were killed: the next call removes what is half-written.
+    """
+    heard, hearing = os.pipe()
+    os.set_blocking(hearing, False)
+    signal.set_wakeup_fd(hearing, warn_on_full_buffer=False)  # written to at once, whatever Python is at
+
+    def watch() -> None:
+        while number := os.read(heard, 1)[0]:
+            time.sleep(_DEAF_SECONDS)
+            if number in signals.STOPPING and not (request.asked or request.patient):
+                request.signal = number
+                _end(request, "; the next call removes what is half-written")
+
+    threading.Thread(target=watch, name="signals", daemon=True).start()
+
+
+def _end(request: signals.StopRequest, how_far: str) -> NoReturn:
+    """Say why, and end without any more ado."""
     with contextlib.suppress(OSError):
-        os.write(2, f"{request.interrupted(' before anything began')}\n".encode())
+        os.write(2, f"{request.interrupted(how_far)}\n".encode())
     os._exit(request.exit_code)
 
 

@@ -32,17 +32,18 @@ class Console:
 
     Where the standard output or the standard error can take no more it goes quiet. If it `needs_reader`, for
     the standard output is what the command is for, it raises there: `Interrupted` where a pipe has no reader
-    any more, else `UserError`. Cautions then go to the standard error.
+    any more, else `UserError`. Where that is `for_programs`, a text for `write`, cautions go to the
+    standard error, and other events nowhere.
     """
 
-    def __init__(self, *, needs_reader: bool = False) -> None:
-        self._needs_reader = needs_reader
+    def __init__(self, *, needs_reader: bool = False, for_programs: bool = False) -> None:
+        self._needs_reader, self._for_programs = needs_reader, for_programs
         self._stdout = LastingStream(sys.stdout)
         # Where there is no terminal (a file, a pipe), paths and commands are not to be folded at 80 columns.
         width = None if self._stdout.isatty() or "COLUMNS" in os.environ else _FILE_WIDTH
         self._out = _rich(self._stdout, width=width)
         self._err = _rich(LastingStream(sys.stderr))
-        cautions = self._err if needs_reader else self._out
+        cautions = self._err if for_programs else self._out
         self._live: Progress | None = None
         self._board: Live | None = None
         self._final_board = Table()
@@ -72,6 +73,8 @@ class Console:
 
     def emit(self, event: events.Event) -> None:
         """Show one event."""
+        if self._for_programs and not isinstance(event, events.Caution):
+            return
         self._handlers[type(event)](event)
         self._check_reader()
 

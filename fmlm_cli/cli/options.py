@@ -86,7 +86,8 @@ def with_options(
             list_settings: bool = False,
             **arguments: Any,
         ) -> None:
-            with guarded(debug, leaves_files=leaves_files) as console:
+            for_programs = bool(arguments.get("as_json"))
+            with guarded(debug, leaves_files=leaves_files, for_programs=for_programs) as console:
                 flagged: dict[str, Any] = {}
                 by_flag: dict[str, str] = {}
                 for flag in flags:

@@ -23,17 +23,17 @@ _GOES_ON = "; the same command with --resume keeps what is finished"
 
 
 @contextmanager
-def guarded(debug: bool, *, leaves_files: bool) -> Iterator[Console]:
+def guarded(debug: bool, *, leaves_files: bool, for_programs: bool = False) -> Iterator[Console]:
     """A console for a command; whatever ends the command becomes one line and an exit code.
 
     `leaves_files`: what it finds goes into files, so that it needs no reader, and can go on later. Of any
     other command what it prints is all there is: without a reader it ends, as `cat` does, with the code of
-    SIGPIPE.
+    SIGPIPE. `for_programs`: see `Console`.
     """
     # Libraries that bring a progress bar or advice of their own would write over ours.
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)  # a write to a closed pipe or socket is an error, no death
-    console = Console(needs_reader=not leaves_files)
+    console = Console(needs_reader=not leaves_files, for_programs=for_programs)
     try:
         with stoppable(), console:
             yield console

@@ -122,12 +122,15 @@ def test_a_console_without_a_reader(monkeypatch: pytest.MonkeyPatch, needs_reade
         assert (str(caught.value), caught.value.exit_code) == ("", 128 + signal.SIGPIPE)
 
 
-@pytest.mark.parametrize("needs_reader", [False, True])
-def test_cautions_do_not_stand_in_what_is_for_a_reader(
-    capsys: pytest.CaptureFixture[str], needs_reader: bool
+@pytest.mark.parametrize("for_programs", [False, True])
+def test_cautions_do_not_stand_in_what_is_for_programs(
+    capsys: pytest.CaptureFixture[str], for_programs: bool
 ) -> None:
-    Console(needs_reader=needs_reader).emit(Caution("careful"))
-    assert capsys.readouterr() == (("", "note: careful\n") if needs_reader else ("note: careful\n", ""))
+    console = Console(for_programs=for_programs)
+    console.emit(Caution("careful"))
+    console.emit(Note("text"))
+    shown = ("", "note: careful\n") if for_programs else ("note: careful\ntext\n", "")
+    assert capsys.readouterr() == shown
 
 
 # ---------------------------------------------------------------- signals while modules are loaded
@@ -164,6 +167,32 @@ def test_a_signal_while_modules_are_loaded(tmp_path: Path, number: int, name: st
     cause = "Ctrl-C" if number == signal.SIGINT else "SIGTERM"
     assert done.stderr == f"stopped by {cause} before anything began\n"
     assert (done.returncode, done.stdout) == (128 + number, "")
+
+
+# A library that does not return to Python for minutes.
+DEAF = """
+import hashlib
+import fmlm_cli.__main__ as entry
+import fmlm_cli.cli.app as app
+app.main = lambda: (print("at work", flush=True), hashlib.pbkdf2_hmac("sha256", b"", b"", 10**9))
+entry.main()
+"""
+
+
+def test_a_signal_during_a_call_that_does_not_return_to_python() -> None:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    with subprocess.Popen(
+        [sys.executable, "-c", DEAF],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment,
+    ) as process:
+        assert process.stdout and process.stdout.readline() == "at work\n"
+        process.send_signal(signal.SIGTERM)
+        _, errors = process.communicate(timeout=60)
+    assert process.returncode == 143
+    assert errors == "stopped by SIGTERM; the next call removes what is half-written\n"
 
 
 # ---------------------------------------------------------------- where modules come from

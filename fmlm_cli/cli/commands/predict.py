@@ -10,7 +10,7 @@ import typer
 from fmlm_cli.cli.flags import Flag
 from fmlm_cli.cli.options import with_options
 from fmlm_cli.config import PredictSettings
-from fmlm_cli.events import Caution, Emit, Event, Facts, counted
+from fmlm_cli.events import Emit, Facts, counted
 
 if TYPE_CHECKING:  # they bring torch along, which waits until a command runs
     from fmlm_cli.recipes.prediction.run import LabelGuess, Predicted, TokenGuess
@@ -47,11 +47,7 @@ def command(
     """
     from fmlm_cli.recipes.prediction import predict
 
-    def emit_cautions(event: Event) -> None:
-        if isinstance(event, Caution):
-            emit(event)
-
-    predicted = list(predict(settings, emit=emit_cautions if as_json else emit))
+    predicted = list(predict(settings, emit=emit))
     if as_json:
         return "".join(
             json.dumps(dataclasses.asdict(prediction), ensure_ascii=False) + "\n" for prediction in predicted
