@@ -237,8 +237,11 @@ def _check_nothing_foreign(root: Path, kind: Kind, contents: list[Path]) -> None
 
 
 def _contents(root: Path) -> list[Path]:
-    """What lies in a folder beside its marker."""
-    return sorted(path for path in root.iterdir() if path.name != MARKER)
+    """What lies in a folder beside its marker; nothing in one that is gone."""
+    try:
+        return sorted(path for path in root.iterdir() if path.name != MARKER)
+    except FileNotFoundError:
+        return []
 
 
 def _whole(contents: list[Path]) -> list[Path]:

@@ -13,8 +13,8 @@ import pytest
 from fmlm_cli.cli.console import Console
 from fmlm_cli.errors import Interrupted
 from fmlm_cli.events import Caution, Note
+from tests.environment import python_path
 
-ROOT = Path(__file__).resolve().parents[2]
 TRAIN = [
     "--steps",
     "2",
@@ -52,7 +52,7 @@ def shell(
         text=True,
         cwd=cwd,
         check=False,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", **environment},
+        env={**os.environ, "PYTHONPATH": python_path(), "OMP_NUM_THREADS": "1", **environment},
     )
 
 
@@ -163,7 +163,7 @@ ASK_AND_SWALLOW = "exec('try: os.kill(os.getpid(), {number})\\nexcept BaseExcept
 def test_a_signal_while_modules_are_loaded(tmp_path: Path, number: int, name: str, act: str) -> None:
     asking = ASKING.format(name=name, number=int(number), act=act.format(number=int(number)))
     (tmp_path / "sitecustomize.py").write_text(asking)
-    done = shell("", "masks", "store", PYTHONPATH=f"{tmp_path}{os.pathsep}{ROOT}")
+    done = shell("", "masks", "store", PYTHONPATH=f"{tmp_path}{os.pathsep}{python_path()}")
     cause = "Ctrl-C" if number == signal.SIGINT else "SIGTERM"
     assert done.stderr == f"stopped by {cause} before anything began\n"
     assert (done.returncode, done.stdout) == (128 + number, "")
@@ -180,7 +180,7 @@ entry.main()
 
 
 def test_a_signal_during_a_call_that_does_not_return_to_python() -> None:
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    environment = {**os.environ, "PYTHONPATH": python_path()}
     with subprocess.Popen(
         [sys.executable, "-c", DEAF],
         stdout=subprocess.PIPE,

@@ -189,7 +189,7 @@ def test_the_embedded_corpus_comes_first(
     run("python-docs", train_tokenizer="wordpiece", vocab_size=100, out="two")
     run("python-docs", train_tokenizer="wordpiece", vocab_size=100, out="two", resume=True)
     embedded = PythonDocs(tuple(documents[:6]), {"python": "3", "small": "1"}, (), 0)
-    with pytest.raises(UserError, match="another sources"):
+    with pytest.raises(UserError, match="other sources"):
         run("python-docs", train_tokenizer="wordpiece", vocab_size=100, out="two", resume=True)
 
 
@@ -475,7 +475,7 @@ def test_words_of_a_file_become_tokens_and_others_of_the_text_beside_them(
     asked["add_tokens"] = str(tmp_path / "renamed.txt")
     assert contents(run(domain, **asked, resume=True).root) == before
     (tmp_path / "renamed.txt").write_text("Zyzzyva\nthe\n")
-    with pytest.raises(UserError, match="another add_tokens"):
+    with pytest.raises(UserError, match="other add_tokens"):
         run(domain, **asked, resume=True)
     with pytest.raises(UserError, match="another extend_vocab and add_tokens"):
         run(domain, valid_fraction=0, resume=True)

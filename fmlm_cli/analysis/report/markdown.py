@@ -52,12 +52,12 @@ def literal(text: str) -> str:
 
 
 def _no_block(line: str) -> str:
-    return re.sub(r"^(\d{1,9})([.)])|^([-+#=])|(#)$", r"\1\\\2\3\4", line)
+    return re.sub(r"^(\d{1,9})([.)])(?=\s|$)|^([-+#=])|(#)$", r"\1\\\2\3\4", line)
 
 
 def _escaped(text: str) -> str:
     text = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-    return re.sub(r"([\\`*_\[\]|~$])", r"\\\1", text)
+    return re.sub(r"([\\`*\[\]|~$]|(?<![^\W_])_|_(?![^\W_]))", r"\\\1", text)  # a_b is no emphasis
 
 
 def table_lines(table: ReportTable) -> Iterator[str]:
@@ -68,7 +68,7 @@ def table_lines(table: ReportTable) -> Iterator[str]:
 
 
 def _row(cells: Sequence[str]) -> str:
-    return "| " + " | ".join(literal(cell) for cell in cells) + " |"
+    return "| " + " | ".join(_escaped(" ".join(cell.split())) for cell in cells) + " |"
 
 
 def fenced(text: str, kind: str) -> list[str]:

@@ -73,6 +73,8 @@ def owned_by(
 
 def _has_parent(root: Path) -> bool:
     """Whether a call that made processes for the jobs in a folder is still there."""
+    if not (root / _LOGS).is_dir():
+        return False
     try:
         with storage.sole_owner(root / _LOGS):
             return False

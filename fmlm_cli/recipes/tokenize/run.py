@@ -44,13 +44,14 @@ def make_store(
             return _kept(out, settings, emit, outcome="reused" if renew else "nothing to do")
     elif resume:
         emit(starting_anew(out))
+    place = out if out.name else out.absolute()  # "." will be a folder that is no longer there
     with storage.replaced_folder(out, kind, overwrite=overwrite, resume=keeps) as folder:
         manifest = _make(folder, settings, asked or Asked.resolve(settings, emit), emit)
     emit(Facts(f"token store {out}", _summary(manifest)))
-    if text := misfit(TokenStore.open(out, verify=())):
+    if text := misfit(TokenStore.open(place, verify=())):
         emit(Caution(text, HARDLY_KNOWN))
     # The store is complete now: whatever becomes of the collocations, the work on it is not lost.
-    return with_collocations(out, settings, emit) if settings.pmi else out
+    return with_collocations(place, settings, emit) if settings.pmi else out
 
 
 def _kept(out: Path, settings: TokenizeSettings, emit: Emit, *, outcome: str) -> Path:

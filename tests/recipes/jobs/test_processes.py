@@ -1,5 +1,6 @@
 """Processes that share work: how they are started, and how they end with the one that started them."""
 
+import os
 import subprocess
 import sys
 import time
@@ -12,6 +13,7 @@ from fmlm_cli.events import Event, Note
 from fmlm_cli.recipes.jobs import processes, work
 from fmlm_cli.recipes.jobs.board import Board, Outcome
 from fmlm_cli.recipes.jobs.work import Sharing, work_through
+from tests.environment import python_path
 from tests.recipes.jobs.in_memory import Disk, job, ledger_of
 
 # What the processes run in place of `fmlm`: work of a minute that saves what it has when asked to stop.
@@ -45,7 +47,8 @@ processes.spread([], 2, folder / "logs", look)
 def test_processes_save_and_end_with_one_that_is_killed(tmp_path: Path) -> None:
     (tmp_path / "child.py").write_text(CHILD)
     # The children hold its standard output too, so that this returns once all have ended.
-    died = subprocess.run([sys.executable, "-c", PARENT, tmp_path], check=False)
+    environment = {**os.environ, "PYTHONPATH": python_path()}
+    died = subprocess.run([sys.executable, "-c", PARENT, tmp_path], check=False, env=environment)
     assert died.returncode == -9
     begun = {path.name.split("-")[1] for path in tmp_path.glob("begun-*")}
     wait_for_files(tmp_path, {f"saved-{pid}-143" for pid in begun})

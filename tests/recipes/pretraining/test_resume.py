@@ -251,7 +251,7 @@ def test_sigterm_every_50_ms_ends_the_command_in_order(settings: Settings, tmp_p
     assert process.returncode == 143
     assert errors.count("\n") == 1, errors
     assert errors.startswith("stopped by SIGTERM at step ")
-    assert errors.endswith("the same command with --resume goes on\n")
+    assert errors.endswith("the same command with --resume keeps what is finished\n")
     assert not [path for path in Path(str(parts.out)).rglob("*") if "partial" in path.name]
     assert_same(pretraining.pretrain(parts, resume=True), pretraining.pretrain(settings("whole", **chosen)))
 

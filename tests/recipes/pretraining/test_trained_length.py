@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from transformers import AutoTokenizer
 
+from fmlm_cli import storage
 from fmlm_cli.recipes import pretraining
 from tests.recipes.runs import Settings
 
@@ -37,6 +38,7 @@ def test_a_checkpoint_that_says_nothing_is_taken_to_be_trained_whole(settings: S
     whole = pretraining.pretrain(settings(**{"budget.steps": 1})).run.final
     config = whole / "tokenizer_config.json"
     config.write_text(config.read_text().replace('"model_max_length": 32', '"model_max_length": 1e30'))
+    (whole / storage.HASHES).unlink()  # it was meant to be changed
     chosen = {"model.checkpoint": str(whole), "sequence_length": 12, "budget.steps": 1}
     assert says(pretraining.pretrain(settings("on", **chosen)).run.final) == (32, False)
     chosen |= {"model.max_positions": 64}
