@@ -96,8 +96,9 @@ class Checkpoints:
         """
         damages: list[str] = []
         complete = self.all()
-        for incomplete in set(self.root.glob("step-*")) - {path for _, path in complete}:
-            storage.remove(incomplete)  # what a process that was killed while removing it has left
+        for _, path in _numbered(self.root):
+            if not (path / STATE).is_file():
+                storage.remove(path)  # what a process that was killed while removing it has left
         for _, path in reversed(complete):
             try:
                 return self._load(path, model, optimizer), damages
@@ -129,8 +130,12 @@ class Checkpoints:
 
 def complete_checkpoints(root: Path) -> list[tuple[int, Path]]:
     """Steps and folders of the complete checkpoints under `root`, oldest first."""
-    numbered = [(int(path.name[5:]), path) for path in root.glob("step-*") if path.name[5:].isdigit()]
-    return sorted((step, path) for step, path in numbered if (path / STATE).is_file())
+    return sorted((step, path) for step, path in _numbered(root) if (path / STATE).is_file())
+
+
+def _numbered(root: Path) -> list[tuple[int, Path]]:
+    """Steps and folders of all checkpoints; a step-10-backup is the user's own."""
+    return [(int(path.name[5:]), path) for path in root.glob("step-*") if path.name[5:].isdecimal()]
 
 
 def read_state(checkpoint: Path) -> Mapping[str, Any]:

@@ -350,8 +350,10 @@ def test_what_a_kill_left_is_swept_away_and_changes_nothing(settings: Settings) 
     ]
     for path in left[1:]:
         path.mkdir()
+    (run.checkpoints / "step-6-of-mine").mkdir()
     assert_same(pretraining.pretrain(parts, resume=True), whole)
     assert not any(path.exists() for path in left)
+    assert (run.checkpoints / "step-6-of-mine").is_dir()
 
 
 def test_a_store_may_be_renamed_and_moved(settings: Settings, tiny_store: Path, tmp_path: Path) -> None:
