@@ -49,7 +49,10 @@ def train_tokenizer(
 
 
 def _no_texts() -> UserError:
-    return UserError("there is no text to train a tokenizer on: check the input files and filters")
+    return UserError(
+        "there is no text to learn a tokenizer from (validation text is left out): give more text, or set "
+        "--valid-fraction 0"
+    )
 
 
 def _check_size(vocab_size: int, smallest: int) -> None:
