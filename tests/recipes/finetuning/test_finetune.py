@@ -402,7 +402,7 @@ def test_shares_that_are_none(tune: Tune, text: str) -> None:
         ("epochs: [3, 3]", "has epochs=3 twice"),
         ("learning_rate: [1e-3, 0.001]", "has learning_rate=0.001 twice"),
         ("epochs: [0]", "epochs"),
-        ("a: [", "not a YAML file"),
+        ("a: [", "not valid YAML"),
     ],
 )
 def test_grids_that_are_none(tune: Tune, tmp_path: Path, content: str, message: str) -> None:
