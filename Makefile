@@ -27,10 +27,10 @@ demo: install  ## from text to a model in a few minutes: tokenize python-docs, p
 	@echo "  $(FMLM) pretrain --data my-store --model bert-mini --masking fully-explored --epochs 14 --out my-run"
 
 test: install  ## the quick tests
-	@$(BIN)/python -m pytest -m "not slow" -n logical --dist loadfile
+	@PYTHONUTF8=1 $(BIN)/python -m pytest -m "not slow" -n logical --dist loadfile
 
 test-slow: install  ## the long tests
-	@$(BIN)/python -m pytest -m slow
+	@PYTHONUTF8=1 $(BIN)/python -m pytest -m slow
 
 check: install  ## lint, formatting, types, and the rooms' imports
 	@$(BIN)/ruff check .

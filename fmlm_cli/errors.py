@@ -86,7 +86,11 @@ def shortened(text: str, most: int = 80) -> str:
 
 
 def is_out_of_space(error: BaseException) -> bool:
-    """Whether an exception says that the disk is full, also where a library hides the OSError in its text."""
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+    """Whether an exception says that the disk, a quota or a file (`ulimit -f`) can take no more.
+
+    Also where a library hides the OSError in its text.
+    """
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         return True
-    return "No space left on device" in str(error) or "os error 28" in str(error)
+    said = ("No space left on device", "os error 28", "File too large", "os error 27")
+    return any(text in str(error) for text in said)

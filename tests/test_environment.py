@@ -3,6 +3,9 @@
 import os
 import subprocess
 import sys
+import warnings
+
+import pytest
 
 from tests.environment import ROOT, python_path, settle
 
@@ -42,6 +45,19 @@ def test_a_part_of_the_suite_passes_in_a_hostile_environment() -> None:
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *SENSITIVE]
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-2000:]
+
+
+def test_of_what_is_deprecated_only_our_own_use_is_an_error() -> None:
+    """Which old names torch and transformers use themselves depends on their versions."""
+    for category in (DeprecationWarning, PendingDeprecationWarning, FutureWarning):
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.warn_explicit("old", category, "file.py", 1, module="transformers.models.x")
+            for module in ("fmlm_cli.hub", "tests.test_hub"):
+                with pytest.raises(category):
+                    warnings.warn_explicit("old", category, "file.py", 1, module=module)
+        assert len(caught) == 1
+    with pytest.raises(UserWarning):
+        warnings.warn_explicit("odd", UserWarning, "file.py", 1, module="transformers.models.x")
 
 
 def test_nothing_of_it_is_left() -> None:

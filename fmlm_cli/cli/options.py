@@ -49,7 +49,12 @@ ReportOnly = Annotated[
 ]
 Report = Annotated[bool, typer.Option("--report/--no-report", hidden=True)]
 
-_CONFIG = keyword("config", Path, typer_option("[CONFIG.yaml]", None, "Settings, below all flags."))
+_CONFIG = keyword(
+    "config",
+    Path,
+    # Whether it can be read is seen, and told in one line, where it is read.
+    typer.Argument(metavar="[CONFIG.yaml]", help="Settings, below all flags.", readable=False),
+)
 _SET = keyword(
     "assignments",
     list[str],

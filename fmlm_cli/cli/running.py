@@ -1,5 +1,6 @@
 """How commands end: whatever ends one becomes one line and an exit code."""
 
+import logging
 import os
 import signal
 from collections.abc import Iterator
@@ -32,6 +33,7 @@ def guarded(debug: bool, *, leaves_files: bool, for_programs: bool = False) -> I
     """
     # Libraries that bring a progress bar or advice of their own would write over ours.
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)  # it has no home to keep its fonts in, say
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)  # a write to a closed pipe or socket is an error, no death
     console = Console(needs_reader=not leaves_files, for_programs=for_programs)
     try:
@@ -54,6 +56,7 @@ def guarded(debug: bool, *, leaves_files: bool, for_programs: bool = False) -> I
 
 def _ending(error: BaseException) -> tuple[str, int]:
     """The line and the exit code for whatever ended a command."""
+    error = _refused_by_the_system(error) or error
     if isinstance(error, UserError):
         return f"error: {error}", USER_ERROR
     if isinstance(error, Interrupted):
@@ -70,3 +73,13 @@ def _ending(error: BaseException) -> tuple[str, int]:
         return f"error: {_OF_LIBRARIES[kind]}", USER_ERROR
     reason = (str(error).splitlines() or [""])[0]
     return f"unexpected {kind}: {reason} (this is a fault of fmlm's: --debug shows where)", PROGRAM_ERROR
+
+
+def _refused_by_the_system(error: BaseException) -> UserError | None:
+    """A name that is too long, a file of another user's, wherever it is met."""
+    if not isinstance(error, OSError) or is_out_of_space(error):
+        return None
+    if error.filename is None and not isinstance(error, PermissionError):  # pyarrow's have the name inside
+        return None
+    place = "" if error.filename is None else f"{os.fsdecode(error.filename)}: "
+    return UserError(f"{place}{error.strerror}; check the name and its permissions")

@@ -45,7 +45,8 @@ def clear_disk_errors(where: Path) -> Iterator[None]:
     except Exception as error:
         if is_out_of_space(error):
             raise OutOfSpaceError(
-                f"no space left on the disk while writing {where}: free some, or choose another --out"
+                f"no space left on the disk while writing {where}, or within a quota or `ulimit -f`: "
+                "free some, or choose another --out"
             ) from error
         if isinstance(error, OSError) and error.errno in _FORBIDDEN:
             reason = _FORBIDDEN[error.errno]

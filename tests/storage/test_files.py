@@ -164,7 +164,7 @@ class TestClearDiskErrors:
         with pytest.raises(OutOfSpaceError) as caught, clear_disk_errors(Path("runs/x")):
             raise error
         assert str(caught.value) == (
-            "no space left on the disk while writing runs/x: free some, or choose another --out"
+            "no space left on the disk while writing runs/x, or within a quota or `ulimit -f`: free some, or choose another --out"
         )
         assert caught.value.__cause__ is error
         assert isinstance(caught.value, UserError)

@@ -52,7 +52,7 @@ def literal(text: str) -> str:
 
 
 def _no_block(line: str) -> str:
-    return re.sub(r"^(\d{1,9})([.)])(?=\s|$)|^([-+#=])|(#)$", r"\1\\\2\3\4", line)
+    return re.sub(r"^(\d{1,9})([.)])(?=\s|$)|^([-+#=])(?=[-+#=\s]|$)|(#)$", r"\1\\\2\3\4", line)
 
 
 def _escaped(text: str) -> str:
