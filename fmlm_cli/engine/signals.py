@@ -135,7 +135,6 @@ def ignore_from_now_on() -> None:
     """The process is about to end: a late signal changes nothing, least of all its exit code."""
     for number in STOPPING:
         signal.signal(number, signal.SIG_IGN)
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # unless the end itself takes too long for the user
 
 
 def stop_when_stdin_closes() -> None:
