@@ -76,7 +76,9 @@ def _ending(error: BaseException) -> tuple[str, int]:
 
 
 def _refused_by_the_system(error: BaseException) -> UserError | None:
-    """A name that is too long, a file of another user's, wherever it is met."""
+    """A name that is too long, a file of another user's, JSON nested too deep, wherever it is met."""
+    if isinstance(error, RecursionError) and "JSON" in str(error):  # as libraries read it, without its name
+        return UserError("a .json file of the checkpoint or tokenizer is nested too deep: fetch it again")
     if not isinstance(error, OSError) or is_out_of_space(error):
         return None
     if error.filename is None and not isinstance(error, PermissionError):  # pyarrow's have the name inside

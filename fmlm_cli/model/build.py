@@ -75,6 +75,8 @@ def raw_config(path: Path, shown: str) -> dict[str, Any]:
         raise UserError(f"no such model configuration: {shown}") from None
     except json.JSONDecodeError as error:
         raise UserError(f"{shown}:{error.lineno}: not valid JSON ({error.msg})") from None
+    except RecursionError:
+        raise UserError(f"{shown}: not a configuration: it is nested too deep") from None
     except (KeyError, TypeError, UnicodeDecodeError):
         raise UserError(
             f"{shown} is not a Hugging Face model configuration: it has no 'model_type'"

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from fmlm_cli.errors import OutOfSpaceError, UserError, is_out_of_space
+from fmlm_cli.errors import OutOfSpaceError, UserError, is_out_of_space, one_line
 
 _FORBIDDEN = {
     errno.EACCES: "permission denied",
@@ -96,3 +96,5 @@ def read_json(path: Path) -> Any:
         raise UserError(f"{path}:{error.lineno}: not valid JSON ({error.msg}); the file is damaged") from None
     except UnicodeDecodeError:
         raise UserError(f"{path}: not a UTF-8 text file; the file is damaged") from None
+    except (ValueError, RecursionError) as error:  # numbers of thousands of digits, [[[[ without end
+        raise UserError(f"{path}: not to be read as JSON ({one_line(error)}); the file is damaged") from None

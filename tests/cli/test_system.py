@@ -107,3 +107,17 @@ def test_an_encoding_that_lacks_letters(make_store: MakeStore, documents: list[s
     assert (done.returncode, done.stderr) == (0, "")
     assert r"\u2081" in done.stdout or r"\u208c" in done.stdout  # the small letters between the tokens
     assert run("masks", tmp_path / "größer", **plain).stderr.isascii()
+
+
+def test_json_that_is_nested_too_deep(documents: list[str], tiny_store: Path, tmp_path: Path) -> None:
+    deep = '{"model_type": "bert", "x": ' + "[" * 5000 + "]" * 5000 + "}"
+    for name in ("config.json", "tokenizer.json", "tokenizer_config.json", "manifest.json"):
+        (tmp_path / name).write_text(deep)
+    (tmp_path / "text.txt").write_text("\n\n".join(documents))
+    out = ["--out", tmp_path / "out"]
+    assert_refused(invoke("masks", tmp_path), "manifest.json: not to be read as JSON")
+    shape = ["--model", tmp_path / "config.json", "--steps", 1]
+    assert_refused(invoke("pretrain", "--data", tiny_store, *shape, *out), "config.json", "nested too deep")
+    assert_refused(invoke("tokenize", tmp_path / "text.txt", "--tokenizer", tmp_path, *out))
+    assert_refused(invoke("predict", "--from", tmp_path, "x [MASK]"))
+    assert not (tmp_path / "out").exists()
