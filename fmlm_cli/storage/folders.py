@@ -9,8 +9,10 @@ from pathlib import Path
 
 from fmlm_cli.storage.files import clear_disk_errors
 
-# What a process that is killed may leave: files and folders half-written or half-removed, or just replaced.
-LEFT_OVER = re.compile(r"\.(?P<name>.+?)(\.\d+)?\.(partial|replaced)")
+# What a process that is killed may leave: files half-written, folders half-written or half-removed, and those
+# that were about to be replaced.
+_LEFT_FILE = re.compile(r"\..+\.\d+\.partial")
+_LEFT_FOLDER = re.compile(r"\.(?P<name>.+)\.(partial|replaced)")
 
 
 def beside(target: Path, what: str) -> Path:
@@ -81,7 +83,7 @@ def remove(path: Path) -> None:
     A folder that others know by its name loses that first: one half-removed is nobody's.
     """
     if path.is_dir() and not path.is_symlink():
-        if not LEFT_OVER.fullmatch(path.name):
+        if not is_left_over(path):
             doomed = beside(path, "partial")
             remove(doomed)
             path = path.rename(doomed)
@@ -93,14 +95,25 @@ def remove(path: Path) -> None:
 def sweep(root: Path) -> None:
     """Remove what killed processes have left in a folder, and put back what they were about to replace."""
     for path in sorted(root.rglob(".*")):
-        left_over = LEFT_OVER.fullmatch(path.name)
-        if not left_over or not os.path.lexists(path):
-            continue
-        whole = path.with_name(left_over["name"])
-        if path.name.endswith(".replaced") and not whole.exists():
-            path.rename(whole)
-        else:
+        if is_left_over(path):
+            put_back(path)
             remove(path)
+
+
+def is_left_over(path: Path) -> bool:
+    """Whether something is, by its name and what it is, what a killed process has left."""
+    if path.is_dir() and not path.is_symlink():
+        return _LEFT_FOLDER.fullmatch(path.name) is not None
+    return _LEFT_FILE.fullmatch(path.name) is not None and path.is_file()
+
+
+def put_back(path: Path) -> None:
+    """Give a folder that was about to be replaced its name again, if nothing has come in its place."""
+    left = _LEFT_FOLDER.fullmatch(path.name)
+    if left and path.name.endswith(".replaced") and path.is_dir():
+        whole = path.with_name(left["name"])
+        if not os.path.lexists(whole):
+            path.rename(whole)
 
 
 def missing_folders(path: Path) -> list[Path]:

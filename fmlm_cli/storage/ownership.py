@@ -17,9 +17,10 @@ from pathlib import Path
 from fmlm_cli.errors import InUseError, UserError
 from fmlm_cli.storage.files import clear_disk_errors
 from fmlm_cli.storage.folders import (
-    LEFT_OVER,
     beside,
+    is_left_over,
     missing_folders,
+    put_back,
     put_in_place,
     remove,
     remove_empty,
@@ -49,8 +50,8 @@ class Kind:
 class OwnedFolder:
     """A folder that this process may write into; `descriptor`: of its marker, on which the lock is."""
 
-    def __init__(self, root: Path, descriptor: int) -> None:
-        self.root, self._descriptor = root, descriptor
+    def __init__(self, root: Path, kind: Kind, descriptor: int) -> None:
+        self.root, self.kind, self._descriptor = root, kind, descriptor
 
     @property
     def is_empty(self) -> bool:
@@ -60,10 +61,11 @@ class OwnedFolder:
     def clear(self) -> None:
         """Remove what it holds, but not itself: it may be a link, a mount or the working folder.
 
-        The marker stays, so an interrupted call can be repeated.
+        The marker stays, so an interrupted call can be repeated. Raises `UserError`, and removes nothing,
+        where it holds what fmlm did not make.
         """
-        for path in _contents(self.root):
-            remove(path)
+        _check_nothing_foreign(self.root, self.kind)
+        _remove_contents(self.root)
 
     def share(self) -> None:
         """From now on let others in that share the work."""
@@ -102,7 +104,7 @@ def owned_folder(
                 if kind_of(root) and not shared:
                     sweep(root)
                 _write_marker(descriptor, kind)
-            folder = OwnedFolder(root, descriptor)
+            folder = OwnedFolder(root, kind, descriptor)
             try:
                 yield folder
             finally:
@@ -120,37 +122,65 @@ def replaced_folder(
     What is there stays as it is until then.
     """
     check_claim(target, kind, overwrite=overwrite, resume=resume)
+    clear_left_overs(target)
     shown, target = target, target.resolve()  # a link stays, and its target is replaced; "." has a name
     place = beside(target, "partial")
     try:
         with owned_folder(place, kind, resume=True, shown=shown) as building, clear_disk_errors(shown):
-            building.clear()
             try:
-                _put_back(target)
                 with work_in(target, shown) if kind_of(target) else contextlib.nullcontext():
-                    check_claim(target, kind, overwrite=overwrite, resume=resume)
+                    _check_replaceable(target, kind, overwrite=overwrite, resume=resume)
                     yield place
-                    check_claim(target, kind, overwrite=overwrite, resume=resume)
+                    _check_replaceable(target, kind, overwrite=overwrite, resume=resume)
                     put_in_place(place, target)
             except BaseException:
-                building.clear()
+                _remove_contents(building.root)
                 raise
     finally:
         remove_empty([place])
 
 
-def _put_back(target: Path) -> None:
-    """Undo what a process that was killed while replacing a folder had begun."""
-    replaced = beside(target, "replaced")
-    if kind_of(replaced) and not target.exists():
-        replaced.rename(target)
+def _check_replaceable(target: Path, kind: Kind, *, overwrite: bool, resume: bool) -> None:
+    check_claim(target, kind, overwrite=overwrite, resume=resume)
+    _check_nothing_foreign(target, kind)
+
+
+def clear_left_overs(target: Path) -> None:
+    """Remove what a killed process has left beside a folder that it was making, and undo a replacement.
+
+    Raises `InUseError` where a process is at it.
+    """
+    shown, target = target, target.resolve()
+    partial, replaced = beside(target, "partial"), beside(target, "replaced")
+    with clear_disk_errors(target):
+        if kind_of(replaced):
+            put_back(replaced)
+            remove(replaced)
+        if kind_of(partial):
+            with _locked(partial / MARKER, shown, shared=False):
+                _remove_contents(partial)
+                (partial / MARKER).unlink()
+            remove_empty([partial])
 
 
 @contextlib.contextmanager
 def work_in(folder: Path, shown: Path | None = None) -> Iterator[None]:
-    """Keep other processes of fmlm's out of a folder that a command has made; `shown`: what to call it."""
-    with _locked(folder / MARKER, shown or folder, shared=False):
+    """Keep other processes of fmlm's out of a folder that exists; `shown`: what to call it."""
+    with _locked(folder / MARKER if kind_of(folder) else folder, shown or folder, shared=False):
+        sweep(folder)
         yield
+
+
+def in_use(part: Path) -> bool:
+    """Whether a process is the `sole_owner` of a part of an owned folder, or of all of it."""
+    try:
+        with (part / LOCK).open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            return False
+    except FileNotFoundError:
+        return False
+    except BlockingIOError:
+        return True
 
 
 @contextlib.contextmanager
@@ -210,7 +240,7 @@ def check_claim(root: Path, kind: Kind, *, overwrite: bool, resume: bool) -> Non
             f"{root} is a {found}, not a {kind.name}: choose another --out, or remove it yourself"
         )
     if overwrite:
-        _check_nothing_foreign(root, kind, contents)
+        _check_nothing_foreign(root, kind)
     elif contents and not resume:
         raise UserError(
             f"{root} is not empty: pass --resume to keep what is finished, --overwrite to replace it, or "
@@ -225,9 +255,10 @@ def check_outside(folder: Path, needed: Mapping[Path, str]) -> None:
             raise UserError(f"the {kind} {path} lies inside {folder}: choose another --out")
 
 
-def _check_nothing_foreign(root: Path, kind: Kind, contents: list[Path]) -> None:
-    """Refuse to replace a folder that somebody has put other things into."""
-    foreign = [p.name for p in contents if not any(fnmatchcase(p.name, pattern) for pattern in kind.holds)]
+def _check_nothing_foreign(root: Path, kind: Kind) -> None:
+    """Refuse to replace a marked folder that somebody has put other things into."""
+    names = [path.name for path in _whole(_contents(root))]
+    foreign = [name for name in names if not any(fnmatchcase(name, pattern) for pattern in kind.holds)]
     if foreign:
         more = f" and {len(foreign) - _SHOWN} more" if len(foreign) > _SHOWN else ""
         raise UserError(
@@ -244,41 +275,63 @@ def _contents(root: Path) -> list[Path]:
         return []
 
 
+def _remove_contents(root: Path) -> None:
+    for path in _contents(root):
+        remove(path)
+
+
 def _whole(contents: list[Path]) -> list[Path]:
-    """What is neither half-written nor half-removed of a marked folder's contents."""
-    return [path for path in contents if not LEFT_OVER.fullmatch(path.name)]
+    """What of a marked folder's contents is no lock, and neither half-written nor half-removed."""
+    return [path for path in contents if path.name != LOCK and not is_left_over(path)]
 
 
 def _write_marker(descriptor: int, kind: Kind) -> None:
     """Say what kind of folder it is whose marker is open."""
     text = json.dumps({"kind": kind.name, "version": VERSION, "made_by": f"fmlm {kind.made_by}"}) + "\n"
     if os.pread(descriptor, len(text) + 1, 0) != text.encode():
-        os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, text.encode(), 0)
+        os.pwrite(descriptor, text.encode(), 0)  # at once: those who share the folder may be reading it
+        os.ftruncate(descriptor, len(text))
         os.fsync(descriptor)
 
 
 @contextlib.contextmanager
 def _locked(path: Path, folder: Path, *, shared: bool) -> Iterator[int]:
-    """Hold the lock on a file, which is made with its folder; its descriptor. `InUseError` if it is held."""
+    """Hold the lock on a file or folder; its descriptor. `folder`: what refusals call it.
+
+    A file is made, with its folder, where it is not there. Raises `InUseError` if another process holds it.
+    """
     with clear_disk_errors(folder):
-        while True:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
-            try:
-                _lock(descriptor, folder, shared=shared)
-                if os.path.samestat(os.fstat(descriptor), path.stat()):
-                    break
-            except FileNotFoundError:
-                pass
-            except BaseException:
-                os.close(descriptor)
-                raise
-            os.close(descriptor)  # whoever had it before has removed the file: the lock would be of nothing
+        descriptor = None
+        while descriptor is None:
+            descriptor = _opened_and_locked(path, folder, shared=shared)
     try:
         yield descriptor
     finally:
         os.close(descriptor)
+
+
+def _opened_and_locked(path: Path, folder: Path, *, shared: bool) -> int | None:
+    """A locked file or folder, or None where another process has just removed it, with its folder perhaps."""
+    try:
+        if not path.is_dir():
+            path.parent.mkdir(parents=True, exist_ok=True)
+        flags = os.O_RDONLY if path.is_dir() else os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW
+        descriptor = os.open(path, flags, 0o666)
+    except (FileExistsError, FileNotFoundError):
+        if os.path.lexists(path.parent) and not path.parent.is_dir():
+            raise
+        return None
+    try:
+        _lock(descriptor, folder, shared=shared)
+        if os.path.samestat(os.fstat(descriptor), path.stat()):
+            return descriptor
+    except FileNotFoundError:
+        pass
+    except BaseException:
+        os.close(descriptor)
+        raise
+    os.close(descriptor)  # a lock of nothing
+    return None
 
 
 def _lock(descriptor: int, folder: Path, *, shared: bool) -> None:
@@ -288,4 +341,9 @@ def _lock(descriptor: int, folder: Path, *, shared: bool) -> None:
     except BlockingIOError:
         raise InUseError(
             f"{folder} is in use by another fmlm process: wait for it, or choose another --out"
+        ) from None
+    except OSError as error:  # some network file systems have no locks
+        raise UserError(
+            f"{folder}: its file system does not lock files ({error.strerror}), so two commands could "
+            "destroy each other's work there: choose another --out, or mount it with locks (flock)"
         ) from None

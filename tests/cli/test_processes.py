@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -189,6 +190,7 @@ def test_a_signal_during_a_call_that_does_not_return_to_python() -> None:
         env=environment,
     ) as process:
         assert process.stdout and process.stdout.readline() == "at work\n"
+        time.sleep(0.5)  # until it is
         process.send_signal(signal.SIGTERM)
         _, errors = process.communicate(timeout=60)
     assert process.returncode == 143

@@ -477,7 +477,7 @@ def test_words_of_a_file_become_tokens_and_others_of_the_text_beside_them(
     (tmp_path / "renamed.txt").write_text("Zyzzyva\nthe\n")
     with pytest.raises(UserError, match="other add_tokens"):
         run(domain, **asked, resume=True)
-    with pytest.raises(UserError, match="another extend_vocab and add_tokens"):
+    with pytest.raises(UserError, match="other extend_vocab and add_tokens"):
         run(domain, valid_fraction=0, resume=True)
 
 

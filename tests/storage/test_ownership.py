@@ -1,4 +1,5 @@
 import contextlib
+import errno
 import shutil
 import subprocess
 import sys
@@ -200,6 +201,14 @@ class TestOwnedFolder:
             assert contents(target).keys() == {storage.MARKER}
         assert contents(elsewhere) == {"precious": "x"}
 
+    def test_what_fmlm_did_not_make_is_not_cleared(self, tmp_path: Path) -> None:
+        made(tmp_path / "a")
+        (tmp_path / "a" / "notes.md").write_text("precious")
+        with storage.owned_folder(tmp_path / "a", KIND, resume=True) as folder:
+            with pytest.raises(UserError, match=r"did not make \(notes\.md\)"):
+                folder.clear()
+            assert contents(tmp_path / "a").keys() == {storage.MARKER, "recipe.txt", "notes.md"}
+
     def test_an_interrupted_clearing_can_be_repeated(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -225,10 +234,15 @@ class TestOwnedFolder:
             (tmp_path / "a" / left).mkdir(parents=True)
         (checkpoints / ".old.replaced").mkdir()
         (checkpoints / "old").mkdir()
+        (checkpoints / ".download.partial").write_text("another tool's file")
         with storage.owned_folder(tmp_path / "a", KIND, resume=True):
             assert contents(tmp_path / "a").keys() == {
                 *(storage.MARKER, "recipe.txt", "layers"),
-                *("layers/old", "layers/x"),  # x had been put aside, and nothing was put in its place
+                *(
+                    "layers/.download.partial",
+                    "layers/old",
+                    "layers/x",
+                ),  # x had been put aside, and nothing was put in its place
             }
 
     def test_others_are_kept_out(self, tmp_path: Path) -> None:
@@ -249,6 +263,14 @@ class TestOwnedFolder:
             assert (tmp_path / "a" / "recipe.txt").exists()
             enter(shared=True)
         enter(overwrite=True)
+
+    def test_a_file_system_without_locks(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("fcntl.flock", raising(OSError(errno.ENOSYS, "Function not implemented")))
+        with (
+            pytest.raises(UserError, match=r"does not lock files .*: choose another --out"),
+            storage.owned_folder(tmp_path / "a", KIND),
+        ):
+            pass
 
     def test_of_many_that_begin_together_one_gets_it(self, tmp_path: Path) -> None:
         """Those that come while another leaves may be refused, but never are two in at once."""
@@ -272,6 +294,32 @@ class TestOwnedFolder:
 
 
 class TestReplacedFolder:
+    @pytest.mark.parametrize("flags", [{"overwrite": True}, {"resume": True}])
+    def test_what_fmlm_did_not_make_is_not_replaced(self, tmp_path: Path, flags: dict[str, bool]) -> None:
+        made(tmp_path / "a")
+        (tmp_path / "a" / "notes.md").write_text("precious")
+        before = contents(tmp_path)
+        with (
+            pytest.raises(UserError, match=r"did not make \(notes\.md\)"),
+            storage.replaced_folder(tmp_path / "a", KIND, **flags),
+        ):
+            pass
+        assert contents(tmp_path) == before
+
+    def test_what_killed_processes_left_beside_it(self, tmp_path: Path) -> None:
+        for name in ("a", ".a.partial", ".a.replaced"):
+            made(tmp_path / name)
+        with (
+            storage.work_in(tmp_path / ".a.partial"),
+            pytest.raises(UserError, match="/a is in use"),
+        ):
+            storage.clear_left_overs(tmp_path / "a")
+        storage.clear_left_overs(tmp_path / "a")
+        assert contents(tmp_path).keys() == {"a", "a/recipe.txt", f"a/{storage.MARKER}"}
+        (tmp_path / ".a.partial").write_text("another's")
+        storage.clear_left_overs(tmp_path / "a")
+        assert (tmp_path / ".a.partial").exists()
+
     def test_two_at_once(self, tmp_path: Path) -> None:
         with storage.replaced_folder(tmp_path / "a", KIND) as first:
             (first / "recipe.txt").write_text("first")

@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -215,7 +216,7 @@ def add_collocations(token_store: store.TokenStore, mined: Mined, *, asked: int 
     Their file has a name of its own, so that until the manifest names it the store is what it was.
     """
     with storage.clear_disk_errors(token_store.root):
-        temporary = token_store.root / ".collocations.partial"
+        temporary = token_store.root / f".collocations.{os.getpid()}.partial"
         try:
             write_collocations(temporary, mined)
             content = storage.sha256_of_file(temporary)

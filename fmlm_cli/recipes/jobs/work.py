@@ -20,7 +20,6 @@ R = TypeVar("R")
 T = TypeVar("T")
 Report = TypeVar("Report")
 
-_LOGS = "logs"
 _NAMED = 3  # unfinished jobs that are named
 _ENDING_SECONDS = 60  # that a process may take to save what it has
 
@@ -68,18 +67,10 @@ def owned_by(
         return stack.enter_context(folder)
 
     with ExitStack() as stack:
-        yield _patiently(own, emit, hopeful=lambda: resume and not _has_parent(root))
-
-
-def _has_parent(root: Path) -> bool:
-    """Whether a call that made processes for the jobs in a folder is still there."""
-    if not (root / _LOGS).is_dir():
-        return False
-    try:
-        with storage.sole_owner(root / _LOGS):
-            return False
-    except InUseError:
-        return True
+        folder = _patiently(own, emit, hopeful=lambda: resume and not storage.in_use(root))
+        if not together:  # by which others know that whoever began the work is still there
+            _patiently(lambda: stack.enter_context(storage.sole_owner(root)), emit)
+        yield folder
 
 
 def work_through(
@@ -104,8 +95,7 @@ def work_through(
     groups = [group for group in ledger.groups if any(job.name in unfinished for job in group)]
     if groups:
         folder.share()
-        with storage.sole_owner(folder.root / _LOGS):  # by which others know that this process is there
-            spread(words, min(sharing.processes, len(groups)), folder.root / _LOGS, board.look)
+        spread(words, min(sharing.processes, len(groups)), folder.root / "logs", board.look)
         board.look()
 
 

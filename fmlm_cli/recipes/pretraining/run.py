@@ -48,6 +48,11 @@ def pretrain(
     run = storage.RunDirectory(Path(settings.out))
     with storage.owned_folder(run.root, storage.RUN, overwrite=overwrite, resume=resume) as folder:
         resuming = resume and run.config.is_file()
+        if not (overwrite or resuming or folder.is_empty):
+            raise UserError(
+                f"{run.root} has lost its {storage.RUN_CONFIG}: put it back, or pass --overwrite to start "
+                "again"
+            )
         if resume and not complete_checkpoints(run.checkpoints) and not run.is_finished:
             emit(starting_anew(run.root))
         runtime = Runtime.resolve(settings.device, settings.precision)
@@ -63,7 +68,7 @@ def pretrain(
         if overwrite:
             storage.check_outside(run.root, plan.made_from)
         with storage.clear_disk_errors(run.root):
-            if not resuming:
+            if overwrite:
                 folder.clear()
             storage.write_text(run.config, to_yaml(plan.settings))
             return _train(plan, run, runtime, keep_steps, emit)

@@ -36,6 +36,7 @@ def make_store(
         return with_collocations(out, settings, emit, again=overwrite)
     kind, keeps = STORE_OF_RUN if renew else STORE, resume or renew
     storage.check_claim(out, kind, overwrite=overwrite, resume=keeps)
+    storage.clear_left_overs(out)
     asked = Asked.resolve(settings, emit) if keeps and (out / storage.MANIFEST).is_file() else None
     if asked is not None:
         if resume:

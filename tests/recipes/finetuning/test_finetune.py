@@ -208,7 +208,7 @@ def test_cells_spread_over_processes_make_the_same_report(tune: Tune, tmp_path: 
     points = whole.results.tasks["rivers"].points
     assert set(points) == {"learning_rate=0.01", "learning_rate=0.0001"}
     assert whole.results.tasks["rivers"].point == "learning_rate=0.01"
-    assert r"| rivers | learning\_rate=0.01 (chosen) | 2 |" in (tmp_path / "whole/results.md").read_text()
+    assert r"| rivers | learning_rate=0.01 (chosen) | 2 |" in (tmp_path / "whole/results.md").read_text()
 
 
 def test_a_report_comes_once_all_cells_are_done(tune: Tune) -> None:

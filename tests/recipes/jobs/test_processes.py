@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from fmlm_cli import storage
 from fmlm_cli.errors import InUseError
-from fmlm_cli.events import Event, Note
+from fmlm_cli.events import Event, Note, ignore
 from fmlm_cli.recipes.jobs import processes, work
 from fmlm_cli.recipes.jobs.board import Board, Outcome
 from fmlm_cli.recipes.jobs.work import Sharing, work_through
@@ -103,3 +104,35 @@ def test_a_job_that_another_process_is_about_to_leave_is_waited_for(
     else:
         with pytest.raises(InUseError):
             work_through(ledger, do, board, Sharing(), [], Path("nowhere"))
+
+
+@pytest.mark.parametrize("flags", [{"resume": True}, {"overwrite": True}])
+def test_a_second_call_is_refused_at_once_while_the_first_is_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, flags: dict[str, bool]
+) -> None:
+    kind = storage.Kind("jobs", "work", ("done",))
+    calls = {"overwrite": False, "resume": False, "emit": ignore}
+    monkeypatch.setattr(time, "sleep", lambda _: pytest.fail("waited"))
+    for sharing in (Sharing(), Sharing(processes=2)):
+        with work.owned_by(sharing, tmp_path / "a", kind, **calls) as folder:  # type: ignore[arg-type]
+            folder.share()
+            with (
+                pytest.raises(InUseError),
+                work.owned_by(Sharing(), tmp_path / "a", kind, **{**calls, **flags}),  # type: ignore[arg-type]
+            ):
+                pass
+
+
+def test_a_call_that_goes_on_waits_for_the_processes_of_one_that_was_killed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kind, told = storage.Kind("jobs", "work", ("done",)), list[Event]()
+    orphan = storage.owned_folder(tmp_path / "a", kind, shared=True)
+    orphan.__enter__()
+    (tmp_path / "a" / "done").touch()
+    monkeypatch.setattr(time, "sleep", lambda _: orphan.__exit__(None, None, None))
+    with work.owned_by(
+        Sharing(), tmp_path / "a", kind, overwrite=False, resume=True, emit=told.append
+    ) as folder:
+        assert not folder.is_empty
+    assert isinstance(told[0], Note) and "waiting up to" in told[0].text

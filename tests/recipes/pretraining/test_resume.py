@@ -410,3 +410,16 @@ def test_a_finished_run_whose_model_was_changed_is_not_called_finished(settings:
         UserError, match=r"model\.safetensors has changed since it was written: .*fmlm_hashes"
     ):
         pretraining.pretrain(asked, resume=True)
+
+
+def test_a_run_without_its_settings_is_not_cleared(settings: Settings) -> None:
+    run = pretraining.pretrain(settings(**KINDS["steps"])).run
+    run.config.unlink()
+    before = sorted(run.root.rglob("*"))
+    with pytest.raises(UserError, match=r"has lost its config\.yaml: put it back, or pass --overwrite"):
+        pretraining.pretrain(settings(**KINDS["steps"]), resume=True)
+    assert sorted(run.root.rglob("*")) == before
+    (run.root / "notes.md").write_text("precious")
+    with pytest.raises(UserError, match=r"notes\.md"):
+        pretraining.pretrain(settings(**KINDS["steps"]), overwrite=True)
+    assert sorted(run.root.rglob("*")) == sorted([*before, run.root / "notes.md"])
