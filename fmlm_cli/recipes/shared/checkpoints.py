@@ -75,11 +75,28 @@ def check_model_files(folder: Path) -> None:
     """Refuse a model of fmlm's whose files are no longer what they were; those of other tools pass."""
     if folder.name.startswith("step-") and (folder / STATE).is_file():
         check_weights(folder)
-    elif (folder / storage.HASHES).is_file() and (damage := storage.damage_of(folder, _hashes(folder))):
+    elif damage := damage_of_model(folder):
         raise UserError(
-            f"{damage}: make the model again (--resume), or delete {folder / storage.HASHES} if another tool "
-            "was meant to change it"
+            f"{damage}: {_remedy(folder)}; or delete {folder / storage.HASHES} if another tool was meant to "
+            "change it"
         )
+
+
+def damage_of_model(folder: Path) -> str | None:
+    """What is wrong with the files of a finished model of fmlm's, in words; None if nothing is."""
+    if not (folder / storage.HASHES).is_file():
+        return None
+    try:
+        return storage.damage_of(folder, _hashes(folder))
+    except UserError as error:  # the hashes themselves
+        return str(error)
+
+
+def _remedy(folder: Path) -> str:
+    """How a finished model is made again."""
+    if (folder / FINETUNED).is_file():  # by the cell that it is of, which may be any
+        return "`fmlm finetune` with --resume says how to have it made again"
+    return f"remove {folder}, and --resume makes it again"
 
 
 def lost_of_model(folder: Path) -> str | None:
@@ -92,11 +109,7 @@ def lost_of_model(folder: Path) -> str | None:
 
 
 def _hashes(folder: Path) -> dict[str, str]:
-    path = folder / storage.HASHES
-    try:
-        return dict(storage.read_sealed(path)["files"])
-    except UserError as error:
-        raise UserError(f"{error}: make the model again, or delete that file if the model is whole") from None
+    return dict(storage.read_sealed(folder / storage.HASHES)["files"])
 
 
 def _find(name: str, revision: str | None, code: bool, *, adapters: bool) -> Origin:

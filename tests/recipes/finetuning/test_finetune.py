@@ -358,6 +358,22 @@ def test_beginning_from_mnli_is_shown(tune: Tune, glue: Path, tmp_path: Path) ->
     assert plain.results.cells[1].history != report.results.cells[1].history
 
 
+def test_a_damaged_model_is_left_out_of_the_submission_and_begun_from_by_none(
+    tune: Tune, glue: Path, tmp_path: Path
+) -> None:
+    given = {"tasks.folder": str(glue), "seeds": 1, "training.epochs": 1}
+    said(tune(**given, **{"tasks.names": ["mnli", "cola"]}))
+    model, cell = tmp_path / "tuned/models/mnli", tmp_path / "tuned/cells/mnli/default/seed-0"
+    weights = model / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-4] + b"\1\1\1\1")
+    _, text = said(tune(**given, **{"tasks.names": ["mnli", "cola"]}), resume=True)
+    assert f"{weights} has changed since it was written: remove {cell}, and --resume makes" in text
+    with zipfile.ZipFile(tmp_path / "tuned/submission.zip") as archive:
+        assert archive.namelist() == ["CoLA.tsv"]
+    with pytest.raises(UserError, match=rf"from_mnli: .* has changed since .*: remove {cell}, and"):
+        said(tune(**given, from_mnli=True, **{"tasks.names": ["mnli", "mrpc"]}), resume=True)
+
+
 def test_ax_is_predicted_by_the_mnli_model(tune: Tune, glue: Path, tmp_path: Path) -> None:
     given = {"tasks.names": ["ax"], "tasks.folder": str(glue), "seeds": 1, "training.epochs": 1}
     report, _ = said(tune(**given))
