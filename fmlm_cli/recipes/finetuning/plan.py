@@ -159,7 +159,7 @@ class FinetunePlan:
         return min(scored, key=lambda found: (-found[1], found[0].name), default=None)
 
     def loss_of_model(self, task: str) -> str | None:
-        """What is wrong with the model of a task of which cells are done, and what to do; None if nothing is."""
+        """What is wrong with a task's model though cells are done, and what to do; None if nothing is."""
         best, folder = self.best_finished(task), self.model_folder(task)
         if best is None:
             return None

@@ -7,7 +7,7 @@ from typing import Any
 
 from fmlm_cli import storage
 from fmlm_cli.config import PretrainSettings, to_yaml
-from fmlm_cli.engine.checkpoint import complete_checkpoints
+from fmlm_cli.engine.checkpoint import begin_again, complete_checkpoints
 from fmlm_cli.engine.records import MetricsLog, Teller, read_metrics
 from fmlm_cli.engine.runtime import Runtime
 from fmlm_cli.errors import UserError
@@ -95,7 +95,7 @@ def _has_its_model(run: storage.RunDirectory, emit: Emit) -> bool:
     if not complete_checkpoints(run.checkpoints):
         raise UserError(
             f"{run.final} has lost its {lost}, and there is no checkpoint to make it again from: "
-            "put the file back, or train again with --overwrite"
+            f"put the file back, or {begin_again(run.final)}"
         )
     emit(Caution(f"{run.final} has lost its {lost}: the model is made again from the newest checkpoint"))
     return False

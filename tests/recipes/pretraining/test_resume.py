@@ -397,8 +397,13 @@ def test_a_lost_model_that_cannot_be_made_again(settings: Settings) -> None:
     run = pretraining.pretrain(asked).run
     (run.final / "model.safetensors").unlink()
     shutil.rmtree(run.checkpoints)
-    with pytest.raises(UserError, match=r"final has lost its model\.safetensors.*no checkpoint.*--overwrite"):
+    with pytest.raises(
+        UserError,
+        match=r"final has lost its model\.safetensors.*no checkpoint.*: put the file back, or remove .*final, and",
+    ):
         pretraining.pretrain(asked, resume=True)
+    shutil.rmtree(run.final)
+    assert pretraining.pretrain(asked, resume=True).run.is_finished
 
 
 def test_a_finished_run_whose_model_was_changed_is_not_called_finished(settings: Settings) -> None:
