@@ -17,7 +17,7 @@ from fmlm_cli.recipes.finetuning.plan import FINETUNING, FinetunePlan, plan_fine
 from fmlm_cli.recipes.finetuning.report import Report, write_report
 from fmlm_cli.recipes.jobs.board import Board
 from fmlm_cli.recipes.jobs.work import Sharing, owned_by, report_once_done, work_through
-from fmlm_cli.recipes.shared.checkpoints import FINETUNED, keep_hashes
+from fmlm_cli.recipes.shared.checkpoints import FINETUNED, carry_over_others, keep_hashes
 from fmlm_cli.recipes.shared.words import where_line
 
 
@@ -117,6 +117,7 @@ def _keep_if_best(plan: FinetunePlan, run: CellRun, result: CellResult) -> None:
             }
             storage.write_sealed(folder / FINETUNED, facts)
             keep_hashes(folder)
+            carry_over_others(target, folder)
 
 
 def _describe(plan: FinetunePlan, emit: Emit) -> None:

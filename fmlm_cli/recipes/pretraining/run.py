@@ -86,7 +86,7 @@ def _has_its_model(run: storage.RunDirectory, emit: Emit) -> bool:
     One that has lost files is to be made again, and the user is told. Raises `UserError` where there is
     nothing to make it from, and for one that was changed.
     """
-    if not run.final.is_dir():
+    if not run.is_finished:
         return False
     lost = lost_of_model(run.final)
     if lost is None:

@@ -1,5 +1,7 @@
 """What a checkpoint's name stands for: a run, one of its checkpoints, a Hugging Face folder, a Hub name."""
 
+import os
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -69,6 +71,27 @@ def keep_hashes(folder: Path) -> None:
     """Leave beside a finished model the hashes of all its files but its card."""
     hashes = storage.hashes_of(folder, but=(CARD, storage.HASHES))
     storage.write_sealed(folder / storage.HASHES, {"files": hashes})
+
+
+def carry_over_others(folder: Path, new: Path) -> None:
+    """Copy into a model's folder what others put into the one that it replaces, and the card as it is there.
+
+    Called when `new` has all that is fmlm's, and the hashes of that.
+    """
+    try:
+        made = {storage.HASHES, *_hashes(folder)}
+    except (OSError, UserError):
+        made = {storage.HASHES}  # no telling: what the new one has too is fmlm's
+    for path in sorted(folder.rglob("*")):
+        name = path.relative_to(folder).as_posix()
+        target = new / name
+        if name in made or (path.is_dir() and not path.is_symlink()):
+            continue
+        if name == CARD:
+            target.unlink(missing_ok=True)
+        if not os.path.lexists(target):
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(path, target, follow_symlinks=False)
 
 
 def check_model_files(folder: Path) -> None:
@@ -204,7 +227,7 @@ def _of_run(run: storage.RunDirectory, name: str, step: int | None) -> Origin:
             )
         return Origin(name, kept[step], None, run, settings, kept[step])
     newest = _newest(run)
-    if run.final.is_dir():
+    if run.is_finished:
         return Origin(name, run.final, None, run, settings, newest)
     if newest is None:
         raise UserError(

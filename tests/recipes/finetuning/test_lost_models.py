@@ -55,6 +55,28 @@ def test_a_lost_model_is_made_again(
     assert (model / "model.safetensors").read_bytes() == before
 
 
+def test_what_others_put_beside_a_model_stays_when_a_better_one_comes(
+    small_encoder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fmlm_cli.engine.loop.measure_peak", lambda *_: 1e9)
+    scores = iter([0.5, 0.5, 0.75, 0.75])  # after the epoch, and at the end
+    monkeypatch.setattr(
+        "fmlm_cli.recipes.finetuning.cells.compute_metrics",
+        lambda *_: dict.fromkeys(("accuracy", "score"), next(scores)),
+    )
+    settings, model = two_cells(small_encoder, tmp_path), tmp_path / "tuned" / "models" / "rivers"
+
+    def emit(event: Event) -> None:
+        if model.is_dir() and not (model / "onnx").is_dir():
+            (model / "onnx").mkdir()
+            (model / "onnx" / "model.onnx").write_bytes(b"mine")
+
+    finetuning.finetune(settings, emit=emit)
+    assert json.loads((model / "finetuned.json").read_text())["cell"] == "rivers/default/seed-1"
+    assert (model / "onnx" / "model.onnx").read_bytes() == b"mine"
+    find_checkpoint(str(model))
+
+
 @pytest.mark.parametrize("damage", [shutil.rmtree, change])
 def test_a_worse_cells_model_does_not_take_a_lost_ones_place(
     small_encoder: Path, tmp_path: Path, damage: Callable[[Path], None], monkeypatch: pytest.MonkeyPatch
