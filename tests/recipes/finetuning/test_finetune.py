@@ -1,7 +1,10 @@
 """Fine-tuning: the same cells however they are run, and reports that say what the cells found."""
 
+import importlib
 import json
+import os
 import shutil
+import signal
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -18,7 +21,8 @@ from transformers import (
 
 from fmlm_cli.analysis.results.plain import as_json
 from fmlm_cli.config import FinetuneSettings, build, nested
-from fmlm_cli.errors import UserError
+from fmlm_cli.engine.step import train_step
+from fmlm_cli.errors import Interrupted, UserError
 from fmlm_cli.events import Caution, Event, Facts, Note, Scoreboard, ignore
 from fmlm_cli.recipes import finetuning
 from fmlm_cli.recipes.finetuning.plan import plan_finetuning
@@ -193,6 +197,36 @@ def test_an_interrupted_grid_ends_as_if_it_never_was(
         assert not (tmp_path / f"parts/cells/rivers/default/seed-{seed}/checkpoints").exists()
     weights = [(tmp_path / r / "models/rivers/model.safetensors").read_bytes() for r in ("whole", "parts")]
     assert weights[0] == weights[1]
+
+
+@pytest.mark.parametrize("at", ["keep_predictions", "write_sealed"])
+def test_a_stop_while_a_cell_is_measured_loses_no_training(
+    tune: Tune, at: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where its training was too short for a checkpoint, and while its model is being kept."""
+    whole, _ = said(tune("whole"))
+    place = "fmlm_cli.recipes.finetuning.cells" if at == "keep_predictions" else "fmlm_cli.storage"
+    real, stopped = getattr(importlib.import_module(place), at), []
+
+    def stop(path: Path, *arguments: Any) -> None:
+        if not stopped and path.name != "cell.json":
+            stopped.append(path)
+            os.kill(os.getpid(), signal.SIGTERM)
+        real(path, *arguments)
+
+    monkeypatch.setattr(f"{place}.{at}", stop)
+    with pytest.raises(Interrupted, match=r"after training, before all was measured; saved in .*step-30$"):
+        finetuning.finetune(tune("parts"))
+    seeds: set[int] = set()
+
+    def noted(*arguments: Any, **named: Any) -> Any:
+        seeds.add(named["seed"])
+        return train_step(*arguments, **named)
+
+    monkeypatch.setattr("fmlm_cli.engine.loop.train_step", noted)
+    report, _ = said(tune("parts"), resume=True)
+    assert seeds == {1}
+    assert timeless(report) == timeless(whole)
 
 
 def test_cells_spread_over_processes_make_the_same_report(tune: Tune, tmp_path: Path) -> None:

@@ -66,10 +66,13 @@ def test_what_others_put_beside_a_model_stays_when_a_better_one_comes(
     )
     settings, model = two_cells(small_encoder, tmp_path), tmp_path / "tuned" / "models" / "rivers"
 
+    put: list[Path] = []
+
     def emit(event: Event) -> None:
-        if model.is_dir() and not (model / "onnx").is_dir():
-            (model / "onnx").mkdir()
-            (model / "onnx" / "model.onnx").write_bytes(b"mine")
+        if model.is_dir() and not put:
+            put.append(model / "onnx" / "model.onnx")
+            put[0].parent.mkdir()
+            put[0].write_bytes(b"mine")
 
     finetuning.finetune(settings, emit=emit)
     assert json.loads((model / "finetuned.json").read_text())["cell"] == "rivers/default/seed-1"
