@@ -89,10 +89,16 @@ class Checkpoints:
         """Steps and folders of the complete checkpoints, oldest first."""
         return complete_checkpoints(self.root)
 
-    def restore(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> tuple[TrainState, list[str]]:
+    def restore(
+        self,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        objection: Callable[[TrainState], str | None] = lambda state: None,
+    ) -> tuple[TrainState, list[str]]:
         """Load the newest checkpoint that is whole; its state, and a line for each damaged one passed over.
 
-        With no checkpoint at all the state is that of step 0.
+        `objection`: what else speaks against going on from a state, in words; None if nothing does. With no
+        checkpoint at all the state is that of step 0.
         """
         damages: list[str] = []
         complete = self.all()
@@ -101,16 +107,23 @@ class Checkpoints:
                 storage.remove(path)  # what a process that was killed while removing it has left
         for _, path in reversed(complete):
             try:
-                return self._load(path, model, optimizer), damages
+                return self._load(path, model, optimizer, objection), damages
             except DamagedError as error:
                 damages.append(str(error))
         if complete:
             raise UserError(
-                f"no checkpoint of {self.root} is whole ({damages[0]}); pass --overwrite to start again"
+                f"no checkpoint of {self.root} can be gone on from ({damages[0]}): put that file back as it "
+                f"was, or {begin_again(self.root)}"
             )
         return TrainState(step=0), damages
 
-    def _load(self, path: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> TrainState:
+    def _load(
+        self,
+        path: Path,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        objection: Callable[[TrainState], str | None],
+    ) -> TrainState:
         try:
             saved = storage.read_sealed(path / STATE)
             state = TrainState(**saved["state"])
@@ -120,12 +133,18 @@ class Checkpoints:
             raise DamagedError(damage)
         if saved["identity"] != self.identity:
             raise UserError(
-                f"{path} belongs to another run: its data or settings differ; pass --overwrite to start again"
+                f"{path} belongs to another run: its data or settings differ; {begin_again(self.root)}"
             )
+        if against := objection(state):
+            raise DamagedError(against)
         self.load_model(path)
-        anew = "pass --overwrite to start again"
-        load_named_state(model, optimizer, read_own_tensors(path / OPTIMIZER, anew))
+        load_named_state(model, optimizer, read_own_tensors(path / OPTIMIZER, begin_again(self.root)))
         return state
+
+
+def begin_again(checkpoints: Path) -> str:
+    """How a run is begun again, by whatever command it is part of; `checkpoints`: the folder of them all."""
+    return f"remove {checkpoints}, and the same command with --resume begins it again"
 
 
 def complete_checkpoints(root: Path) -> list[tuple[int, Path]]:

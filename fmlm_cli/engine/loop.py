@@ -71,7 +71,9 @@ class TrainingRun:
         """Write a checkpoint; its folder. One process writes it alone: each has all weights and state."""
         if self.runtime.ranks.is_writer:
             log = metrics_log(self.sinks)
-            state = replace(state, records="" if log is None else log.sha256)
+            if log is not None:
+                log.sync()
+                state = replace(state, records=log.sha256)
             self.checkpoints.save(self.model, self.optimizer, state)
         return self.checkpoints.folder(state.step)
 

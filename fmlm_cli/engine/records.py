@@ -5,6 +5,7 @@ run resumes.
 """
 
 import json
+import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
@@ -54,10 +55,13 @@ class MetricsLog:
 
     def rewind(self, step: int, evaluated: int) -> None:
         """Cut the file back to the records up to `step` and `evaluated`; at 0 it begins empty."""
+        self.records = self._up_to(step, evaluated)
+        storage.write_text(self._path, "".join(_line(record) for record in self.records))
+
+    def _up_to(self, step: int, evaluated: int) -> list[dict[str, Any]]:
         # Of a run that begins anew nothing is kept, so a file that is damaged is no obstacle.
         written = read_metrics(self._path) if step and self._path.exists() else []
-        self.records = [r for r in written if r["step"] <= (evaluated if "evaluation" in r else step)]
-        storage.write_text(self._path, "".join(_line(record) for record in self.records))
+        return [r for r in written if r["step"] <= (evaluated if "evaluation" in r else step)]
 
     def write(self, record: Record) -> None:
         """Append one record; it is in the file when this returns."""
@@ -70,13 +74,23 @@ class MetricsLog:
         """The hash of all records, which a checkpoint keeps."""
         return storage.sha256_of_json(self.records)
 
-    def check(self, sha256: str) -> None:
-        """Refuse to go on after records that are not those of which a checkpoint kept the hash."""
-        if self.sha256 != sha256:
-            raise UserError(
-                f"{self._path} has changed since the checkpoint was written, and results are made of it: "
-                "put it back as it was, or pass --overwrite to start again"
-            )
+    def sync(self) -> None:
+        """Have the disk hold all records before it holds what depends on them."""
+        with storage.clear_disk_errors(self._path), self._path.open("rb") as file:
+            os.fsync(file.fileno())
+
+    def change_since(self, step: int, evaluated: int, sha256: str) -> str | None:
+        """Whether the records up to a checkpoint are not those of which it kept the hash, in words.
+
+        The file stays as it is.
+        """
+        try:
+            found = storage.sha256_of_json(self._up_to(step, evaluated))
+        except UserError as error:
+            return str(error)
+        if found == sha256:
+            return None
+        return f"{self._path} has changed since the checkpoint of step {step} was written"
 
 
 def metrics_log(sinks: Iterable[Sink]) -> MetricsLog | None:

@@ -68,11 +68,12 @@ def _sync_tree(folder: Path) -> None:
     """Flush a finished folder to the disk, so that a power cut cannot leave it named but empty.
 
     safetensors writes files that only their owner can read; the folder's own mode says what the umask allows.
+    What a link points to is not the folder's.
     """
     mode = folder.stat().st_mode & 0o666
     for path in sorted(folder.rglob("*")):
-        if path.is_file():
-            path.chmod(mode)
+        if path.is_file() and not path.is_symlink():
+            path.chmod(mode | path.stat().st_mode & 0o111)
             with path.open("rb") as file:
                 os.fsync(file.fileno())
 

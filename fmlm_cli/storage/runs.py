@@ -52,5 +52,5 @@ class RunDirectory:
 
     @property
     def is_finished(self) -> bool:
-        """Whether the run has left its final model."""
-        return (self.final / "config.json").is_file()
+        """Whether the run has left its final model, which may have been damaged since."""
+        return self.final.is_dir()

@@ -259,7 +259,7 @@ def test_no_whole_checkpoint_at_all(tmp_path: Path) -> None:
     run = Run(tmp_path)
     for step in (2, 4):
         cut(run.save(step) / WEIGHTS)
-    with pytest.raises(UserError, match=r"no checkpoint of .* is whole .*step-4.*--overwrite"):
+    with pytest.raises(UserError, match=r"no checkpoint of .* can be gone on from .*step-4.*--resume"):
         Run(tmp_path).restore()
 
 
@@ -316,7 +316,7 @@ def test_what_a_killed_process_left_is_no_checkpoint(tmp_path: Path) -> None:
 
 def test_another_runs_checkpoint_is_refused(tmp_path: Path) -> None:
     Run(tmp_path).save(2)
-    with pytest.raises(UserError, match=r"step-2 belongs to another run.*--overwrite"):
+    with pytest.raises(UserError, match=r"step-2 belongs to another run.*--resume"):
         Run(tmp_path, identity="another").restore()
 
 

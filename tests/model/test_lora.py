@@ -166,17 +166,17 @@ def test_what_is_trained_is_saved_and_read_back(tmp_path: Path) -> None:
     save_trained(model, tmp_path)
     fresh = adapted("bert", ("cls.predictions.bias",), seed=8)
     assert not torch.equal(logits_of(fresh), logits_of(model))
-    load_trained(fresh, tmp_path)
+    load_trained(fresh, tmp_path, "make it anew")
     assert torch.equal(logits_of(fresh), logits_of(model))
     with pytest.raises(UserError, match="holds other adapters"):
-        load_trained(adapted("bert"), tmp_path)
+        load_trained(adapted("bert"), tmp_path, "make it anew")
     with pytest.raises(UserError, match="holds other adapters"):
-        load_trained(adapted("bert", ("cls.predictions.bias",), rank=2), tmp_path)
-    with pytest.raises(UserError, match=r"trained\.safetensors is missing or damaged"):
-        load_trained(fresh, tmp_path / "elsewhere")
+        load_trained(adapted("bert", ("cls.predictions.bias",), rank=2), tmp_path, "make it anew")
+    with pytest.raises(UserError, match=r"trained\.safetensors is missing or damaged .*: make it anew$"):
+        load_trained(fresh, tmp_path / "elsewhere", "make it anew")
     (tmp_path / "trained.safetensors").write_bytes(b"damaged")
-    with pytest.raises(UserError, match=r"trained\.safetensors is missing or damaged"):
-        load_trained(fresh, tmp_path)
+    with pytest.raises(UserError, match=r"trained\.safetensors is missing or damaged .*: make it anew$"):
+        load_trained(fresh, tmp_path, "make it anew")
 
 
 def test_a_model_without_linear_layers_is_refused() -> None:

@@ -70,10 +70,10 @@ def save_trained(model: PreTrainedModel, folder: Path) -> None:
 
 
 @torch.no_grad()
-def load_trained(model: PreTrainedModel, folder: Path) -> None:
-    """Read back what `save_trained` wrote into a model with the same adapters."""
+def load_trained(model: PreTrainedModel, folder: Path, remedy: str) -> None:
+    """Read back what `save_trained` wrote, for the same adapters; `remedy`: what to do if it is damaged."""
     trained = _trained(model)
-    saved = read_own_tensors(folder / TRAINED, "pass --overwrite to start again")
+    saved = read_own_tensors(folder / TRAINED, remedy)
     if {name: value.shape for name, value in saved.items()} != {name: p.shape for name, p in trained.items()}:
         raise UserError(f"{folder / TRAINED} holds other adapters than this run's settings make")
     for name, parameter in trained.items():

@@ -1,5 +1,6 @@
 """One cell of a grid: a model fine-tuned for a task at a point of the grid with a seed."""
 
+import contextlib
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -24,7 +25,7 @@ from fmlm_cli.engine.loop import Rhythm, TrainingRun
 from fmlm_cli.engine.optimizer import Schedule
 from fmlm_cli.engine.records import MetricsLog, Teller
 from fmlm_cli.engine.runtime import Runtime
-from fmlm_cli.engine.signals import NEVER, StopRequest
+from fmlm_cli.engine.signals import StoppedError, StopRequest, graceful_stop
 from fmlm_cli.engine.step import DivergedError
 from fmlm_cli.events import Emit, ignore
 from fmlm_cli.model.classifier import Classifier, EncoderCheckpoint
@@ -124,7 +125,7 @@ class CellRun:
             batches += self.objective.prepare(train.sequences, part, train.examples.labels, micro)
         return batches
 
-    def outputs(self, split: EncodedSplit, stop: StopRequest = NEVER) -> npt.NDArray[np.float32]:
+    def outputs(self, split: EncodedSplit, stop: StopRequest) -> npt.NDArray[np.float32]:
         """The model's outputs for a split: float32[examples, labels], or float32[examples] for scores."""
         outputs = predict_split(
             self.model, self.objective, split.sequences, self.training.batch_size, self.runtime, stop=stop
@@ -164,16 +165,21 @@ class CellRun:
         """Train from the newest checkpoint or the start; leave predictions.
 
         `identity`: stands for all that decides the result. `keep` is told of the result while the model has
-        the weights that count.
+        the weights that count. Raises `Interrupted`, with a checkpoint saved, if asked to stop.
         """
-        begun = time.monotonic()
+        begun, training = time.monotonic(), self._training_run(identity)
         try:
-            state = train_to_the_end(self._training_run(identity), self.emit)
+            state = train_to_the_end(training, self.emit)
         except DivergedError as error:
             result = self._result(TrainState(0), [], identity, failed=str(error))
         else:
-            result = self._finish(state, identity)
-            keep(result)
+            with graceful_stop() as stop:
+                with contextlib.suppress(StoppedError):
+                    result = self._finish(state, identity, stop)
+                    keep(result)
+                if stop.asked:
+                    saved = training.save(state)
+                    raise stop.interrupted(f" after training, before all was measured; saved in {saved}")
         return replace(result, seconds=round(time.monotonic() - begun, 2))
 
     def _training_run(self, identity: str) -> TrainingRun:
@@ -210,13 +216,13 @@ class CellRun:
         if (folder / _BEST).is_file():
             self.best = read_own_tensors(folder / _BEST, anew)
 
-    def _finish(self, state: TrainState, identity: str) -> CellResult:
+    def _finish(self, state: TrainState, identity: str, stop: StopRequest) -> CellResult:
         """Measure the weights that count on all labelled splits, and keep their predictions."""
         self.model.load_state_dict(self.best)
         measures: dict[str, dict[str, dict[str, float]]] = {"dev": {}, "test": {}}
         for kind, splits in (("dev", self.prepared.dev), ("test", self.prepared.test)):
             for name, split in splits.items():
-                outputs = self.outputs(split)
+                outputs = self.outputs(split, stop)
                 measures[kind][name] = self.measure(split, outputs)
                 path = self.folder / "predictions" / f"{split_name(kind, name)}.jsonl"
                 keep_predictions(path, self.prepared.data, split.examples, outputs)

@@ -1,5 +1,6 @@
 """What a call of `finetune` is made of: checkpoint, tasks, and the cells of its grid."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -24,9 +25,11 @@ from fmlm_cli.recipes.jobs.board import Outcome
 from fmlm_cli.recipes.jobs.ledger import Ledger
 from fmlm_cli.recipes.jobs.records import FolderRecord
 from fmlm_cli.recipes.shared.checkpoints import (
+    FINETUNED,
     Origin,
     check_model_files,
     check_vocabulary,
+    damage_of_model,
     find_checkpoint,
 )
 from fmlm_cli.recipes.shared.limits import resolve_length
@@ -139,6 +142,8 @@ class FinetunePlan:
         """MNLI's best model, once it is final: until then there is none, and it is asked for again."""
         folder = self.model_folder("mnli")
         unfinished = any(cell.task == "mnli" and self.ledger.result(cell) is None for cell in self.cells)
+        if not unfinished and (loss := self.loss_of_model("mnli")):
+            raise UserError(f"from_mnli: {loss}")
         if unfinished or not folder.is_dir():
             raise UserError(
                 "from_mnli: the cells of MNLI are not all done: fine-tune with --task mnli alone first, and "
@@ -146,6 +151,28 @@ class FinetunePlan:
             )
         check_model_files(folder)
         return EncoderCheckpoint.read(folder, name=str(folder))
+
+    def best_finished(self, task: str) -> tuple[Cell, float] | None:
+        """The finished cell of a task whose score is the best, of equal ones the first by name; its score."""
+        results = {cell: self.ledger.result(cell) for cell in self.cells if cell.task == task}
+        scored = [(cell, found.score) for cell, found in results.items() if found and found.score is not None]
+        return min(scored, key=lambda found: (-found[1], found[0].name), default=None)
+
+    def loss_of_model(self, task: str) -> str | None:
+        """What is wrong with a task's model though cells are done, and what to do; None if nothing is."""
+        best, folder = self.best_finished(task), self.model_folder(task)
+        if best is None:
+            return None
+        cell, score = best
+        if not (folder / FINETUNED).is_file():
+            why = f"{folder} is no longer there"
+        elif damage := damage_of_model(folder):
+            why = damage
+        elif rank_of(folder) > (-score, cell.name):
+            why = f"{folder} is not of the best cell, {cell.name}"
+        else:
+            return None
+        return f"{why}: remove {self.folder(cell)}, and --resume makes the model again"
 
     def begins_from_mnli(self, task: str) -> bool:
         """Whether a task's models begin as the MNLI model."""
@@ -158,6 +185,16 @@ class FinetunePlan:
     def model_folder(self, task: str) -> Path:
         """Where a task's best model so far lies."""
         return self.root / "models" / task
+
+
+def rank_of(model: Path) -> tuple[float, str]:
+    """What a task's model is compared by: the least is the best, a damaged or missing one the worst."""
+    try:
+        check_model_files(model)
+        facts = storage.read_sealed(model / FINETUNED)
+        return -float(facts["score"]), str(facts["cell"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return math.inf, ""
 
 
 def plan_finetuning(settings: FinetuneSettings, emit: Emit) -> FinetunePlan:

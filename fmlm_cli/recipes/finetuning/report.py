@@ -25,7 +25,7 @@ from fmlm_cli.events import Caution, Emit, Facts, counted
 from fmlm_cli.model.classifier import EncoderCheckpoint
 from fmlm_cli.objectives.classification import SequenceClassification
 from fmlm_cli.recipes.finetuning.plan import FinetunePlan
-from fmlm_cli.recipes.shared.checkpoints import FINETUNED, check_model_files
+from fmlm_cli.recipes.shared.checkpoints import FINETUNED
 from fmlm_cli.recipes.shared.predictions import AT_ONCE, keep_predictions, predict_split
 from fmlm_cli.tasks import (
     GLUE,
@@ -201,9 +201,8 @@ def _submit(plan: FinetunePlan, emit: Emit) -> tuple[str | None, list[str]]:
     for name, data in plan.data.items():
         tests = {k: examples for k, examples in data.test.items() if examples.labels is None}
         folder = plan.model_folder(name)
-        if not tests or not (folder / FINETUNED).is_file():
+        if not tests or not (folder / FINETUNED).is_file() or plan.loss_of_model(name):  # which has been said
             continue
-        check_model_files(folder)
         model = EncoderCheckpoint.read(folder, name=str(folder)).classifier(data.task.labels, seed=0).model
         model.to(plan.runtime.device)
         objective = SequenceClassification(data.task.regression, int(plan.tokenizer.pad_token_id or 0))

@@ -1,6 +1,5 @@
 """`fmlm finetune`: a checkpoint on labelled sets, over seeds and a grid."""
 
-import math
 from pathlib import Path
 
 import torch
@@ -14,11 +13,11 @@ from fmlm_cli.events import Caution, Emit, Facts, counted, ignore, starting_anew
 from fmlm_cli.model.build import save_model
 from fmlm_cli.recipes.finetuning.cells import CellResult, CellRun
 from fmlm_cli.recipes.finetuning.grid import GRIDS, Cell
-from fmlm_cli.recipes.finetuning.plan import FINETUNING, FinetunePlan, plan_finetuning
+from fmlm_cli.recipes.finetuning.plan import FINETUNING, FinetunePlan, plan_finetuning, rank_of
 from fmlm_cli.recipes.finetuning.report import Report, write_report
 from fmlm_cli.recipes.jobs.board import Board
 from fmlm_cli.recipes.jobs.work import Sharing, owned_by, report_once_done, work_through
-from fmlm_cli.recipes.shared.checkpoints import FINETUNED, check_model_files, keep_hashes
+from fmlm_cli.recipes.shared.checkpoints import FINETUNED, carry_over_others, keep_hashes
 from fmlm_cli.recipes.shared.words import where_line
 
 
@@ -92,11 +91,13 @@ def _tuned(plan: FinetunePlan, cell: Cell, board: Board[Cell, CellResult]) -> Ce
 
 
 def _keep_if_best(plan: FinetunePlan, run: CellRun, result: CellResult) -> None:
-    """Save the model as the task's, unless that has a better score, or the same and an earlier name."""
+    """Save the model as the task's, unless one has a better score, or the same and an earlier name."""
     cell, target = run.cell, plan.model_folder(run.cell.task)
     target.parent.mkdir(parents=True, exist_ok=True)
     with storage.one_at_a_time(target.parent / f".{cell.task}.lock"):
-        if _rank_of(target) <= (-(result.score or 0.0), cell.name):
+        rank, best = (-(result.score or 0.0), cell.name), plan.best_finished(cell.task)
+        # The best cell's model may be lost: then a worse one does not take its place.
+        if rank_of(target) <= rank or (best is not None and (-best[1], best[0].name) <= rank):
             return
         with storage.complete_folder(target) as folder:
             save_model(run.model, folder, {})
@@ -116,16 +117,7 @@ def _keep_if_best(plan: FinetunePlan, run: CellRun, result: CellResult) -> None:
             }
             storage.write_sealed(folder / FINETUNED, facts)
             keep_hashes(folder)
-
-
-def _rank_of(model: Path) -> tuple[float, str]:
-    """What a task's best model is compared by: the least is the best, a damaged or missing one the worst."""
-    try:
-        check_model_files(model)
-        facts = storage.read_sealed(model / FINETUNED)
-        return -float(facts["score"]), str(facts["cell"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return math.inf, ""
+            carry_over_others(target, folder)
 
 
 def _describe(plan: FinetunePlan, emit: Emit) -> None:
@@ -169,31 +161,11 @@ def _describe(plan: FinetunePlan, emit: Emit) -> None:
 
 def _report(plan: FinetunePlan, emit: Emit) -> Report:
     """The report; `DivergedError`, once it is written, if no cell has a score."""
-    _check_models(plan, emit)
+    for task in plan.data:
+        if loss := plan.loss_of_model(task):
+            emit(Caution(loss))
     results = [result for cell in plan.cells if (result := plan.ledger.result(cell)) is not None]
     report = write_report(plan, results, emit)
     if all(result.failed is not None for result in results):
         raise DivergedError(f"no run of {plan.origin.name} has a score: {results[0].failed}")
     return report
-
-
-def _check_models(plan: FinetunePlan, emit: Emit) -> None:
-    """Say how to have a task's model made again that is gone or damaged, though its cells are done."""
-    for task in plan.data:
-        results = {cell: plan.ledger.result(cell) for cell in plan.cells if cell.task == task}
-        scores = {cell: found.score for cell, found in results.items() if found and found.score is not None}
-        lost = _loss_of(plan.model_folder(task)) if scores else None
-        if lost is not None:
-            best = min(scores, key=lambda cell: (-scores[cell], cell.name))
-            emit(Caution(f"{lost}: remove {plan.folder(best)}, and --resume makes the model again"))
-
-
-def _loss_of(model: Path) -> str | None:
-    """What is wrong with a task's model, in words; None if nothing is."""
-    if not (model / FINETUNED).is_file():
-        return f"{model} is no longer there"
-    try:
-        check_model_files(model)
-    except UserError as error:
-        return str(error).partition(": ")[0]
-    return None

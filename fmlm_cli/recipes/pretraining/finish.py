@@ -20,7 +20,7 @@ from fmlm_cli.recipes.pretraining.report.gains import (
 )
 from fmlm_cli.recipes.pretraining.report.model_card import card_text
 from fmlm_cli.recipes.pretraining.report.samples import sample_predictions
-from fmlm_cli.recipes.shared.checkpoints import CARD, keep_hashes
+from fmlm_cli.recipes.shared.checkpoints import CARD, carry_over_others, keep_hashes
 from fmlm_cli.recipes.shared.words import where_line
 
 
@@ -36,6 +36,7 @@ def finish_run(live: LiveRun, state: TrainState, records: Sequence[Mapping[str, 
         card = card_text(live.plan, state, evaluations, better, told, where)
         storage.write_text(folder / CARD, card)
         keep_hashes(folder)
+        carry_over_others(live.run.final, folder)
     _show_predictions(live)
     if live.plan.origin is not None and evaluations:
         live.emit(Facts("held-out loss before and after", before_and_after(evaluations)))

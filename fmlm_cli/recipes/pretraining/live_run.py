@@ -11,7 +11,7 @@ from fmlm_cli import storage
 from fmlm_cli.corpus.rows.reading import Int64s, Rows
 from fmlm_cli.corpus.tokenizer.loading import save_tokenizer
 from fmlm_cli.engine.batch import Batch
-from fmlm_cli.engine.checkpoint import Checkpoints
+from fmlm_cli.engine.checkpoint import Checkpoints, begin_again
 from fmlm_cli.engine.loop import Rhythm, TrainingRun
 from fmlm_cli.engine.optimizer import Schedule
 from fmlm_cli.engine.records import Sink
@@ -186,7 +186,7 @@ class LiveRun:
 
     def _load_model(self, folder: Path) -> None:
         if self.adapters:
-            load_trained(self.model.pretrained, folder)
+            load_trained(self.model.pretrained, folder, begin_again(self.run.checkpoints))
             return
         trusted = self.settings.model.trust_remote_code
         saved = load_pretrained(folder, name=str(folder), trust_remote_code=trusted, seed=0)

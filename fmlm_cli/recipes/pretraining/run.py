@@ -7,7 +7,7 @@ from typing import Any
 
 from fmlm_cli import storage
 from fmlm_cli.config import PretrainSettings, to_yaml
-from fmlm_cli.engine.checkpoint import complete_checkpoints
+from fmlm_cli.engine.checkpoint import begin_again, complete_checkpoints
 from fmlm_cli.engine.records import MetricsLog, Teller, read_metrics
 from fmlm_cli.engine.runtime import Runtime
 from fmlm_cli.errors import UserError
@@ -91,7 +91,7 @@ def _has_its_model(run: storage.RunDirectory, emit: Emit) -> bool:
     One that has lost files is to be made again, and the user is told. Raises `UserError` where there is
     nothing to make it from, and for one that was changed.
     """
-    if not run.final.is_dir():
+    if not run.is_finished:
         return False
     lost = lost_of_model(run.final)
     if lost is None:
@@ -100,7 +100,7 @@ def _has_its_model(run: storage.RunDirectory, emit: Emit) -> bool:
     if not complete_checkpoints(run.checkpoints):
         raise UserError(
             f"{run.final} has lost its {lost}, and there is no checkpoint to make it again from: "
-            "put the file back, or train again with --overwrite"
+            f"put the file back, or {begin_again(run.final)}"
         )
     emit(Caution(f"{run.final} has lost its {lost}: the model is made again from the newest checkpoint"))
     return False

@@ -1,5 +1,7 @@
 """What a checkpoint's name stands for: a run, one of its checkpoints, a Hugging Face folder, a Hub name."""
 
+import os
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -71,15 +73,53 @@ def keep_hashes(folder: Path) -> None:
     storage.write_sealed(folder / storage.HASHES, {"files": hashes})
 
 
+def carry_over_others(folder: Path, new: Path) -> None:
+    """Copy into a model's folder what others put into the one that it replaces, and the card as it is there.
+
+    Called when `new` has all that is fmlm's, and the hashes of that.
+    """
+    try:
+        made = {storage.HASHES, *_hashes(folder)}
+    except (OSError, UserError):
+        made = {storage.HASHES}  # no telling: what the new one has too is fmlm's
+    for path in sorted(folder.rglob("*")):
+        name = path.relative_to(folder).as_posix()
+        target = new / name
+        if name in made or (path.is_dir() and not path.is_symlink()):
+            continue
+        if name == CARD:
+            target.unlink(missing_ok=True)
+        if not os.path.lexists(target):
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(path, target, follow_symlinks=False)
+
+
 def check_model_files(folder: Path) -> None:
     """Refuse a model of fmlm's whose files are no longer what they were; those of other tools pass."""
     if folder.name.startswith("step-") and (folder / STATE).is_file():
         check_weights(folder)
-    elif (folder / storage.HASHES).is_file() and (damage := storage.damage_of(folder, _hashes(folder))):
+    elif damage := damage_of_model(folder):
         raise UserError(
-            f"{damage}: make the model again (--resume), or delete {folder / storage.HASHES} if another tool "
-            "was meant to change it"
+            f"{damage}: {_remedy(folder)}; or delete {folder / storage.HASHES} if another tool was meant to "
+            "change it"
         )
+
+
+def damage_of_model(folder: Path) -> str | None:
+    """What is wrong with the files of a finished model of fmlm's, in words; None if nothing is."""
+    if not (folder / storage.HASHES).is_file():
+        return None
+    try:
+        return storage.damage_of(folder, _hashes(folder))
+    except UserError as error:  # the hashes themselves
+        return str(error)
+
+
+def _remedy(folder: Path) -> str:
+    """How a finished model is made again."""
+    if (folder / FINETUNED).is_file():  # by the cell that it is of, which may be any
+        return "`fmlm finetune` with --resume says how to have it made again"
+    return f"remove {folder}, and --resume makes it again"
 
 
 def lost_of_model(folder: Path) -> str | None:
@@ -92,11 +132,7 @@ def lost_of_model(folder: Path) -> str | None:
 
 
 def _hashes(folder: Path) -> dict[str, str]:
-    path = folder / storage.HASHES
-    try:
-        return dict(storage.read_sealed(path)["files"])
-    except UserError as error:
-        raise UserError(f"{error}: make the model again, or delete that file if the model is whole") from None
+    return dict(storage.read_sealed(folder / storage.HASHES)["files"])
 
 
 def _find(name: str, revision: str | None, code: bool, *, adapters: bool) -> Origin:
@@ -191,7 +227,7 @@ def _of_run(run: storage.RunDirectory, name: str, step: int | None) -> Origin:
             )
         return Origin(name, kept[step], None, run, settings, kept[step])
     newest = _newest(run)
-    if run.final.is_dir():
+    if run.is_finished:
         return Origin(name, run.final, None, run, settings, newest)
     if newest is None:
         raise UserError(

@@ -111,7 +111,12 @@ def train_to_the_end(run: TrainingRun, emit: Emit, *, carried_over: Path | None 
 
 def _begin(run: TrainingRun, emit: Emit, carried_over: Path | None) -> TrainState:
     """Give model, optimizer and sinks the state in which the run is; that state."""
-    state, passed_over = run.checkpoints.restore(run.model, run.optimizer)
+    log = metrics_log(run.sinks)
+
+    def objection(state: TrainState) -> str | None:
+        return log.change_since(state.step, state.evaluated, state.records) if log and state.records else None
+
+    state, passed_over = run.checkpoints.restore(run.model, run.optimizer, objection)
     for damaged in passed_over:
         emit(Caution(f"{damaged}; going on from an older checkpoint"))
     if state.step:
@@ -120,7 +125,4 @@ def _begin(run: TrainingRun, emit: Emit, carried_over: Path | None) -> TrainStat
         carry_over(carried_over, run.model, run.optimizer)
     for sink in run.sinks if run.runtime.ranks.is_writer else ():
         sink.rewind(state.step, state.evaluated)
-    log = metrics_log(run.sinks)
-    if state.records and log is not None and run.runtime.ranks.is_writer:
-        log.check(state.records)
     return state

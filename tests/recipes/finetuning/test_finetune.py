@@ -1,7 +1,10 @@
 """Fine-tuning: the same cells however they are run, and reports that say what the cells found."""
 
+import importlib
 import json
+import os
 import shutil
+import signal
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -18,7 +21,8 @@ from transformers import (
 
 from fmlm_cli.analysis.results.plain import as_json
 from fmlm_cli.config import FinetuneSettings, build, nested
-from fmlm_cli.errors import UserError
+from fmlm_cli.engine.step import train_step
+from fmlm_cli.errors import Interrupted, UserError
 from fmlm_cli.events import Caution, Event, Facts, Note, Scoreboard, ignore
 from fmlm_cli.recipes import finetuning
 from fmlm_cli.recipes.finetuning.plan import plan_finetuning
@@ -195,6 +199,36 @@ def test_an_interrupted_grid_ends_as_if_it_never_was(
     assert weights[0] == weights[1]
 
 
+@pytest.mark.parametrize("at", ["keep_predictions", "write_sealed"])
+def test_a_stop_while_a_cell_is_measured_loses_no_training(
+    tune: Tune, at: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where its training was too short for a checkpoint, and while its model is being kept."""
+    whole, _ = said(tune("whole"))
+    place = "fmlm_cli.recipes.finetuning.cells" if at == "keep_predictions" else "fmlm_cli.storage"
+    real, stopped = getattr(importlib.import_module(place), at), []
+
+    def stop(path: Path, *arguments: Any) -> None:
+        if not stopped and path.name != "cell.json":
+            stopped.append(path)
+            os.kill(os.getpid(), signal.SIGTERM)
+        real(path, *arguments)
+
+    monkeypatch.setattr(f"{place}.{at}", stop)
+    with pytest.raises(Interrupted, match=r"after training, before all was measured; saved in .*step-30$"):
+        finetuning.finetune(tune("parts"))
+    seeds: set[int] = set()
+
+    def noted(*arguments: Any, **named: Any) -> Any:
+        seeds.add(named["seed"])
+        return train_step(*arguments, **named)
+
+    monkeypatch.setattr("fmlm_cli.engine.loop.train_step", noted)
+    report, _ = said(tune("parts"), resume=True)
+    assert seeds == {1}
+    assert timeless(report) == timeless(whole)
+
+
 def test_cells_spread_over_processes_make_the_same_report(tune: Tune, tmp_path: Path) -> None:
     grid = tmp_path / "grid.yaml"
     grid.write_text("learning_rate: [1e-2, 1e-4]\nbatch_size: [16]\n")
@@ -356,6 +390,22 @@ def test_beginning_from_mnli_is_shown(tune: Tune, glue: Path, tmp_path: Path) ->
     ]
     assert cells[0]["weights"] != cells[1]["weights"]
     assert plain.results.cells[1].history != report.results.cells[1].history
+
+
+def test_a_damaged_model_is_left_out_of_the_submission_and_begun_from_by_none(
+    tune: Tune, glue: Path, tmp_path: Path
+) -> None:
+    given = {"tasks.folder": str(glue), "seeds": 1, "training.epochs": 1}
+    said(tune(**given, **{"tasks.names": ["mnli", "cola"]}))
+    model, cell = tmp_path / "tuned/models/mnli", tmp_path / "tuned/cells/mnli/default/seed-0"
+    weights = model / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-4] + b"\1\1\1\1")
+    _, text = said(tune(**given, **{"tasks.names": ["mnli", "cola"]}), resume=True)
+    assert f"{weights} has changed since it was written: remove {cell}, and --resume makes" in text
+    with zipfile.ZipFile(tmp_path / "tuned/submission.zip") as archive:
+        assert archive.namelist() == ["CoLA.tsv"]
+    with pytest.raises(UserError, match=rf"from_mnli: .* has changed since .*: remove {cell}, and"):
+        said(tune(**given, from_mnli=True, **{"tasks.names": ["mnli", "mrpc"]}), resume=True)
 
 
 def test_ax_is_predicted_by_the_mnli_model(tune: Tune, glue: Path, tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from fmlm_cli.events import Caution, Evaluated, Event, Note, Trained
 from fmlm_cli.objectives.masked_lm import MaskedLanguageModelling
 from fmlm_cli.recipes import pretraining
 from fmlm_cli.recipes.pretraining.live_run import LiveRun
+from fmlm_cli.recipes.shared.checkpoints import find_checkpoint
 from fmlm_cli.recipes.shared.held_out import HeldOut
 from tests.conftest import MakeStore
 from tests.recipes.runs import KINDS, TINY, Settings, assert_close, assert_same, at_step, raise_error
@@ -392,24 +393,73 @@ def test_a_finished_run_that_lost_its_model_makes_it_again(settings: Settings, l
     assert again.records == done.records
 
 
+def test_what_others_put_beside_a_model_that_is_made_again(settings: Settings, tmp_path: Path) -> None:
+    asked = settings(**KINDS["steps"])
+    final = pretraining.pretrain(asked).run.final
+    (final / "model.safetensors").unlink()
+    (final / "README.md").write_text("my words")
+    (final / "onnx").mkdir()
+    (final / "onnx" / "model.onnx").write_bytes(b"mine")
+    (final / "convert.sh").write_text("mine")
+    (final / "convert.sh").chmod(0o755)
+    (tmp_path / "secret").write_text("mine")
+    (tmp_path / "secret").chmod(0o600)
+    (final / "linked").symlink_to(tmp_path / "secret")
+    pretraining.pretrain(asked, resume=True)
+    find_checkpoint(str(final))
+    assert (final / "README.md").read_text() == "my words"
+    assert (final / "onnx" / "model.onnx").read_bytes() == b"mine"
+    assert (final / "convert.sh").stat().st_mode & 0o111
+    assert (final / "linked").readlink() == tmp_path / "secret"
+    assert (tmp_path / "secret").stat().st_mode & 0o777 == 0o600
+
+
+def test_a_final_folder_without_a_model_is_a_damaged_one_to_all(settings: Settings) -> None:
+    """What resumes a run and what begins from it say the same of whether it is finished."""
+    asked = settings(**KINDS["steps"])
+    run = pretraining.pretrain(asked).run
+    (run.final / "config.json").unlink()
+    assert run.is_finished
+    with pytest.raises(
+        UserError, match=r"config\.json is missing: remove .*final, and --resume makes it again"
+    ):
+        find_checkpoint(str(run.root))
+    shutil.rmtree(run.checkpoints)
+    told: list[Event] = []
+    with pytest.raises(UserError, match=r"has lost its config\.json"):
+        pretraining.pretrain(asked, resume=True, emit=told.append)
+    assert not any(isinstance(event, Note) and "starting anew" in event.text for event in told)
+
+
 def test_a_lost_model_that_cannot_be_made_again(settings: Settings) -> None:
     asked = settings(**KINDS["steps"])
     run = pretraining.pretrain(asked).run
     (run.final / "model.safetensors").unlink()
     shutil.rmtree(run.checkpoints)
-    with pytest.raises(UserError, match=r"final has lost its model\.safetensors.*no checkpoint.*--overwrite"):
+    with pytest.raises(
+        UserError,
+        match=r"final has lost its model\.safetensors.*no checkpoint.*: put the file back, or remove .*final, and",
+    ):
         pretraining.pretrain(asked, resume=True)
+    shutil.rmtree(run.final)
+    assert pretraining.pretrain(asked, resume=True).run.is_finished
 
 
 def test_a_finished_run_whose_model_was_changed_is_not_called_finished(settings: Settings) -> None:
     asked = settings(**KINDS["steps"])
     run = pretraining.pretrain(asked).run
     path = run.final / "model.safetensors"
-    path.write_bytes(path.read_bytes()[:-4] + b"\0\0\0\0")
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-4] + b"\0\0\0\0")
     with pytest.raises(
-        UserError, match=r"model\.safetensors has changed since it was written: .*fmlm_hashes"
-    ):
+        UserError, match=r"model\.safetensors has changed since it was written: remove .*; or .*fmlm_hashes"
+    ) as caught:
         pretraining.pretrain(asked, resume=True)
+    records = run.metrics.read_bytes()
+    shutil.rmtree(str(caught.value).partition(": remove ")[2].partition(", and --resume makes it again")[0])
+    pretraining.pretrain(asked, resume=True)
+    assert path.read_bytes() == whole
+    assert run.metrics.read_bytes() == records  # nothing was trained again
 
 
 def test_a_run_without_its_settings_is_not_cleared(settings: Settings) -> None:

@@ -1,5 +1,6 @@
 """How a run begins, goes on and ends, whatever it trains."""
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -83,10 +84,49 @@ def test_metrics_that_changed_are_not_gone_on_from(tmp_path: Path) -> None:
     assert b'"eval_loss": 3.0' in whole
     for changed in (whole.replace(b'"eval_loss": 3.0', b'"eval_loss": 2.0'), whole.split(b"\n", 1)[1], b""):
         path.write_bytes(changed)
-        with pytest.raises(UserError, match=r"metrics\.jsonl has changed since the checkpoint was written"):
+        with pytest.raises(UserError, match=r"metrics\.jsonl has changed since the checkpoint of step 6 was"):
             said(run(tmp_path))
+        assert path.read_bytes() == changed
     path.write_bytes(whole)
     assert said(run(tmp_path)) == [Note("resuming after step 6 of 6")]
+
+
+def test_a_log_that_lost_its_end_goes_with_an_older_checkpoint(tmp_path: Path) -> None:
+    said(run(tmp_path))
+    path = tmp_path / "metrics.jsonl"
+    whole = run(tmp_path)
+    said(whole)
+    path.write_bytes(b"".join(path.read_bytes().splitlines(keepends=True)[:-1]))
+    again = run(tmp_path)
+    caution, note = said(again)
+    assert isinstance(caution, Caution) and "metrics.jsonl has changed since the checkpoint of step 6" in (
+        caution.text
+    )
+    assert note == Note("resuming after step 5 of 6")
+    assert [(r["step"], r.get("loss")) for r in again.log.records] == [
+        (r["step"], r.get("loss")) for r in whole.log.records
+    ]
+
+
+def test_the_log_is_on_the_disk_before_the_checkpoint_of_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[str] = []
+    monkeypatch.setattr("os.fsync", lambda file: synced.append(Path(f"/proc/self/fd/{file}").readlink().name))
+    said(run(tmp_path, checkpoint=6))
+    at = synced.index("state.json")
+    assert "metrics.jsonl" in synced[:at]
+
+
+def test_what_a_damaged_run_is_told_to_do_begins_it_again(tmp_path: Path) -> None:
+    """Within a comparison or a grid too, whose own --overwrite would clear far more."""
+    said(run(tmp_path))
+    (tmp_path / "metrics.jsonl").write_bytes(b"")
+    with pytest.raises(UserError, match=r"the same command with --resume begins it again$") as caught:
+        said(run(tmp_path))
+    assert "--overwrite" not in str(caught.value)
+    shutil.rmtree(str(caught.value).partition("or remove ")[2].partition(", and")[0])
+    assert said(run(tmp_path)) == []
 
 
 def test_a_run_begins_with_another_ones_optimizer_but_does_not_go_on_with_it(tmp_path: Path) -> None:
