@@ -55,8 +55,8 @@ def blocks_of(stream: IO[bytes] | gzip.GzipFile, source: object) -> Iterator[byt
     """What a stream holds, in blocks of 1 MiB; `source`: its name, for messages.
 
     Raises `UserError` for one that begins as files of another format do, and for a block that is no text in
-    an encoding of single bytes: text of 16 or 32 bits a character, or a run of NULs. The last block, which may
-    be of any size, is judged with what is before it.
+    an encoding of single bytes: text of 16 or 32 bits a character, or a run of NULs. The last block, of
+    whatever size, is judged with what is before it.
     """
     position, before = 0, b""
     while block := stream.read(BLOCK):
