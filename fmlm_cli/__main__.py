@@ -9,6 +9,7 @@ if __name__ == "__main__" and not sys.flags.safe_path and __file__ != f"{sys.pat
     del sys.path[0]
 
 import contextlib
+import fcntl
 import signal
 import threading
 import time
@@ -18,6 +19,18 @@ from typing import NoReturn
 from fmlm_cli.engine import signals
 
 _DEAF_SECONDS = 2
+
+
+def _standard_error() -> int:
+    """One more descriptor of it, which stays as it is while 2 is led nowhere; -1 where it is closed."""
+    with contextlib.suppress(OSError):
+        return fcntl.fcntl(
+            2, fcntl.F_DUPFD_CLOEXEC, 3
+        )  # not in the place of a standard stream that is closed
+    return -1
+
+
+_STANDARD_ERROR = _standard_error()
 
 
 def main() -> None:
@@ -32,11 +45,11 @@ def main() -> None:
 
 
 def _leave(request: signals.StopRequest, frame: FrameType | None) -> None:
-    """End at once while modules are being loaded; else by an exception, which lets a recipe clean up."""
+    """End by an exception where a recipe is at work, which lets it clean up; else at once."""
     if _recipe_at_work(frame):
         signals.interrupt(request, frame)
     # An exception in the middle of an import may be swallowed there, or become any other.
-    _end(request, " before anything began")
+    _end(request, " after the work had ended" if request.work_has_ended else " before anything began")
 
 
 def _end_if_deaf(request: signals.StopRequest) -> None:
@@ -62,7 +75,7 @@ def _end_if_deaf(request: signals.StopRequest) -> None:
 def _end(request: signals.StopRequest, how_far: str) -> NoReturn:
     """Say why, and end without any more ado."""
     with contextlib.suppress(OSError):
-        os.write(2, f"{request.interrupted(how_far)}\n".encode())
+        os.write(_STANDARD_ERROR, f"{request.interrupted(how_far)}\n".encode())
     os._exit(request.exit_code)
 
 

@@ -15,6 +15,7 @@ from fmlm_cli.config import (
     EvaluateSettings,
     FinetuneSettings,
     MasksSettings,
+    PredictSettings,
     PretrainSettings,
     Section,
     TokenizeSettings,
@@ -341,7 +342,7 @@ def some(section: type[BaseModel]) -> st.SearchStrategy[Any]:
                 **{**rest, "sources": ("x", *rest["sources"]), "tokenizer": pair[0], "train_tokenizer": pair[1],
                    "pmi_size": rest["pmi_size"] if rest["pmi"] else None,
                    "add_tokens": rest["add_tokens"] if pair[0] else None, "extend_vocab": rest["extend_vocab"] if pair[0] else None,
-                   **({"lowercase": False, "strip_accents": False, "normalize": None} if pair[0] else {})}
+                   **({"vocab_size": 8192, "lowercase": False, "strip_accents": False, "normalize": None} if pair[0] else {})}
             ), one, **given
         )  # fmt: skip
     return st.builds(section, **given)
@@ -431,7 +432,12 @@ def test_one_tokenizer() -> None:
         ({"pmi": True, "lowercase": True}, "takes no other options"),
         *(
             ({"sources": ["x"], "tokenizer": "a", **spelling}, "are for --train-tokenizer")
-            for spelling in ({"lowercase": True}, {"strip_accents": True}, {"normalize": "nfc"})
+            for spelling in (
+                {"lowercase": True},
+                {"strip_accents": True},
+                {"normalize": "nfc"},
+                {"vocab_size": 99},
+            )
         ),
     ],
 )
@@ -472,3 +478,11 @@ def test_no_heavy_library_is_imported() -> None:
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.split() == []
+
+
+def test_texts_of_the_command_line_are_utf8_in_any_locale() -> None:
+    for word, text in ((b"sch\xc3\xb6n", "schön"), (b"plain", "plain")):
+        settings = PredictSettings(checkpoint="x", texts=[word.decode("ascii", "surrogateescape")])
+        assert settings.texts == (text,)
+    with pytest.raises(UserError, match=r"setting 'texts': .*is not valid UTF-8"):
+        build(PredictSettings, {"checkpoint": "x", "texts": [b"sch\xf6n".decode("ascii", "surrogateescape")]})

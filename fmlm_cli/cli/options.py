@@ -20,6 +20,7 @@ from fmlm_cli.config import (
     read_yaml,
     sets,
 )
+from fmlm_cli.engine.signals import note_that_work_has_ended
 from fmlm_cli.errors import OtherSettingError, UserError
 from fmlm_cli.events import Emit
 from fmlm_cli.storage import RUN_CONFIG, kind_of
@@ -102,8 +103,11 @@ def with_options(
                     by_flag |= dict.fromkeys(given, flag.name)
                 check(flagged)
                 settings = _read_settings(section, flags, config, flagged, assignments or ())
-                with _naming_origins(section, config, by_flag, assignments or ()):
-                    output = body(settings, console.emit, **arguments)  # type: ignore[call-arg] # Typer gives them all
+                try:
+                    with _naming_origins(section, config, by_flag, assignments or ()):
+                        output = body(settings, console.emit, **arguments)  # type: ignore[call-arg] # Typer gives them all
+                finally:
+                    note_that_work_has_ended()
                 if output:
                     console.write(output)
 

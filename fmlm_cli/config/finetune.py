@@ -1,8 +1,9 @@
 """Settings of `fmlm finetune` and `fmlm predict`."""
 
-from typing import Annotated, Literal
+import os
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from fmlm_cli.config.roles import Free
 from fmlm_cli.config.section import Count, Positive, Section, Seed, Share
@@ -138,6 +139,12 @@ class PredictSettings(Section):
     device: str = Field("auto", description="auto | cpu | cuda | cuda:N | mps")
     precision: Literal["auto", "float32", "bfloat16"] = Field("auto", description="as for pretrain")
 
+    @field_validator("texts", "pairs", mode="before")
+    @classmethod
+    def _in_utf8(cls, texts: Any) -> Any:
+        """Texts of the command line are in UTF-8 whatever the locale says, unless they cannot be."""
+        return [_from_utf8(text) if isinstance(text, str) else text for text in texts]
+
     @model_validator(mode="after")
     def _one_source(self) -> "PredictSettings":
         if self.file is not None and self.texts:
@@ -149,3 +156,11 @@ class PredictSettings(Section):
         if self.pairs and len(self.pairs) != len(self.texts):
             raise ValueError(f"{len(self.pairs)} --pair for {len(self.texts)} TEXT: give one for each")
         return self
+
+
+def _from_utf8(word: str) -> str:
+    """A word that Python has decoded by the locale's encoding, decoded from UTF-8."""
+    try:
+        return os.fsencode(word).decode()
+    except UnicodeError:
+        return word

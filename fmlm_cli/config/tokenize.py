@@ -7,6 +7,8 @@ from pydantic import Field, model_validator
 from fmlm_cli.config.roles import Free
 from fmlm_cli.config.section import Count, Section
 
+_VOCAB_SIZE = 8192  # unless it is given
+
 
 class TextSettings(Section):
     """Text, and how it becomes tokens."""
@@ -52,7 +54,9 @@ class TokenizeSettings(TextSettings):
     train_tokenizer: Literal["wordpiece", "bpe"] | None = Field(
         None, description="learn a tokenizer from the text"
     )
-    vocab_size: Annotated[int, Field(ge=8)] = Field(8192, description="size of a tokenizer that is learnt")
+    vocab_size: Annotated[int, Field(ge=8)] = Field(
+        _VOCAB_SIZE, description="size of a tokenizer that is learnt"
+    )
     lowercase: bool = Field(False, description="lower-case text, with a tokenizer that is learnt")
     strip_accents: bool = Field(
         False, description="drop accents and other marks on letters, with a tokenizer that is learnt"
@@ -89,10 +93,12 @@ class TokenizeSettings(TextSettings):
                 "say which tokenizer: --tokenizer FOLDER|vocab.txt|HUB-NAME, "
                 "or --train-tokenizer wordpiece|bpe"
             )
-        if self.tokenizer is not None and (self.lowercase or self.strip_accents or self.normalize):
+        of_learnt = (self.vocab_size != _VOCAB_SIZE, self.lowercase, self.strip_accents, self.normalize)
+        if self.tokenizer is not None and any(of_learnt):
             raise ValueError(
-                "--lowercase, --strip-accents and --normalize are for --train-tokenizer: a --tokenizer has "
-                "its own way with text, without which its ids would mean something else; drop them"
+                "--vocab-size, --lowercase, --strip-accents and --normalize are for --train-tokenizer: a "
+                "--tokenizer has its own way with text, without which its ids would mean something else; "
+                "drop them"
             )
         if self.train_tokenizer is not None and (self.add_tokens or self.extend_vocab):
             raise ValueError(

@@ -39,12 +39,14 @@ class StopRequest:
     """Whether a stop was asked for, and by which signal first: many are one request.
 
     `patient`: whoever is at work looks here from time to time, and nothing is done `at_once`.
+    `work_has_ended`: no more than what was found is to be told.
     """
 
     signal: int | None = None
     patient: bool = False
     at_once: AtOnce = interrupt
     times_ctrl_c: int = 0
+    work_has_ended: bool = False
 
     @property
     def asked(self) -> bool:
@@ -129,6 +131,12 @@ def graceful_stop() -> Iterator[StopRequest]:
             request.patient = False
         if request.asked:
             interrupt(request, None)
+
+
+def note_that_work_has_ended() -> None:
+    """For whoever is asked to stop from now on."""
+    if _of_process is not None:
+        _of_process.work_has_ended = True
 
 
 def ignore_from_now_on() -> None:

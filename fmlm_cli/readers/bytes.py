@@ -55,14 +55,16 @@ def blocks_of(stream: IO[bytes] | gzip.GzipFile, source: object) -> Iterator[byt
     """What a stream holds, in blocks of 1 MiB; `source`: its name, for messages.
 
     Raises `UserError` for one that begins as files of another format do, and for a block that is no text in
-    an encoding of single bytes: text of 16 or 32 bits a character, or a run of NULs.
+    an encoding of single bytes: text of 16 or 32 bits a character, or a run of NULs. The last block, of
+    whatever size, is judged with what is before it.
     """
-    position = 0
+    position, before = 0, b""
     while block := stream.read(BLOCK):
         if not position and (found := other_format(block)):
             raise UserError(f"{source}: {found.refusal}")
-        if refusal := other_than_text(block):
+        more = (BLOCK - len(block)) // 4 * 4  # whole characters, however wide
+        if refusal := other_than_text(before[len(before) - more :] + block if more and before else block):
             place = f"from byte position {position:,} on, " if position else ""
             raise UserError(f"{source}: {place}{refusal}")
         yield block
-        position += len(block)
+        position, before = position + len(block), block

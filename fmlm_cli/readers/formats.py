@@ -59,9 +59,12 @@ _FORMATS = (
 )
 
 _NULS = 0.01  # share of a block, from which on they are no slips in text
+_SLIPS = 8  # NULs that may be slips even in a small file
+_WIDE_NULS = 0.25  # share from which on no slips can account for them
 _CONTROLS = 0.05  # the same of all control characters that text does not hold
 # Not those by which some data sets part their fields, old terminals overstrike, and new ones are coloured.
 _CONTROL_CHARACTERS = bytes({*range(0x20)} - {*b"\t\n\v\f\r\x1b"} - {*b"\x01\x02\b\x1c\x1d\x1e\x1f"})
+_INVALID = 0.1  # share of bytes that are not UTF-8: text in Latin-1 has fewer, most wide text more
 _LOOKED_AT = 1 << 16
 
 
@@ -76,14 +79,16 @@ def other_than_text(block: bytes) -> str | None:
     Text of 16 or 32 bits a character is mostly valid UTF-8, with NULs between its letters.
     """
     nuls = block.count(0)
-    controls = len(block) - len(block.translate(None, _CONTROL_CHARACTERS))
-    if nuls <= _NULS * len(block) and controls <= _CONTROLS * len(block):
+    others = len(block) - len(block.translate(None, _CONTROL_CHARACTERS)) - nuls
+    if nuls <= _NULS * len(block) and others <= _CONTROLS * len(block):
         return None
     found = _wide_text(block[:_LOOKED_AT])
     if found:
         return found.refusal
+    if nuls <= min(_SLIPS, _WIDE_NULS * len(block)) and others <= _CONTROLS * len(block):
+        return None
     return (
-        f"{nuls / len(block):.0%} of the bytes are NULs, {(controls - nuls) / len(block):.0%} other control "
+        f"{nuls / len(block):.0%} of the bytes are NULs, {others / len(block):.0%} other control "
         "characters, so it seems to be no text: leave it out, or take them out (tr -d '\\000')"
     )
 
@@ -105,7 +110,26 @@ def _wide_text(block: bytes) -> Format | None:
         (_UTF_16_LE, little, big) if _blanks(little) > _blanks(big) else (_UTF_16_BE, big, little)
     )
     halves = text.count("\ufffd")  # of characters; a block's end may leave one
-    return found if _blanks(text) > _blanks(other) and halves <= _NULS * len(text) + 1 else None
+    if _blanks(text) <= _blanks(other) or halves > _NULS * len(text) + 1:
+        return None
+    return None if _is_text_with_slips(block, _blanks(text)) else found
+
+
+def _is_text_with_slips(block: bytes, wide_blanks: int) -> bool:
+    """Whether bytes are text in UTF-8 or the like among which some NULs stand, and not wide text.
+
+    `wide_blanks`: the blanks and line ends in the latter. Wide Hindi, say, is valid UTF-8, with NULs in these
+    alone: all are first halves, or all second ones. In UTF-8 most blanks stand without a NUL.
+    """
+    nuls = block.count(0)
+    others = len(block) - len(block.translate(None, _CONTROL_CHARACTERS)) - nuls
+    if nuls >= _WIDE_NULS * len(block) or others > _CONTROLS * len(block):
+        return False
+    if block.decode(errors="replace").count("\ufffd") > _INVALID * len(block):
+        return False
+    one_sided = nuls in (block[::2].count(0), block[1::2].count(0))
+    narrow_blanks = block.count(b" ") + block.count(b"\n")
+    return nuls <= _SLIPS or not one_sided or 2 * wide_blanks < narrow_blanks
 
 
 def _blanks(text: str) -> int:

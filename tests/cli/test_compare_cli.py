@@ -129,3 +129,9 @@ def test_a_part_is_added_to_a_comparison(call: Call, tmp_path: Path) -> None:
     silent = CliRunner().invoke(app, ["compare-masks", "--out", str(out), "--resume", "--no-report"])
     assert silent.exit_code == 0, silent.output
     assert (out / "results.json").stat().st_mtime_ns == before
+
+
+@pytest.mark.parametrize("share", [["--cell", "1/2"], ["--report-only"]])
+def test_what_goes_on_is_not_overwritten(tmp_path: Path, share: list[str]) -> None:
+    words = ["compare-masks", "--overwrite", *share, "--out", str(tmp_path / "out")]
+    assert_refused(CliRunner().invoke(app, words), "leave out --overwrite")

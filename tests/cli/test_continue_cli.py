@@ -1,6 +1,7 @@
 """`fmlm continue` as it is typed."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from click.testing import Result
 from transformers import BertConfig, BertModel
 from typer.testing import CliRunner
 
+import fmlm_cli
 from fmlm_cli.cli.app import app
 from fmlm_cli.corpus.store.reading import TokenStore
 from tests.cli.refusals import assert_refused
@@ -105,7 +107,36 @@ def test_refusals(encoder: Path, tiny_store: Path, tiny_bpe_store: Path, tmp_pat
     assert_refused(go_on(*start, "--data", tiny_store, "--masking", "none", *out), "unknown masking strategy")
     assert_refused(go_on("--from", tmp_path / "nowhere", "--data", tiny_store, *out), "no such checkpoint")
     assert_refused(go_on(*start, "--data", tiny_store, "--revision", "main", *out), "revision")
+    assert_refused(
+        go_on("--data", tiny_store, *out, "--resume"), "is no run that went on from one): give --from"
+    )
     assert not (tmp_path / "run").exists()
+
+
+def test_a_run_of_pretrain_is_not_resumed_as_one_from_a_checkpoint(tiny_store: Path, tmp_path: Path) -> None:
+    out = ["--out", tmp_path / "run"]
+    words = ["pretrain", "--data", tiny_store, "--steps", 1, *out, "--set", "model.name=bert-tiny", *SMALL]
+    assert CliRunner().invoke(app, list(map(str, words))).exit_code == 0
+    assert_refused(go_on(*out, "--resume"), "give --from")
+
+
+def test_a_run_is_resumed_without_its_checkpoint(encoder: Path, tiny_store: Path, tmp_path: Path) -> None:
+    out = ["--steps", 1, "--out", tmp_path / "run"]
+    assert go_on("--from", encoder, "--data", tiny_store, *out).exit_code == 0
+    assert "nothing to resume" in go_on(*out, "--resume").stdout
+
+
+def test_messages_about_text_name_flags_that_there_are() -> None:
+    flags = {
+        command: set(re.findall(r"--[a-z-]+", CliRunner().invoke(app, [command, "--help"]).output))
+        for command in ("continue", "tokenize")
+    }
+    rooms = Path(fmlm_cli.__file__).parent
+    for module in (*rooms.glob("corpus/text/*.py"), rooms / "recipes/tokenize/filling.py"):
+        text = module.read_text()
+        named = set(re.findall(r"(?<![\w-])--[a-z]+(?:-[a-z]+)*", text))
+        for command, known in flags.items():
+            assert named <= known, (module, command)
 
 
 def test_pretrain_does_not_go_on_from_a_checkpoint(encoder: Path, tiny_store: Path, tmp_path: Path) -> None:

@@ -175,7 +175,12 @@ DEAF = """
 import hashlib
 import fmlm_cli.__main__ as entry
 import fmlm_cli.cli.app as app
-app.main = lambda: (print("at work", flush=True), hashlib.pbkdf2_hmac("sha256", b"", b"", 10**9))
+from fmlm_cli.corpus.tokenizer.panics import failures_as_errors
+def work():
+    with failures_as_errors("tokenizers"):  # which keeps whatever a library prints from the user
+        print("at work", flush=True)
+        hashlib.pbkdf2_hmac("sha256", b"", b"", 10**9)
+app.main = work
 entry.main()
 """
 
@@ -195,6 +200,29 @@ def test_a_signal_during_a_call_that_does_not_return_to_python() -> None:
         _, errors = process.communicate(timeout=60)
     assert process.returncode == 143
     assert errors == "stopped by SIGTERM; the next call removes what is half-written\n"
+
+
+# Asks for a stop as soon as there is something to write.
+WRITES = """
+import os, signal
+import fmlm_cli.__main__ as entry
+from fmlm_cli.cli.console import Console
+Console.{method} = lambda *_: os.kill(os.getpid(), signal.SIGTERM)
+entry.main()
+"""
+
+
+@pytest.mark.parametrize(("method", "more"), [("write", ["--json"]), ("error", ["--set", "nothing=1"])])
+def test_a_signal_while_the_result_is_written(tiny_store: Path, method: str, more: list[str]) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", WRITES.format(method=method), "masks", str(tiny_store), *more],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "PYTHONPATH": python_path()},
+    )
+    ended = "after the work had ended" if method == "write" else "before anything began"
+    assert (done.returncode, done.stderr) == (143, f"stopped by SIGTERM {ended}\n")
 
 
 # ---------------------------------------------------------------- where modules come from

@@ -20,6 +20,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fmlm_cli.errors import UserError
+from fmlm_cli.readers.bytes import BLOCK, blocks_of, opened
 from fmlm_cli.readers.formats import other_format, other_than_text
 from fmlm_cli.readers.lines import lines_of
 from fmlm_cli.readers.tables import read_table
@@ -141,11 +142,41 @@ def test_wide_text_without_a_mark_is_told_by_its_nuls(encoding: str, scripts: li
     assert f"iconv -f {WIDE[encoding]} -t UTF-8" in said
 
 
-@given(st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1), st.integers(0, 3))
-def test_text_in_utf8_is_text(text: str, slips: int) -> None:
-    content = text.encode() + b" padding, of which there is enough\n" * 9 * slips + b"\0" * slips
+@given(
+    st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1),
+    st.sampled_from(["", "The quick brown fox, and so on. ", "word\n"]),
+    st.lists(st.integers(0, 1000), max_size=8),
+)
+def test_text_in_utf8_is_text(text: str, more: str, slips: list[int]) -> None:
+    """Also where a few NULs stand in it, as long as there are four characters to each."""
+    characters = list(text + more)
+    for place in slips[: len(characters) // 4]:
+        characters.insert(place % (len(characters) + 1), "\0")
+    content = "".join(characters).encode()
     assert other_than_text(content) is None
     assert other_format(content) is None
+
+
+@given(st.lists(st.integers(0, 3000), min_size=1, max_size=900))
+def test_utf8_with_many_nuls_is_not_called_utf16(places: list[int]) -> None:
+    content = bytearray(TEXT * 4)
+    for place in places:
+        content[place % len(content)] = 0
+    assert "UTF-16" not in (other_than_text(bytes(content)) or "")
+
+
+def test_a_nul_does_not_make_latin_1_wide() -> None:
+    assert other_than_text("le petit café du coin,\0 juste à côté du grand marché".encode("latin-1")) is None
+
+
+@pytest.mark.parametrize("tail", [20, 21, 22, 23])
+def test_where_a_block_ends_decides_nothing(tmp_path: Path, tail: int) -> None:
+    clean = "The quick brown fox, naïve café.\n".encode()
+    content = (clean * (BLOCK // len(clean) + 1))[:BLOCK] + b"some\0 more text, as it is"[:tail]
+    for path in (tmp_path / "x.txt", tmp_path / "x.txt.gz"):
+        path.write_bytes(gzip.compress(content, 1) if path.suffix == ".gz" else content)
+        with opened(path) as (stream, _):
+            assert b"".join(blocks_of(stream, path)) == content
 
 
 @pytest.mark.parametrize(

@@ -140,6 +140,14 @@ def test_the_embedded_corpus_held_out_of_itself(
     assert counts(run("python-docs", data, valid="python-docs")[0]) == (71, 9, 18)
 
 
+def test_the_embedded_corpus_is_left_where_no_file_is(
+    run: Run, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    docs = PythonDocs(("One docstring.", "Another one."), {"python": "3"}, (), 0)
+    monkeypatch.setattr(corpus_text, "read_python_docs", lambda progress: docs)
+    assert counts(run("python-docs", data / "valid.txt", valid=data / "valid.txt")[0])[0] == 2
+
+
 def test_where_nothing_is_left_to_train_on(run: Run, data: Path, tmp_path: Path) -> None:
     with pytest.raises(
         UserError, match=r"valid.txt: nothing is left to train on \(1 file that --valid names"

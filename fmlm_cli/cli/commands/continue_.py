@@ -6,10 +6,10 @@ from typing import Any
 
 from fmlm_cli.cli.flags import Flag, Shortcut
 from fmlm_cli.cli.options import Overwrite, Resume, with_options
-from fmlm_cli.config import PretrainSettings
+from fmlm_cli.config import PretrainSettings, saved_settings
 from fmlm_cli.errors import UserError
 from fmlm_cli.events import Emit
-from fmlm_cli.storage import MANIFEST
+from fmlm_cli.storage import MANIFEST, RUN_CONFIG
 
 
 def _stores_or_text(texts: Sequence[str]) -> Mapping[str, Any]:
@@ -36,6 +36,12 @@ def _decay_only(given: bool) -> Mapping[str, Any]:
     }
 
 
+def _started_from_one(out: str | None) -> bool:
+    """Whether a run that is to be resumed was started from a checkpoint."""
+    config = Path(out or "", RUN_CONFIG)
+    return config.is_file() and saved_settings(PretrainSettings, config).model.checkpoint is not None
+
+
 @with_options(
     PretrainSettings,
     Flag("--from", "model.checkpoint", metavar="RUN[@step-N]|FOLDER|HUB-NAME"),
@@ -50,9 +56,12 @@ def _decay_only(given: bool) -> Mapping[str, Any]:
     Flag("--masking", "masking.strategy", metavar="STRATEGY"),
     Flag("--out", "out", metavar="RUN"),
     Flag("--valid", "text.valid", metavar="SOURCE"),
+    Flag("--valid-fraction", "text.valid_fraction"),
     Flag("--documents", "text.documents"),
     Flag("--text-field", "text.text_field"),
     Flag("--on-bad-text", "text.on_bad_text"),
+    Flag("--max-document-chars", "text.max_document_chars", metavar="N"),
+    Flag("--on-long-document", "text.on_long_document"),
     Flag("--add-tokens", "text.add_tokens", metavar="FILE"),
     Flag("--extend-vocab", "text.extend_vocab", metavar="N"),
     Flag("--replay", "data.replay", metavar="STORE:SHARE"),
@@ -84,8 +93,9 @@ def command(
 
     Example: fmlm continue --from bert-base-uncased --data corpus.txt --epochs 14 --out run
     """
-    if settings.model.checkpoint is None and not resume:
-        raise UserError("no checkpoint: give --from, a run, a Hugging Face folder or a Hub name")
+    if settings.model.checkpoint is None and not (resume and _started_from_one(settings.out)):
+        beside = f" ({settings.out} is no run that went on from one)" if resume and settings.out else ""
+        raise UserError(f"no checkpoint{beside}: give --from, a run, a Hugging Face folder or a Hub name")
     from fmlm_cli.recipes.pretraining import pretrain
 
     pretrain(settings, overwrite=overwrite, resume=resume, emit=emit)

@@ -11,6 +11,7 @@ from fmlm_cli.corpus.text.files import ReadOptions, TextFiles
 from fmlm_cli.corpus.text.python_docs import PYTHON_DOCS, PythonDocs, read_python_docs
 from fmlm_cli.corpus.text.source import ReadStats, Source, even_runs
 from fmlm_cli.corpus.text.splits import HeldOut, assign_splits
+from fmlm_cli.errors import UserError
 from fmlm_cli.events import Emit, Progress
 
 
@@ -31,11 +32,15 @@ class TextCorpus(Source):
     ) -> "TextCorpus":
         """What names stand for: files, without those `held_out`, and `python-docs`, which comes first.
 
-        Raises `UserError` for a file that is missing.
+        Raises `UserError` for a file that is missing, and where nothing is left.
         """
         paths = [name for name in names if name != PYTHON_DOCS]
         files = [TextFiles.find(paths, options, held_out)] if paths else []
-        return cls((*([_read_python_docs(emit)] if PYTHON_DOCS in names else []), *files))
+        corpus = cls((*([_read_python_docs(emit)] if PYTHON_DOCS in names else []), *files))
+        if not corpus.parts:
+            why = "; ".join(corpus.passed_over)
+            raise UserError(f"{', '.join(names)}: nothing is left to train on ({why}); name more text")
+        return corpus
 
     @property
     def size(self) -> int:

@@ -129,7 +129,7 @@ class TextFiles(Source):
     ) -> "TextFiles":
         """The files that sources name, without those `held_out`.
 
-        Raises `UserError` for one that is missing or holds none, and where none is left.
+        Raises `UserError` for one that is missing or holds none; it may be that none is left.
         """
         found = resolve_sources(sources, held_out)
         return cls(found.files, options, found.passed_over)
@@ -180,12 +180,13 @@ class TextFiles(Source):
 
     def cautions(self) -> list[str]:
         """Where less is read than lies beside it in files of other kinds."""
-        unread = sum(other.size for other in self.others if other.reason is Reason.UNKNOWN)
+        unread = sum(other.size for other in self.others if other.reason in (Reason.UNKNOWN, Reason.HIDDEN))
         if unread <= self.size:
             return []
         return [
             f"most of what lies there is passed over: {data_size(unread)} in files that are not read, "
-            f"{data_size(self.size)} in {EXTENSIONS} files; convert them if they are to be trained on"
+            f"{data_size(self.size)} in {EXTENSIONS} files; convert them (or name those that are hidden) if "
+            "they are to be trained on"
         ]
 
     def shards(self, number: int) -> list["TextFiles"]:

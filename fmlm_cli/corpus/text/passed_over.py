@@ -20,6 +20,7 @@ class Reason(Enum):
     UNKNOWN = ("other file", "other files")
     HELD_OUT = ("file that --valid names", "files that --valid names")
     COMPRESSED = ("compressed twin of a file", "compressed twins of files")
+    SAME_FILE = ("other name of a file", "other names of files")
     EMPTY = ("empty file", "empty files")
     BROKEN_LINK = ("broken link", "broken links")
     LINKED_FOLDER = ("link to a folder", "links to folders")
@@ -29,7 +30,9 @@ class Reason(Enum):
 
 @dataclass(frozen=True)
 class PassedOver:
-    """Something that is not read; `size` is in bytes on the disk, 0 where that says nothing."""
+    """Something that is not read; `size` is in bytes on the disk, 0 where that says nothing; of what is
+    hidden, that of the text in it.
+    """
 
     path: Path
     reason: Reason

@@ -1,5 +1,6 @@
 """From SOURCE arguments to files: a source is a file, a folder of files or a glob."""
 
+import contextlib
 import errno
 import os
 import re
@@ -46,25 +47,30 @@ def resolve_sources(sources: Sequence[str], held_out: Collection[Path] = ()) -> 
     hidden ones, empty ones and other extensions. Of a file and the same compressed the former is read.
     `held_out`: files that other text is read from, which are none of these, compressed or not.
 
-    Raises `UserError` for a source that cannot be read or gives no file, and where nothing is left.
+    Raises `UserError` for a source that cannot be read or gives no file; it may be that none is left.
     """
     files: dict[object, SourceFile] = {}
-    others: dict[object, PassedOver] = {}
+    others: dict[str, PassedOver] = {}
     for source in sources:
         try:
             found = _resolve(source)
             for file in found.files:
-                files.setdefault(_identity(file.path), file)
+                first = files.setdefault(_identity(file.path), file)
+                if _name(first.path) != _name(file.path):
+                    others[_name(file.path)] = PassedOver(file.path, Reason.SAME_FILE, file.size)
             for other in found.passed_over:
-                others.setdefault(_identity(other.path), other)
+                others.setdefault(_name(other.path), other)
         except OSError as error:
             raise unreadable(error.filename or source, error) from error
     left = list(_left_out(list(files.values()), held_out))
     gone = {other.path for other in left}
     kept = tuple(file for file in files.values() if file.path not in gone)
-    if not kept:
-        raise UserError(f"{', '.join(sources)}: nothing is left to train on ({listed(left)}); name more text")
     return FoundFiles(kept, (*others.values(), *left))
+
+
+def _name(path: Path) -> str:
+    """A file's name with the folder that it lies in, however that was reached."""
+    return str(path.parent.resolve() / path.name)
 
 
 def _identity(path: Path) -> object:
@@ -84,9 +90,8 @@ def _status(path: Path) -> os.stat_result | None:
 
 
 def _uncompressed(path: Path) -> str:
-    """The name that a file has, or had before it was compressed, with links to its folder resolved."""
-    name = path.name[:-3] if path.suffix.lower() == ".gz" else path.name
-    return str(path.parent.resolve() / name)
+    """The name that a file has, or had before it was compressed."""
+    return _name(path.with_name(path.name[:-3]) if path.suffix.lower() == ".gz" else path)
 
 
 def _left_out(files: Sequence[SourceFile], held_out: Collection[Path]) -> Iterator[PassedOver]:
@@ -163,7 +168,22 @@ def _in_folder(folder: Path) -> list[_Entry]:
         folders[:] = [name for name in folders if not name.startswith(".")]
         paths += [Path(root, name) for name in names if not name.startswith(".")]
         paths += [link for name in folders if (link := Path(root, name)).is_symlink()]
-    return [*map(_entry, sorted(paths)), *(PassedOver(path, Reason.HIDDEN) for path in sorted(hidden))]
+    passed_over = (PassedOver(path, Reason.HIDDEN, _bytes_of_text(path)) for path in sorted(hidden))
+    return [*map(_entry, sorted(paths)), *passed_over]
+
+
+def _bytes_of_text(hidden: Path) -> int:
+    """Size of a hidden file, or of the files in a hidden folder, as far as they are text by their names."""
+    files = [hidden]
+    if hidden.is_dir():
+        below = () if hidden.is_symlink() else os.walk(hidden)
+        files = [Path(root, name) for root, _, names in below for name in names]
+    size = 0
+    for file in files:
+        if _NAME.search(file.name):
+            with contextlib.suppress(OSError):  # it has just gone, or is not for us to see
+                size += file.lstat().st_size
+    return size
 
 
 def _reraise(error: OSError) -> None:

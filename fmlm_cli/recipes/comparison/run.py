@@ -70,6 +70,7 @@ def compare_masks(
     if settings.out is None:
         raise UserError("no output folder: give --out DIR")
     root, sharing = Path(settings.out), Sharing(cell, jobs, report_only, report)
+    sharing.check_overwrite(overwrite)
     if report_only and not (root / PLAN).is_file():
         raise UserError(f"{root} holds no comparison to report on (it has no {PLAN})")
     with owned_by(sharing, root, COMPARISON, overwrite=overwrite, resume=resume, emit=emit) as folder:

@@ -42,7 +42,9 @@ def finetune(
     if settings.out is None:
         raise UserError("no output folder: give --out DIR")
     root, sharing = Path(settings.out), Sharing(cell, jobs, report_only, report)
-    _check_sharing(root, sharing, overwrite=overwrite)
+    sharing.check_overwrite(overwrite)
+    if report_only and not (root / "cells").is_dir():
+        raise UserError(f"{root} has no finished cells to report on: leave out --report-only")
     with owned_by(sharing, root, FINETUNING, overwrite=overwrite, resume=resume, emit=emit) as folder:
         if resume and folder.is_empty:
             emit(starting_anew(root))
@@ -66,13 +68,6 @@ def _tune(plan: FinetunePlan, sharing: Sharing, folder: storage.OwnedFolder, emi
     work_through(plan.ledger, lambda job: _tuned(plan, job, board), board, sharing, words, folder)
     lock = plan.root / ".report.lock"
     return report_once_done(plan.ledger, lambda: _report(plan, emit), sharing, lock, emit)
-
-
-def _check_sharing(root: Path, sharing: Sharing, *, overwrite: bool) -> None:
-    if overwrite and sharing.goes_on:
-        raise UserError("--cell and --report-only go on with what is there: leave out --overwrite")
-    if sharing.report_only and not (root / "cells").is_dir():
-        raise UserError(f"{root} has no finished cells to report on: leave out --report-only")
 
 
 def _made_from(plan: FinetunePlan) -> dict[Path, str]:

@@ -50,6 +50,11 @@ class Sharing:
         """Whether the call needs what others do in the same folder."""
         return self.cell is not None or self.report_only
 
+    def check_overwrite(self, overwrite: bool) -> None:
+        """Refuse to replace what others do, or have done."""
+        if overwrite and self.goes_on:
+            raise UserError("--cell and --report-only go on with what is there: leave out --overwrite")
+
 
 @contextmanager
 def owned_by(

@@ -22,11 +22,13 @@ def make_store(
     overwrite: bool = False,
     resume: bool = False,
     renew: bool = False,
+    tell_misfit: bool = True,
     emit: Emit = ignore,
 ) -> Path:
     """Make the token store `settings.out`; its path. With `resume` a finished store of the same is kept.
 
-    `renew`: so it is with this, and a store of anything else is replaced.
+    `renew`: so it is with this, and a store of anything else is replaced. `tell_misfit`: caution where the
+    tokenizer was made for other text.
 
     Raises `UserError` for anything wrong with the settings, the text or the tokenizer; then nothing is
     written.
@@ -49,7 +51,7 @@ def make_store(
     with storage.replaced_folder(out, kind, overwrite=overwrite, resume=keeps) as folder:
         manifest = _make(folder, settings, asked or Asked.resolve(settings, emit), emit)
     emit(Facts(f"token store {out}", _summary(manifest)))
-    if text := misfit(TokenStore.open(place, verify=())):
+    if tell_misfit and (text := misfit(TokenStore.open(place, verify=()))):
         emit(Caution(text, HARDLY_KNOWN))
     # The store is complete now: whatever becomes of the collocations, the work on it is not lost.
     return with_collocations(place, settings, emit) if settings.pmi else out

@@ -95,7 +95,28 @@ def test_a_folder_that_a_glob_cannot_list_is_named(tree: Path, monkeypatch: pyte
 def test_hard_links_are_one_file(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("one\n")
     (tmp_path / "b.txt").hardlink_to(tmp_path / "a.txt")
-    assert [file.path.name for file in resolve_sources([str(tmp_path)]).files] == ["a.txt"]
+    (tmp_path / "c.txt").symlink_to("b.txt")
+    (tmp_path / "folder").symlink_to(tmp_path)
+    for sources in (
+        [str(tmp_path)],
+        [f"{tmp_path}/*.txt", f"{tmp_path}/./b.txt", f"{tmp_path}/folder/a.txt"],
+    ):
+        found = resolve_sources(sources)
+        assert [file.path.name for file in found.files] == ["a.txt"]
+        assert "2 other names of files (b.txt, c.txt)" in listed(found.passed_over)
+
+
+def test_hidden_text_counts_as_passed_over(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("x" * 10)
+    (tmp_path / ".git").mkdir()
+    (tmp_path / ".git" / "objects.pack").write_bytes(b"x" * 999)
+    (tmp_path / ".elsewhere").symlink_to(tmp_path)
+    assert TextFiles.find([str(tmp_path)], ReadOptions()).cautions() == []
+    (tmp_path / ".cache" / "deep").mkdir(parents=True)
+    (tmp_path / ".cache" / "deep" / "b.txt").write_text("x" * 12)
+    (tmp_path / ".c.jsonl").write_text("x" * 4)
+    (caution,) = TextFiles.find([str(tmp_path)], ReadOptions()).cautions()
+    assert "16 bytes in files that are not read, 10 bytes in .txt" in caution
 
 
 def test_the_list_stays_short_and_on_one_line() -> None:

@@ -4,6 +4,7 @@ import base64
 import json
 import os
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from fmlm_cli.corpus.rows.sequences import encode
 from fmlm_cli.corpus.tokenizer.encoding import Encoder
 from fmlm_cli.corpus.tokenizer.extending import frequent_splits
 from fmlm_cli.corpus.tokenizer.loading import load_tokenizer, special_tokens
+from fmlm_cli.corpus.tokenizer.panics import failures_as_errors
 from fmlm_cli.errors import UserError
 
 SLOW = Regex("(a+)+$")  # takes 2**n steps on n times "a" and a "b": the library gives up
@@ -78,5 +80,18 @@ def test_a_tokenizer_that_makes_nothing_of_a_letter_is_refused() -> None:
 
 def test_errors_are_written_again_afterwards(capfd: pytest.CaptureFixture[str]) -> None:
     Encoder(panicking("normalizer"))([GOOD])
+    os.write(2, b"said")
+    assert capfd.readouterr().err == "said"
+
+
+def test_threads_may_be_at_work_at_once(capfd: pytest.CaptureFixture[str]) -> None:
+    """Whichever ends first: nothing is seen until the last has ended, and all thereafter."""
+    first, second = failures_as_errors("one"), failures_as_errors("two")
+    with ThreadPoolExecutor(1) as other:
+        first.__enter__()
+        other.submit(second.__enter__).result()
+        first.__exit__(None, None, None)
+        os.write(2, b"a panic of the second")
+        other.submit(second.__exit__, None, None, None).result()
     os.write(2, b"said")
     assert capfd.readouterr().err == "said"

@@ -71,12 +71,16 @@ def test_modules_of_the_working_folder_are_left_out_where_they_are_here(
     assert ("-P" in processes._fmlm()) == (where == "elsewhere")
 
 
-def test_one_thread_is_one_however_many_processes_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
-    """OMP_NUM_THREADS=1 is the way to results that do not depend on --jobs."""
-    monkeypatch.setattr("torch.get_num_threads", lambda: 1)
-    assert {
-        processes._share(number, jobs)["OMP_NUM_THREADS"] for jobs in (1, 2, 8) for number in range(jobs)
-    } == {"1"}
+@pytest.mark.parametrize("threads", [1, 2, 3, 8, 61])
+@pytest.mark.parametrize("jobs", [1, 2, 3, 8])
+def test_processes_have_equal_shares_of_the_threads(
+    monkeypatch: pytest.MonkeyPatch, threads: int, jobs: int
+) -> None:
+    """OMP_NUM_THREADS=1, of which a share is 1, is the way to results that do not depend on --jobs."""
+    monkeypatch.setattr("torch.get_num_threads", lambda: threads)
+    (share,) = {int(processes._share(number, jobs)["OMP_NUM_THREADS"]) for number in range(jobs)}
+    assert share * jobs <= max(threads, jobs)  # never more than there are, where each can have one
+    assert (share + 1) * jobs > threads  # and none is idle that would be enough for one more each
 
 
 @pytest.mark.parametrize("patience", [60, 0])

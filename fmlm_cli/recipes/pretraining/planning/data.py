@@ -17,9 +17,9 @@ from fmlm_cli.corpus.rows.reading import Int64s, RowOrder, RowReader
 from fmlm_cli.corpus.store.reading import SPLITS, TokenStore
 from fmlm_cli.corpus.tokenizer import loading as tokenizers
 from fmlm_cli.errors import UserError
-from fmlm_cli.events import Caution, Emit, Event
+from fmlm_cli.events import Emit
 from fmlm_cli.recipes.shared.strategy import needs_collocations
-from fmlm_cli.recipes.tokenize import HARDLY_KNOWN, make_store
+from fmlm_cli.recipes.tokenize import make_store
 
 
 @dataclass(frozen=True)
@@ -207,11 +207,8 @@ def make_store_of_text(settings: PretrainSettings, tokenizer: Path, emit: Emit) 
         pmi=needs_collocations(settings.masking.strategy),
     )
 
-    def but_what_the_run_says(event: Event) -> None:
-        if not (isinstance(event, Caution) and event.code == HARDLY_KNOWN):
-            emit(event)
-
-    return open_store(NamedStore(str(make_store(request, renew=True, emit=but_what_the_run_says)), None))
+    # Of all its stores alike the run tells itself where they do not fit the tokenizer.
+    return open_store(NamedStore(str(make_store(request, renew=True, tell_misfit=False, emit=emit)), None))
 
 
 def verify_stores(opened: Sequence[OpenedStore]) -> None:
