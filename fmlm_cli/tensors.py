@@ -23,7 +23,10 @@ def not_finite(tensors: Mapping[str, Tensor]) -> str | None:
 def read_own_tensors(path: Path, remedy: str) -> dict[str, Tensor]:
     """A safetensors file of fmlm's own; `remedy`: what to do where it is damaged, which is a `UserError`."""
     try:
-        tensors: dict[str, Tensor] = load_file(path)
+        with path.open("rb"):  # safetensors calls a file missing that may not be read
+            tensors: dict[str, Tensor] = load_file(path)
+    except PermissionError:
+        raise
     except Exception as error:  # safetensors raises kinds of its own for damaged files
         raise UserError(f"{path} is missing or damaged ({one_line(error)}): {remedy}") from error
     if name := not_finite(tensors):

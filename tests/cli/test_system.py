@@ -3,6 +3,7 @@
 import ctypes
 import os
 import resource
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -97,6 +98,18 @@ def test_files_that_may_not_be_read(make_store: MakeStore, documents: list[str],
         assert done.returncode == 2, done.stderr
         [line] = done.stderr.splitlines()
         assert line.startswith("error: ") and path.name in line and "Permission denied" in line
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="drops capabilities as Linux does")
+@pytest.mark.parametrize("name", ["model.safetensors", "config.json"])
+def test_a_checkpoints_file_that_may_not_be_read(
+    name: str, small_encoder: Path, tiny_store: Path, tmp_path: Path
+) -> None:
+    """It is neither missing nor damaged."""
+    model = shutil.copytree(small_encoder, tmp_path / "model")
+    (model / name).chmod(0)
+    done = run("evaluate", "--from", model, "--data", tiny_store)
+    assert done.stderr == f"error: {model / name}: Permission denied; check the name and its permissions\n"
 
 
 def test_an_encoding_that_lacks_letters(make_store: MakeStore, documents: list[str], tmp_path: Path) -> None:

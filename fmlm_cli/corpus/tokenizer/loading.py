@@ -80,7 +80,7 @@ def _from_folder(folder: Path) -> PreTrainedTokenizerFast:
             return _class_for(folder).from_pretrained(
                 str(folder.resolve()), local_files_only=True, trust_remote_code=False
             )
-    except UserError:
+    except (UserError, PermissionError):
         raise
     except Exception as error:  # any library may be behind a tokenizer, and each has its own errors
         raise UserError(

@@ -144,7 +144,7 @@ def _fill_and_tie(
     seed: int,
     name: str,
 ) -> tuple[Filled, bool]:
-    """The same, a missing decoder tied to the embeddings, and whether that took another configuration.
+    """As `fill`, a missing decoder tied to the embeddings; also whether that took another configuration.
 
     Drawn at random it would have to learn every word anew. Some families cannot tie theirs.
     """

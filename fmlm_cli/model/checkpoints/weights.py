@@ -42,10 +42,12 @@ def read_file(path: Path, name: str) -> dict[str, Tensor]:
     """The tensors of one file of a checkpoint, as `read_tensors` gives them."""
     cannot = f"cannot load {name}"
     try:
-        with quiet():
+        with path.open("rb"), quiet():  # safetensors calls a file missing that may not be read
             mapped = _from_pickle(path) if path.suffix == ".bin" else load_file(path)
     except FileNotFoundError:
         raise UserError(f"{cannot}: {path.name} is missing: fetch the checkpoint again") from None
+    except PermissionError:
+        raise
     except (pickle.UnpicklingError, _NoTensorsError) as error:
         raise UserError(
             f"{cannot}: {path.name} is damaged, or holds other things than tensors, which are never "
