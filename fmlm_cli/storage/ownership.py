@@ -6,6 +6,7 @@ it, which is given back however the process ends.
 """
 
 import contextlib
+import errno
 import fcntl
 import json
 import os
@@ -100,12 +101,12 @@ def owned_folder(
     try:
         with _locked(root / MARKER, shown or root, shared=shared) as descriptor:
             check_claim(root, kind, overwrite=overwrite, resume=resume)  # another one may just have finished
-            with clear_disk_errors(root):
-                if kind_of(root) and not shared:
-                    sweep(root)
-                _write_marker(descriptor, kind)
             folder = OwnedFolder(root, kind, descriptor)
             try:
+                with clear_disk_errors(root):
+                    if kind_of(root) and not shared:
+                        sweep(root)
+                    _write_marker(descriptor, kind)
                 yield folder
             finally:
                 folder.leave()
@@ -289,7 +290,9 @@ def _write_marker(descriptor: int, kind: Kind) -> None:
     """Say what kind of folder it is whose marker is open."""
     text = json.dumps({"kind": kind.name, "version": VERSION, "made_by": f"fmlm {kind.made_by}"}) + "\n"
     if os.pread(descriptor, len(text) + 1, 0) != text.encode():
-        os.pwrite(descriptor, text.encode(), 0)  # at once: those who share the folder may be reading it
+        # At once: those who share the folder may be reading it.
+        if os.pwrite(descriptor, text.encode(), 0) < len(text):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         os.ftruncate(descriptor, len(text))
         os.fsync(descriptor)
 

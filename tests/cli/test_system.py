@@ -17,8 +17,8 @@ from typer.testing import CliRunner
 from fmlm_cli.cli.app import app
 from tests.cli.refusals import assert_refused
 from tests.conftest import MakeStore
+from tests.environment import python_path
 
-ROOT = Path(__file__).resolve().parents[2]
 _PR_CAPBSET_DROP, _DAC_OVERRIDE, _DAC_READ_SEARCH = 24, 1, 2  # linux/prctl.h, linux/capability.h
 
 
@@ -76,7 +76,7 @@ def without_privileges() -> None:
 def run(*words: Any, **environment: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "fmlm_cli", *map(str, words)],
-        env={**os.environ, "PYTHONPATH": str(ROOT), **environment},
+        env={**os.environ, "PYTHONPATH": python_path(), **environment},
         preexec_fn=without_privileges,
         capture_output=True,
         text=True,
@@ -123,7 +123,7 @@ def test_an_encoding_that_lacks_letters(make_store: MakeStore, documents: list[s
 
 
 def test_json_that_is_nested_too_deep(documents: list[str], tiny_store: Path, tmp_path: Path) -> None:
-    deep = '{"model_type": "bert", "x": ' + "[" * 5000 + "]" * 5000 + "}"
+    deep = '{"model_type": "bert", "x": ' + "[" * 200_000 + "]" * 200_000 + "}"
     for name in ("config.json", "tokenizer.json", "tokenizer_config.json", "manifest.json"):
         (tmp_path / name).write_text(deep)
     (tmp_path / "text.txt").write_text("\n\n".join(documents))
