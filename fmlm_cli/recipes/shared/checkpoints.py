@@ -119,6 +119,8 @@ def _remedy(folder: Path) -> str:
     """How a finished model is made again."""
     if (folder / FINETUNED).is_file():  # by the cell that it is of, which may be any
         return "`fmlm finetune` with --resume says how to have it made again"
+    if storage.RunDirectory(folder.parent).final != folder or not storage.kind_of(folder.parent):
+        return "copy it again from where it was made"
     return f"remove {folder}, and --resume makes it again"
 
 

@@ -168,3 +168,21 @@ def test_an_adapter_whose_model_is_not_there(
     assert str(caught.value).startswith(
         f"{folder} is an adapter for '{base}', as its adapter_config.json says:"
     )
+
+
+def test_what_can_be_done_about_a_damaged_model(run: storage.RunDirectory, tmp_path: Path) -> None:
+    """In its run it can be made again; a copy elsewhere cannot."""
+    copy = shutil.copytree(run.final, tmp_path / "copy")
+    path = copy / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:-1] + b"x")
+    with pytest.raises(
+        UserError, match=r"since it was written: copy it again from where it was made; or delete"
+    ):
+        find_checkpoint(str(copy))
+    whole = (run.final / "model.safetensors").read_bytes()
+    try:
+        (run.final / "model.safetensors").write_bytes(whole[:-1] + b"x")
+        with pytest.raises(UserError, match=f"remove {run.final}, and --resume makes it again; or delete"):
+            find_checkpoint(str(run.root))
+    finally:
+        (run.final / "model.safetensors").write_bytes(whole)
