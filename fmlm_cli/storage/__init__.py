@@ -10,9 +10,8 @@ from fmlm_cli.storage.files import (
     write_json,
     write_text,
 )
-from fmlm_cli.storage.folders import complete_folder, remove, sweep
+from fmlm_cli.storage.folders import complete_folder, remove
 from fmlm_cli.storage.ownership import (
-    LOCK,
     MARKER,
     Kind,
     OwnedFolder,
@@ -42,7 +41,6 @@ MANIFEST = "manifest.json"
 
 __all__ = [
     "HASHES",
-    "LOCK",
     "MANIFEST",
     "MARKER",
     "METRICS",
@@ -72,7 +70,6 @@ __all__ = [
     "sha256_of_file",
     "sha256_of_json",
     "sole_owner",
-    "sweep",
     "unsealed",
     "work_in",
     "write_json",
