@@ -53,6 +53,7 @@ class Stream(enum.IntEnum):
     # what is looked at, and gradient variance
     SHOWN_ROWS = 0x5A3B1E  # the rows that `fmlm masks` looks at
     COVERED_ROWS = 0xC0FE  # the rows whose coverage a comparison looks at
+    MEASUREMENT = 0x3EA5  # the seed of one measurement of gradients, from its checkpoint and corruption
     MEASURED_ROWS = 0x5E90  # the rows whose gradients are measured
     MEAN_MASKS = 0xFA0  # the masks that the mean gradient is estimated from
     RANDOM_MASKS = 0xFA1  # of the families whose gradients are measured: random masks,

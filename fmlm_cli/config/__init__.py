@@ -1,6 +1,8 @@
 """Every setting: typed, documented, validated. YAML in, resolved YAML out."""
 
 from fmlm_cli.config.compare import (
+    CHECKPOINTS,
+    CORRUPTIONS,
     LEAST_SEQUENCES,
     CompareSettings,
     DownstreamSettings,
@@ -30,16 +32,25 @@ from fmlm_cli.config.layers import (
 )
 from fmlm_cli.config.reading import yaml_file, yaml_value
 from fmlm_cli.config.roles import deciding, differing
-from fmlm_cli.config.schema import EvaluateSettings, MaskingSettings, MasksSettings, PretrainSettings
+from fmlm_cli.config.schema import (
+    EvaluateSettings,
+    EvaluationSettings,
+    MaskingSettings,
+    MasksSettings,
+    PretrainSettings,
+)
 from fmlm_cli.config.section import Section
 from fmlm_cli.config.tokenize import TextSettings, TokenizeSettings
 
 __all__ = [
     "ALL",
+    "CHECKPOINTS",
+    "CORRUPTIONS",
     "LEAST_SEQUENCES",
     "CompareSettings",
     "DownstreamSettings",
     "EvaluateSettings",
+    "EvaluationSettings",
     "FinetuneSettings",
     "Hyperparameters",
     "MaskingSettings",

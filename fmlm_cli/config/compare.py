@@ -1,6 +1,6 @@
 """Settings of `fmlm compare-masks`."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import Field
 
@@ -10,6 +10,10 @@ from fmlm_cli.config.schema import PretrainSettings
 from fmlm_cli.config.section import Count, Positive, Section, Seed
 
 Part = Literal["coverage", "variance", "race", "downstream"]
+Checkpoint = Literal["start", "early", "late"]
+MeasuredCorruption = Literal["mask-only", "race"]
+CHECKPOINTS: tuple[Checkpoint, ...] = get_args(Checkpoint)
+CORRUPTIONS: tuple[MeasuredCorruption, ...] = get_args(MeasuredCorruption)
 AtLeastTwo = Annotated[int, Field(ge=2)]
 LEAST_SEQUENCES = 10  # of fewer, resampled, the 2.5th and 97.5th percentile are no interval
 
@@ -17,17 +21,17 @@ LEAST_SEQUENCES = 10  # of fewer, resampled, the 2.5th and 97.5th percentile are
 class VarianceSettings(Section):
     """How gradient variance is measured."""
 
-    checkpoints: Free[tuple[Literal["start", "early", "late"], ...]] = Field(
-        ("start", "early", "late"),
+    checkpoints: Free[tuple[Checkpoint, ...]] = Field(
+        CHECKPOINTS,
         description="of which models: before the race, after a tenth and at the end "
         "of the baseline's first run",
     )
-    corruptions: Free[tuple[Literal["mask-only", "race"], ...]] = Field(
-        ("mask-only", "race"), description="every masked token [MASK] | as in the race"
+    corruptions: Free[tuple[MeasuredCorruption, ...]] = Field(
+        CORRUPTIONS, description="every masked token [MASK] | as in the race"
     )
     unit: Literal["token", "word", "span"] = Field("token", description="what is masked as a whole")
     sequences: Annotated[int, Field(ge=LEAST_SEQUENCES)] = Field(
-        48, description="rows that are measured, drawn at random"
+        100, description="rows that are measured, drawn at random"
     )
     first: Annotated[int, Field(ge=0)] = Field(0, description="where among the drawn rows to begin")
     random: AtLeastTwo = Field(8, description="independent random masks of each row")
@@ -38,6 +42,23 @@ class VarianceSettings(Section):
     )
     sketch: Count | None = Field(
         None, description="project gradients to this many dimensions, for models too large for exact sums"
+    )
+
+
+class RaceSettings(Section):
+    """What of the race is not a run's own."""
+
+    vary_rows: bool = Field(
+        True,
+        description="each seed draws rows of its own, of training and of held-out text, where "
+        "run.data.max_rows and run.evaluation.max_rows leave some out, so that intervals "
+        "hold for another sample of the text too",
+    )
+    fresh_control: bool = Field(
+        True, description="with run.data.max_rows: also a random run on rows that are never seen twice"
+    )
+    target_loss: Positive | None = Field(
+        None, description="for tokens-to-reach; default: the lowest loss that every run reached"
     )
 
 
@@ -83,13 +104,8 @@ class CompareSettings(Section):
         description="length of each run of the race: 2000-steps, 5M-tokens, 7-epochs (forward passes), "
         "20m or 2h",
     )
-    fresh_control: bool = Field(
-        True, description="with data.max_rows: also a random run on rows that are never seen twice"
-    )
-    target_loss: Positive | None = Field(
-        None, description="for tokens-to-reach; default: the lowest loss that every run reached"
-    )
     run: PretrainSettings = PretrainSettings()
+    race: RaceSettings = RaceSettings()
     variance: VarianceSettings = VarianceSettings()
     downstream: DownstreamSettings = DownstreamSettings()
     sweep: dict[str, Any] = Field(

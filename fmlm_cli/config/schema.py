@@ -30,6 +30,7 @@ class DataSettings(Section):
     max_rows: Count | None = Field(
         None, description="train on a fixed subset of this many rows; default: all"
     )
+    subset_seed: Seed = Field(0, description="which rows data.max_rows keeps")
     verify: Free[bool] = Field(True, description="check the stores' hashes before training")
     first_row: Annotated[int, Field(ge=0)] | None = Field(
         None,
@@ -221,6 +222,7 @@ class EvaluationSettings(Section):
 
     every_steps: Count | None = Field(None, description="default: a tenth of the run, at most 5,000")
     max_rows: Count | None = Field(512, description="a fixed subset of the validation rows; null: all")
+    subset_seed: Seed = Field(0, description="which rows evaluation.max_rows keeps")
     stores: Free[dict[str, str]] = Field(
         {}, description="more stores whose held-out text to evaluate on, by a name for each"
     )
@@ -273,6 +275,7 @@ class EvaluateSettings(Section):
     )
     packing: Packing | None = Field(None, description="default: the run's own, else documents")
     max_rows: Count | None = Field(512, description="a fixed subset of the validation rows; null: all")
+    subset_seed: Seed = Field(0, description="which rows max_rows keeps; default: the run's own, else 0")
     batch_size: Count = Field(32, description="rows forwarded at once")
     device: str = Field("auto", description="auto | cpu | cuda | cuda:N | mps")
     precision: Literal["auto", "float32", "bfloat16"] = Field("auto", description="as for pretrain")

@@ -1,6 +1,8 @@
 """`fmlm evaluate`: the evaluation of pre-training, for any masked LM."""
 
-from fmlm_cli.config import EvaluateSettings
+from typing import Any
+
+from fmlm_cli.config import EvaluateSettings, PretrainSettings
 from fmlm_cli.corpus.rows.reading import RowReader
 from fmlm_cli.corpus.store.reading import TokenStore
 from fmlm_cli.engine.runtime import Runtime
@@ -17,7 +19,7 @@ from fmlm_cli.recipes.shared.limits import resolve_length, resolve_packing
 def evaluate_checkpoint(settings: EvaluateSettings, *, emit: Emit = ignore) -> dict[str, float]:
     """Held-out loss, perplexity, accuracy and unigram loss of a checkpoint on a store's validation split.
 
-    A run is evaluated as it evaluated itself: with its own row length, packing and number of rows.
+    A run is evaluated as it evaluated itself: with its own row length, packing and subset of the rows.
     """
     trusted = settings.trust_remote_code
     origin = find_checkpoint(settings.checkpoint, revision=settings.revision, code=trusted)
@@ -50,9 +52,8 @@ def evaluate_checkpoint(settings: EvaluateSettings, *, emit: Emit = ignore) -> d
         "validation",
         packing=resolve_packing(packing, model, length, emit),
         sequence_length=length,
-        max_rows=settings.max_rows
-        if "max_rows" in settings.model_fields_set or run is None
-        else run.evaluation.max_rows,
+        max_rows=_own(settings, run, "max_rows"),
+        subset_seed=_own(settings, run, "subset_seed"),
     )
     model.to(runtime.device)  # after the probe of resolve_packing, which so runs where pre-training runs it
     held_out = HeldOut.of(store, reader, settings.batch_size)
@@ -64,6 +65,12 @@ def evaluate_checkpoint(settings: EvaluateSettings, *, emit: Emit = ignore) -> d
     scores = held_out.run(model, runtime).record
     emit(Facts(f"evaluation of {name}", _summary(scores, reader, store)))
     return scores
+
+
+def _own(settings: EvaluateSettings, run: PretrainSettings | None, name: str) -> Any:
+    """A setting of the evaluation: as it was given, else the run's own, else the default."""
+    given = name in settings.model_fields_set
+    return getattr(settings if given or run is None else run.evaluation, name)
 
 
 def _summary(scores: dict[str, float], reader: RowReader, store: TokenStore) -> dict[str, str]:

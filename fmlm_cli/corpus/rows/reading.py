@@ -71,7 +71,7 @@ class Rows:
 class RowReader:
     """The rows of one split of a store under one packing.
 
-    `max_rows` keeps a fixed, pseudo-random subset that depends on nothing but the rows' number.
+    `max_rows` keeps a pseudo-random subset, which `subset_seed` and the rows' number alone decide.
     """
 
     def __init__(
@@ -82,6 +82,7 @@ class RowReader:
         packing: Packing,
         sequence_length: int,
         max_rows: int | None = None,
+        subset_seed: int = 0,
     ) -> None:
         self._split = store.split(split)
         self._identity = store.identity(split)
@@ -98,9 +99,20 @@ class RowReader:
         self._maskable = np.ones(store.vocabulary, np.bool_)
         self._maskable[list(self._special.never_masked)] = False
         self._rows = min(len(self.plan), max_rows or len(self.plan))
+        self._subset_seed = subset_seed
 
     def __len__(self) -> int:
         return self._rows
+
+    @property
+    def is_subset(self) -> bool:
+        """Whether any row of the split is left out."""
+        return self._rows < len(self.plan)
+
+    @property
+    def subset(self) -> tuple[int, int | None]:
+        """What decides which rows of the plan these are: how many, and the seed where some are left out."""
+        return self._rows, self._subset_seed if self.is_subset else None
 
     @property
     def sequence_length(self) -> int:
@@ -116,8 +128,8 @@ class RowReader:
     def read(self, index: Int64s) -> Rows:
         """Rows number `index` (int64[n], each in [0, len(self)))."""
         number = (
-            keys.permute(index, len(self.plan), keys.derive(keys.Stream.ROW_SUBSET))
-            if self._rows < len(self.plan)
+            keys.permute(index, len(self.plan), keys.derive(self._subset_seed, keys.Stream.ROW_SUBSET))
+            if self.is_subset
             else index
         )
         plan = self.plan

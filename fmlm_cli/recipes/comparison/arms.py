@@ -5,6 +5,7 @@ import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from operator import attrgetter
 from typing import Any
 
 from fmlm_cli.config import (
@@ -25,6 +26,7 @@ from fmlm_cli.recipes.shared.strategy import needs_collocations, resolve_strateg
 BASELINE = "random"
 FRESH = "rows=fresh"  # random masking of rows of which none comes twice
 _OPTIONS = ("p", "longest")  # of the strategies that mask spans
+SUBSETS = ("data.subset_seed", "evaluation.subset_seed")  # settings of a run: which of the rows it sees
 _IN_TEXTS = ("scope", "masks_per_sequence", "count", "options")  # of the base: no arms could share them
 
 
@@ -185,9 +187,13 @@ def check_base(settings: CompareSettings) -> None:
                 f"run.masking.{name} is not common to all strategies: write it behind one, as "
                 f"--strategies random,fully-explored:scope=batch"
             )
+    default_run = PretrainSettings()
     for name, instead in (("out", "--out"), ("seed", "first_seed")):
-        if getattr(settings.run, name) != getattr(type(settings.run)(), name):
+        if getattr(settings.run, name) != getattr(default_run, name):
             raise UserError(f"run.{name} is different in each run: give {instead}")
+    for name in SUBSETS if settings.race.vary_rows else ():
+        if attrgetter(name)(settings.run) != attrgetter(name)(default_run):
+            raise UserError(f"run.{name} is different with each seed: give race.vary_rows=false to hold it")
     if any(value is not None for value in settings.run.budget.model_dump().values()):
         raise UserError("run.budget is one for all runs: give --budget")
     if settings.run.text.sources:

@@ -14,6 +14,7 @@ from fmlm_cli.events import Emit
 from fmlm_cli.masking.schedule import Timetable
 from fmlm_cli.recipes.comparison.arms import (
     BASELINE,
+    SUBSETS,
     Arm,
     Sweep,
     base_segments,
@@ -137,7 +138,7 @@ class Draft:
         return steps * (size // arm.strategy.masks_per_sequence)
 
     def run_settings(self, arm: Arm, seed: int, out: Path, steps: int) -> PretrainSettings:
-        """An arm's run. Arms of a seed share weights and order, which are a function of the seed."""
+        """An arm's run. Arms of a seed share weights, rows and order, which are a function of the seed."""
         base = self.settings.run
         choices: dict[str, Any] = {
             "out": str(out),
@@ -145,6 +146,7 @@ class Draft:
             "budget.steps": steps,
             "data.verify": False,  # done once, for all
             "evaluation.every_steps": base.evaluation.every_steps or math.ceil(steps / EVALUATIONS),
+            **_rows_of_seed(self.settings, seed),
             **arm.overrides,
         }
         tree = base.model_dump() | {"masking": arm.masking.model_dump()}
@@ -196,11 +198,17 @@ def _resolve(settings: CompareSettings, emit: Emit) -> RunPlan:
         "seed": settings.first_seed,
         "budget.steps": LEAST_STEPS,
         "out": settings.out,
+        **_rows_of_seed(settings, settings.first_seed),
     }
     tree: dict[str, Any] = settings.run.model_dump() | {"masking": {}}
     tree["batch"] = {**tree["batch"], "size": None}  # whether it suits all is looked at for all together
     tree["optimizer"] = {**tree["optimizer"], "head_warmup_steps": 0}
     return plan_run(build(PretrainSettings, tree, nested(choices)), emit)
+
+
+def _rows_of_seed(settings: CompareSettings, seed: int) -> dict[str, int]:
+    """Which rows of training and held-out text the runs of a seed see, where not all of them are seen."""
+    return dict.fromkeys(SUBSETS, seed) if settings.race.vary_rows else {}
 
 
 def _fixed(
@@ -279,9 +287,9 @@ def _check_rows(draft: Draft) -> None:
 
 
 def held_out(draft: Draft, batch_size: int) -> HeldOut:
-    """The fixed evaluation of the race's runs."""
-    rows, training = draft.settings.run.evaluation.max_rows, draft.base.stream.sources[0].reader
-    return HeldOut.like(training, draft.evaluated_store, rows, batch_size)
+    """The evaluation of the race's runs with the first seed."""
+    training = draft.base.stream.sources[0].reader
+    return HeldOut.like(training, draft.evaluated_store, draft.base.settings.evaluation, batch_size)
 
 
 def request_of(settings: CompareSettings) -> VarianceRequest:

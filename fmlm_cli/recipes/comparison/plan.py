@@ -7,8 +7,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
-from fmlm_cli import storage
-from fmlm_cli.config import PretrainSettings, deciding
+from fmlm_cli import keys, storage
+from fmlm_cli.config import CHECKPOINTS, CORRUPTIONS, PretrainSettings, deciding
 from fmlm_cli.errors import UserError
 from fmlm_cli.events import counted
 from fmlm_cli.recipes.comparison.arms import Arm, folder_of, fresh_control
@@ -20,7 +20,10 @@ COVERED_ROWS = 256  # that coverage is looked at in
 COVERED_CYCLES = 4  # passes that it is looked at over, at most, in K
 EARLY = 10  # the checkpoint `early` comes after one of so many parts of the run
 # Settings of a run that have a part in its gradients before the first step.
-_AT_START = ("seed", "sequence_length", "data", "model", "masking", "evaluation.max_rows")
+_AT_START = (
+    *("seed", "sequence_length", "data", "model", "masking"),
+    *("evaluation.max_rows", "evaluation.subset_seed"),
+)
 
 Kind = Literal["coverage", "variance", "race", "sweep", "downstream"]
 Unit = tuple["Item", ...]
@@ -93,6 +96,11 @@ class ComparisonPlan(Draft):
     def measured(self, item: Item) -> Path:
         """The file of a gradient variance item's `Records`."""
         return self.root / f"{item.name}.npz"
+
+    def seed_of_measurement(self, item: Item) -> int:
+        """The seed of a gradient variance item's rows and masks, its own, so that none depends on another."""
+        of_item = CHECKPOINTS.index(item.subject), CORRUPTIONS.index(item.corruption)
+        return int(keys.derive(self.settings.first_seed, keys.Stream.MEASUREMENT, *of_item))
 
     def result(self, item: Item) -> dict[str, Any] | None:
         """What a finished item found, of whatever parts it is; None for one that is not finished."""
@@ -285,7 +293,7 @@ def with_budget(draft: Draft, steps: int) -> ComparisonPlan:
 
 def _control(draft: Draft, steps: int) -> Iterator[Arm]:
     """The control of fresh rows, if it is wanted, there are enough of them, and the baseline's come twice."""
-    if not draft.settings.fresh_control or draft.settings.run.data.max_rows is None:
+    if not draft.settings.race.fresh_control or draft.settings.run.data.max_rows is None:
         return
     control = fresh_control(draft.settings, draft.baseline, draft.base.store)
     repeats = draft.draws(draft.baseline, steps) * draft.base.stream.data_share > draft.rows(draft.baseline)

@@ -243,7 +243,7 @@ def _race(plan: ComparisonPlan) -> RaceResult | None:
         curves=curves,
         final={arm: spread_of(by_seed) for arm, by_seed in losses.items()},
         paired=contest.judge(contest.pairs(losses)),
-        tokens_to_reach=contest.tokens_to_reach(curves, plan.seeds, plan.settings.target_loss),
+        tokens_to_reach=contest.tokens_to_reach(curves, plan.seeds, plan.settings.race.target_loss),
     )
 
 

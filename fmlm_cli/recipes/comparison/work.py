@@ -96,7 +96,8 @@ class Worker:
         plan, model = self.plan, self._model(item.subject)
         request, segments = request_of(plan.settings), base_segments(plan.settings)
         reader = plan.base.stream.sources[0].reader
-        measured_rows = choose_rows(reader, segments, request, seed=plan.settings.first_seed)
+        seed = plan.seed_of_measurement(item)
+        measured_rows = choose_rows(reader, segments, request, seed=seed)
         self._caution_about(measured_rows, request.sequences, 2 * segments)
         records = measure_gradient_variance(
             model,
@@ -106,7 +107,7 @@ class Worker:
             segments=segments,
             corruption=self._corruption(item.corruption),
             request=request,
-            seed=plan.settings.first_seed,
+            seed=seed,
             device=self.runtime.device,
             progress=lambda n: self.board.hear(Progress("variance", n, request.sequences, "rows")),
         )
@@ -126,7 +127,7 @@ class Worker:
         }
 
     def _caution_about(self, measured_rows: ChosenRows, wanted: int, least: int) -> None:
-        """Say once, for all measurements are on the same rows, that these are not the ones asked for."""
+        """Say once, for all measurements are on rows of one kind, that these are not the ones asked for."""
         few = len(measured_rows) < wanted
         if self._cautioned or (not few and measured_rows.left_out <= MANY_LEFT_OUT * measured_rows.looked_at):
             return
@@ -258,6 +259,7 @@ def _course(records: Any, evaluation: str) -> Result:
     speeds = [record["tokens_per_second"] for record in logged]
     return {
         "loss": float(curve[-1]["eval_loss"]),
+        "unigram_loss": float(curve[-1]["unigram_loss"]),
         "steps": steps,
         "tokens": [round(t) for t in np.interp(steps, at, tokens).tolist()],
         "losses": [float(record["eval_loss"]) for record in curve],

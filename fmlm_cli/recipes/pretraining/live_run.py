@@ -76,10 +76,10 @@ class LiveRun:
 
     def _held_out(self) -> dict[str, HeldOut]:
         """What to evaluate on, by name."""
-        training, max_rows = self.plan.stream.sources[0].reader, self.settings.evaluation.max_rows
+        training = self.plan.stream.sources[0].reader
         micro_size, by_name = self.settings.batch.micro_size or 1, {}
         for name, store in self.plan.evaluated.items():
-            held_out = HeldOut.like(training, store, max_rows, micro_size)
+            held_out = HeldOut.like(training, store, self.settings.evaluation, micro_size)
             if held_out.has_targets:
                 by_name[name] = held_out
             else:

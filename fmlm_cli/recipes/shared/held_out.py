@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
+from fmlm_cli.config import EvaluationSettings
 from fmlm_cli.corpus.rows.reading import RowReader
 from fmlm_cli.corpus.store.reading import TokenStore
 from fmlm_cli.engine.batch import Batch
@@ -72,15 +73,18 @@ class HeldOut:
         return cls(reader, make_objective(store, strategy, EVALUATION_SEED, static_shapes=False), batch_size)
 
     @classmethod
-    def like(cls, training: RowReader, store: TokenStore, max_rows: int | None, batch_size: int) -> "HeldOut":
-        """The evaluation of a store's validation rows, cut as the training rows are."""
+    def like(
+        cls, training: RowReader, store: TokenStore, evaluation: EvaluationSettings, batch_size: int
+    ) -> "HeldOut":
+        """The evaluation of a store's validation rows, or their subset, cut as the training rows are."""
         row_plan = training.plan
         reader = RowReader(
             store,
             "validation",
             packing=row_plan.packing,
             sequence_length=row_plan.sequence_length,
-            max_rows=max_rows,
+            max_rows=evaluation.max_rows,
+            subset_seed=evaluation.subset_seed,
         )
         return cls.of(store, reader, batch_size)
 

@@ -103,7 +103,7 @@ def small(compare: Compare, tasks: dict[str, Any]) -> tuple[dict[str, Any], dict
     changed = {
         **tasks,
         "strategies": ARMS[:2],
-        "fresh_control": False,
+        "race.fresh_control": False,
         "variance.checkpoints": ["early"],
         "variance.corruptions": ["race"],
         "variance.sequences": 10,
@@ -297,7 +297,7 @@ def test_made_up_results_have_the_shape_of_real_ones(whole: tuple[Path, Any]) ->
 def test_every_part_alone(
     compare: Compare, tasks: dict[str, Any], whole: tuple[Path, Any], part: str
 ) -> None:
-    changed = {"strategies": ARMS[:2], "fresh_control": False, "only": [part]}
+    changed = {"strategies": ARMS[:2], "race.fresh_control": False, "only": [part]}
     results, _ = said(compare(f"only-{part}", **tasks, **changed))
     assert results is not None
     parts = {"race", "downstream"} if part == "downstream" else {part}  # it has to be raced for
@@ -399,7 +399,7 @@ def test_cells_in_any_order_make_the_same(
 
 
 def test_more_seeds_are_added_to_those_that_are_there(compare: Compare) -> None:
-    changed = {"only": ["race"], "strategies": ARMS[:2], "fresh_control": False}
+    changed = {"only": ["race"], "strategies": ARMS[:2], "race.fresh_control": False}
     settings = compare("grown", **changed)
     before, _ = said(settings)
     assert before is not None
@@ -428,7 +428,7 @@ def test_more_seeds_are_added_to_those_that_are_there(compare: Compare) -> None:
 
 def test_a_sweep_is_a_grid_of_runs(compare: Compare) -> None:
     sweep = {"strategy": ["random"], "segments": [2, 4]}
-    changed = {"only": ["race"], "strategies": ARMS[:2], "fresh_control": False, "sweep": sweep}
+    changed = {"only": ["race"], "strategies": ARMS[:2], "race.fresh_control": False, "sweep": sweep}
     results, _ = said(compare("swept", **changed, budget="10-steps"))
     assert results is not None
     points = {(p["settings"]["strategy"], p["settings"]["segments"]): p for p in results["sweep"]["points"]}
@@ -455,7 +455,7 @@ def test_runs_may_be_swept_by_any_setting(compare: Compare) -> None:
     ("changed", "there"),
     [
         ({}, True),
-        ({"fresh_control": False}, False),
+        ({"race.fresh_control": False}, False),
         ({"run.data.max_rows": None}, False),
         ({"budget": "2000-steps"}, False),  # more than the store has
         ({"budget": "24-steps", "run.data.max_rows": 300}, False),  # no row comes twice anyhow
@@ -519,7 +519,7 @@ def test_runs_that_diverge(compare: Compare) -> None:
     changed = {
         "only": ["race"],
         "strategies": ARMS[:2],
-        "fresh_control": False,
+        "race.fresh_control": False,
         "run.optimizer.learning_rate": 1e30,
         "run.optimizer.clip": None,
     }
@@ -654,7 +654,7 @@ def test_what_a_comparison_is_made_from_is_not_replaced(
 
 
 def test_weights_that_are_gone_are_no_divergence(compare: Compare, tasks: dict[str, Any]) -> None:
-    changed = {"strategies": ARMS[:2], "fresh_control": False}
+    changed = {"strategies": ARMS[:2], "race.fresh_control": False}
     settings = compare("gone", **changed, only=["race"])
     said(settings)
     root = Path(settings.out or "")

@@ -179,7 +179,7 @@ def test_losses_are_those_of_the_first_data_with_held_out_text(
         "run.data.replay": [f"{stores['large']}:0.2"],
         "run.evaluation.stores": {"general": stores["large"]},
         "only": ["race"],
-        "fresh_control": False,
+        "race.fresh_control": False,
     }
     settings = compare("held-out", **named)
     plan = planned(settings)
@@ -369,7 +369,10 @@ def test_one_pass_is_the_same_run_as_random(compare: Compare) -> None:
     ],
 )
 def test_few_passes_in_words(compare: Compare, changed: dict[str, Any], words: list[str]) -> None:
-    said = [each.text for each in cautions_of(planned(compare("never", **changed, fresh_control=False)))]
+    said = [
+        each.text
+        for each in cautions_of(planned(compare("never", **changed, **{"race.fresh_control": False})))
+    ]
     assert len(said) == len(words)
     for text, part in zip(said, words, strict=True):
         assert part in text

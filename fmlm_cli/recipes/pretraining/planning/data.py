@@ -105,7 +105,7 @@ class RowStream:
             [
                 s.store.identity("train"),
                 s.share,
-                len(s.reader),
+                s.reader.subset,
                 s.reader.plan.packing,
                 s.reader.sequence_length,
             ]
@@ -228,6 +228,7 @@ def make_stream(
             packing=packing,
             sequence_length=sequence_length,
             max_rows=None if opened_store.replay else settings.data.max_rows,
+            subset_seed=settings.data.subset_seed,
         )
         for opened_store in opened
     ]
