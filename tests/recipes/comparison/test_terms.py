@@ -211,7 +211,7 @@ def test_rows_left_out_of_variance_are_told(compare: Compare, stores: dict[str, 
     }
     settings = compare("short", **changed, **{"run.data.stores": [stores["short"]]})
     (said,) = [text for text in worked(settings) if "gradient variance" in text]
-    result = found(settings, "variance/start.race")
+    result = found(settings, "variance/start.mask-only")  # the first of them
     left, looked = result["left_out"], result["looked_at"]
     assert 0.1 * looked < left == looked - 10
     assert (
