@@ -8,7 +8,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from fmlm_cli.analysis.report import findings
 from fmlm_cli.analysis.report.figures.drawing import Drawing
 from fmlm_cli.analysis.report.figures.noise import (
     draw_covariance,
@@ -16,6 +15,8 @@ from fmlm_cli.analysis.report.figures.noise import (
     draw_equal_compute,
     draw_ratios,
 )
+from fmlm_cli.analysis.report.findings import noise
+from fmlm_cli.analysis.report.findings.coverage import coverage_in_words
 from fmlm_cli.analysis.report.values import (
     DASH,
     Arms,
@@ -122,7 +123,7 @@ def _sizes(entries: Variances) -> str:
 
 
 def _covariance(entries: Variances) -> Exhibit:
-    last = findings.latest(entries)
+    last = noise.latest(entries)
     near, far = (find(last.correlations, key=lambda correlation: correlation.distance) for find in (min, max))
     end = Estimate.of(far)
     sign = {
@@ -134,7 +135,7 @@ def _covariance(entries: Variances) -> Exhibit:
         "covariance",
         "Do masks that are further apart give gradients that are less alike?",
         f"The correlation of two gradients of a row goes from {Estimate.of(near).text()} for the same mask "
-        f"to {end.text()} for masks without a token in common, {sign} ({findings.measured(last)}).",
+        f"to {end.text()} for masks without a token in common, {sign} ({noise.measured(last)}).",
         "c(h)/σ², the covariance of the gradients of one row under two masks at Hamming distance h over the "
         "variance under one (both as traces): the intraclass correlation of pairs, (MSB − MSW)/(MSB + MSW) "
         "with the mean squares between and within pairs. Both masks of a pair are corrupted independently, "
@@ -184,7 +185,7 @@ def _ratios(entries: Variances) -> Exhibit:
     return Exhibit(
         "ratios",
         "How much less do the masks of one row vary?",
-        findings.noise_of_masks(findings.latest(entries)),
+        noise.noise_of_masks(noise.latest(entries)),
         "Circles, full / random: variance of the mean gradient over the K segments of a row, over that of K "
         "random masks, pooled over rows (a ratio of sums of unbiased mean squares). Over whole passes that "
         "is all there is to compare, as every arm sees the same rows. Squares: with the variance that the "
@@ -219,7 +220,7 @@ def _equal_compute(entries: Variances) -> Exhibit:
     return Exhibit(
         "equal-compute",
         "And at equal compute, in a training step?",
-        findings.equal_compute(findings.latest(entries)),
+        noise.equal_compute(noise.latest(entries)),
         "Variance of a mean gradient over B forwarded rows, relative to B different rows with one random "
         "mask each (1, dashed), weights held fixed. With K masks of each of B/K rows it is "
         "K(δ² + M)/(δ² + σ²), where δ² is the part of the choice of rows, σ² that of one mask, and "
@@ -260,7 +261,7 @@ def coverage_part(results: Measurements, arms: Arms) -> Part:
     exhibit = Exhibit(
         "coverage",
         "How often is each token predicted?",
-        findings.coverage_in_words(coverage, arms),
+        coverage_in_words(coverage, arms),
         f"Counted over the maskable tokens of {rows:,} rows, with the masks that training draws, in whole "
         "passes: as many as the race makes, but one at least and at most 4 K masks of a row. Hamming "
         "distances are of K masks of a row, as shares of the largest possible.",

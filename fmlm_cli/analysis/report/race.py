@@ -6,8 +6,8 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 from scipy import stats
 
-from fmlm_cli.analysis.report import findings
 from fmlm_cli.analysis.report.figures.race import Curve, draw_curves, draw_pairs
+from fmlm_cli.analysis.report.findings.race import told
 from fmlm_cli.analysis.report.parts import Exhibit, Part, ReportTable, Row, absent
 from fmlm_cli.analysis.report.values import (
     DASH,
@@ -112,7 +112,7 @@ def _final(race: RaceResult, arms: Arms) -> Exhibit:
     return Exhibit(
         "final-loss",
         "Which arm ends lowest?",
-        findings.told(paired, arms, "held-out loss", "nats"),
+        told(paired, arms, "held-out loss", "nats"),
         "Left: held-out loss (nats) at the end, a dot for each seed, seeds joined by lines; the bar is the "
         f"mean. Right: arm minus {arms.base}. {PAIRED} A cross marks a seed that diverged.",
         functools.partial(

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import yaml
 
-from fmlm_cli.analysis.report import findings
+from fmlm_cli.analysis.report.findings import noise
 from fmlm_cli.analysis.report.parts import ReportTable, absent
 from fmlm_cli.analysis.report.values import (
     DASH,
@@ -131,7 +131,7 @@ def _tiles(results: Measurements) -> list[Tile]:
     """The ratio for one row, and never without it that of a step at equal compute."""
     if not results.variance:
         return []
-    entry = findings.latest(results.variance)
+    entry = noise.latest(results.variance)
     figures = (
         (entry.ratio, "gradient noise of a row’s masks, full exploration / random"),
         (
@@ -142,7 +142,7 @@ def _tiles(results: Measurements) -> list[Tile]:
     tiles = []
     for interval, label in figures:
         ratio = Estimate.of(interval)
-        ends = f"95 % interval {ratio.ends()}; {findings.measured(entry)}"
+        ends = f"95 % interval {ratio.ends()}; {noise.measured(entry)}"
         tiles.append(Tile(f"× {ratio.point()}", label, ends))
     return tiles
 

@@ -4,8 +4,8 @@ import functools
 import re
 from collections.abc import Sequence
 
-from fmlm_cli.analysis.report import findings
 from fmlm_cli.analysis.report.figures.race import draw_downstream, draw_sweep
+from fmlm_cli.analysis.report.findings.race import told
 from fmlm_cli.analysis.report.parts import Exhibit, Part, ReportTable, absent
 from fmlm_cli.analysis.report.race import PAIRED, paired_data, paired_table
 from fmlm_cli.analysis.report.values import DASH, Arms, Estimate, compact, probability, rounded_up, spell
@@ -35,7 +35,7 @@ def _task(task: str, scores: TaskResult, arms: Arms) -> Exhibit:
     return Exhibit(
         "downstream-" + re.sub(r"[^\w.-]+", "-", task),
         f"Does it carry over to {task}?",
-        findings.told(paired, arms, measure, "points", 100),
+        told(paired, arms, measure, "points", 100),
         f"Models of the race fine-tuned with the same settings, {measure} in %; a dot for each seed of the "
         f"race. Differences in points. {PAIRED} All tasks are corrected together.{flattered}",
         functools.partial(

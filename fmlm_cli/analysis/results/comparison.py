@@ -24,20 +24,30 @@ class ComparedModel:
 
 @dataclass(frozen=True)
 class ComparedData:
-    """What arms train on: `rows` of `sequence_length`, of which `tokens` are no padding. `store`: folders."""
+    """What arms train on: `rows` of `sequence_length`, of which `tokens` are no padding. `store`: folders.
+
+    `of_rows`: that there are; `by_seed`: whether each seed draws its own of them.
+    """
 
     store: str
     rows: int
+    of_rows: int
+    by_seed: bool
     sequence_length: int
     tokens: int
 
 
 @dataclass(frozen=True)
 class HeldOutData:
-    """What held-out losses are measured on: `rows` of a store; `masks`: how these are masked, in words."""
+    """What held-out losses are measured on: `rows` of a store; `masks`: how these are masked, in words.
+
+    `of_rows`: that there are; `by_seed`: whether each seed is measured on its own of them.
+    """
 
     store: str
     rows: int
+    of_rows: int
+    by_seed: bool
     masks: str
 
 

@@ -13,7 +13,7 @@ from fmlm_cli import __version__
 from fmlm_cli.analysis.gradient_noise.estimators import Correlation, Estimates
 from fmlm_cli.analysis.gradient_noise.measuring import Records
 from fmlm_cli.analysis.paired import Contest, NoPair, Pair, mean_of, pair_up, spread_of
-from fmlm_cli.analysis.report.findings import verdict
+from fmlm_cli.analysis.report.findings.whole import verdict
 from fmlm_cli.analysis.results.comparison import (
     MASK_ONLY,
     ArmResult,
@@ -45,6 +45,7 @@ from fmlm_cli.model.build import parameter_counts
 from fmlm_cli.recipes.comparison.arms import Arm, base_segments
 from fmlm_cli.recipes.comparison.draft import held_out
 from fmlm_cli.recipes.comparison.plan import ComparisonPlan, Item, Kind
+from fmlm_cli.recipes.pretraining.planning.data import RowSource
 from fmlm_cli.recipes.shared.held_out import EVALUATION_RATE
 
 Record = Mapping[str, Any]  # what a finished item left
@@ -122,16 +123,25 @@ def _data(plan: ComparisonPlan) -> ComparedData:
     return ComparedData(
         store=", ".join(str(source.store.root) for source in plan.base.stream.sources),
         rows=rows,
+        of_rows=(of_rows := sum(len(source.reader.plan) for source in _data_sources(plan))),
+        by_seed=plan.settings.race.vary_rows and rows < of_rows,
         sequence_length=length,
         tokens=round(rows * plan.base.stream.tokens_per_row),
     )
 
 
 def _evaluation(plan: ComparisonPlan) -> HeldOutData | None:
-    """What held-out losses are measured on, the same for every run."""
+    """What held-out losses are measured on, the same for every arm."""
     if not plan.needs_runs:
         return None
-    return HeldOutData(str(plan.evaluated_store.root), len(held_out(plan, 1).reader), _EVALUATED_ON)
+    reader = held_out(plan, 1).reader
+    by_seed = plan.settings.race.vary_rows and reader.is_subset
+    store = str(plan.evaluated_store.root)
+    return HeldOutData(store, len(reader), len(reader.plan), by_seed, _EVALUATED_ON)
+
+
+def _data_sources(plan: ComparisonPlan) -> list[RowSource]:
+    return [source for source in plan.base.stream.sources if not source.replay]
 
 
 def _arm(plan: ComparisonPlan, arm: Arm) -> ArmResult:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from fmlm_cli.analysis.paired import Contest, Pair, spread_of
-from fmlm_cli.analysis.report.findings import verdict
+from fmlm_cli.analysis.report.findings.whole import verdict
 from fmlm_cli.analysis.results.comparison import (
     ArmResult,
     ComparedData,
@@ -69,8 +69,8 @@ def made_results(names: Mapping[str, str] = ARMS, seeds: int = 3) -> ComparisonR
             "run": {"batch": {"size": 28}, "masking": {"segments": 7}},
         },
         model=ComparedModel("all-MiniLM-L6-v2, 2 layers", 15_234_816),
-        data=ComparedData("stores/arxiv-cs.CL", 840, 64, 53_760),
-        evaluation=HeldOutData("stores/arxiv-cs.CL", 512, "single tokens, 15 %, 80/10/10"),
+        data=ComparedData("stores/arxiv-cs.CL", 840, 32_000, True, 64, 53_760),
+        evaluation=HeldOutData("stores/arxiv-cs.CL", 512, 1_500, True, "single tokens, 15 %, 80/10/10"),
         steps=210,
         segments=7,
         batch_size=28,

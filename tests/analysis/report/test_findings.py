@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from fmlm_cli.analysis.report.findings import verdict
+from fmlm_cli.analysis.report.findings.whole import verdict
 from fmlm_cli.analysis.results.comparison import Measurements
 from fmlm_cli.analysis.results.plain import as_json, from_json
 from tests.analysis.report.comparison import ARMS, interval, made_json

@@ -20,7 +20,7 @@ from markdown_it import MarkdownIt
 
 from fmlm_cli.analysis.report import writing as report
 from fmlm_cli.analysis.report.figures.drawing import DASHES, SERIES, colour, dash
-from fmlm_cli.analysis.report.findings import verdict
+from fmlm_cli.analysis.report.findings.whole import verdict
 from fmlm_cli.analysis.report.parts import Part
 from fmlm_cli.analysis.report.values import Estimate, Ratio, compact, decimals, probability, rounded_up, spell
 from fmlm_cli.analysis.results.comparison import (

@@ -1,0 +1,48 @@
+"""All that a comparison found, in the order of what its reader wants to know first."""
+
+from fmlm_cli.analysis.report.findings import coverage, noise, race
+from fmlm_cli.analysis.report.values import Arms, compact, spell
+from fmlm_cli.analysis.results.comparison import Measurements, Verdict
+
+
+def verdict(results: Measurements) -> Verdict:
+    """What the numbers say."""
+    arms = Arms.of(results)
+    headline, *sentences = [
+        *race.headline(results, arms),
+        *race.seen(results, arms),
+        *race.runner_up(results, arms),
+        *race.control(results, arms),
+        *race.downstream(results, arms),
+        *noise.in_short(results),
+        *coverage.reached(results, arms),
+        *coverage.few_passes(results, arms),
+    ] or ["Nothing was measured yet"]
+    return Verdict(headline.rstrip("."), tuple(sentences), _cost(results, arms))
+
+
+def _cost(results: Measurements, arms: Arms) -> str:
+    """What every run takes."""
+    trained = [arm for arm in arms.by_name.values() if arm.tokens_per_second]
+    seconds = [arm.seconds for arm in trained if arm.seconds is not None]
+    speeds = [arm.tokens_per_second for arm in trained if arm.tokens_per_second is not None]
+    if results.race is None or not trained:
+        return ""
+    minutes = _range(spell(min(seconds) / 60, 1), spell(max(seconds) / 60, 1))
+    speed = _range(compact(min(speed.low for speed in speeds)), compact(max(speed.high for speed in speeds)))
+    text = (
+        f"Every run forwards {results.steps:,} steps of {results.batch_size:,} rows, "
+        f"{compact(trained[0].tokens)} tokens: {minutes} minutes with its evaluations on {results.device}, "
+        f"training at {speed} tokens a second."
+    )
+    packed = next((arm for arm in arms.by_name.values() if arm.masks_per_sequence > 1), None)
+    if packed is not None:
+        text += (
+            f" A step of {packed.label} has {packed.sequences_per_step:,} different rows instead of "
+            f"{results.batch_size:,}."
+        )
+    return text
+
+
+def _range(low: str, high: str) -> str:
+    return low if low == high else f"{low} to {high}"
