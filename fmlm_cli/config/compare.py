@@ -60,6 +60,11 @@ class RaceSettings(Section):
     target_loss: Positive | None = Field(
         None, description="for tokens-to-reach; default: the lowest loss that every run reached"
     )
+    rerun_to_target: bool = Field(
+        False,
+        description="once the race is done, train each arm that came to the baseline's loss sooner again, "
+        "with a schedule that ends there",
+    )
 
 
 class DownstreamSettings(Section):

@@ -6,7 +6,7 @@ known by its `name`, a run by arm and seed.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 BySeed = Mapping[int, float | None]  # None for a run that diverged, or never got there
@@ -298,13 +298,29 @@ class ReachResult:
 
 
 @dataclass(frozen=True)
+class RerunResult(SpreadResult):
+    """Final losses of an arm that was trained again for `steps` alone, with a schedule that ends there.
+
+    `share`: of the race's steps. `paired`: minus the baseline's after all of them.
+    """
+
+    steps: int
+    share: float
+    paired: PairedResult
+
+
+@dataclass(frozen=True)
 class RaceResult:
-    """All by arm. `curves`: of runs that did not diverge, by seed. `paired`: without the baseline."""
+    """All by arm. `curves`: of runs that did not diverge, by seed. `paired`: without the baseline.
+
+    `reruns`: of the arms that came to the baseline's loss sooner, where that was asked for.
+    """
 
     curves: Mapping[str, Mapping[int, CurveResult]]
     final: Mapping[str, SpreadResult]
     paired: Mapping[str, PairedResult]
     tokens_to_reach: Mapping[str, ReachResult]
+    reruns: Mapping[str, RerunResult] = field(default_factory=dict)
 
 
 # ---------------------------------------------------------------- downstream, sweep

@@ -25,25 +25,38 @@ _AT_START = (
     *("evaluation.max_rows", "evaluation.subset_seed"),
 )
 
-Kind = Literal["coverage", "variance", "race", "sweep", "downstream"]
+Kind = Literal["coverage", "variance", "race", "sweep", "downstream", "rerun"]
 Unit = tuple["Item", ...]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Item(Job):
-    """A piece of a comparison's work. `subject`: a checkpoint or a task."""
+    """A piece of a comparison's work. `subject`: a checkpoint or a task; `steps`: of a rerun."""
 
     kind: Kind
     arm: Arm
     subject: str = ""
     corruption: str = ""
+    steps: int = 0
+
+
+@dataclass(frozen=True)
+class Rerun:
+    """An arm that is trained again, for so many steps: those that it took to the baseline's loss."""
+
+    arm: Arm
+    steps: int
 
 
 @dataclass(frozen=True)
 class ComparisonPlan(Draft):
-    """A comparison with every choice made. `total_steps`: of each run, 0 where none is made."""
+    """A comparison with every choice made.
+
+    `total_steps`: of each run, 0 where none is made. `reruns`: known once the race is done.
+    """
 
     total_steps: int = 0
+    reruns: tuple[Rerun, ...] = ()
 
     @property
     def seeds(self) -> list[int]:
@@ -75,13 +88,15 @@ class ComparisonPlan(Draft):
         return max(1, min(round(passes), COVERED_CYCLES * segments // masks))
 
     def settings_of(self, item: Item) -> PretrainSettings:
-        """The run that a race or sweep item is, or that a downstream item goes on from."""
-        return self.run_settings(item.arm, item.seed, self.run_folder(item), self.total_steps)
+        """The run that an item is, or that a downstream item goes on from."""
+        steps = item.steps or self.total_steps
+        return self.run_settings(item.arm, item.seed, self.run_folder(item), steps)
 
     def run_folder(self, item: Item) -> Path:
-        """Where the run of a race, sweep or downstream item lies."""
-        kind = "sweep" if item.kind == "sweep" else "race"
-        return self.root / kind / item.arm.folder / f"seed-{item.seed}"
+        """Where the run of an item lies, or the one that a downstream item goes on from."""
+        if item.kind == "downstream":
+            return self.root / "race" / item.arm.folder / f"seed-{item.seed}"
+        return self.root / item.name
 
     @cached_property
     def ledger(self) -> Ledger[Item, dict[str, Any]]:
@@ -183,6 +198,10 @@ class ComparisonPlan(Draft):
             for seed in self.seeds:
                 for _, arm in self.sweep.points:
                     yield (_run_item("sweep", arm, seed),)
+        if "race" in self.parts:
+            for rerun in self.reruns:
+                for seed in self.seeds:
+                    yield (_rerun_item(rerun, seed),)
 
     @property
     def _repeating(self) -> list[Arm]:
@@ -246,6 +265,21 @@ def _run_item(kind: Literal["race", "sweep"], arm: Arm, seed: int) -> Item:
         seed=seed,
         pace="run",
         arm=arm,
+    )
+
+
+def _rerun_item(rerun: Rerun, seed: int) -> Item:
+    """With its steps in its name: more seeds, and so another number of steps, make another run of it."""
+    label = f"{rerun.arm.label}, {rerun.steps:,} steps"
+    return Item(
+        kind="rerun",
+        name=f"rerun/{rerun.arm.folder}/{rerun.steps}-steps/seed-{seed}",
+        label=label,
+        title=f"{label} seed {seed}",
+        seed=seed,
+        pace=f"rerun {rerun.steps}",
+        arm=rerun.arm,
+        steps=rerun.steps,
     )
 
 

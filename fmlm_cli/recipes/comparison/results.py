@@ -4,6 +4,7 @@ import math
 import shlex
 import zipfile
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,7 @@ from fmlm_cli.analysis.results.comparison import (
     Measurements,
     PointResult,
     RaceResult,
+    RerunResult,
     ScoresResult,
     Speed,
     SweepResult,
@@ -43,8 +45,8 @@ from fmlm_cli.engine.runtime import Runtime
 from fmlm_cli.errors import UserError
 from fmlm_cli.model.build import parameter_counts
 from fmlm_cli.recipes.comparison.arms import Arm, base_segments
-from fmlm_cli.recipes.comparison.draft import held_out
-from fmlm_cli.recipes.comparison.plan import ComparisonPlan, Item, Kind
+from fmlm_cli.recipes.comparison.draft import LEAST_STEPS, held_out
+from fmlm_cli.recipes.comparison.plan import ComparisonPlan, Item, Kind, Rerun
 from fmlm_cli.recipes.pretraining.planning.data import RowSource
 from fmlm_cli.recipes.shared.held_out import EVALUATION_RATE
 
@@ -254,7 +256,44 @@ def _race(plan: ComparisonPlan) -> RaceResult | None:
         final={arm: spread_of(by_seed) for arm, by_seed in losses.items()},
         paired=contest.judge(contest.pairs(losses)),
         tokens_to_reach=contest.tokens_to_reach(curves, plan.seeds, plan.settings.race.target_loss),
+        reruns=_reruns(plan, contest, losses[plan.baseline.name]),
     )
+
+
+def with_reruns(plan: ComparisonPlan) -> ComparisonPlan:
+    """The plan with the reruns that its race leads to, if they are asked for and the race is done.
+
+    Of the candidates that took fewer tokens to a loss than the baseline did, each for that share of the steps
+    (the geometric mean over seeds).
+    """
+    race = _race(plan) if plan.settings.race.rerun_to_target else None
+    if race is None:
+        return plan
+    ratios = {arm: reach.ratio.value for arm, reach in race.tokens_to_reach.items()}
+    sooner = ((arm, ratios.get(arm.name)) for arm in plan.arms if not arm.control)
+    shorter = [
+        Rerun(arm, math.ceil(ratio * plan.total_steps)) for arm, ratio in sooner if ratio and ratio < 1
+    ]
+    least = max(LEAST_STEPS, plan.settings.run.optimizer.head_warmup_steps + 1)
+    return replace(plan, reruns=tuple(rerun for rerun in shorter if least <= rerun.steps < plan.total_steps))
+
+
+def _reruns(plan: ComparisonPlan, contest: Contest, baseline: BySeed) -> dict[str, RerunResult]:
+    """Each against the baseline's whole runs; empty until all are done."""
+    done = _complete(plan, "rerun") if plan.reruns else None
+    if done is None:
+        return {}
+    losses = _values(_by_arm(done), "loss")
+    paired = contest.judge({arm: pair_up(by_seed, baseline) for arm, by_seed in losses.items()})
+    return {
+        rerun.arm.name: RerunResult(
+            **vars(spread_of(losses[rerun.arm.name])),
+            steps=rerun.steps,
+            share=rerun.steps / plan.total_steps,
+            paired=paired[rerun.arm.name],
+        )
+        for rerun in plan.reruns
+    }
 
 
 def _curve(run: Record) -> CurveResult:

@@ -20,7 +20,7 @@ from fmlm_cli.events import Emit, Facts, Grid, Note, ignore, starting_anew
 from fmlm_cli.recipes.comparison.cautions import cautions_of
 from fmlm_cli.recipes.comparison.draft import PARTS, Budget, Draft, draft_comparison
 from fmlm_cli.recipes.comparison.plan import ComparisonPlan, with_budget
-from fmlm_cli.recipes.comparison.results import results_of
+from fmlm_cli.recipes.comparison.results import results_of, with_reruns
 from fmlm_cli.recipes.comparison.work import Worker, board_of
 from fmlm_cli.recipes.jobs.work import Sharing, owned_by, report_once_done, work_through
 from fmlm_cli.recipes.pretraining.timing import measure_speed
@@ -35,7 +35,7 @@ COMPARISON = storage.Kind(
     "compare-masks",
     (
         *(storage.RUN_CONFIG, PLAN, RESULTS, "results.*", "report.*", "figures", "cells", "logs", _LOCK),
-        *PARTS,
+        *(*PARTS, "sweep", "rerun"),
     ),
 )
 
@@ -84,13 +84,25 @@ def compare_masks(
             _write_down(plan, budget)
         _describe(plan, emit)
         with storage.clear_disk_errors(root):
-            board = board_of(plan, emit, jobs)
-            only = ",".join(plan.parts)  # config.yaml names those of earlier calls too
-            words = ["compare-masks", str(root / storage.RUN_CONFIG), "--only", only, "--no-report"]
-            work_through(plan.ledger, Worker(plan, board).do, board, sharing, words, folder)
+            plan = _worked_through(with_reruns(plan), sharing, folder, emit)
         return report_once_done(
             plan.ledger, lambda: _report(plan, emit), sharing, root / _LOCK, emit, insist=report_only
         )
+
+
+def _worked_through(
+    plan: ComparisonPlan, sharing: Sharing, folder: storage.OwnedFolder, emit: Emit
+) -> ComparisonPlan:
+    """Work through a plan, and then through the reruns that its race leads to; the plan with these."""
+    while True:
+        board = board_of(plan, emit, sharing.processes)
+        only = ",".join(plan.parts)  # config.yaml names those of earlier calls too
+        words = ["compare-masks", str(plan.root / storage.RUN_CONFIG), "--only", only, "--no-report"]
+        work_through(plan.ledger, Worker(plan, board).do, board, sharing, words, folder)
+        further = with_reruns(plan)
+        if further.reruns == plan.reruns:
+            return plan
+        plan = further
 
 
 @contextlib.contextmanager

@@ -77,6 +77,7 @@ class Worker:
             "variance": self._variance,
             "race": self._run,
             "sweep": self._run,
+            "rerun": self._run,
             "downstream": self._downstream,
         }
         result = work[item.kind](item)

@@ -180,6 +180,37 @@ def same_rows(one: Rows, two: Rows) -> bool:
     return all(np.array_equal(getattr(one, name), getattr(two, name)) for name in vars(one))
 
 
+@settings(max_examples=30)
+@given(
+    seeds=st.tuples(st.integers(0, 2**63 - 1), st.integers(0, 2**63 - 1)), packing=st.sampled_from(PACKINGS)
+)
+def test_a_subset_is_drawn_by_its_seed(tiny_store: Path, seeds: tuple[int, int], packing: Packing) -> None:
+    store, kept = opened(tiny_store), 40
+    readers = [
+        RowReader(store, "train", packing=packing, sequence_length=16, max_rows=kept, subset_seed=seed)
+        for seed in seeds
+    ]
+    numbers = [set(reader.read(np.arange(kept)).numbers.tolist()) for reader in readers]
+    assert {len(own) for own in numbers} == {kept}
+    assert (numbers[0] == numbers[1]) == (seeds[0] == seeds[1]) == (readers[0].subset == readers[1].subset)
+    # As many in common as two samples of the rows have, within five standard errors.
+    rows = len(readers[0].plan)
+    assert rows > 4 * kept
+    shared = len(numbers[0] & numbers[1]) if seeds[0] != seeds[1] else kept**2 / rows
+    assert abs(shared - kept**2 / rows) < 5 * kept / np.sqrt(rows)
+
+
+def test_no_seed_decides_where_no_row_is_left_out(tiny_store: Path) -> None:
+    store = opened(tiny_store)
+    whole = [
+        RowReader(store, "validation", packing="none", sequence_length=16, max_rows=rows, subset_seed=seed)
+        for rows, seed in ((None, 0), (100_000, 1))
+    ]
+    assert not whole[1].is_subset and whole[0].subset == whole[1].subset == (len(whole[0]), None)
+    every = np.arange(len(whole[0]))
+    assert same_rows(whole[0].read(every), whole[1].read(every))
+
+
 @settings(max_examples=60)
 @given(data=st.data(), packing=st.sampled_from(PACKINGS), length=st.sampled_from([8, 64, 128]))
 def test_a_row_does_not_depend_on_its_company(
