@@ -436,6 +436,7 @@ def test_a_sweep_is_a_grid_of_runs(compare: Compare) -> None:
     assert len({point["mean"] for point in points.values()}) == 2
     # At the race's own K it is the race's own run.
     assert points["random", K]["values"] == results["race"]["final"]["random"]["values"]
+    storage.check_claim(Path(compare("swept").out or ""), COMPARISON, overwrite=True, resume=False)
 
 
 def test_runs_may_be_swept_by_any_setting(compare: Compare) -> None:
