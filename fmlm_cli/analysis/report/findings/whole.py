@@ -1,6 +1,7 @@
 """All that a comparison found, in the order of what its reader wants to know first."""
 
 from fmlm_cli.analysis.report.findings import coverage, noise, race
+from fmlm_cli.analysis.report.findings.reruns import reruns
 from fmlm_cli.analysis.report.values import Arms, compact, spell
 from fmlm_cli.analysis.results.comparison import Measurements, Verdict
 
@@ -12,6 +13,7 @@ def verdict(results: Measurements) -> Verdict:
         *race.headline(results, arms),
         *race.seen(results, arms),
         *race.runner_up(results, arms),
+        *reruns(results, arms),
         *race.control(results, arms),
         *race.downstream(results, arms),
         *noise.in_short(results),
