@@ -15,7 +15,7 @@ MeasuredCorruption = Literal["mask-only", "race"]
 CHECKPOINTS: tuple[Checkpoint, ...] = get_args(Checkpoint)
 CORRUPTIONS: tuple[MeasuredCorruption, ...] = get_args(MeasuredCorruption)
 AtLeastTwo = Annotated[int, Field(ge=2)]
-LEAST_SEQUENCES = 10  # of fewer, resampled, the 2.5th and 97.5th percentile are no interval
+LEAST_SEQUENCES = 10  # fewer do not show how much rows differ, on which their intervals rest
 
 
 class VarianceSettings(Section):

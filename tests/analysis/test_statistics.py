@@ -9,9 +9,14 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from fmlm_cli.analysis.statistics import (
-    Bootstrap,
+    FISHER_Z,
+    LOGARITHM,
+    Floats,
     Interval,
+    Jackknife,
+    Means,
     PairedDifference,
+    Scale,
     detectable_effect,
     falling_curve,
     holm,
@@ -207,41 +212,97 @@ def test_reachable_loss_is_the_worst_arms_best() -> None:
         tokens_to_reach([0, 1], [1.0], 1.0)
 
 
-def test_bootstrap_agrees_with_scipys() -> None:
-    rng = np.random.default_rng(0)
-    top, bottom = rng.gamma(3, 1, 60), rng.gamma(5, 1, 60)
-    found = Bootstrap.of({"top": top, "bottom": bottom}).interval(lambda m: m["top"] / m["bottom"])
-    wanted = stats.bootstrap(
-        (top, bottom),
-        lambda a, b, axis: a.mean(axis) / b.mean(axis),
-        paired=True,
-        method="percentile",
-        n_resamples=10_000,
-        vectorized=True,
-        random_state=np.random.default_rng(1),  # named rng from scipy 1.15 on, which still takes this
-    ).confidence_interval
+positive = st.lists(st.tuples(st.floats(0.1, 10), st.floats(0.1, 10)), min_size=2, max_size=12)
+
+
+def ratio(means: Means) -> Floats:
+    return means["top"] / means["bottom"]
+
+
+@given(positive, st.sampled_from([0.9, 0.95, 0.99]))
+def test_jackknife_of_a_mean_is_students_interval(pairs: list[tuple[float, float]], level: float) -> None:
+    values = np.array(pairs)[:, 0]
+    found = Jackknife.of({"x": values}, level=level).interval(lambda m: m["x"])
+    half = stats.t.isf((1 - level) / 2, len(values) - 1) * stats.sem(values)
+    ends = values.mean() - half, values.mean() + half
+    assert (found.low, found.high) == pytest.approx(ends, abs=1e-9)
+    assert (found.value, found.level) == (pytest.approx(values.mean()), level)
+
+
+@given(positive)
+def test_jackknife_against_a_loop(pairs: list[tuple[float, float]]) -> None:
+    top, bottom = np.array(pairs).T
+    n, without = len(top), []
+    for i in range(n):
+        others = [j for j in range(n) if j != i]
+        without.append(math.log(np.mean(top[others]) / np.mean(bottom[others])))
+    error = math.sqrt((n - 1) / n * sum((one - np.mean(without)) ** 2 for one in without))
+    found = Jackknife.of({"top": top, "bottom": bottom}).interval(ratio, LOGARITHM)
+    middle, half = math.log(top.mean() / bottom.mean()), stats.t.ppf(0.975, n - 1) * error
     assert found.value == pytest.approx(top.mean() / bottom.mean())
-    assert (found.low, found.high) == pytest.approx((wanted.low, wanted.high), abs=0.01)
+    assert [math.log(found.low), math.log(found.high)] == pytest.approx([middle - half, middle + half])
 
 
-def test_bootstrap_is_a_function_of_its_seed() -> None:
-    columns = {"x": np.random.default_rng(0).normal(size=30)}
+@given(positive, st.floats(0.01, 100))
+def test_what_is_measured_in_another_unit_has_the_same_interval_in_it(
+    pairs: list[tuple[float, float]], unit: float
+) -> None:
+    top, bottom = np.array(pairs).T
+    jackknife = Jackknife.of({"top": top, "bottom": bottom})
+    plain, logarithmic = jackknife.interval(ratio), jackknife.interval(ratio, LOGARITHM)
+    scaled = Jackknife.of({"top": unit * top[::-1], "bottom": bottom[::-1]})
+    for own, other in (
+        (plain, scaled.interval(ratio)),
+        (logarithmic, scaled.interval(ratio, LOGARITHM)),
+    ):
+        expected = [unit * own.low, unit * own.high]
+        assert [other.low, other.high] == pytest.approx(expected, rel=1e-6, abs=1e-9 * unit)
+    assert logarithmic.low > 0
+    turned = jackknife.interval(lambda m: 1 / ratio(m), LOGARITHM)
+    assert [turned.low, turned.high] == pytest.approx([1 / logarithmic.high, 1 / logarithmic.low])
 
-    def interval(seed: int, resamples: int = 500) -> Interval:
-        return Bootstrap.of(columns, seed=seed, resamples=resamples).interval(lambda m: m["x"])
 
-    assert interval(1) == interval(1)
-    assert interval(1) != interval(2)
+def correlation(means: Means) -> Floats:
+    return (means["top"] - means["bottom"]) / (means["top"] + means["bottom"])
+
+
+def test_intervals_of_correlations_stay_within_one() -> None:
+    top, bottom = np.random.default_rng(0).gamma(1, [[30.0], [0.1]], (2, 6))
+    columns = {"top": top, "bottom": bottom}
+    found = Jackknife.of(columns).interval(correlation, FISHER_Z)
+    assert -1 < found.low < found.value < found.high < 1 < Jackknife.of(columns).interval(correlation).high
+    # Equal gradients in each pair: exactly 1, which has no z.
+    same = Jackknife.of(columns | {"bottom": np.zeros(6)}).interval(correlation, FISHER_Z)
+    assert (same.low, same.value, same.high) == (1.0, 1.0, 1.0)
+    # In all pairs but one: without its unit there is no z, and the interval is on the correlation's own scale.
+    but_one = columns | {"bottom": np.array([0.0, 0.0, 0.1, 0.0, 0.0, 0.0])}
+    assert Jackknife.of(but_one).interval(correlation, FISHER_Z) == Jackknife.of(but_one).interval(
+        correlation
+    )
+
+
+def test_what_may_be_zero_has_an_interval_on_its_own_scale() -> None:
+    nothing = Jackknife.of({"top": np.zeros(4), "bottom": np.arange(1.0, 5.0)}).interval(ratio, LOGARITHM)
+    assert (nothing.low, nothing.value, nothing.high) == (0.0, 0.0, 0.0)
+
+
+def test_columns_that_have_no_interval_are_refused() -> None:
     with pytest.raises(ValueError, match="at least 2 of them, not 1"):
-        Bootstrap.of({"x": np.ones(1)})
+        Jackknife.of({"x": np.ones(1)})
     with pytest.raises(ValueError, match="not finite"):
-        Bootstrap.of({"x": np.array([1.0, math.nan])})
+        Jackknife.of({"x": np.array([1.0, math.nan])})
 
 
-def test_a_figure_that_is_nowhere_defined_has_no_interval() -> None:
-    found = Bootstrap.of({"x": np.zeros(4)}, resamples=50).interval(lambda m: m["x"] / m["x"])
+@pytest.mark.parametrize("scale", [None, LOGARITHM])
+def test_a_figure_that_is_undefined_has_no_interval(scale: Scale | None) -> None:
+    scales = [] if scale is None else [scale]
+    found = Jackknife.of({"x": np.zeros(4)}).interval(lambda m: m["x"] / m["x"], *scales)
     assert all(map(math.isnan, (found.value, found.low, found.high)))
     assert found.against(1.0) == "undecided"
+    # Defined, but not without its only unit that tells anything.
+    once = Jackknife.of({"x": np.array([0.0, 0.0, 2.0])}).interval(lambda m: m["x"] / m["x"], *scales)
+    assert once.value == 1.0
+    assert all(map(math.isnan, (once.low, once.high)))
 
 
 def test_sides_of_a_reference() -> None:

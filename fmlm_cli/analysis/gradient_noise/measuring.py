@@ -22,7 +22,7 @@ plus what the masks leave in them: E S_y^2 = delta^2 + mean of sigma_n^2 / R (th
 S_y^2 is summed up from squared recursive residuals, w_n = (n - 1) / n |y_n - (mean of the first n - 1)|^2, n
 >= 2, each of which has the expectation of S_y^2 and whose mean is S_y^2 exactly (Welford 1962; Brown, Durbin
 & Evans 1975, equation 2). So one number for each sequence is kept here too: results of several processes are
-joined without any gradient, and sequences can be resampled.
+joined without any gradient, and sequences can be left out.
 
 Everything is summed as it comes. At most four vectors as long as a gradient are in memory, the gradient at
 hand among them: 16 bytes a parameter in float32, 1.8 GB for BERT-base. Where that is too much, `CountSketch`.

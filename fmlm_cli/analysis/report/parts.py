@@ -118,7 +118,7 @@ def _sizes(entries: Variances) -> str:
     return (
         f"K = {entry.segments}, {masks}; {entry.sequences:,} rows of {entry.store}{short}; "
         f"{entry.gradients:,} gradients of each over {compact(entry.parameters)} weights, in float32 without "
-        f"dropout. Intervals: 95 % percentile bootstrap over rows.{sketch}"
+        f"dropout. Intervals: 95 %, jackknife over rows with Student’s t.{sketch}"
     )
 
 
@@ -187,10 +187,11 @@ def _ratios(entries: Variances) -> Exhibit:
         "How much less do the masks of one row vary?",
         noise.noise_of_masks(noise.latest(entries)),
         "Circles, full / random: variance of the mean gradient over the K segments of a row, over that of K "
-        "random masks, pooled over rows (a ratio of sums of unbiased mean squares). Over whole passes that "
-        "is all there is to compare, as every arm sees the same rows. Squares: with the variance that the "
-        "choice of rows adds to both, as in a few steps. The identity 1 + (K − 1) c(2τ)/σ² is the same ratio "
-        f"from the segments’ covariance: the difference should hold zero. {_sizes(entries)}",
+        "random masks, pooled over rows (a ratio of sums of unbiased mean squares). Over whole passes, with "
+        "the weights held fixed, that is all there is to compare, as every arm sees the same rows. Squares: "
+        "with the variance that the choice of rows adds to both, as in a few steps. The identity "
+        "1 + (K − 1) c(2τ)/σ² is the same ratio from the segments’ covariance: the difference should hold "
+        f"zero. {_sizes(entries)}",
         functools.partial(draw_ratios, entries),
         [{**_identified(entry), **_columns(_of_one_row(entry))} for entry in entries],
         ReportTable(

@@ -144,7 +144,7 @@ MASK_ONLY = "[MASK] only"  # the corruption that shows every masked token as [MA
 
 @dataclass(frozen=True)
 class IntervalResult:
-    """An estimate and its 95 % bootstrap interval over rows; the ends are None where there is no interval."""
+    """An estimate and its 95 % jackknife interval over rows; the ends are None where there is no interval."""
 
     value: float
     low: float | None

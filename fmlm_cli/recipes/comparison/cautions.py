@@ -3,21 +3,30 @@
 from collections import Counter
 from collections.abc import Iterator
 
+from fmlm_cli.analysis.statistics import ROWS_TO_TRUST
 from fmlm_cli.events import Caution
 from fmlm_cli.masking import random_counterpart
 from fmlm_cli.recipes.comparison.arms import Arm, Sweep
 from fmlm_cli.recipes.comparison.plan import ComparisonPlan
 from fmlm_cli.recipes.pretraining.report.describe import FEW_PASSES
 
+FEW_ROWS = f"of fewer than {ROWS_TO_TRUST} rows, intervals are too narrow where rows differ much in noise"
 _REMEDY = "fewer rows, with --set run.data.max_rows=N, or a larger budget would change that"
 
 
 def cautions_of(plan: ComparisonPlan) -> Iterator[Caution]:
-    """Arms that the budget leaves little to differ in, and sweeps that cannot tell causes apart."""
+    """Arms that the budget leaves little to differ in, sweeps that cannot tell causes apart, few rows."""
     if plan.total_steps:
         yield from (Caution(text, FEW_PASSES) for text in _few_passes(plan))
     if plan.sweep:
         yield from (Caution(text, "confounded-sweep") for text in _confounded(plan, plan.sweep))
+    yield from (Caution(text, "few-rows") for text in _few_rows(plan))
+
+
+def _few_rows(plan: ComparisonPlan) -> Iterator[str]:
+    asked = plan.settings.variance.sequences
+    if "variance" in plan.parts and asked < ROWS_TO_TRUST:
+        yield f"variance.sequences={asked}: {FEW_ROWS}"
 
 
 def _few_passes(plan: ComparisonPlan) -> Iterator[str]:

@@ -12,6 +12,7 @@ import numpy as np
 from fmlm_cli import storage
 from fmlm_cli.analysis.results.finetuning import TaskScores
 from fmlm_cli.analysis.results.plain import as_json
+from fmlm_cli.analysis.statistics import ROWS_TO_TRUST
 from fmlm_cli.config import FinetuneSettings, build
 from fmlm_cli.engine.checkpoint import OPTIMIZER, STATE
 from fmlm_cli.engine.records import evaluations_of
@@ -23,6 +24,7 @@ from fmlm_cli.masking import Corruption
 from fmlm_cli.model.checkpoints.pretrained import load_pretrained
 from fmlm_cli.model.masked_lm import MaskedLM
 from fmlm_cli.recipes.comparison.arms import base_segments
+from fmlm_cli.recipes.comparison.cautions import FEW_ROWS
 from fmlm_cli.recipes.comparison.coverage import covered
 from fmlm_cli.recipes.comparison.draft import held_out, request_of
 from fmlm_cli.recipes.comparison.gradients import ChosenRows, choose_rows, measure_gradient_variance
@@ -133,11 +135,13 @@ class Worker:
         if self._cautioned or (not few and measured_rows.left_out <= MANY_LEFT_OUT * measured_rows.looked_at):
             return
         self._cautioned = True
+        fewer = f", so that {len(measured_rows)} are measured, not {wanted}" if few else ""
+        unlike_planned = len(measured_rows) < ROWS_TO_TRUST <= wanted
         self.board.emit(
             Caution(
                 f"gradient variance: {measured_rows.left_out} of {measured_rows.looked_at} rows have fewer "
-                f"than {least} maskable tokens and are left "
-                f"out{f', so that {len(measured_rows)} are measured, not {wanted}' if few else ''}"
+                f"than {least} maskable tokens and are left out{fewer}"
+                f"{f': {FEW_ROWS}' if unlike_planned else ''}"
             )
         )
 

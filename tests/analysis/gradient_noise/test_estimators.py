@@ -48,7 +48,7 @@ def test_estimates_are_unbiased(noise: float, independent: bool) -> None:
 
 def test_pooled_figures_hold_the_truth() -> None:
     world, records = many(0.8)
-    estimates = Estimates(records, level=0.999, resamples=2000)
+    estimates = Estimates(records, level=0.999)
     sigma2, full, delta2 = world.sigma2.mean(), world.full.mean(), world.delta2
 
     def holds(interval: Interval, truth: float) -> bool:
@@ -67,7 +67,7 @@ def test_pooled_figures_hold_the_truth() -> None:
 
 def test_identity_holds() -> None:
     for noise, independent in ((0.0, False), (0.8, False)):
-        identity = Estimates(many(noise, independent)[1], resamples=2000).identity()
+        identity = Estimates(many(noise, independent)[1]).identity()
         assert identity.left.high < 1
         assert identity.difference.against(0) == "undecided"
         assert identity.difference_of_pairs is not None
@@ -76,7 +76,7 @@ def test_identity_holds() -> None:
 
 
 def test_independent_masks_have_ratio_one() -> None:
-    estimates = Estimates(many(0.0, True)[1], resamples=2000)
+    estimates = Estimates(many(0.0, True)[1])
     assert estimates.variance_ratio().against(1) == "undecided"
     assert estimates.repeated_ratio().against(1) == "undecided"
     assert abs(estimates.variance_ratio().value - 1) < 0.1
@@ -90,7 +90,7 @@ def test_a_gradient_that_adds_up_over_tokens_leaves_full_exploration_no_variance
         return world(sequence, draws).float()
 
     for gradients, rounding in ((world, 1e-20), (as_float32, 1e-10)):
-        estimates = Estimates(measure(gradients, range(40), PLAN), resamples=500)
+        estimates = Estimates(measure(gradients, range(40), PLAN))
         ratio = estimates.variance_ratio()
         assert 0 <= ratio.value <= ratio.high < rounding
         assert np.all(per_sequence(estimates.records).full_variance < rounding)
@@ -101,13 +101,13 @@ def test_a_gradient_that_adds_up_over_tokens_leaves_full_exploration_no_variance
 def test_identical_masks_and_corruption_have_the_variance_for_covariance() -> None:
     """Distance 0 without corruption's noise, which is what [MASK] alone makes of it."""
     _, records = many(0.0)
-    same = Estimates(records, resamples=500).correlations()[0]
+    same = Estimates(records).correlations()[0]
     assert (same.distance, same.value.value, same.value.low, same.value.high) == (0.0, 1.0, 1.0, 1.0)
     assert np.array_equal(records.distances[:, 0, 1], np.zeros(len(records.sequences)))
     # With it, it is the limit of small distances: corruption of its own for each is noise that the pair does
     # not share.
     world, records = many(0.8)
-    other = Estimates(records, resamples=500).correlations()[0].value
+    other = Estimates(records).correlations()[0].value
     assert other.high < 1
     assert other.value == pytest.approx(1 - LENGTH * 0.8**2 / world.sigma2.mean(), abs=0.05)
 
@@ -126,7 +126,7 @@ def test_equal_compute_against_steps_taken() -> None:
             chosen = rng.integers(0, len(MASKS), (trials, sequences, masks))
         return float(world.table[kinds, chosen].mean((1, 2)).var(axis=0).sum())
 
-    estimates = Estimates(records, level=0.999, resamples=1000)
+    estimates = Estimates(records, level=0.999)
     found = estimates.equal_compute()
     yardstick = spread(rows, 1, False)
     assert spread(rows, 1, True) == pytest.approx(yardstick, rel=0.05)  # one segment: a random mask
@@ -149,7 +149,7 @@ def test_residuals_have_the_variance_of_steps() -> None:
         def gradients(sequence: int, draws: Sequence[Draw]) -> list[Tensor]:
             return [scale(*each) for each in world.gradients(sequence, draws)]
 
-        return Estimates(measure(gradients, range(1500), PLAN_OF_SPANS), resamples=10)
+        return Estimates(measure(gradients, range(1500), PLAN_OF_SPANS))
 
     def variance(found: Estimates) -> float:
         parts = found.components()
@@ -178,10 +178,11 @@ def test_residuals_that_add_up_over_tokens_leave_full_exploration_no_variance() 
     def gradients(sequence: int, draws: Sequence[Draw]) -> list[Tensor]:
         return [residuals(*each) for each in world.gradients(sequence, draws)]
 
-    ratio = Estimates(measure(gradients, range(40), PLAN_OF_SPANS), resamples=500).variance_ratio()
+    ratio = Estimates(measure(gradients, range(40), PLAN_OF_SPANS)).variance_ratio()
     assert 0 <= ratio.value <= ratio.high < 1e-20
 
 
+@pytest.mark.slow
 def test_intervals_cover_as_often_as_they_say() -> None:
     """200 experiments of 30 sequences: about 95 % of the intervals hold the truth."""
     world, plan = World.of(), GradientPlan(random=3, segments=K, sets=2)
@@ -190,7 +191,7 @@ def test_intervals_cover_as_often_as_they_say() -> None:
     held = np.zeros(2)
     for trial in range(200):
         records = measure(world, range(10_000 + 30 * trial, 10_030 + 30 * trial), plan)
-        estimates = Estimates(records, resamples=400, seed=trial)
+        estimates = Estimates(records)
         found = estimates.variance_ratio(), estimates.components().data_share
         held += [one.low < truth < one.high for one, truth in zip(found, (ratio, share), strict=True)]
     assert np.all((held / 200 > 0.88) & (held / 200 < 0.99)), held / 200
@@ -236,7 +237,7 @@ def test_a_model_at_initialisation_has_hardly_any_variance_left(tiny_store: Path
 
     records = measure(gradients, range(8), GradientPlan(random=8, segments=segments, sets=2))
     assert records.parameters == sum(part.numel() for part in weights)
-    found = Estimates(records, resamples=1000).summary()
+    found = Estimates(records).summary()
     assert 0 <= found.variance_ratio.value <= found.variance_ratio.high < 0.01
     assert found.identity.difference.against(0) == "undecided"
     assert (found.sequences, found.gradients, found.correlations) == (8, 16, ())

@@ -202,7 +202,7 @@ def test_sketched_records_are_those_of_the_whole_gradients() -> None:
     error = 4 * sketched.relative_error
     for name in ("random", "segments", "distances"):
         np.testing.assert_allclose(getattr(sketched, name), getattr(exact, name), rtol=error, atol=1e-9)
-    one, other = (Estimates(records, resamples=200) for records in (exact, sketched))
+    one, other = (Estimates(records) for records in (exact, sketched))
     assert other.variance_ratio().value == pytest.approx(one.variance_ratio().value, rel=error)
     assert other.components().data_share.value == pytest.approx(one.components().data_share.value, rel=error)
     assert (

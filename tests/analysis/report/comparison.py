@@ -137,7 +137,7 @@ def made_variance(name: str, step: int, loss: float, ratio: float) -> VarianceRe
         corruption="80/10/10",
         unit="token",
         store="stores/arxiv-cs.CL",
-        sequences=48,
+        sequences=100,
         left_out=2,
         looked_at=50,
         segments=7,

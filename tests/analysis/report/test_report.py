@@ -150,7 +150,7 @@ def test_the_page_shows_arms_numbers_verdict_and_settings(written: Path, results
         "0.457 (0.441 to 0.473)",
         "1.08 (1.04 to 1.12)",
         "34 %",
-        "48 rows of",
+        "100 rows of",
         "K = 7",
         "2 of 50 rows were left out",
     )

@@ -190,7 +190,7 @@ def test_residuals_have_the_variance_of_steps(unit: str, store: TokenStore, mode
     for weight in model.parameters():
         weight.requires_grad_(weight.dim() == 1)  # few, as all gradients are kept
     number, masks, request = 64, 12, variance_request(sequences=64, random=6, distances=())
-    parts = Estimates(measured(model, reader, store, request, unit=unit), resamples=10).components()
+    parts = Estimates(measured(model, reader, store, request, unit=unit)).components()
     measured_variance = (
         parts.masks.value + parts.data.value * (number - 1) / number
     )  # rows drawn with replacement
@@ -217,11 +217,11 @@ def test_rows_and_masks_of_one_size_have_the_variances_of_plain_gradients(
     reader: RowReader, store: TokenStore, model: MaskedLM, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     request = replace(SMALL, sequences=12, random=4)
-    found = Estimates(measured(model, reader, store, request, segments=5), resamples=10).summary()
+    found = Estimates(measured(model, reader, store, request, segments=5)).summary()
     monkeypatch.setattr(
         RatioResiduals, "__call__", lambda residuals, gradient, count: gradient.div_(residuals.tau)
     )
-    plain = Estimates(measured(model, reader, store, request, segments=5), resamples=10).summary()
+    plain = Estimates(measured(model, reader, store, request, segments=5)).summary()
     for one, other in (
         (found.components.masks, plain.components.masks),
         (found.components.data, plain.components.data),
@@ -249,7 +249,7 @@ def test_the_same_masks_and_corruption_have_correlation_one(
     request = replace(SMALL, sequences=6, pairs=4, distances=(0.0, 0.25, 0.5, 1.0))
     for corruption in (MASK_ONLY, BERT):
         records = measured(model, reader, store, request, corruption=corruption)
-        values = [each.value for each in Estimates(records, resamples=200).correlations()]
+        values = [each.value for each in Estimates(records).correlations()]
         assert values[3].value < values[2].value < values[1].value < values[0].value
         first = values[0]
         if corruption is MASK_ONLY:
@@ -262,7 +262,7 @@ def test_full_exploration_leaves_a_bag_of_tokens_no_variance(
     reader: RowReader, store: TokenStore, bag: Bag
 ) -> None:
     for corruption in (MASK_ONLY, BERT):
-        found = Estimates(measured(bag, reader, store, corruption=corruption), resamples=200)
+        found = Estimates(measured(bag, reader, store, corruption=corruption))
         assert 0 <= found.variance_ratio().high < 1e-9
         assert per_sequence(found.records).mask_variance.min() > 0.01
 
@@ -271,7 +271,7 @@ def test_full_exploration_leaves_a_new_model_hardly_any_variance(
     reader: RowReader, store: TokenStore, model: MaskedLM
 ) -> None:
     records = measured(model, reader, store, replace(SMALL, sequences=8), corruption=MASK_ONLY)
-    found = Estimates(records, resamples=500)
+    found = Estimates(records)
     assert 0 <= found.variance_ratio().high < 0.01
 
 
@@ -283,7 +283,7 @@ def test_independent_masks_for_segments_have_ratio_one(
 
     monkeypatch.setattr(gradient_variance, "full_exploration", independent)
     request = variance_request(sequences=60, random=6, sets=4, distances=())
-    found = Estimates(measured(bag, reader, store, request), resamples=2000).variance_ratio()
+    found = Estimates(measured(bag, reader, store, request)).variance_ratio()
     assert found.against(1) == "undecided"
     assert 0.9 < found.value < 1.1
 
@@ -296,7 +296,7 @@ def test_the_identity_holds(reader: RowReader, store: TokenStore, model: MaskedL
     records = measured(
         model, reader, store, variance_request(sequences=16, distances=(1.0,), sets=3, pairs=4)
     )
-    identity = Estimates(records, resamples=2000).identity()
+    identity = Estimates(records).identity()
     assert 0.02 < identity.left.value < 1
     assert identity.difference.against(0) == "undecided"
     assert identity.difference_of_pairs is not None

@@ -16,6 +16,7 @@ from fmlm_cli.recipes.comparison.draft import Budget, draft_comparison
 from fmlm_cli.recipes.comparison.plan import ComparisonPlan, with_budget
 from fmlm_cli.recipes.comparison.run import _plan
 from fmlm_cli.recipes.pretraining.planning.plan import plan_run
+from fmlm_cli.recipes.pretraining.report.describe import FEW_PASSES
 from tests.recipes.runs import TINY, without_pictures
 
 Compare = Callable[..., CompareSettings]
@@ -223,6 +224,9 @@ def test_rows_left_out_of_variance_are_told(compare: Compare, stores: dict[str, 
     result = found(few, "variance/start.race")
     assert result["looked_at"] == 24 == result["left_out"] + result["sequences"]
     assert said.endswith(f"so that {result['sequences']} are measured, not 24")
+    less = compare("less", **changed, **{"run.data.stores": [stores["short"]], "variance.sequences": 60})
+    (said,) = [text for text in worked(less) if "gradient variance" in text]
+    assert "are measured, not 60: of fewer than 60 rows, intervals are too narrow" in said
     whole = compare("whole", only=["variance"])
     assert not [text for text in worked(whole) if "gradient variance" in text]
     assert found(whole, "variance/start.race")["left_out"] <= 1
@@ -372,6 +376,7 @@ def test_few_passes_in_words(compare: Compare, changed: dict[str, Any], words: l
     said = [
         each.text
         for each in cautions_of(planned(compare("never", **changed, **{"race.fresh_control": False})))
+        if each.code == FEW_PASSES
     ]
     assert len(said) == len(words)
     for text, part in zip(said, words, strict=True):
@@ -385,7 +390,19 @@ def test_one_store_that_comes_twice_makes_another_run(compare: Compare, stores: 
     )
     full = plan.arms[1]
     assert plan.passes(full) < 1 < plan.most_passes(full)
-    assert ["only the part of the rows" in each.text for each in cautions_of(plan)] == [True]
+    said = [each.text for each in cautions_of(plan) if each.code == FEW_PASSES]
+    assert ["only the part of the rows" in text for text in said] == [True]
+
+
+@pytest.mark.parametrize(("changed", "told"), [
+    ({"variance.sequences": 59}, True), ({"variance.sequences": 60}, False),
+    ({"variance.sequences": 59, "only": ["race"]}, False),
+])  # fmt: skip
+def test_few_rows_in_words(compare: Compare, changed: dict[str, Any], told: bool) -> None:
+    plan = planned(compare("never", **{"run.data.max_rows": 96, **changed}))
+    said = [each.text for each in cautions_of(plan) if "variance" in each.text]
+    words = "variance.sequences=59: of fewer than 60 rows, intervals are too narrow where rows differ much"
+    assert [text.startswith(words) for text in said] == [True] * told
 
 
 def test_what_a_sweep_cannot_tell_apart(compare: Compare) -> None:

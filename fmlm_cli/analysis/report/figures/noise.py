@@ -2,8 +2,8 @@
 
 Each is drawn for a width in inches; below `TWO_COLUMNS` panels are stacked.
 
-Intervals are drawn as lines from end to end, not as error bars around a value: those of a bootstrap need not
-hold it.
+Intervals are drawn as lines from end to end, not as error bars around a value, about which they need not be
+symmetrical.
 """
 
 import textwrap

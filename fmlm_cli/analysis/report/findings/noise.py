@@ -4,9 +4,8 @@ from collections.abc import Iterator, Sequence
 
 from fmlm_cli.analysis.report.values import Estimate
 from fmlm_cli.analysis.results.comparison import MASK_ONLY, Measurements, VarianceResult
+from fmlm_cli.analysis.statistics import ROWS_TO_TRUST
 from fmlm_cli.events import counted
-
-FEW = 20  # sequences or fewer, whose bootstrap intervals are too narrow
 
 
 def latest(entries: Sequence[VarianceResult]) -> VarianceResult:
@@ -22,8 +21,8 @@ def noise_of_masks(entry: VarianceResult) -> str:
         _against_one(ratio, entry)
     ]
     return (
-        f"Over whole passes the {entry.segments} segments of each row make {ratio.text()} times the gradient "
-        f"noise of as many random masks: {side} ({measured(entry)})."
+        f"Over whole passes, with the weights held fixed, the {entry.segments} segments of each row make "
+        f"{ratio.text()} times the gradient noise of as many random masks: {side} ({measured(entry)})."
     )
 
 
@@ -43,13 +42,14 @@ def equal_compute(entry: VarianceResult) -> str:
 
 def _against_one(ratio: Estimate, entry: VarianceResult) -> str:
     """On which side of 1, where there are rows enough to say so."""
-    return ratio.against(1) if entry.sequences > FEW else "undecided"
+    return ratio.against(1) if entry.sequences >= ROWS_TO_TRUST else "undecided"
 
 
 def measured(entry: VarianceResult) -> str:
     """On what gradients were measured, in short."""
-    few = ", too few for their intervals to be trusted" if entry.sequences <= FEW else ""
-    return f"{entry.name}, {entry.corruption}, {counted(entry.sequences, 'row')}{few}"
+    few = entry.sequences < ROWS_TO_TRUST
+    less = f", fewer than the {ROWS_TO_TRUST} that intervals need to be trusted" if few else ""
+    return f"{entry.name}, {entry.corruption}, {counted(entry.sequences, 'row')}{less}"
 
 
 def in_short(results: Measurements) -> Iterator[str]:
