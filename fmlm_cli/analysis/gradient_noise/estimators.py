@@ -147,11 +147,12 @@ class Estimates:
     normal, 8 random masks, 2 sets of 7 segments and delta^2 / sigma^2 of 0.12 to 0.3. With s = 0.6 and 60 or
     100 sequences: 0.93 to 0.96, but for delta^2, 0.92 with 60, and the figures with delta^2 / sigma^2, up to
     0.97, where a sequence's part of the data grows with its noise (recursive residuals mix the first few
-    sequences). With 10 to 30: 0.93 to 0.96, down to 0.88 to 0.91 for delta^2 in those worlds. With s = 1.2
-    (the noise itself, not its square, log-normal with 0.6) and 60 or 100 sequences: 0.93 to 0.95 for
-    delta^2 / sigma^2, equal compute, full / random and correlations, 0.91 for sigma^2, 0.90 for
-    `repeated_ratio`; with 10 to 30, 0.90 to 0.96, 0.88 and 0.85 to 0.88; delta^2 itself 0.86 to 0.90 where it
-    grows with the noise. ValueError for fewer than two sequences.
+    sequences). With 10 to 30: 0.92 to 0.97, down to 0.88 to 0.91 for delta^2 in those worlds. With s = 1.2
+    (the noise itself, not its square, log-normal with 0.6) and 60 or 100 sequences: 0.92 to 0.95 for
+    delta^2 / sigma^2, equal compute, full / random and correlations, 0.90 to 0.92 for sigma^2 and
+    `repeated_ratio`; with 10 to 30: 0.90 to 0.96 for the former, 0.85 to 0.90 for the latter. delta^2 itself
+    is at 0.86 to 0.88 there, with 60 or 100, where it grows with the noise. ValueError for fewer than two
+    sequences.
     """
 
     def __init__(self, records: Records, *, level: float = 0.95) -> None:
