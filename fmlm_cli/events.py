@@ -141,5 +141,11 @@ def counted(number: int, thing: str, plural: str = "") -> str:
     return f"{number:,} {thing if number == 1 else plural or thing + 's'}"
 
 
+def numbered(thing: str, numbers: Sequence[int]) -> str:
+    """Things by their numbers: `seed 1`, `seeds 0, 1 and 4`."""
+    *others, last = map(str, numbers)
+    return f"{thing}s {', '.join(others)} and {last}" if others else f"{thing} {last}"
+
+
 def ignore(event: Event) -> None:
     """The `Emit` that says nothing."""

@@ -1,7 +1,7 @@
 """Arms against a baseline, paired by seed: spreads, differences, and tokens to a loss, as results."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -23,6 +23,7 @@ from fmlm_cli.analysis.statistics import (
     reachable_loss,
     tokens_to_reach,
 )
+from fmlm_cli.events import numbered
 
 
 @dataclass(frozen=True)
@@ -54,11 +55,21 @@ def spread_of(values: BySeed) -> SpreadResult:
 
 def pair_up(values: BySeed, baseline: BySeed) -> Pair:
     """The paired difference of an arm and the baseline, or why there is none."""
-    lacking = [seed for seed in values if values[seed] is None or baseline[seed] is None]
-    if lacking:
-        return NoPair(f"seed {lacking[0]} diverged, with it or with the baseline")
+    lacking = _lacking(values, values, baseline)
+    if lacking is not None:
+        return lacking
     first, second = ([float(side[seed] or 0.0) for seed in values] for side in (values, baseline))
     return paired_difference(first, second)
+
+
+def _lacking(
+    seeds: Iterable[int], values: Mapping[int, object], baseline: Mapping[int, object]
+) -> NoPair | None:
+    """Which of the seeds the two cannot be compared by; None where both have all."""
+    sides = {"": values, "the baseline ": baseline}
+    gone = {whose: [seed for seed in seeds if side.get(seed) is None] for whose, side in sides.items()}
+    why = [f"{whose}diverged with {numbered('seed', own)}" for whose, own in gone.items() if own]
+    return NoPair(", ".join(why)) if why else None
 
 
 @dataclass(frozen=True)
@@ -109,7 +120,11 @@ class Contest:
                 continue
             loss = target or reachable_loss([run.losses for run in (*runs.values(), *baseline.values())])
             reached[arm] = (loss, _tokens(runs, seeds, loss), _tokens(baseline, seeds, loss))
-        ratios = self.judge({arm: _log_ratio(*tokens) for arm, (_, *tokens) in reached.items()})
+        pairs = {
+            arm: _lacking(seeds, curves[arm], baseline) or _log_ratio(*tokens)
+            for arm, (_, *tokens) in reached.items()
+        }
+        ratios = self.judge(pairs)
         return {arm: ReachResult(*reached[arm], ratio=_exponential(pair)) for arm, pair in ratios.items()}
 
 
@@ -124,8 +139,11 @@ def _untestable(pair: PairedDifference) -> PairedResult:
 
 
 def _tested(test: Judged, tests: int, winner: str) -> PairedResult:
+    low, high = test.difference.simultaneous(tests)
     return PairedResult(
         **vars(test.difference),
+        simultaneous_low=low,
+        simultaneous_high=high,
         p_adjusted=test.p_adjusted,
         tests=tests,
         better=winner if test.told else None,
@@ -160,6 +178,8 @@ def _exponential(pair: PairedResult) -> RatioResult:
         value=ratio(pair.mean),
         low=ratio(pair.low),
         high=ratio(pair.high),
+        simultaneous_low=ratio(pair.simultaneous_low),
+        simultaneous_high=ratio(pair.simultaneous_high),
         n=pair.n,
         p_value=pair.p_value,
         p_adjusted=pair.p_adjusted,

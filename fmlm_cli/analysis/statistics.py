@@ -1,5 +1,6 @@
 """Intervals over rows, paired comparisons by seed, and what their numbers can and cannot tell."""
 
+import bisect
 import functools
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -16,6 +17,7 @@ Means = Mapping[str, Floats]
 # Of fewer rows, intervals over rows hold the truth too seldom where the rows' gradients differ much in noise:
 # see `gradient_noise.estimators.Estimates`.
 ROWS_TO_TRUST = 60
+ALPHA = 0.05  # of tests, and what 95 % intervals miss
 
 
 @dataclass(frozen=True)
@@ -118,6 +120,28 @@ class PairedDifference:
         """Whether the differences vary at all."""
         return self.sd > 0
 
+    def simultaneous(self, tests: int, *, level: float = 0.95) -> tuple[float, float]:
+        """The ends of Bonferroni's interval: all of so many hold at once with a probability of `level`.
+
+        So does the one of a comparison that was chosen for what it showed (Dunn 1961, "Multiple Comparisons
+        Among Means").
+        """
+        if not self.testable:
+            return self.low, self.high
+        half = _half_width(self.n, self.sd, (1 - level) / tests)
+        return self.mean - half, self.mean + half
+
+
+def _half_width(n: int, sd: float, alpha: float) -> float:
+    """Of Student's interval for a mean of `n`, which misses it with probability `alpha`."""
+    return _critical(n, alpha) * sd / math.sqrt(n)
+
+
+@functools.lru_cache(maxsize=256)
+def _critical(n: int, alpha: float) -> float:
+    """What |t| of `n` differences without a mean exceeds with probability `alpha`."""
+    return float(stats.t.isf(alpha / 2, n - 1))
+
 
 def paired_difference(
     first: Sequence[float], second: Sequence[float], *, level: float = 0.95
@@ -145,7 +169,7 @@ def paired_difference(
         return PairedDifference(n, mean, 0.0, -math.inf, math.inf, 1.0)
     error = sd / math.sqrt(n)
     p_value = 2 * float(stats.t.sf(abs(mean) / error, n - 1))
-    half = float(stats.t.isf((1 - level) / 2, n - 1)) * error
+    half = _half_width(n, sd, 1 - level)
     return PairedDifference(n, mean, sd, mean - half, mean + half, p_value)
 
 
@@ -169,6 +193,18 @@ def detectable_effect(n: int, alpha: float = 0.05, power: float = 0.8) -> float:
     # Numerator and denominator of T each go beyond z less often than power allows, so this shift is enough.
     z = stats.norm.isf((1 - power) / 4)
     return float(optimize.brentq(missing, 0.0, (critical + 1) * z / math.sqrt(n), xtol=1e-10))
+
+
+def pairs_to_detect(
+    effect: float, alpha: float = 0.05, power: float = 0.8, *, most: int = 1000
+) -> int | None:
+    """The fewest pairs whose paired t-test finds a true mean of `effect` standard deviations; see there.
+
+    None where `most` do not suffice.
+    """
+    numbers = range(2, most + 1)
+    place = bisect.bisect_left(numbers, -effect, key=lambda n: -detectable_effect(n, alpha, power))
+    return numbers[place] if place < len(numbers) else None
 
 
 def holm(p_values: Sequence[float]) -> Floats:

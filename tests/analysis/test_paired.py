@@ -35,6 +35,10 @@ def test_candidates_are_tested_together_and_a_control_alone(losses: dict[str, li
     if "control" in tested:
         assert tested["control"].tests == 1
         assert tested["control"].p_adjusted == tested["control"].p_value
+    for pair in tested.values():  # Bonferroni's interval and Holm's first step say the same
+        ends, first = (pair.simultaneous_low or 0.0, pair.simultaneous_high or 0.0), pair.tests or 0
+        assert (ends[0] <= 0 <= ends[1]) == (first * (pair.p_value or 0.0) > 0.05)
+        assert first > 1 or ends == pytest.approx((pair.low, pair.high))
     for arm, pair in results.items():
         assert pair.tested == (pair.note is None) == (pair.detectable is not None)
         assert pair.better in (None, arm if (pair.mean or 0) < 0 else "base")
@@ -89,4 +93,6 @@ def test_a_target_that_not_every_seed_reaches_says_so() -> None:
     curves = {"base": {0: falling(5, 4), 1: falling(5, 4)}, "one": {0: falling(5, 3)}}
     reach = CONTEST.tokens_to_reach(curves, [0, 1], target=4.5)["one"]
     assert reach.target == 4.5 and reach.values[1] is None
-    assert (reach.ratio.value, reach.ratio.note) == (None, "not every seed got there")
+    assert (reach.ratio.value, reach.ratio.note) == (None, "diverged with seed 1")
+    curves["one"][1] = falling(5, 4.8)
+    assert CONTEST.tokens_to_reach(curves, [0, 1], target=4.5)["one"].ratio.note == "not every seed got there"

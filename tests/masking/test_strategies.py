@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from fmlm_cli.errors import UserError
-from fmlm_cli.masking import RowView, Strategy
+from fmlm_cli.masking import RowView, Strategy, random_counterpart
 from tests.masking.laws import (
     UNLIKELY,
     Rows,
@@ -188,6 +188,14 @@ class TestFullExploration:
         self.check(strategy, rows, rows.passes(strategy, range(begin, begin + segments), seed), begin, seed)
         for epoch in range(begin + 1, begin + segments):
             assert rows.units(strategy, epoch, seed) == rows.units(strategy, begin, seed)
+
+    @quick
+    @given(any_rows(), st.sampled_from(FULL), st.integers(2, 20), any_seed)
+    def test_the_first_pass_is_random_masking(self, rows: Rows, name: str, segments: int, seed: int) -> None:
+        random = strategy_of(random_counterpart(name) or "", rate=1 / segments)
+        full = strategy_of(name, segments=segments, scope="epoch")
+        assert np.array_equal(rows.masks(full, 0, seed), rows.masks(random, 0, seed))
+        assert rows.units(full, 0, seed) == rows.units(random, 0, seed)
 
     @staticmethod
     def check(strategy: Strategy, rows: Rows, masks: np.ndarray, epoch: int, seed: int) -> None:

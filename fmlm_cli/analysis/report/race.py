@@ -7,7 +7,8 @@ import numpy as np
 from scipy import stats
 
 from fmlm_cli.analysis.report.figures.race import Curve, draw_curves, draw_pairs
-from fmlm_cli.analysis.report.findings.race import told
+from fmlm_cli.analysis.report.findings.learning import frequencies_alone, lowest
+from fmlm_cli.analysis.report.findings.race import tokens_saved, told_by_loss
 from fmlm_cli.analysis.report.parts import Exhibit, Part, ReportTable, Row, absent
 from fmlm_cli.analysis.report.values import (
     DASH,
@@ -24,7 +25,6 @@ from fmlm_cli.analysis.results.comparison import (
     Measurements,
     PairedResult,
     RaceResult,
-    RatioResult,
     ReachResult,
     SpreadResult,
 )
@@ -45,10 +45,27 @@ def race_part(results: Measurements, arms: Arms) -> Part:
     race, title = results.race, "Race"
     if race is None:
         return Part("race", title, missing=absent("No models were trained.", "race"))
-    controls = arms.listed(arms.controls)
+    controls, saved = arms.listed(arms.controls), tokens_saved(race, arms)
     notes = [f"For scale only, not to be chosen: {controls}."] if controls else []
-    exhibits = [*_curves(race, arms), _final(race, arms), *_tokens(race, arms)]
-    return Part("race", title, exhibits, notes=notes)
+    notes += [] if saved else [_no_tokens(race, arms)]
+    tokens = [_tokens(race, arms, saved, given=_target_given(results))] if saved else []
+    return Part("race", title, [*_curves(race, arms), _final(race, arms), *tokens], notes=notes)
+
+
+def _target_given(results: Measurements) -> bool:
+    """Whether the loss to reach was asked for."""
+    return results.settings.get("race", {}).get("target_loss") is not None
+
+
+def _no_tokens(race: RaceResult, arms: Arms) -> str:
+    """Why nothing is said of tokens to a loss."""
+    notes = {
+        name: reach.ratio.note or "nothing learnt"
+        for name, reach in race.tokens_to_reach.items()
+        if not arms.is_control(name)
+    }
+    why = "; ".join(f"{arms.label(name)}: {note}" for name, note in notes.items()) or "runs diverged"
+    return f"Tokens to the same loss are not compared ({why})."
 
 
 def _smoothed(race: RaceResult, arm: str) -> Mapping[int, Floats]:
@@ -72,18 +89,19 @@ def _curves(race: RaceResult, arms: Arms) -> Iterator[Exhibit]:
         return
     tokens = {name: np.mean([run.tokens for run in race.curves[name].values()], axis=0) for name in losses}
     curves = {name: _mean_curve(tokens[name], list(by_seed.values())) for name, by_seed in losses.items()}
-    lowest = min((n for n in curves if not arms.is_control(n)), key=lambda name: curves[name][1][-1])
-    _, mean, *_ = curves[lowest]
+    by_frequency = frequencies_alone(race)
+    assert by_frequency is not None  # there are runs
+    labels = {name: marked(arms.label(name), race.final[name]) for name in curves}
     yield Exhibit(
         "loss-curves",
         "How does the held-out loss fall?",
-        f"The lowest of the masking strategies, {arms.label(lowest)}, falls from {mean[0]:.3f} to "
-        f"{mean[-1]:.3f} nats in {compact(tokens[lowest][-1])} tokens.",
-        "Masked-LM loss on held-out rows under masks that are the same for all arms, smoothed over "
-        f"{_WINDOW} evaluations. Left: the mean over seeds. Right: the difference from the baseline seed by "
-        "seed, which share initial weights and data order, with its 95 % Student-t interval, pointwise; an "
-        "arm that is far off leaves the panel.",
-        functools.partial(draw_curves, curves, _gaps(losses, tokens, arms), arms),
+        _course(curves, lowest(race, arms), by_frequency, arms),
+        "Masked-LM loss on held-out rows under masks that are the same for all arms of a seed, smoothed over "
+        f"{_WINDOW} evaluations. Left: the mean over seeds; dashed, if it is near, the loss of word "
+        "frequencies alone on the same tokens. Right: the difference from the baseline seed by seed, which "
+        "share initial weights and data order, with its 95 % Student-t interval, pointwise; an arm that is "
+        "far off leaves the panel.",
+        functools.partial(draw_curves, curves, _gaps(race, losses, tokens, arms), arms, labels, by_frequency),
         [
             {"arm": name, "seed": str(seed), "step": step, "tokens": at, "loss": loss}
             for name in losses
@@ -93,17 +111,29 @@ def _curves(race: RaceResult, arms: Arms) -> Iterator[Exhibit]:
     )
 
 
+def _course(curves: Mapping[str, Curve], name: str | None, by_frequency: float, arms: Arms) -> str:
+    """From where to where the lowest arm goes."""
+    scale = f"word frequencies alone come to {by_frequency:.3f}"
+    if name is None:
+        return f"No masking ended with every seed; {scale}."
+    tokens, mean, *_ = curves[name]
+    return (
+        f"The lowest of the masking strategies, {arms.label(name)}, goes from {mean[0]:.3f} to "
+        f"{mean[-1]:.3f} nats in {compact(tokens[-1])} tokens; {scale}."
+    )
+
+
 def _gaps(
-    losses: Mapping[str, Mapping[int, Floats]], tokens: Mapping[str, Floats], arms: Arms
+    race: RaceResult, losses: Mapping[str, Mapping[int, Floats]], tokens: Mapping[str, Floats], arms: Arms
 ) -> dict[str, Curve]:
-    """What each arm's loss is above the baseline's, over the seeds that both finished."""
+    """What each compared arm's loss is above the baseline's."""
+    compared = [name for name, pair in race.paired.items() if pair.n]
     baseline = losses.get(arms.baseline, {})
-    gaps = {}
-    for name, by_seed in losses.items():
-        differences = [by_seed[seed] - baseline[seed] for seed in by_seed if seed in baseline]
-        if name != arms.baseline and differences:
-            gaps[name] = _mean_curve(tokens[name], differences)
-    return gaps
+    return {
+        name: _mean_curve(tokens[name], [losses[name][seed] - baseline[seed] for seed in baseline])
+        for name in arms.by_name
+        if name in compared
+    }
 
 
 def _final(race: RaceResult, arms: Arms) -> Exhibit:
@@ -112,7 +142,7 @@ def _final(race: RaceResult, arms: Arms) -> Exhibit:
     return Exhibit(
         "final-loss",
         "Which arm ends lowest?",
-        told(paired, arms, "held-out loss", "nats"),
+        told_by_loss(race, arms),
         "Left: held-out loss (nats) at the end, a dot for each seed, seeds joined by lines; the bar is the "
         f"mean. Right: arm minus {arms.base}. {PAIRED} A cross marks a seed that diverged.",
         functools.partial(
@@ -160,7 +190,7 @@ def paired_table(
             arms.label(name),
             arms.passes(name),
             *(shown(spread.values.get(seed)) for seed in seeds),
-            shown(spread.mean),
+            marked(shown(spread.mean), spread),
             shown(spread.sd),
             *_compared(paired.get(name), scale),
         )
@@ -168,6 +198,12 @@ def paired_table(
     ]
     header = ["arm", "passes", *(f"seed {seed}" for seed in seeds), "mean", "sd"]
     return ReportTable([*header, f"minus {arms.base}", "p", "p (Holm)", "smallest visible"], rows)
+
+
+def marked(text: str, spread: SpreadResult) -> str:
+    """A text about an arm's runs, with how many there are where some diverged."""
+    there, seeds = len(spread.values) - len(spread.lacking), len(spread.values)
+    return f"{text} ({there} of {seeds} seeds)" if 0 < there < seeds else text
 
 
 def _compared(pair: PairedResult | None, scale: float) -> tuple[str, str, str, str]:
@@ -180,20 +216,26 @@ def _compared(pair: PairedResult | None, scale: float) -> tuple[str, str, str, s
     return (difference, probability(pair.p_value), probability(pair.p_adjusted), visible)
 
 
-def _tokens(race: RaceResult, arms: Arms) -> Iterator[Exhibit]:
+def _tokens(race: RaceResult, arms: Arms, saved: str, *, given: bool) -> Exhibit:
+    """`saved`: what is said of it. `given`: whether the loss to reach was asked for."""
     reached = race.tokens_to_reach
-    if not reached:
-        return
     ratios = {name: reach.ratio for name, reach in reached.items()}
-    yield Exhibit(
+    safe = (
+        ""
+        if given
+        else " The faster of the two gets there in mid-schedule, the other at the end of its decay: with a "
+        "schedule of its own length the faster would get there sooner, so the ratio is on the safe side."
+    )
+    return Exhibit(
         "tokens-to-reach",
         "How many tokens does it save?",
-        _tokens_in_words(ratios, arms),
+        saved + safe,
         f"Tokens forwarded until the held-out loss, smoothed over {_WINDOW} evaluations, is first at the "
         "target, between two evaluations by linear interpolation. Each arm’s target is the lowest loss that "
         f"all runs of it and of {arms.base} reach, or the one that was asked for; it is the worst of these "
         "runs that sets it. Ratios: geometric mean over seeds, with the 95 % Student-t interval of the "
-        "logarithms.",
+        "logarithms. A loss reached in mid-schedule, at a high learning rate, is higher than one at the end "
+        "of a schedule of that length, so that ratios are nearer to 1 than those of runs made for it.",
         functools.partial(
             draw_pairs,
             {name: reach.values for name, reach in reached.items()},
@@ -234,17 +276,3 @@ def _tokens_table(reached: Mapping[str, ReachResult], arms: Arms) -> ReportTable
 
 def _until(tokens: float | None) -> str:
     return "not reached" if tokens is None else compact(tokens)
-
-
-def _tokens_in_words(ratios: Mapping[str, RatioResult], arms: Arms) -> str:
-    tested = {
-        name: Ratio.of(ratios[name]) for name in arms.candidates if name in ratios and ratios[name].tested
-    }
-    if not tested:
-        return f"No arm can be compared with {arms.base} by the tokens that it takes to a loss."
-    best = min(tested, key=lambda name: tested[name].value)
-    told = ratios[best].better is not None
-    return (
-        f"To the loss that both reach, {arms.label(best)} takes {tested[best].text()} times the tokens of "
-        f"{arms.base}{'' if told else ', not told from as many after Holm’s correction'}."
-    )

@@ -6,7 +6,9 @@ from dataclasses import dataclass
 import yaml
 
 from fmlm_cli.analysis.report.findings import noise
+from fmlm_cli.analysis.report.findings.learning import frequencies_alone, learnt, mean_loss
 from fmlm_cli.analysis.report.parts import ReportTable, absent
+from fmlm_cli.analysis.report.race import marked
 from fmlm_cli.analysis.report.values import (
     DASH,
     Arms,
@@ -17,7 +19,9 @@ from fmlm_cli.analysis.report.values import (
     spell,
 )
 from fmlm_cli.analysis.results.comparison import (
+    ComparedData,
     ComparisonResults,
+    HeldOutData,
     Measurements,
     RaceResult,
     ScoresResult,
@@ -25,8 +29,9 @@ from fmlm_cli.analysis.results.comparison import (
 )
 
 _KEY = (
-    "In brackets 95 % intervals, each of its comparison alone, paired by seed; p after Holm’s correction "
-    "over the masking strategies. (epoch): one segment a pass; (batch): all segments in one step; xK: K "
+    "In brackets 95 % intervals, each of its comparison alone, paired by seed; the lowest of several is the "
+    "lowest by luck too, and its interval does not allow for that. p after Holm’s correction over the "
+    "masking strategies. (epoch): one segment a pass; (batch): all segments in one step; xK: K "
     "random masks in one step. A control is no masking to choose."
 )
 
@@ -69,14 +74,16 @@ def summary_of(results: ComparisonResults, arms: Arms) -> Summary:
 
 
 def glance(results: Measurements, arms: Arms) -> ReportTable | None:
-    """The arms from the lowest loss on, controls last: how much better, how sure, at what cost."""
+    """The arms from the lowest loss on, then those with runs that diverged, controls, word frequencies.
+
+    How much better, how sure, at what cost.
+    """
     race, tasks = results.race, results.downstream or {}
     if race is None:
         return None
 
-    def rank(name: str) -> tuple[bool, float]:
-        mean = race.final[name].mean
-        return arms.is_control(name), float("inf") if mean is None else mean
+    def rank(name: str) -> tuple[bool, bool, float]:
+        return arms.is_control(name), bool(race.final[name].lacking), mean_loss(race, name)
 
     header = (
         "masking",
@@ -94,6 +101,10 @@ def glance(results: Measurements, arms: Arms) -> ReportTable | None:
         speed = arms.by_name[name].tokens_per_second
         mean_speed = None if speed is None else speed.mean
         rows.append((_role(name, arms), *_loss(race, name), *scores, arms.passes(name), compact(mean_speed)))
+    by_frequency = frequencies_alone(race)
+    if by_frequency is not None:
+        row = dict.fromkeys(header, DASH) | {"masking": "word frequencies alone"}
+        rows.append(tuple((row | {"held-out loss": f"{by_frequency:.3f}"}).values()))
     return ReportTable(header, rows)
 
 
@@ -110,13 +121,14 @@ def _loss(race: RaceResult, name: str) -> tuple[str, str, str, str]:
         return (DASH, DASH, mean, DASH)
     if not pair.tested:
         return (pair.note or "", DASH, mean, DASH)
-    tokens = f"× {Ratio.of(reach.ratio).text()}" if reach is not None and reach.ratio.tested else DASH
+    counts = reach is not None and reach.ratio.tested and learnt(race, name)
+    tokens = f"× {Ratio.of(reach.ratio).text()}" if reach is not None and counts else DASH
     return (Estimate.of(pair).text(sign=True), probability(pair.p_adjusted), mean, tokens)
 
 
 def _or_diverged(spread: SpreadResult, scale: float, places: int) -> str:
     """The mean over seeds, where there is one."""
-    return "diverged" if spread.mean is None else f"{scale * spread.mean:.{places}f}"
+    return "diverged" if spread.mean is None else marked(f"{scale * spread.mean:.{places}f}", spread)
 
 
 def _score(scores: ScoresResult) -> str:
@@ -150,7 +162,7 @@ def _tiles(results: Measurements) -> list[Tile]:
 def setup_table(results: Measurements) -> ReportTable:
     """What was compared: model, data, runs."""
     model, data, evaluation = results.model, results.data, results.evaluation
-    size = f"{data.rows:,} rows of {data.sequence_length:,}, {spell(data.tokens, 0)} tokens"
+    size = f"{_drawn(data)} of {data.sequence_length:,} tokens, {spell(data.tokens, 0)} in all"
     rows = [
         ("model", f"{model.name}, {model.parameters:,} parameters"),
         ("data", f"{data.store}: {size}"),
@@ -162,9 +174,18 @@ def setup_table(results: Measurements) -> ReportTable:
             ("seeds", ", ".join(map(str, results.seeds))),
         ]
     if evaluation is not None:
-        where = f"{evaluation.rows:,} rows of {evaluation.store}"
-        rows.append(("held-out loss", f"{where}: {evaluation.masks}"))
+        rows.append(("held-out loss", f"{evaluation.store}: {_drawn(evaluation)}, {evaluation.masks}"))
+    by_frequency = None if results.race is None else frequencies_alone(results.race)
+    if by_frequency is not None:
+        rows.append(("word frequencies alone", f"{by_frequency:.3f} nats on the same tokens"))
     return ReportTable(("", ""), [*rows, ("fmlm", results.fmlm)])
+
+
+def _drawn(data: ComparedData | HeldOutData) -> str:
+    """How many rows of how many, and whether each seed has its own."""
+    if data.rows == data.of_rows:
+        return f"all {data.rows:,} rows"
+    return f"{data.rows:,} of {data.of_rows:,} rows{', others with each seed,' if data.by_seed else ''}"
 
 
 def arms_table(arms: Arms) -> ReportTable:

@@ -68,7 +68,8 @@ class ArmResult:
     `cycle`: passes after which its masks have been everywhere, 1 if none depends on another.
     `masks_per_sequence`: of a row in a step; `sequences_per_step`: different rows. `rows`: that it draws
     from; `passes`: how often it sees each, None without runs. `tokens`, `seconds`: of a run, mean. `control`:
-    there for scale, not to be chosen.
+    there for scale, not to be chosen. `first_pass_as`: the arm whose masks its own are in the first pass, one
+    by one; None if there is none.
     """
 
     name: str
@@ -85,6 +86,7 @@ class ArmResult:
     seconds: float | None
     tokens_per_second: Speed | None
     control: bool
+    first_pass_as: str | None
 
 
 # ---------------------------------------------------------------- coverage
@@ -234,14 +236,21 @@ class SpreadResult:
     mean: float | None
     sd: float | None
 
+    @property
+    def lacking(self) -> list[int]:
+        """The seeds without a value. Only what lacks none is compared."""
+        return [seed for seed, value in self.values.items() if value is None]
+
 
 @dataclass(frozen=True)
 class PairedResult:
     """An arm minus the baseline in `n` pairs of seeds: their `mean`, and its 95 % Student-t interval.
 
     `p_value`: of the two-sided paired t-test, None where nothing could be tested, for the reason in `note`.
-    `p_adjusted`: Holm's, among so many `tests`. `better`: the name of the better one where the two are told
-    apart. `detectable`: the true difference that would be told with a probability of 80 %.
+    `p_adjusted`: Holm's, among so many `tests`. `simultaneous_low`, `simultaneous_high`: Bonferroni's 95 %
+    interval, which holds for all of these tests at once, and so for whichever is chosen among them. `better`:
+    the name of the better one where the two are told apart by `p_adjusted`. `detectable`: the true difference
+    that would be told with a probability of 80 %.
     """
 
     n: int | None = None
@@ -249,6 +258,8 @@ class PairedResult:
     sd: float | None = None
     low: float | None = None
     high: float | None = None
+    simultaneous_low: float | None = None
+    simultaneous_high: float | None = None
     p_value: float | None = None
     p_adjusted: float | None = None
     tests: int | None = None
@@ -274,6 +285,8 @@ class RatioResult:
     value: float | None
     low: float | None
     high: float | None
+    simultaneous_low: float | None
+    simultaneous_high: float | None
     n: int | None
     p_value: float | None
     p_adjusted: float | None
@@ -311,11 +324,14 @@ class RerunResult(SpreadResult):
 
 @dataclass(frozen=True)
 class RaceResult:
-    """All by arm. `curves`: of runs that did not diverge, by seed. `paired`: without the baseline.
+    """By arm: `curves` of runs that did not diverge, by seed; `paired`, without the baseline; `reruns`: of the
+    arms that came to the baseline's loss sooner, where that was asked for.
 
-    `reruns`: of the arms that came to the baseline's loss sooner, where that was asked for.
+    `unigram_loss`: by seed, what word frequencies alone come to on the same masked tokens, whatever the arm;
+    None where no run of the seed ended.
     """
 
+    unigram_loss: BySeed
     curves: Mapping[str, Mapping[int, CurveResult]]
     final: Mapping[str, SpreadResult]
     paired: Mapping[str, PairedResult]

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Iterator
 
+from fmlm_cli.analysis.report.findings.learning import few_seeds
 from fmlm_cli.analysis.statistics import ROWS_TO_TRUST
 from fmlm_cli.events import Caution
 from fmlm_cli.masking import random_counterpart
@@ -15,9 +16,14 @@ _REMEDY = "fewer rows, with --set run.data.max_rows=N, or a larger budget would 
 
 
 def cautions_of(plan: ComparisonPlan) -> Iterator[Caution]:
-    """Arms that the budget leaves little to differ in, sweeps that cannot tell causes apart, few rows."""
+    """Arms with little to differ in, too few seeds or rows, sweeps that cannot tell causes apart."""
     if plan.total_steps:
         yield from (Caution(text, FEW_PASSES) for text in _few_passes(plan))
+    few = (
+        few_seeds(len(plan.seeds)) if plan.total_steps and {"race", "downstream"} & set(plan.parts) else None
+    )
+    if few:
+        yield Caution(few, "few-seeds")
     if plan.sweep:
         yield from (Caution(text, "confounded-sweep") for text in _confounded(plan, plan.sweep))
     yield from (Caution(text, "few-rows") for text in _few_rows(plan))

@@ -43,6 +43,7 @@ from fmlm_cli.analysis.results.plain import from_json
 from fmlm_cli.analysis.statistics import Interval
 from fmlm_cli.engine.runtime import Runtime
 from fmlm_cli.errors import UserError
+from fmlm_cli.masking import Strategy, StrategySettings, random_counterpart
 from fmlm_cli.model.build import parameter_counts
 from fmlm_cli.recipes.comparison.arms import Arm, base_segments
 from fmlm_cli.recipes.comparison.draft import LEAST_STEPS, held_out
@@ -166,6 +167,36 @@ def _arm(plan: ComparisonPlan, arm: Arm) -> ArmResult:
         seconds=mean_of([run["seconds"] for run in done]),
         tokens_per_second=Speed(float(np.mean(speeds)), min(speeds), max(speeds)) if speeds else None,
         control=arm.control,
+        first_pass_as=next(
+            (other.name for other in plan.arms if _masks_alike_at_first(plan, arm, other)), None
+        ),
+    )
+
+
+def _masks_alike_at_first(plan: ComparisonPlan, full: Arm, random: Arm) -> bool:
+    """Whether a full exploration over passes has, in the first one, the very masks of a random arm.
+
+    Both are windows of one circle, of the same units and placed by the same hash.
+    """
+    one, other = full.strategy, random.strategy
+    return (
+        one.exploration == "full"
+        and one.cycle > 1
+        and random_counterpart(one.name) == other.name
+        and math.isclose(one.rate, other.rate)
+        and other.masks_per_sequence == 1
+        and _what_is_drawn(one) == _what_is_drawn(other)
+        and not random.fresh
+        and full.masking.schedule.final_rate is None
+        and random.masking.schedule.final_rate is None
+        and plan.base.stream.first == 0
+    )
+
+
+def _what_is_drawn(strategy: Strategy) -> StrategySettings:
+    """A strategy's settings without those that say how its masks relate. Collocations are the store's."""
+    return replace(
+        strategy.settings, name="", rate=0.0, scope=None, masks_per_sequence=None, collocations=None
     )
 
 
@@ -251,7 +282,10 @@ def _race(plan: ComparisonPlan) -> RaceResult | None:
         arm: {seed: _curve(run) for seed, run in by_seed.items() if run["loss"] is not None}
         for arm, by_seed in runs.items()
     }
+    ended = [(item.seed, run) for item, run in done if run["loss"] is not None]
+    by_frequency = {seed: run["unigram_loss"] for seed, run in ended}  # all of a seed have the same targets
     return RaceResult(
+        unigram_loss={seed: by_frequency.get(seed) for seed in plan.seeds},
         curves=curves,
         final={arm: spread_of(by_seed) for arm, by_seed in losses.items()},
         paired=contest.judge(contest.pairs(losses)),

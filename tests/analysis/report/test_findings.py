@@ -18,41 +18,6 @@ def found(**changed: Any) -> dict[str, Any]:
     return dict(as_json(verdict(from_json(Measurements, copy.deepcopy(ALL) | changed))))
 
 
-def paired(**better: str | None) -> dict[str, Any]:
-    """The race with these arms better, or worse, than random."""
-    race = copy.deepcopy(ALL["race"])
-    for name, own in race["paired"].items():
-        own |= {"better": better.get(name.replace("-", "_")), "p_adjusted": 0.3}
-    return race
-
-
-def test_the_headline_names_the_lowest_of_those_that_are_better() -> None:
-    text = found(race=paired(full_epoch="full-epoch", full_batch="full-batch"))["headline"]
-    low = -ALL["race"]["paired"]["full-epoch"]["high"]
-    assert text.startswith("fully-explored (epoch) is better than random")
-    assert re.search(rf"lower by 0\.\d+ \({low:.3f} to 0\.\d+\) nats$", text), text
-
-
-def test_the_lowest_of_all_says_that_it_was_chosen() -> None:
-    text = found(race=paired(full_epoch="full-epoch", full_span="full-span"))["headline"]
-    assert text.startswith("fully-explored-span (epoch), the lowest of 4, is better than random")
-
-
-def test_the_headline_where_nothing_is_better() -> None:
-    assert found(race=paired())["headline"] == "No masking could be told from random"
-    text = found(race=paired(full_batch="random"))["headline"]
-    assert text == "No masking could be told to be better than random; fully-explored (batch) is worse"
-
-
-def test_a_fresh_control_does_not_win() -> None:
-    race = paired()
-    race["paired"]["fresh"] |= {"better": "fresh", "p_adjusted": 0.001}
-    texts = found(race=race)
-    assert texts["headline"] == "No masking could be told from random"
-    scale = "For scale: rows that never come twice, random (fresh rows)"
-    assert any(text.startswith(scale) for text in texts["sentences"])
-
-
 def test_what_can_be_seen_is_of_the_tests_made() -> None:
     own = {name: pair["detectable"] for name, pair in ALL["race"]["paired"].items() if name != "fresh"}
     text = next(text for text in found()["sentences"] if text.startswith("By held-out loss"))
@@ -60,17 +25,6 @@ def test_what_can_be_seen_is_of_the_tests_made() -> None:
     assert min(own.values()) <= float(low) < 1.11 * min(own.values())
     assert max(own.values()) <= float(high) < 1.11 * max(own.values())
     assert "3 seeds" in text
-
-
-def test_arms_that_could_not_be_tested_say_why() -> None:
-    race = paired()
-    for name, own in race["paired"].items():
-        race["paired"][name] = dict.fromkeys(own) | {"note": "seed 0 diverged, with it or with the baseline"}
-    texts = found(race=race)
-    assert texts["headline"] == "Nothing could be compared with random: runs diverged"
-    assert any(
-        "Nothing could be tested by held-out loss: seed 0 diverged" in text for text in texts["sentences"]
-    )
 
 
 @pytest.mark.parametrize(

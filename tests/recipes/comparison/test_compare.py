@@ -16,7 +16,7 @@ from scipy import stats
 from fmlm_cli import storage
 from fmlm_cli.analysis.results.plain import as_json
 from fmlm_cli.analysis.statistics import falling_curve
-from fmlm_cli.config import CompareSettings, build, nested
+from fmlm_cli.config import CompareSettings, PretrainSettings, build, nested
 from fmlm_cli.engine.step import DivergedError
 from fmlm_cli.errors import UserError
 from fmlm_cli.events import Caution, Event, Facts, Note, Scoreboard
@@ -27,6 +27,7 @@ from fmlm_cli.recipes.comparison.draft import Budget, draft_comparison
 from fmlm_cli.recipes.comparison.plan import with_budget
 from fmlm_cli.recipes.comparison.run import COMPARISON
 from fmlm_cli.recipes.finetuning.plan import FINETUNING
+from fmlm_cli.recipes.pretraining.run import pretrain
 from fmlm_cli.recipes.shared.checkpoints import find_checkpoint
 from tests.analysis.report.comparison import made_json
 from tests.recipes.finetuning.test_finetune import sentences, write_jsonl
@@ -162,6 +163,10 @@ def test_arms_of_a_seed_begin_alike_and_forward_the_same(whole: tuple[Path, Any]
     assert [by_name[name]["sequences_per_step"] for name in names[:3]] == [8, 8, 2]
     assert by_name["random:rows=fresh"]["control"] and by_name["random:rows=fresh"]["passes"] < 1
     assert {arm["rate"] for arm in results["arms"]} == {1 / K}
+    assert [by_name[name]["first_pass_as"] for name in names] == [None, "random", None, None]
+    for seed in (0, 1):
+        on_targets = {run[-1]["unigram_loss"] for run in (evaluations(root, name, seed) for name in names)}
+        assert on_targets == {results["race"]["unigram_loss"][str(seed)]}
     assert not list(root.glob("race/*/*/checkpoints"))
 
 
@@ -529,6 +534,27 @@ def test_runs_that_diverge(compare: Compare) -> None:
     results = json.loads((Path(compare("diverged", **changed).out) / "results.json").read_text())
     assert results["race"]["final"]["random"]["values"] == {"0": None, "1": None}
     assert "runs diverged" in results["verdict"]["headline"]
+
+
+@pytest.mark.parametrize("arm", ["random", "fully-explored"])
+def test_a_run_that_diverges_ends_no_comparison(
+    compare: Compare, monkeypatch: pytest.MonkeyPatch, arm: str
+) -> None:
+    def diverging(settings: PretrainSettings, **how: Any) -> Any:
+        if (settings.masking.strategy, settings.seed) == (arm, 1) and settings.masking.scope != "batch":
+            raise DivergedError("not finite at step 3")
+        return pretrain(settings, **how)
+
+    monkeypatch.setattr("fmlm_cli.recipes.comparison.work.pretrain", diverging)
+    results, _ = said(compare(f"one-{arm}", only=["race"], **{"race.fresh_control": False}))
+    assert results is not None
+    race, sentences = results["race"], results["verdict"]["sentences"]
+    assert race["final"][arm]["values"]["1"] is None and race["final"][arm]["values"]["0"] is not None
+    assert None not in race["unigram_loss"].values()
+    label = {own["name"]: own["label"] for own in results["arms"]}[arm]
+    assert any(text.startswith(f"Diverged: {label} with seed 1; shown, not compared") for text in sentences)
+    compared = [name for name, pair in race["paired"].items() if pair["n"]]
+    assert compared == ([] if arm == "random" else [ARMS[2]])
 
 
 def test_hamming_distances() -> None:

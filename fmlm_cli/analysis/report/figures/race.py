@@ -23,20 +23,31 @@ Curve = tuple[Floats, Floats, Floats, Floats]  # tokens, mean, and the interval'
 # ---------------------------------------------------------------- race
 
 
-def draw_curves(curves: Mapping[str, Curve], gaps: Mapping[str, Curve], arms: Arms, width: float) -> Figure:
-    """Held-out loss against tokens forwarded, and above the baseline's, with intervals over seeds."""
+def draw_curves(
+    curves: Mapping[str, Curve],
+    gaps: Mapping[str, Curve],
+    arms: Arms,
+    labels: Mapping[str, str],
+    by_frequency: float,
+    width: float,
+) -> Figure:
+    """Held-out loss against tokens forwarded, and above the baseline's, with intervals over seeds.
+
+    `by_frequency`: the loss of word frequencies alone, a line where it would not squeeze the curves.
+    """
     beside = width >= TWO_COLUMNS and bool(gaps)
     rows, columns = (1, 2) if beside else (1 + bool(gaps), 1)
-    longest = max(len(arms.label(name)) for name in curves)
+    longest = max(len(labels[name]) for name in curves)
     legend_columns = (2 if longest > _LEGEND else 3) if width >= TWO_COLUMNS else 1
-    legend = 0.2 * -(-len(curves) // legend_columns)
+    legend = 0.2 * -(-(len(curves) + 1) // legend_columns)
     figure, grid = panels(width, 3.0 * rows + legend, rows, columns)
     axes = [panel for row in grid for panel in row]
     for name, curve in curves.items():
-        _curve(axes[0], curve, arms, name)
+        _curve(axes[0], curve, arms.place(name), labels[name])
+    _by_frequency(axes[0], by_frequency)
     axes[0].set_title("Held-out loss (nats)")
     for name, curve in gaps.items():
-        _curve(axes[1], curve, arms, name)
+        _curve(axes[1], curve, arms.place(name), labels[name])
         _band(axes[1], curve, arms.place(name))
     if gaps:
         axes[1].axhline(0, color=colour(0), linewidth=1.4)
@@ -55,9 +66,16 @@ def draw_curves(curves: Mapping[str, Curve], gaps: Mapping[str, Curve], arms: Ar
     return figure
 
 
-def _curve(axes: Axes, curve: Curve, arms: Arms, name: str) -> None:
-    place = arms.place(name)
-    label = textwrap.shorten(arms.label(name), 2 * _LEGEND, placeholder=" ...")
+def _by_frequency(axes: Axes, loss: float) -> None:
+    """A dashed line, if it is no further from the curves than they reach."""
+    low, high = axes.get_ylim()
+    if 2 * low - high <= loss <= 2 * high - low:
+        label = f"word frequencies alone: {loss:.3f}"
+        axes.axhline(loss, color=SOFT, linestyle="--", linewidth=1, label=label)
+
+
+def _curve(axes: Axes, curve: Curve, place: int, label: str) -> None:
+    label = textwrap.shorten(label, 2 * _LEGEND, placeholder=" ...")
     axes.plot(curve[0], curve[1], color=colour(place), linestyle=dash(place), linewidth=1.4, label=label)
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 
-from fmlm_cli.analysis.report.values import Arms, percent
+from fmlm_cli.analysis.report.values import Arms, compact, percent
 from fmlm_cli.analysis.results.comparison import CoverageResult, Measurements
 from fmlm_cli.events import counted
 
@@ -42,3 +42,17 @@ def few_passes(results: Measurements, arms: Arms) -> Iterator[str]:
         )
     if few:
         yield f"Scope epoch masks differently only rows that come twice, and {', '.join(few)} passes."
+
+
+def first_passes(results: Measurements, arms: Arms) -> Iterator[str]:
+    """How much of the budget arms cannot differ in, where they begin as random masking does."""
+    alike: dict[float, list[str]] = {}
+    for arm in arms.by_name.values() if results.race is not None else ():
+        if arm.first_pass_as is not None and arm.passes is not None and arm.passes >= 2:
+            masks = f"{arm.label} masks exactly as {arms.label(arm.first_pass_as)} does"
+            alike.setdefault(arm.passes, []).append(masks)
+    for passes, pairs in alike.items():
+        yield (
+            f"In the first of {compact(passes)} passes, {round(results.steps / passes):,} of "
+            f"{results.steps:,} steps, {' and '.join(pairs)}: until then they are one run."
+        )

@@ -1,6 +1,6 @@
 """All that a comparison found, in the order of what its reader wants to know first."""
 
-from fmlm_cli.analysis.report.findings import coverage, noise, race
+from fmlm_cli.analysis.report.findings import coverage, learning, noise, race
 from fmlm_cli.analysis.report.findings.reruns import reruns
 from fmlm_cli.analysis.report.values import Arms, compact, spell
 from fmlm_cli.analysis.results.comparison import Measurements, Verdict
@@ -11,7 +11,11 @@ def verdict(results: Measurements) -> Verdict:
     arms = Arms.of(results)
     headline, *sentences = [
         *race.headline(results, arms),
+        *race.diverged(results, arms),
+        *learning.outlook(results, arms),
         *race.seen(results, arms),
+        *learning.more_seeds(results, arms),
+        *learning.with_few_seeds(results),
         *race.runner_up(results, arms),
         *reruns(results, arms),
         *race.control(results, arms),
@@ -19,6 +23,7 @@ def verdict(results: Measurements) -> Verdict:
         *noise.in_short(results),
         *coverage.reached(results, arms),
         *coverage.few_passes(results, arms),
+        *coverage.first_passes(results, arms),
     ] or ["Nothing was measured yet"]
     return Verdict(headline.rstrip("."), tuple(sentences), _cost(results, arms))
 
