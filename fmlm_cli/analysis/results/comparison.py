@@ -241,7 +241,8 @@ class PairedResult:
 
     `p_value`: of the two-sided paired t-test, None where nothing could be tested, for the reason in `note`.
     `p_adjusted`: Holm's, among so many `tests`. `better`: the name of the better one where the two are told
-    apart. `detectable`: the true difference that would be told with a probability of 80 %.
+    apart. `detectable`: the true difference that would be told with a probability of 80 %, by the spread that
+    arms pool, and its 95 % interval.
     """
 
     n: int | None = None
@@ -254,6 +255,8 @@ class PairedResult:
     tests: int | None = None
     better: str | None = None
     detectable: float | None = None
+    detectable_low: float | None = None
+    detectable_high: float | None = None
     note: str | None = None
 
     @property
@@ -328,11 +331,34 @@ class TaskResult:
 
 @dataclass(frozen=True)
 class PointResult:
-    """What a point of the sweep sets, its passes over the data, its losses, and the baseline's difference."""
+    """What a point of the sweep sets, its passes over the data, and its losses.
+
+    `against`: the name of what it is `paired` with: random masking under the same settings of a run and at
+    the same mask rate, another point or the race's baseline; None where there is none, or it is that itself.
+    """
 
     name: str
     settings: Mapping[str, Any]
     passes: float
+    values: BySeed
+    mean: float | None
+    sd: float | None
+    against: str | None
+    paired: PairedResult | None
+
+
+@dataclass(frozen=True)
+class BestResult:
+    """A strategy of the sweep at the best of its other settings, chosen for each seed by the other seeds.
+
+    `settings`: those chosen over all seeds, None where none got every seed to its end; `otherwise`: for how
+    many seeds others were chosen. `values`: each seed's loss with its own choice, with mean and sd. `paired`:
+    against random masking chosen alike, None for that itself; as in `sweep.choices_compared`.
+    """
+
+    strategy: str
+    settings: Mapping[str, Any] | None
+    otherwise: int
     values: BySeed
     mean: float | None
     sd: float | None
@@ -341,10 +367,14 @@ class PointResult:
 
 @dataclass(frozen=True)
 class SweepResult:
-    """The values of each setting that is varied, and a point for every combination."""
+    """The values of each setting that is varied, and a point for every combination.
+
+    `best`: the strategies, random masking among them, where they are varied beside something else.
+    """
 
     axes: Mapping[str, tuple[Any, ...]]
     points: tuple[PointResult, ...]
+    best: tuple[BestResult, ...]
 
 
 # ---------------------------------------------------------------- all of it
