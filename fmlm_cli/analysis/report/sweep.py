@@ -5,11 +5,21 @@ from collections.abc import Mapping, Sequence
 
 from fmlm_cli.analysis.report.figures.race import draw_best, draw_sweep
 from fmlm_cli.analysis.report.findings.race import visible
-from fmlm_cli.analysis.report.findings.sweep import at_best, lowest, otherwise, points_told, setting_words
+from fmlm_cli.analysis.report.findings.sweep import (
+    at_best,
+    lowest,
+    other_axes,
+    otherwise,
+    points_told,
+    setting_words,
+    short_names,
+)
 from fmlm_cli.analysis.report.parts import Exhibit, Part, ReportTable
 from fmlm_cli.analysis.report.race import PAIRED, paired_data
 from fmlm_cli.analysis.report.values import DASH, Arms, Estimate, compact, probability, spell
 from fmlm_cli.analysis.results.comparison import BySeed, Measurements, PairedResult, PointResult, SweepResult
+
+_HEADER = ("passes", "mean", "by seed", "against", "difference", "p (Holm)", "smallest visible")
 
 
 def sweep_part(results: Measurements, arms: Arms) -> Part:
@@ -53,7 +63,16 @@ def _points(sweep: SweepResult, arms: Arms) -> Exhibit:
             for seed, loss in point.values.items()
         ],
         ReportTable(
-            [*axes, "passes", "mean", "by seed", "against", "difference", "p (Holm)", "smallest visible"],
+            [
+                *short_names(axes).values(),
+                "passes",
+                "mean",
+                "by seed",
+                "against",
+                "difference",
+                "p (Holm)",
+                "smallest visible",
+            ],
             [_row(point, axes, by_name, arms) for point in points],
         ),
     )
@@ -85,7 +104,7 @@ def _reference(point: PointResult, by_name: Mapping[str, PointResult], arms: Arm
     if other is None:
         return f"{arms.base} of the race"
     differ = {name: value for name, value in other.settings.items() if value != point.settings[name]}
-    return setting_words(differ)
+    return str(differ["strategy"]) if list(differ) == ["strategy"] else setting_words(differ)
 
 
 def _losses(values: BySeed) -> str:
@@ -100,7 +119,7 @@ def _compared(pair: PairedResult | None) -> tuple[str, str]:
 
 
 def _best(sweep: SweepResult, says: str) -> Exhibit:
-    others = ", ".join(name for name in sweep.axes if name != "strategy")
+    others = other_axes(sweep)
     base = next((best.strategy for best in sweep.best if best.paired is None), "random")
     return Exhibit(
         "best",

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from fmlm_cli.analysis.report.findings.sweep import short_names
 from fmlm_cli.analysis.report.findings.whole import verdict
 from fmlm_cli.analysis.results.comparison import Measurements
 from fmlm_cli.analysis.results.plain import as_json, from_json
@@ -161,7 +162,7 @@ def at_best(sweep: dict[str, Any]) -> list[str]:
 
 def test_each_strategy_at_its_best_is_said_once_and_with_its_numbers() -> None:
     (text,) = at_best(ALL["sweep"])
-    assert "its best run.optimizer.learning_rate, chosen for each seed by the others" in text
+    assert "its best learning_rate, chosen for each seed by the others" in text
     for best in ALL["sweep"]["best"]:
         if best["paired"]:
             assert f"{best['strategy']} {VERBS[best['paired']['better'], best['strategy']]} random, " in text
@@ -190,7 +191,16 @@ def test_a_sweep_without_anything_to_compare_says_why() -> None:
     for best in sweep["best"][1:]:
         best["paired"] = dict.fromkeys(best["paired"]) | {"note": "no random masking in sweep.strategy"}
     assert at_best(sweep) == [
-        "Each strategy at its best run.optimizer.learning_rate: nothing could be tested, no random masking in "
+        "Each strategy at its best learning_rate: nothing could be tested, no random masking in "
         "sweep.strategy."
     ]
     assert at_best(sweep | {"best": []}) == []
+
+
+def test_axes_are_named_by_their_ends_where_these_differ() -> None:
+    assert short_names(["strategy", "run.optimizer.learning_rate"]) == {
+        "strategy": "strategy",
+        "run.optimizer.learning_rate": "learning_rate",
+    }
+    alike = ["run.data.max_rows", "run.evaluation.max_rows"]
+    assert short_names(alike) == dict(zip(alike, alike, strict=True))

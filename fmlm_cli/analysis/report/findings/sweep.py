@@ -1,16 +1,30 @@
 """What was found of the points of a sweep, in sentences."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from fmlm_cli.analysis.report.values import Estimate, probability
-from fmlm_cli.analysis.results.comparison import BestResult, Measurements, PairedResult, PointResult
+from fmlm_cli.analysis.results.comparison import (
+    BestResult,
+    Measurements,
+    PairedResult,
+    PointResult,
+    SweepResult,
+)
 from fmlm_cli.events import counted
+
+
+def short_names(axes: Iterable[str]) -> dict[str, str]:
+    """Each axis by the last part of its name, learning_rate, where no other axis ends so."""
+    ends = Counter(name.rpartition(".")[2] for name in axes)
+    return {name: end if ends[end := name.rpartition(".")[2]] == 1 else name for name in axes}
 
 
 def setting_words(settings: Mapping[str, Any]) -> str:
     """Settings and their values, one after another."""
-    return ", ".join(f"{key} {value}" for key, value in settings.items())
+    names = short_names(settings)
+    return ", ".join(f"{names[key]} {value}" for key, value in settings.items())
 
 
 def lowest(points: Sequence[PointResult]) -> str:
@@ -42,8 +56,7 @@ def at_best(results: Measurements) -> Iterator[str]:
     """How each strategy does at the best of its other settings, where that was looked for."""
     if results.sweep is None or not results.sweep.best:
         return
-    axes = ", ".join(name for name in results.sweep.axes if name != "strategy")
-    best = results.sweep.best
+    axes, best = other_axes(results.sweep), results.sweep.best
     compared = {each.strategy: each.paired for each in best if each.paired is not None and each.paired.tested}
     intro = f"Each strategy at its best {axes}"
     if not compared:
@@ -53,6 +66,11 @@ def at_best(results: Measurements) -> Iterator[str]:
     base = next(each for each in best if each.paired is None).strategy
     texts = [f"{name} {_verb(name, pair)} {base}, {difference(pair)}" for name, pair in compared.items()]
     yield f"{intro}, chosen for each seed by the others: {'; '.join(texts)}."
+
+
+def other_axes(sweep: SweepResult) -> str:
+    """What is varied beside the strategy."""
+    return ", ".join(short for name, short in short_names(sweep.axes).items() if name != "strategy")
 
 
 def _verb(name: str, pair: PairedResult) -> str:
