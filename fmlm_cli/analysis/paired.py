@@ -1,7 +1,7 @@
 """Arms against a baseline, paired by seed: spreads, differences, and tokens to a loss, as results."""
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -88,21 +88,17 @@ class Contest:
         return {arm: pair_up(runs, baseline) for arm, runs in values.items() if arm != self.baseline}
 
     def judge(self, pairs: Mapping[Key, Pair], *, lower_is_better: bool = True) -> dict[Key, PairedResult]:
-        """What comparisons with the baseline came to; of a pair that is none, why."""
+        """What comparisons with the baseline came to; of a pair that is none, why.
+
+        Spread is pooled within a task, and apart from the controls.
+        """
         controls = [key for key in pairs if _arm_of(key) in self.controls]
         candidates = {key: pair for key, pair in pairs.items() if key not in controls}
         results: dict[Key, PairedResult] = {}
         for family in (candidates, *({key: pairs[key]} for key in controls)):
-            tested = judged({key: pair for key, pair in family.items() if isinstance(pair, PairedDifference)})
-            for key, pair in family.items():
-                if isinstance(pair, NoPair):
-                    results[key] = PairedResult(note=pair.why)
-                elif key not in tested:
-                    results[key] = _untestable(pair)
-                else:
-                    gains = (pair.mean < 0) == lower_is_better
-                    winner = _arm_of(key) if gains else self.baseline
-                    results[key] = _tested(tested[key], len(tested), winner)
+            results |= judge_together(
+                family, lambda _: self.baseline, _task_of, lower_is_better=lower_is_better
+            )
         return {key: results[key] for key in pairs}
 
     def tokens_to_reach(
@@ -128,8 +124,36 @@ class Contest:
         return {arm: ReachResult(*reached[arm], ratio=_exponential(pair)) for arm, pair in ratios.items()}
 
 
+def judge_together(
+    pairs: Mapping[Key, Pair],
+    baseline_of: Callable[[Key], str],
+    pool_of: Callable[[Key], Hashable],
+    *,
+    lower_is_better: bool = True,
+) -> dict[Key, PairedResult]:
+    """What the comparisons of one family came to. `baseline_of`: with what a pair's arm is compared.
+
+    `pool_of`: which pairs pool their spread, as in `statistics.judged`.
+    """
+    tested = judged({key: pair for key, pair in pairs.items() if isinstance(pair, PairedDifference)}, pool_of)
+    results: dict[Key, PairedResult] = {}
+    for key, pair in pairs.items():
+        if isinstance(pair, NoPair):
+            results[key] = PairedResult(note=pair.why)
+        elif key not in tested:
+            results[key] = _untestable(pair)
+        else:
+            gains = (pair.mean < 0) == lower_is_better
+            results[key] = _tested(tested[key], len(tested), _arm_of(key) if gains else baseline_of(key))
+    return results
+
+
 def _arm_of(key: str | tuple[str, str]) -> str:
     return key if isinstance(key, str) else key[-1]
+
+
+def _task_of(key: str | tuple[str, str]) -> str | None:
+    return None if isinstance(key, str) else key[0]
 
 
 def _untestable(pair: PairedDifference) -> PairedResult:
@@ -140,14 +164,17 @@ def _untestable(pair: PairedDifference) -> PairedResult:
 
 def _tested(test: Judged, tests: int, winner: str) -> PairedResult:
     low, high = test.difference.simultaneous(tests)
+    pair = {name: value for name, value in vars(test.difference).items() if name != "differences"}
     return PairedResult(
-        **vars(test.difference),
+        **pair,
         simultaneous_low=low,
         simultaneous_high=high,
         p_adjusted=test.p_adjusted,
         tests=tests,
         better=winner if test.told else None,
         detectable=test.detectable,
+        detectable_low=test.detectable_low,
+        detectable_high=test.detectable_high,
     )
 
 

@@ -23,7 +23,9 @@ from fmlm_cli.analysis.statistics import (
     judged,
     moving_average,
     paired_difference,
+    pooled_spreads,
     reachable_loss,
+    residual_mean_square,
     tokens_to_reach,
 )
 
@@ -136,26 +138,127 @@ def test_what_is_told_goes_by_holms_correction() -> None:
 
 def test_what_is_told_alone_may_not_be_in_company() -> None:
     noise = paired_difference([1.0, 2.0, 2.9], [1.1, 1.9, 3.0])
-    near = PairedDifference(3, 1.0, 0.3, 0.1, 1.9, 0.03)
+    near = PairedDifference(3, 1.0, 0.3, 0.1, 1.9, 0.03, (0.7, 1.0, 1.3))
     assert judged({"a": near})["a"].told
     assert not judged({"a": near, "c": noise})["a"].told
     # What has no spread is no test, and costs the others nothing.
-    same = paired_difference([1.0, 2.0], [1.0, 2.0])
+    same = paired_difference([1.0, 2.0, 3.0], [1.0, 2.0, 3.0])
     assert judged({"a": near, "c": same})["a"].told
+
+
+def compared(rows: np.ndarray) -> dict[int, PairedDifference]:
+    """Each of rows float[arms + 1, seeds] but the first against the first."""
+    return {place: paired_difference(own, rows[0]) for place, own in enumerate(rows[1:])}
 
 
 @pytest.mark.parametrize(("n", "tests"), [(3, 1), (3, 4), (6, 4)])
 def test_what_is_called_detectable_is_told_as_often_as_promised(n: int, tests: int) -> None:
     """Simulated comparisons, of which one has the difference that is said to be detectable."""
-    rng, runs, effect = np.random.default_rng(n), 2_000, detectable_effect(n, 0.05 / tests)
-    told = 0
+    rng, runs, effect = np.random.default_rng(n), 1_000, detectable_effect(n, 0.05 / tests)
+    told, printed = 0, []
     for _ in range(runs):
-        values = rng.standard_normal((tests, n))
-        values[0] += effect
-        found = judged({place: paired_difference(own, np.zeros(n)) for place, own in enumerate(values)})
+        rows = rng.standard_normal((tests + 1, n))
+        rows[1] += effect * math.sqrt(2)  # in standard deviations of a difference
+        found = judged(compared(rows))
         told += found[0].told
-        assert found[0].detectable == pytest.approx(effect * found[0].difference.sd)
+        printed.append(found[0].detectable)
     assert told / runs > 0.8 - 4 * math.sqrt(0.8 * 0.2 / runs)
+    assert np.median(printed) == pytest.approx(effect * math.sqrt(2), rel=0.2)
+
+
+# ---------------------------------------------------------------- the pooled spread
+
+rows_of_differences = st.integers(1, 6).flatmap(
+    lambda arms: st.lists(st.lists(st.floats(-5, 5), min_size=4, max_size=4), min_size=arms, max_size=arms)
+)
+
+
+@given(rows_of_differences)
+def test_the_residual_mean_square_is_that_of_randomised_blocks(values: list[list[float]]) -> None:
+    differences = np.array(values)
+    arms, seeds = differences.shape
+    table = np.vstack([np.zeros(seeds), differences])
+    # Least squares on a column for each row and each block, as in a textbook's two-way layout.
+    rows, blocks = np.indices(table.shape)
+    design = np.hstack([np.eye(arms + 1)[rows.ravel()], np.eye(seeds)[blocks.ravel()]])
+    residual = table.ravel() - design @ np.linalg.lstsq(design, table.ravel(), rcond=None)[0]
+    wanted = (residual**2).sum() / (arms * (seeds - 1))
+    assert residual_mean_square(differences) == pytest.approx(wanted, rel=1e-6, abs=1e-9)
+    if arms == 1:
+        assert 2 * residual_mean_square(differences) == pytest.approx(differences.var(ddof=1), abs=1e-9)
+
+
+def test_one_arm_has_its_own_spread_exactly() -> None:
+    pair = paired_difference(EPOCH, USUAL)
+    (only,) = pooled_spreads(np.array([pair.differences]))
+    assert (only.sd, only.df) == (pytest.approx(pair.sd), 2)
+    low, high = only.interval  # (n - 1) s^2 / chi^2, at 0.025 and 0.975 with two degrees of freedom
+    assert low == pytest.approx(pair.sd * math.sqrt(2 / (-2 * math.log(0.025))))
+    assert high == pytest.approx(pair.sd * math.sqrt(2 / (-2 * math.log(0.975))))
+
+
+@pytest.mark.parametrize("factor", [0.001, 100.0])
+def test_an_arm_out_of_line_keeps_its_own_spread(factor: float) -> None:
+    rng = np.random.default_rng(0)
+    rows = rng.standard_normal((5, 4))
+    rows[2] = rows[0] + factor * (rows[2] - rows[0])
+    differences = rows[1:] - rows[0]
+    spreads = pooled_spreads(differences)
+    assert (spreads[1].sd, spreads[1].df) == (pytest.approx(differences[1].std(ddof=1)), 3)
+    others = pooled_spreads(differences[[0, 2, 3]])
+    assert [spreads[arm] for arm in (0, 2, 3)] == others
+    assert {spread.df for spread in others} == {9}
+
+
+def test_spread_is_pooled_only_where_it_is_one() -> None:
+    rng = np.random.default_rng(1)
+    pairs = {("a", arm): pair for arm, pair in compared(rng.standard_normal((4, 3))).items()}
+    pairs |= {("b", arm): pair for arm, pair in compared(100 * rng.standard_normal((4, 3))).items()}
+    found = judged(pairs, lambda key: key[0])
+    sizes = {task: {own.detectable for key, own in found.items() if key[0] == task} for task in "ab"}
+    assert len(sizes["a"]) == len(sizes["b"]) == 1
+    assert 20 < sizes["b"].pop() / sizes["a"].pop() < 500
+    # Their tests are corrected together all the same.
+    assert sorted(own.p_adjusted for own in found.values()) == sorted(
+        holm([pair.p_value for pair in pairs.values()])
+    )
+
+
+def printed(runs: int, seeds: int, noise: list[float]) -> tuple[np.ndarray, np.ndarray]:
+    """What is called detectable over the truth, and whether its range holds it; [runs, arms] each.
+
+    `noise`: the standard deviation of each row's losses beside what a seed's rows share, the baseline first.
+    """
+    rng, sizes = np.random.default_rng(3), np.array(noise)
+    truth = np.hypot(sizes[1:], sizes[0]) * detectable_effect(seeds, 0.05 / (len(sizes) - 1))
+    ratios, held = [], []
+    for _ in range(runs):
+        rows = sizes[:, None] * rng.standard_normal((len(sizes), seeds)) + rng.standard_normal(seeds)
+        found = list(judged(compared(rows)).values())
+        ratios.append([own.detectable for own in found] / truth)
+        held.append(
+            [own.detectable_low <= t <= own.detectable_high for own, t in zip(found, truth, strict=True)]
+        )
+    return np.array(ratios), np.array(held)
+
+
+def test_what_can_be_seen_is_known_better_with_four_arms_than_with_one() -> None:
+    """With the spread of one arm's three differences it ranges over 0.16 to 1.92 times the truth."""
+    ratios, held = printed(600, 3, [1.0] * 5)
+    low, high = np.quantile(ratios, [0.025, 0.975])
+    assert low > 0.3 and high < 1.65
+    assert np.median(ratios) == pytest.approx(1, abs=0.1)
+    assert np.sqrt((np.log(ratios) ** 2).mean()) < 0.5  # 0.70 with one arm's own
+    assert held.mean() > 0.89
+
+
+def test_one_wild_arm_does_not_drown_the_others() -> None:
+    ratios, held = printed(600, 3, [1.0, 1.0, 1.0, 1.0, 10.0])
+    calm, wild = ratios[:, :3], ratios[:, 3]
+    assert np.median(calm) == pytest.approx(1, abs=0.15) and np.quantile(calm, 0.9) < 1.5
+    assert np.quantile(calm, 0.025) > 0.23 and np.quantile(calm, 0.975) < 2.2
+    assert np.median(wild) == pytest.approx(0.83, abs=0.15)  # of its own: the median of chi with two degrees
+    assert held[:, :3].mean() > 0.86 and held[:, 3].mean() > 0.83
 
 
 curves = st.lists(st.floats(0.1, 10), min_size=1, max_size=20)

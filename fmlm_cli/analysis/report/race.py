@@ -8,7 +8,7 @@ from scipy import stats
 
 from fmlm_cli.analysis.report.figures.race import Curve, draw_curves, draw_pairs
 from fmlm_cli.analysis.report.findings.learning import frequencies_alone, lowest
-from fmlm_cli.analysis.report.findings.race import tokens_saved, told_by_loss
+from fmlm_cli.analysis.report.findings.race import tokens_saved, told_by_loss, visible
 from fmlm_cli.analysis.report.parts import Exhibit, Part, ReportTable, Row, absent
 from fmlm_cli.analysis.report.values import (
     DASH,
@@ -18,7 +18,6 @@ from fmlm_cli.analysis.report.values import (
     compact,
     decimals,
     probability,
-    rounded_up,
     spell,
 )
 from fmlm_cli.analysis.results.comparison import (
@@ -36,7 +35,8 @@ PAIRED = (
     "Differences are paired by seed, with the 95 % Student-t interval of each comparison alone; p of the "
     "two-sided paired t-test, after Holm’s correction over the masking strategies (a control is a test of "
     "its own). “Smallest visible” is the true difference that would be told with a probability of 80 %, were "
-    "the spread seen the true one."
+    "the spread seen the true one; in brackets, the same at the ends of that spread’s 95 % interval. It is "
+    "pooled over arms (residual mean square of arms × seeds), but for one out of line with the others."
 )
 
 
@@ -211,9 +211,8 @@ def _compared(pair: PairedResult | None, scale: float) -> tuple[str, str, str, s
         return ("baseline", DASH, DASH, DASH)
     if not pair.tested:
         return (pair.note or "", DASH, DASH, DASH)
-    visible = rounded_up(None if pair.detectable is None else scale * pair.detectable)
     difference = Estimate.of(pair).times(scale).text(sign=True)
-    return (difference, probability(pair.p_value), probability(pair.p_adjusted), visible)
+    return (difference, probability(pair.p_value), probability(pair.p_adjusted), visible(pair, scale))
 
 
 def _tokens(race: RaceResult, arms: Arms, saved: str, *, given: bool) -> Exhibit:

@@ -10,7 +10,8 @@ from fmlm_cli.analysis.report.markdown import document
 from fmlm_cli.analysis.report.parts import Part, coverage_part, variance_part
 from fmlm_cli.analysis.report.race import race_part
 from fmlm_cli.analysis.report.summary import arms_table, settings_text, setup_table, summary_of
-from fmlm_cli.analysis.report.tasks import downstream_part, sweep_part
+from fmlm_cli.analysis.report.sweep import sweep_part
+from fmlm_cli.analysis.report.tasks import downstream_part
 from fmlm_cli.analysis.report.values import Arms, cleaned
 from fmlm_cli.analysis.results.comparison import ComparisonResults
 from fmlm_cli.analysis.results.plain import as_json, from_json

@@ -250,7 +250,7 @@ class PairedResult:
     `p_adjusted`: Holm's, among so many `tests`. `simultaneous_low`, `simultaneous_high`: Bonferroni's 95 %
     interval, which holds for all of these tests at once, and so for whichever is chosen among them. `better`:
     the name of the better one where the two are told apart by `p_adjusted`. `detectable`: the true difference
-    that would be told with a probability of 80 %.
+    that would be told with a probability of 80 %, by the spread that arms pool, and its 95 % interval.
     """
 
     n: int | None = None
@@ -265,6 +265,8 @@ class PairedResult:
     tests: int | None = None
     better: str | None = None
     detectable: float | None = None
+    detectable_low: float | None = None
+    detectable_high: float | None = None
     note: str | None = None
 
     @property
@@ -324,8 +326,9 @@ class RerunResult(SpreadResult):
 
 @dataclass(frozen=True)
 class RaceResult:
-    """By arm: `curves` of runs that did not diverge, by seed; `paired`, without the baseline; `reruns`: of the
-    arms that came to the baseline's loss sooner, where that was asked for.
+    """By arm: `curves` of runs that did not diverge, by seed; `paired`, without the baseline.
+
+    `reruns`: of the arms that came to the baseline's loss sooner, where that was asked for.
 
     `unigram_loss`: by seed, what word frequencies alone come to on the same masked tokens, whatever the arm;
     None where no run of the seed ended.
@@ -360,11 +363,34 @@ class TaskResult:
 
 @dataclass(frozen=True)
 class PointResult:
-    """What a point of the sweep sets, its passes over the data, its losses, and the baseline's difference."""
+    """What a point of the sweep sets, its passes over the data, and its losses.
+
+    `against`: the name of what it is `paired` with: random masking under the same settings of a run and at
+    the same mask rate, another point or the race's baseline; None where there is none, or it is that itself.
+    """
 
     name: str
     settings: Mapping[str, Any]
     passes: float
+    values: BySeed
+    mean: float | None
+    sd: float | None
+    against: str | None
+    paired: PairedResult | None
+
+
+@dataclass(frozen=True)
+class BestResult:
+    """A strategy of the sweep at the best of its other settings, chosen for each seed by the other seeds.
+
+    `settings`: those chosen over all seeds, None where none got every seed to its end; `otherwise`: for how
+    many seeds others were chosen. `values`: each seed's loss with its own choice, with mean and sd. `paired`:
+    against random masking chosen alike, None for that itself; as in `sweep.choices_compared`.
+    """
+
+    strategy: str
+    settings: Mapping[str, Any] | None
+    otherwise: int
     values: BySeed
     mean: float | None
     sd: float | None
@@ -373,10 +399,14 @@ class PointResult:
 
 @dataclass(frozen=True)
 class SweepResult:
-    """The values of each setting that is varied, and a point for every combination."""
+    """The values of each setting that is varied, and a point for every combination.
+
+    `best`: the strategies, random masking among them, where they are varied beside something else.
+    """
 
     axes: Mapping[str, tuple[Any, ...]]
     points: tuple[PointResult, ...]
+    best: tuple[BestResult, ...]
 
 
 # ---------------------------------------------------------------- all of it

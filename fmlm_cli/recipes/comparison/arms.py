@@ -5,7 +5,7 @@ import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from operator import attrgetter
+from operator import attrgetter, itemgetter
 from typing import Any
 
 from fmlm_cli.config import (
@@ -203,8 +203,13 @@ def check_base(settings: CompareSettings) -> None:
 def baseline_of(arms: Sequence[Arm]) -> Arm:
     """Plain random masking, one mask a step; without it the first arm that is no control."""
     candidates = [arm for arm in arms if not arm.control]
-    plain = (arm for arm in candidates if arm.masking.strategy == BASELINE)
-    return next((arm for arm in plain if arm.strategy.masks_per_sequence == 1), candidates[0])
+    return next((arm for arm in candidates if is_plain(arm)), candidates[0])
+
+
+def is_plain(arm: Arm) -> bool:
+    """Whether it is random masking as it is usual: one mask of a row in a step, of rows like the others'."""
+    plain = arm.masking.strategy == BASELINE and arm.strategy.masks_per_sequence == 1
+    return plain and not arm.control
 
 
 def fresh_control(settings: CompareSettings, baseline: Arm, store: TokenStore) -> Arm:
@@ -236,6 +241,11 @@ class Sweep:
 
     axes: Mapping[str, Sequence[Any]]
     points: Sequence[tuple[Mapping[str, Any], Arm]]
+
+    @property
+    def plain(self) -> str | None:
+        """The value of the `strategy` axis that is plain random masking, if one is."""
+        return next((str(s["strategy"]) for s, arm in self.points if "strategy" in s and is_plain(arm)), None)
 
 
 def find_sweep(settings: CompareSettings, store: TokenStore | None, arms: Sequence[Arm]) -> Sweep | None:
@@ -293,3 +303,38 @@ def _short(value: Any) -> str:
     if isinstance(value, Mapping):
         return "+".join(f"{name}{_short(part)}" for name, part in value.items())
     return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def compared_with(sweep: Sweep, baseline: Arm, run: PretrainSettings) -> dict[str, Arm]:
+    """With what each point is compared, by its name: itself for a baseline of others; not there if nothing.
+
+    Random masking at the same mask rate, in runs with the same settings: of the sweep, if it has the same
+    corruption and schedule too, else the race's `baseline`. `run`: settings of the race's runs.
+    """
+    plain: dict[str, Arm] = {}
+    for arm in (baseline, *(arm for _, arm in sweep.points)):
+        if arm is baseline or is_plain(arm):
+            plain.setdefault(_terms(arm, run) + _masked_alike(arm), arm)
+    found = {}
+    for _, arm in sweep.points:
+        closest = plain.get(_terms(arm, run) + _masked_alike(arm))
+        of_race = baseline if _terms(arm, run) == _terms(baseline, run) else closest
+        reference = of_race if closest in (None, arm) else closest
+        if reference is not None:
+            found[arm.name] = reference
+    return found
+
+
+def _terms(arm: Arm, run: PretrainSettings) -> str:
+    """The mask rate, and what its runs have otherwise than the race's."""
+    of_seed = ("seed", *SUBSETS)  # each seed has its own
+    changed = {
+        name: value
+        for name, value in arm.overrides.items()
+        if name in of_seed or attrgetter(name)(run) != value
+    }
+    return repr((round(arm.strategy.rate, 6), sorted(changed.items(), key=itemgetter(0))))
+
+
+def _masked_alike(arm: Arm) -> str:
+    return repr((arm.masking.corruption, arm.masking.schedule))

@@ -16,7 +16,7 @@ _REMEDY = "fewer rows, with --set run.data.max_rows=N, or a larger budget would 
 
 
 def cautions_of(plan: ComparisonPlan) -> Iterator[Caution]:
-    """Arms with little to differ in, too few seeds or rows, sweeps that cannot tell causes apart."""
+    """Arms with little to differ in, few seeds or rows, sweeps that cannot tell causes apart, or compare."""
     if plan.total_steps:
         yield from (Caution(text, FEW_PASSES) for text in _few_passes(plan))
     few = (
@@ -26,6 +26,7 @@ def cautions_of(plan: ComparisonPlan) -> Iterator[Caution]:
         yield Caution(few, "few-seeds")
     if plan.sweep:
         yield from (Caution(text, "confounded-sweep") for text in _confounded(plan, plan.sweep))
+        yield from (Caution(text, "sweep-without-baseline") for text in _alone(plan, plan.sweep))
     yield from (Caution(text, "few-rows") for text in _few_rows(plan))
 
 
@@ -72,6 +73,21 @@ def _confounded(plan: ComparisonPlan, sweep: Sweep) -> Iterator[str]:
             f"in the sweep of {' and '.join(varied)}, K and the mask rate vary together: no random masking "
             f"runs at rate {', '.join(f'{rate:.3g}' for rate in alone)} (--set 'sweep.strategy=[random, "
             "fully-explored]' would add it)"
+        )
+
+
+def _alone(plan: ComparisonPlan, sweep: Sweep) -> Iterator[str]:
+    """How many points with settings of a run of their own have no random masking under the same ones."""
+    against = plan.points_against
+    alone = [arm for _, arm in sweep.points if arm.overrides and arm.name not in against]
+    if alone:
+        varied = " and ".join(name for name in sweep.axes if name.startswith("run."))
+        strategies = sweep.axes.get("strategy", [alone[0].masking.strategy])
+        listed = ", ".join(["random", *map(str, strategies)])
+        remedy = f" (--set 'sweep.strategy=[{listed}]' would add it)" if sweep.plain is None else ""
+        yield (
+            f"{len(alone)} of {len(sweep.points)} points of the sweep of {varied} are compared with nothing: "
+            f"no random masking runs with the same settings and mask rate{remedy}"
         )
 
 

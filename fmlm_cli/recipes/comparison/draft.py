@@ -21,6 +21,7 @@ from fmlm_cli.recipes.comparison.arms import (
     baseline_of,
     check_base,
     common_batch,
+    compared_with,
     find_arms,
     find_sweep,
     needs_store,
@@ -82,6 +83,13 @@ class Draft:
     def every_arm(self) -> list[Arm]:
         """Those of the sweep too."""
         return [*self.arms, *(arm for _, arm in self.sweep.points)] if self.sweep else list(self.arms)
+
+    @property
+    def points_against(self) -> dict[str, Arm]:
+        """With what each point of the sweep is compared, as in `compared_with`."""
+        rate = {"learning_rate": self.base.settings.optimizer.learning_rate}
+        run = build(PretrainSettings, self.settings.run.model_dump(), {"optimizer": rate})
+        return compared_with(self.sweep, self.baseline, run) if self.sweep else {}
 
     @property
     def needs_runs(self) -> bool:

@@ -13,7 +13,7 @@ import numpy as np
 from fmlm_cli import __version__
 from fmlm_cli.analysis.gradient_noise.estimators import Correlation, Estimates
 from fmlm_cli.analysis.gradient_noise.measuring import Records
-from fmlm_cli.analysis.paired import Contest, NoPair, Pair, mean_of, pair_up, spread_of
+from fmlm_cli.analysis.paired import Contest, NoPair, Pair, judge_together, mean_of, pair_up, spread_of
 from fmlm_cli.analysis.report.findings.whole import verdict
 from fmlm_cli.analysis.results.comparison import (
     MASK_ONLY,
@@ -41,6 +41,7 @@ from fmlm_cli.analysis.results.comparison import (
 )
 from fmlm_cli.analysis.results.plain import from_json
 from fmlm_cli.analysis.statistics import Interval
+from fmlm_cli.analysis.sweep import best_of_each
 from fmlm_cli.engine.runtime import Runtime
 from fmlm_cli.errors import UserError
 from fmlm_cli.masking import Strategy, StrategySettings, random_counterpart
@@ -53,6 +54,7 @@ from fmlm_cli.recipes.shared.held_out import EVALUATION_RATE
 
 Record = Mapping[str, Any]  # what a finished item left
 
+_ALONE = "no random run of these settings and this mask rate: add random to sweep.strategy"
 _EVALUATED_ON = f"single tokens, {100 * EVALUATION_RATE:.0f} %, 80/10/10"
 
 
@@ -338,37 +340,35 @@ def _curve(run: Record) -> CurveResult:
 
 
 def _sweep(plan: ComparisonPlan, race: RaceResult | None) -> SweepResult | None:
-    """The points, judged together; against the race's baseline where only what they vary differs."""
+    """The points, judged together: each against random masking where only what masks are differs."""
     done = _complete(plan, "sweep") if plan.sweep else None
     if done is None or plan.sweep is None:
         return None
     losses = _values(_by_arm(done), "loss")
+    known = losses if race is None else losses | {plan.baseline.name: race.final[plan.baseline.name].values}
+    against = {name: arm.name for name, arm in plan.points_against.items() if arm.name in known}
     pairs: dict[str, Pair] = {}
-    if race is not None:
-        baseline = race.final[plan.baseline.name].values
-        pairs = {
-            arm.name: pair_up(losses[arm.name], baseline)
-            if _trained_alike(plan, arm)
-            else NoPair("no random run of this mask rate and these settings")
-            for _, arm in plan.sweep.points
-        }
-    compared = _contest(plan).judge(pairs)
+    for _, arm in plan.sweep.points:
+        if (other := against.get(arm.name)) is None:
+            pairs[arm.name] = NoPair(_ALONE)
+        elif other == arm.name:
+            pairs[arm.name] = NoPair("baseline of its settings")
+        else:
+            pairs[arm.name] = pair_up(losses[arm.name], known[other])
+    compared = judge_together(pairs, against.__getitem__, against.get)
     points = [
         PointResult(
             name=arm.name,
             settings=dict(settings),
             passes=plan.passes(arm),
             **vars(spread_of(losses[arm.name])),
-            paired=compared.get(arm.name),
+            against=None if (other := against.get(arm.name)) == arm.name else other,
+            paired=compared[arm.name],
         )
         for settings, arm in plan.sweep.points
     ]
-    return SweepResult({name: tuple(values) for name, values in plan.sweep.axes.items()}, tuple(points))
-
-
-def _trained_alike(plan: ComparisonPlan, arm: Arm) -> bool:
-    """Whether a point masks as much as the baseline, and is trained like it."""
-    return math.isclose(arm.strategy.rate, plan.baseline.strategy.rate) and not arm.overrides
+    axes = {name: tuple(values) for name, values in plan.sweep.axes.items()}
+    return SweepResult(axes, tuple(points), best_of_each(points, plan.sweep.plain))
 
 
 def _downstream(plan: ComparisonPlan) -> dict[str, TaskResult] | None:

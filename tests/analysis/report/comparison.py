@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from fmlm_cli.analysis.paired import Contest, Pair, spread_of
+from fmlm_cli.analysis.paired import Contest, NoPair, judge_together, pair_up, spread_of
 from fmlm_cli.analysis.report.findings.whole import verdict
 from fmlm_cli.analysis.results.comparison import (
     ArmResult,
@@ -35,7 +35,7 @@ from fmlm_cli.analysis.results.comparison import (
     VarianceResult,
 )
 from fmlm_cli.analysis.results.plain import as_json
-from fmlm_cli.analysis.statistics import paired_difference
+from fmlm_cli.analysis.sweep import best_of_each
 
 ARMS = {
     "random": "random",
@@ -86,7 +86,7 @@ def made_results(names: Mapping[str, str] = ARMS, seeds: int = 3) -> ComparisonR
         ),
         race=made_race(contest, arms, all_seeds, rng),
         downstream={"citation_intent": made_scores(contest, arms, all_seeds, rng)},
-        sweep=made_sweep(contest, all_seeds),
+        sweep=made_sweep(all_seeds, rng),
     )
     return ComparisonResults(**vars(measured), verdict=verdict(measured))
 
@@ -200,20 +200,35 @@ def made_scores(contest: Contest, arms: list[str], seeds: list[int], rng: Any) -
     return TaskResult("macro-F1", "test", of_arms)
 
 
-def made_sweep(contest: Contest, seeds: list[int]) -> SweepResult:
-    points: dict[str, dict[str, Any]] = {}
-    pairs: dict[str, Pair] = {}
-    for k in (3, 5, 7, 10):
-        for corruption, more in (("mask1+random0", 0.0), ("mask0.8+random0.1", 0.03)):
-            name = f"segments={k},corruption={corruption}"
-            values = {seed: 4.9 + 0.01 * abs(k - 7) + more + 0.003 * seed**2 for seed in seeds}
-            points[name] = {"settings": {"segments": k, "corruption": corruption}, **vars(spread_of(values))}
-            pairs[name] = paired_difference(list(values.values()), [5.0 + 0.003 * seed for seed in seeds])
-    compared = contest.judge(pairs)
-    return SweepResult(
-        axes={"segments": (3, 5, 7, 10), "corruption": ("mask1+random0", "mask0.8+random0.1")},
-        points=tuple(
-            PointResult(name=name, passes=7.0, **point, paired=compared[name])
-            for name, point in points.items()
-        ),
+def made_sweep(seeds: list[int], rng: Any) -> SweepResult:
+    """Strategies x learning rates, each against random at its rate; at 0.004 one run diverges."""
+    rates, strategies = (0.0005, 0.001, 0.002, 0.004), ("random", "fully-explored", "span")
+    axes = {"strategy": strategies, "run.optimizer.learning_rate": rates}
+    shift = {seed: 0.01 * float(rng.standard_normal()) for seed in seeds}
+    values: dict[str, dict[int, float | None]] = {}
+    settings: dict[str, dict[str, Any]] = {}
+    for place, strategy in enumerate(strategies):
+        for rate in rates:
+            name = f"strategy={strategy},run.optimizer.learning_rate={rate:g}"
+            settings[name] = {"strategy": strategy, "run.optimizer.learning_rate": rate}
+            level = 5.0 + 0.05 * (math.log2(rate / 0.001) - 0.4 * place) ** 2 - 0.06 * (place == 1)
+            values[name] = {s: level + shift[s] + 0.004 * float(rng.standard_normal()) for s in seeds}
+    values[f"strategy=span,run.optimizer.learning_rate={rates[-1]:g}"][seeds[-1]] = None
+    base = {name: name.replace(str(own["strategy"]), "random") for name, own in settings.items()}
+    pairs = {
+        name: pair_up(values[name], values[other]) if other != name else NoPair("baseline of its settings")
+        for name, other in base.items()
+    }
+    compared = judge_together(pairs, base.__getitem__, base.get)
+    points = tuple(
+        PointResult(
+            name=name,
+            settings=settings[name],
+            passes=7.0,
+            **vars(spread_of(values[name])),
+            against=None if base[name] == name else base[name],
+            paired=compared[name],
+        )
+        for name in settings
     )
+    return SweepResult(axes=axes, points=points, best=best_of_each(points, "random"))

@@ -6,10 +6,11 @@ from typing import Any
 
 import pytest
 
+from fmlm_cli.analysis.report.findings.sweep import short_names
 from fmlm_cli.analysis.report.findings.whole import verdict
 from fmlm_cli.analysis.results.comparison import Measurements
 from fmlm_cli.analysis.results.plain import as_json, from_json
-from tests.analysis.report.comparison import ARMS, interval, made_json
+from tests.analysis.report.comparison import interval, made_json
 
 ALL = made_json()
 
@@ -18,13 +19,39 @@ def found(**changed: Any) -> dict[str, Any]:
     return dict(as_json(verdict(from_json(Measurements, copy.deepcopy(ALL) | changed))))
 
 
+_N = r"(\d+(?:\.\d+)?)"
+VISIBLE = rf"is {_N}(?: to {_N})? {{unit}}(, by arm)?; so few runs leave that between {_N} and {_N}"
+
+
+def seen_in(text: str, unit: str) -> list[float | None]:
+    """The smallest and the largest visible difference, and what the seeds leave open of them."""
+    match = re.search(VISIBLE.format(unit=unit), text)
+    assert match is not None and (match[2] is None) == (match[3] is None), text
+    return [None if match[n] is None else float(match[n]) for n in (1, 2, 4, 5)]
+
+
+def rounds_up(shown: float | None, value: float) -> bool:
+    return shown is not None and value <= shown < 1.11 * value
+
+
 def test_what_can_be_seen_is_of_the_tests_made() -> None:
-    own = {name: pair["detectable"] for name, pair in ALL["race"]["paired"].items() if name != "fresh"}
+    own = next(pair for name, pair in ALL["race"]["paired"].items() if name != "fresh")
     text = next(text for text in found()["sentences"] if text.startswith("By held-out loss"))
-    low, high = re.findall(r"is ([\d.]+) to ([\d.]+) nats, by arm", text)[0]
-    assert min(own.values()) <= float(low) < 1.11 * min(own.values())
-    assert max(own.values()) <= float(high) < 1.11 * max(own.values())
-    assert "3 seeds" in text
+    value, other, low, high = seen_in(text, "nats")
+    assert other is None and "3 seeds" in text  # all arms share a spread
+    for shown, name in ((value, "detectable"), (low, "detectable_low"), (high, "detectable_high")):
+        assert rounds_up(shown, own[name])
+
+
+def test_an_arm_with_a_spread_of_its_own_widens_what_can_be_seen() -> None:
+    race = copy.deepcopy(ALL["race"])
+    shared, wild = race["paired"]["full-batch"]["detectable_low"], race["paired"]["full-span"]
+    wild |= {name: 20 * wild[name] for name in ("detectable", "detectable_low", "detectable_high")}
+    value, largest, low, high = seen_in(
+        next(text for text in found(race=race)["sentences"] if text.startswith("By held-out loss")), "nats"
+    )
+    assert value is not None and rounds_up(largest, wild["detectable"]) and largest != value
+    assert rounds_up(low, shared) and rounds_up(high, wild["detectable_high"])
 
 
 @pytest.mark.parametrize(
@@ -70,9 +97,10 @@ def test_tasks_are_told_in_points() -> None:
         text for text in found()["sentences"] if text.startswith("By citation_intent (test macro-F1)")
     )
     own = ALL["downstream"]["citation_intent"]["arms"]
-    seen = [100 * own[name]["paired"]["detectable"] for name in ARMS if name not in ("random", "fresh")]
-    low, high = re.findall(r"is ([\d.]+) to ([\d.]+) points, by arm", text)[0]
-    assert min(seen) <= float(low) and max(seen) <= float(high)
+    pair = own["full-batch"]["paired"]
+    value, _, low, high = seen_in(text, "points")
+    for shown, name in ((value, "detectable"), (low, "detectable_low"), (high, "detectable_high")):
+        assert rounds_up(shown, 100 * pair[name])
 
 
 def test_the_cost_is_a_run_not_a_guess() -> None:
@@ -80,3 +108,56 @@ def test_the_cost_is_a_run_not_a_guess() -> None:
     assert "210 steps of 28 rows, 376 k tokens: 2.3 minutes" in cost and "4.3 k to 4.5 k tokens" in cost
     assert "A step of random x7 has 4 different rows instead of 28." in cost
     assert found(race=None)["cost"] == ""
+
+
+# ---------------------------------------------------------------- the sweep
+
+
+def at_best(sweep: dict[str, Any]) -> list[str]:
+    return [text for text in found(sweep=sweep)["sentences"] if text.startswith("Each strategy at its best")]
+
+
+def test_each_strategy_at_its_best_is_said_once_and_with_its_numbers() -> None:
+    (text,) = at_best(ALL["sweep"])
+    assert "its best learning_rate, chosen for each seed by the others" in text
+    for best in ALL["sweep"]["best"]:
+        if best["paired"]:
+            assert f"{best['strategy']} {VERBS[best['paired']['better'], best['strategy']]} random, " in text
+
+
+VERBS = {
+    ("fully-explored", "fully-explored"): "is better than",
+    (None, "span"): "cannot be told from",
+    (None, "fully-explored"): "cannot be told from",
+    ("random", "span"): "is worse than",
+}
+
+
+@pytest.mark.parametrize("better", [None, "fully-explored"])
+def test_the_verb_follows_the_test(better: str | None) -> None:
+    sweep = copy.deepcopy(ALL["sweep"])
+    sweep["best"][1]["paired"]["better"] = better
+    sweep["best"][2]["paired"]["better"] = "random"
+    (text,) = at_best(sweep)
+    assert f"fully-explored {VERBS[better, 'fully-explored']} random" in text
+    assert "span is worse than random" in text
+
+
+def test_a_sweep_without_anything_to_compare_says_why() -> None:
+    sweep = copy.deepcopy(ALL["sweep"])
+    for best in sweep["best"][1:]:
+        best["paired"] = dict.fromkeys(best["paired"]) | {"note": "no random masking in sweep.strategy"}
+    assert at_best(sweep) == [
+        "Each strategy at its best learning_rate: nothing could be tested, no random masking in "
+        "sweep.strategy."
+    ]
+    assert at_best(sweep | {"best": []}) == []
+
+
+def test_axes_are_named_by_their_ends_where_these_differ() -> None:
+    assert short_names(["strategy", "run.optimizer.learning_rate"]) == {
+        "strategy": "strategy",
+        "run.optimizer.learning_rate": "learning_rate",
+    }
+    alike = ["run.data.max_rows", "run.evaluation.max_rows"]
+    assert short_names(alike) == dict(zip(alike, alike, strict=True))

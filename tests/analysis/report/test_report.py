@@ -27,7 +27,6 @@ from fmlm_cli.analysis.results.comparison import (
     ComparisonResults,
     IntervalResult,
     Measurements,
-    SweepResult,
     Verdict,
 )
 from fmlm_cli.analysis.results.plain import as_json, from_json
@@ -43,6 +42,7 @@ FIGURES = (
     "tokens-to-reach",
     "downstream-citation_intent",
     "sweep",
+    "best",
 )
 OF_PART = {
     "variance": FIGURES[:3],
@@ -201,7 +201,7 @@ def test_the_same_results_give_the_same_bytes(written: Path, results: dict[str, 
     given = only(json.loads(json.dumps(results)), "coverage", "sweep")
     paths = write(tmp_path, given)
     figures = [path for path in paths if path.parent.name == "figures"]
-    assert len(figures) == 4
+    assert len(figures) == 6
     for path in figures:
         assert path.read_bytes() == (written / path.relative_to(tmp_path)).read_bytes(), path.name
     first = [path.read_bytes() for path in paths]
@@ -269,7 +269,7 @@ def test_runs_that_are_the_baselines_own_are_no_test(tmp_path: Path, results: di
     assert not re.search(r"\b(nan|inf|None)\b", page)
 
 
-EVIL = "<script>alert(1)</script>"
+EVIL, RATE = "<script>alert(1)</script>", "run.optimizer.learning_rate"
 
 
 def test_hostile_texts_are_texts(tmp_path: Path, written: Path) -> None:
@@ -277,9 +277,10 @@ def test_hostile_texts_are_texts(tmp_path: Path, written: Path) -> None:
     made = made_results({"random": evil, EVIL: f"{EVIL} two"})
     assert made.evaluation is not None and made.sweep is not None
     points = [
-        replace(point, settings={EVIL: evil, "corruption": point.settings["corruption"]})
+        replace(point, settings={EVIL: evil, RATE: point.settings[RATE]}, against=None)
         for point in made.sweep.points
     ]
+    best = [replace(each, strategy=f"{each.strategy} {evil}") for each in made.sweep.best]
     given = replace(
         made,
         **dict.fromkeys(("coverage", "variance", "downstream")),
@@ -289,7 +290,7 @@ def test_hostile_texts_are_texts(tmp_path: Path, written: Path) -> None:
         model=replace(made.model, name=evil),
         settings={"out": evil, EVIL: ["```", evil], "</pre>": 1},
         verdict=Verdict(evil, (evil, f"`{EVIL}`"), evil),
-        sweep=SweepResult({EVIL: (evil,), "corruption": ()}, tuple(points)),
+        sweep=replace(made.sweep, axes={EVIL: (evil,), RATE: ()}, points=tuple(points), best=tuple(best)),
     )
     report.write_report(tmp_path, given)
     page = page_of(tmp_path)

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from fmlm_cli.analysis.report.figures.drawing import INK, MARKERS, PAPER, SOFT, colour, dash, panels
 from fmlm_cli.analysis.report.figures.noise import TWO_COLUMNS, draw_estimate, name_rows
 from fmlm_cli.analysis.report.values import Arms, Estimate, Ratio, compact
-from fmlm_cli.analysis.results.comparison import BySeed, PointResult
+from fmlm_cli.analysis.results.comparison import BestResult, BySeed, PointResult
 from fmlm_cli.analysis.statistics import Floats
 
 Dots = Mapping[str, BySeed]  # by arm
@@ -291,6 +291,34 @@ def _sweep_line(name: str, points: Sequence[PointResult], width: float) -> Figur
     axes.set_xlabel(name)
     axes.set_ylabel("held-out loss (nats)")
     axes.grid(axis="y")
+    return figure
+
+
+def draw_best(bests: Sequence[BestResult], base: str, width: float) -> Figure:
+    """Each strategy's losses at its best settings, a dot for a seed, and its difference from `base`."""
+    beside = width >= TWO_COLUMNS
+    height = 1.0 + 0.42 * len(bests)
+    figure, grid = panels(
+        width, height * (1 if beside else 2), *((1, 2) if beside else (2, 1)), sharey=beside
+    )
+    left, right = (panel for row in grid for panel in row)
+    others = [best.strategy for best in bests if best.strategy != base]
+    for place, best in enumerate(bests):
+        shade = colour(0 if best.strategy == base else 1 + others.index(best.strategy))
+        dots = [value for value in best.values.values() if value is not None]
+        left.plot(dots, np.linspace(place - 0.16, place + 0.16, len(dots)), "o", color=shade, markersize=4)
+        if best.mean is not None:
+            left.plot([best.mean] * 2, [place - 0.32, place + 0.32], color=INK, linewidth=1.3)
+        if best.paired is not None and best.paired.n:
+            draw_estimate(right, Estimate.of(best.paired), place, shade, "o")
+    right.axvline(0.0, color=INK, linewidth=0.8)
+    titles = "Held-out loss (nats) by seed", f"Minus {base}, interval of both tests"
+    for axes, title in zip((left, right), titles, strict=True):
+        axes.set_title(textwrap.fill(title, 30))
+        if axes is left or not beside:
+            name_rows(axes, [best.strategy for best in bests], width)
+        axes.grid(axis="x")
+    right.tick_params(axis="y", length=0)
     return figure
 
 

@@ -9,7 +9,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 
 from fmlm_cli.analysis.report.findings import learning
-from fmlm_cli.analysis.report.values import Arms, Estimate, Ratio, probability, rounded_up
+from fmlm_cli.analysis.report.values import DASH, Arms, Estimate, Ratio, probability, rounded_up
 from fmlm_cli.analysis.results.comparison import (
     Measurements,
     PairedResult,
@@ -106,19 +106,30 @@ def told(
     if undecided:
         from_it = f"not told from it: {arms.listed(undecided)}"
         clauses.append(from_it if clauses else f"none told from {arms.base}")
-    visible = _range_of([pair.detectable for pair in tested.values()], unit, scale)
     seeds = next(iter(tested.values())).n
     return (
-        f"By {what}, {'; '.join(clauses)}. "
-        f"The smallest difference that {seeds} seeds can be expected to show is {visible}."
+        f"By {what}, {'; '.join(clauses)}. The smallest difference that {seeds} seeds can be expected to "
+        f"show is {_range_of(list(tested.values()), unit, scale)}."
     )
 
 
-def _range_of(differences: Sequence[float | None], unit: str, scale: float) -> str:
-    """From the smallest to the largest, rounded up."""
-    known = [difference for difference in differences if difference is not None]
-    low, high = (rounded_up(scale * end(known)) for end in (min, max))
-    return f"{low} {unit}" if low == high else f"{low} to {high} {unit}, by arm"
+def _range_of(pairs: Sequence[PairedResult], unit: str, scale: float) -> str:
+    """What can be seen, from the smallest to the largest, and what is not known of it; all rounded up."""
+    low, high = (rounded_up(scale * end(pair.detectable or 0.0 for pair in pairs)) for end in (min, max))
+    least = rounded_up(scale * min(pair.detectable_low or 0.0 for pair in pairs))
+    most = rounded_up(scale * max(pair.detectable_high or 0.0 for pair in pairs))
+    value = f"{low} {unit}" if low == high else f"{low} to {high} {unit}, by arm"
+    return f"{value}; so few runs leave that between {least} and {most}"
+
+
+def visible(pair: PairedResult, scale: float = 1) -> str:
+    """The smallest difference that can be seen and its range, rounded up: 0.08 (0.05 to 0.17)."""
+    if pair.detectable is None or pair.detectable_low is None or pair.detectable_high is None:
+        return DASH
+    value, low, high = (
+        rounded_up(scale * end) for end in (pair.detectable, pair.detectable_low, pair.detectable_high)
+    )
+    return f"{value} ({low} to {high})"
 
 
 def told_by_loss(race: RaceResult, arms: Arms) -> str:

@@ -1,6 +1,6 @@
 """All that a comparison found, in the order of what its reader wants to know first."""
 
-from fmlm_cli.analysis.report.findings import coverage, learning, noise, race
+from fmlm_cli.analysis.report.findings import coverage, learning, noise, race, sweep
 from fmlm_cli.analysis.report.findings.reruns import reruns
 from fmlm_cli.analysis.report.values import Arms, compact, spell
 from fmlm_cli.analysis.results.comparison import Measurements, Verdict
@@ -20,6 +20,7 @@ def verdict(results: Measurements) -> Verdict:
         *reruns(results, arms),
         *race.control(results, arms),
         *race.downstream(results, arms),
+        *sweep.at_best(results),
         *noise.in_short(results),
         *coverage.reached(results, arms),
         *coverage.few_passes(results, arms),
