@@ -330,7 +330,6 @@ def test_a_plan_leaves_no_trace(compare: Compare) -> None:
 
 
 def cautioned(plan: ComparisonPlan) -> list[str]:
-    """All cautions but that of two seeds, which most of these comparisons have."""
     return [each.text for each in cautions_of(plan) if each.code != "few-seeds"]
 
 
