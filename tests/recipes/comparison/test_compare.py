@@ -516,6 +516,7 @@ def test_few_passes_are_said_once(compare: Compare) -> None:
     results, text = said(compare("short", **changed))
     assert results is not None
     assert text.count("passes over the data: the same run as random") == 1
+    assert "With 2 seeds an interval reaches 12.7 standard errors either way" in text
     assert any("made at most one pass" in sentence for sentence in results["verdict"]["sentences"])
     own = results["race"]["paired"]["fully-explored"]
     assert own["mean"] == 0 and own["p_value"] is None and own["note"]  # the same runs are no test
