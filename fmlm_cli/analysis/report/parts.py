@@ -26,12 +26,8 @@ from fmlm_cli.analysis.report.values import (
     percent,
     spell,
 )
-from fmlm_cli.analysis.results.comparison import (
-    CoverageResult,
-    IntervalResult,
-    Measurements,
-    VarianceResult,
-)
+from fmlm_cli.analysis.results.comparison import IntervalResult, Measurements, VarianceResult
+from fmlm_cli.analysis.results.coverage import CoverageResult
 from fmlm_cli.analysis.results.plain import as_json
 
 Row = dict[str, Any]

@@ -6,7 +6,7 @@ from scipy import stats
 
 from fmlm_cli import keys
 from fmlm_cli.analysis.coverage import measure_coverage
-from fmlm_cli.analysis.results.comparison import CoverageResult, HammingResult, MaskSizes
+from fmlm_cli.analysis.results.coverage import CoverageResult, HammingResult, MaskSizes
 from fmlm_cli.corpus.rows.reading import RowReader
 from fmlm_cli.masking import Strategy
 from fmlm_cli.objectives.masked_lm import view_of

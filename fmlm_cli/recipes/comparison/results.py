@@ -24,7 +24,6 @@ from fmlm_cli.analysis.results.comparison import (
     ComparisonResults,
     ComponentsResult,
     CorrelationResult,
-    CoverageResult,
     CurveResult,
     EqualComputeResult,
     HeldOutData,
@@ -39,6 +38,7 @@ from fmlm_cli.analysis.results.comparison import (
     TaskResult,
     VarianceResult,
 )
+from fmlm_cli.analysis.results.coverage import CoverageResult
 from fmlm_cli.analysis.results.plain import from_json
 from fmlm_cli.analysis.statistics import Interval
 from fmlm_cli.analysis.sweep import best_of_each

@@ -18,13 +18,10 @@ from fmlm_cli.analysis.results.comparison import (
     ComparisonResults,
     ComponentsResult,
     CorrelationResult,
-    CoverageResult,
     CurveResult,
     EqualComputeResult,
-    HammingResult,
     HeldOutData,
     IntervalResult,
-    MaskSizes,
     Measurements,
     PointResult,
     RaceResult,
@@ -34,6 +31,7 @@ from fmlm_cli.analysis.results.comparison import (
     TaskResult,
     VarianceResult,
 )
+from fmlm_cli.analysis.results.coverage import CoverageResult, HammingResult, MaskSizes
 from fmlm_cli.analysis.results.plain import as_json
 from fmlm_cli.analysis.sweep import best_of_each
 

@@ -10,13 +10,13 @@ from hypothesis import strategies as st
 
 from fmlm_cli.analysis.results.comparison import (
     ComparisonResults,
-    CoverageResult,
     IntervalResult,
     Measurements,
     RaceResult,
     SpreadResult,
     VarianceResult,
 )
+from fmlm_cli.analysis.results.coverage import CoverageResult
 from fmlm_cli.analysis.results.finetuning import CellResult, FinetuneResults
 from fmlm_cli.analysis.results.plain import as_json, from_json
 from tests.analysis.report.comparison import made_json, made_results

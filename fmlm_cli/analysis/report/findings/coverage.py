@@ -3,7 +3,8 @@
 from collections.abc import Iterator, Mapping
 
 from fmlm_cli.analysis.report.values import Arms, compact, percent
-from fmlm_cli.analysis.results.comparison import CoverageResult, Measurements
+from fmlm_cli.analysis.results.comparison import Measurements
+from fmlm_cli.analysis.results.coverage import CoverageResult
 from fmlm_cli.events import counted
 
 

@@ -6,7 +6,7 @@ from fmlm_cli.analysis.report.values import Arms, Estimate, percent, probability
 from fmlm_cli.analysis.results.comparison import Measurements, RerunResult
 
 
-def reruns(results: Measurements, arms: Arms) -> Iterator[str]:
+def trained_again(results: Measurements, arms: Arms) -> Iterator[str]:
     """Whether an arm gets to the baseline's loss with a schedule that ends sooner."""
     race = results.race
     for name, again in (race.reruns if race is not None else {}).items():

@@ -1,7 +1,7 @@
 """All that a comparison found, in the order of what its reader wants to know first."""
 
 from fmlm_cli.analysis.report.findings import coverage, learning, noise, race, sweep
-from fmlm_cli.analysis.report.findings.reruns import reruns
+from fmlm_cli.analysis.report.findings.reruns import trained_again
 from fmlm_cli.analysis.report.values import Arms, compact, spell
 from fmlm_cli.analysis.results.comparison import Measurements, Verdict
 
@@ -17,7 +17,7 @@ def verdict(results: Measurements) -> Verdict:
         *learning.more_seeds(results, arms),
         *learning.with_few_seeds(results),
         *race.runner_up(results, arms),
-        *reruns(results, arms),
+        *trained_again(results, arms),
         *race.control(results, arms),
         *race.downstream(results, arms),
         *sweep.at_best(results),
