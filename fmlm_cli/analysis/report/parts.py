@@ -26,9 +26,10 @@ from fmlm_cli.analysis.report.values import (
     percent,
     spell,
 )
-from fmlm_cli.analysis.results.comparison import IntervalResult, Measurements, VarianceResult
+from fmlm_cli.analysis.results.comparison import Measurements
 from fmlm_cli.analysis.results.coverage import CoverageResult
 from fmlm_cli.analysis.results.plain import as_json
+from fmlm_cli.analysis.results.variance import IntervalResult, VarianceResult
 
 Row = dict[str, Any]
 Variances = Sequence[VarianceResult]

@@ -10,7 +10,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, Self
 
-from fmlm_cli.analysis.results.comparison import ArmResult, Measurements, VarianceResult
+from fmlm_cli.analysis.results.comparison import ArmResult, Measurements
+from fmlm_cli.analysis.results.variance import VarianceResult
 from fmlm_cli.analysis.statistics import Interval
 
 _DECIMALS = 5  # at most; nothing that is measured here means more

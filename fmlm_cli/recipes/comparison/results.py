@@ -16,18 +16,13 @@ from fmlm_cli.analysis.gradient_noise.measuring import Records
 from fmlm_cli.analysis.paired import Contest, NoPair, Pair, judge_together, mean_of, pair_up, spread_of
 from fmlm_cli.analysis.report.findings.whole import verdict
 from fmlm_cli.analysis.results.comparison import (
-    MASK_ONLY,
     ArmResult,
     BySeed,
     ComparedData,
     ComparedModel,
     ComparisonResults,
-    ComponentsResult,
-    CorrelationResult,
     CurveResult,
-    EqualComputeResult,
     HeldOutData,
-    IntervalResult,
     Measurements,
     PointResult,
     RaceResult,
@@ -36,10 +31,17 @@ from fmlm_cli.analysis.results.comparison import (
     Speed,
     SweepResult,
     TaskResult,
-    VarianceResult,
 )
 from fmlm_cli.analysis.results.coverage import CoverageResult
 from fmlm_cli.analysis.results.plain import from_json
+from fmlm_cli.analysis.results.variance import (
+    MASK_ONLY,
+    ComponentsResult,
+    CorrelationResult,
+    EqualComputeResult,
+    IntervalResult,
+    VarianceResult,
+)
 from fmlm_cli.analysis.statistics import Interval
 from fmlm_cli.analysis.sweep import best_of_each
 from fmlm_cli.engine.runtime import Runtime

@@ -16,12 +16,8 @@ from fmlm_cli.analysis.results.comparison import (
     ComparedData,
     ComparedModel,
     ComparisonResults,
-    ComponentsResult,
-    CorrelationResult,
     CurveResult,
-    EqualComputeResult,
     HeldOutData,
-    IntervalResult,
     Measurements,
     PointResult,
     RaceResult,
@@ -29,10 +25,16 @@ from fmlm_cli.analysis.results.comparison import (
     Speed,
     SweepResult,
     TaskResult,
-    VarianceResult,
 )
 from fmlm_cli.analysis.results.coverage import CoverageResult, HammingResult, MaskSizes
 from fmlm_cli.analysis.results.plain import as_json
+from fmlm_cli.analysis.results.variance import (
+    ComponentsResult,
+    CorrelationResult,
+    EqualComputeResult,
+    IntervalResult,
+    VarianceResult,
+)
 from fmlm_cli.analysis.sweep import best_of_each
 
 ARMS = {

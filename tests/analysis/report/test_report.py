@@ -23,13 +23,9 @@ from fmlm_cli.analysis.report.figures.drawing import DASHES, SERIES, colour, das
 from fmlm_cli.analysis.report.findings.whole import verdict
 from fmlm_cli.analysis.report.parts import Part
 from fmlm_cli.analysis.report.values import Estimate, Ratio, compact, decimals, probability, rounded_up, spell
-from fmlm_cli.analysis.results.comparison import (
-    ComparisonResults,
-    IntervalResult,
-    Measurements,
-    Verdict,
-)
+from fmlm_cli.analysis.results.comparison import ComparisonResults, Measurements, Verdict
 from fmlm_cli.analysis.results.plain import as_json, from_json
+from fmlm_cli.analysis.results.variance import IntervalResult
 from tests.analysis.report.comparison import ARMS, interval, made_json, made_results
 
 FIGURES = (

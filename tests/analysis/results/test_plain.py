@@ -8,17 +8,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from fmlm_cli.analysis.results.comparison import (
-    ComparisonResults,
-    IntervalResult,
-    Measurements,
-    RaceResult,
-    SpreadResult,
-    VarianceResult,
-)
+from fmlm_cli.analysis.results.comparison import ComparisonResults, Measurements, RaceResult, SpreadResult
 from fmlm_cli.analysis.results.coverage import CoverageResult
 from fmlm_cli.analysis.results.finetuning import CellResult, FinetuneResults
 from fmlm_cli.analysis.results.plain import as_json, from_json
+from fmlm_cli.analysis.results.variance import IntervalResult, VarianceResult
 from tests.analysis.report.comparison import made_json, made_results
 from tests.analysis.results.made import made
 

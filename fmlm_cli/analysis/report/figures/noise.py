@@ -24,7 +24,7 @@ from fmlm_cli.analysis.report.figures.drawing import (
     panels,
 )
 from fmlm_cli.analysis.report.values import Arms, Estimate, measurement, percent
-from fmlm_cli.analysis.results.comparison import VarianceResult
+from fmlm_cli.analysis.results.variance import VarianceResult
 
 TWO_COLUMNS = 5.5
 INTERVAL: dict[str, Any] = {"linewidth": 2.2, "alpha": 0.45, "solid_capstyle": "butt"}

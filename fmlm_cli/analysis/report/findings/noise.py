@@ -3,7 +3,8 @@
 from collections.abc import Iterator, Sequence
 
 from fmlm_cli.analysis.report.values import Estimate
-from fmlm_cli.analysis.results.comparison import MASK_ONLY, Measurements, VarianceResult
+from fmlm_cli.analysis.results.comparison import Measurements
+from fmlm_cli.analysis.results.variance import MASK_ONLY, VarianceResult
 from fmlm_cli.analysis.statistics import ROWS_TO_TRUST
 from fmlm_cli.events import counted
 
