@@ -51,7 +51,7 @@ def race_part(results: Measurements, arms: Arms) -> Part:
     notes = [f"For scale only, not to be chosen: {controls}."] if controls else []
     notes += [] if saved else [_no_tokens(race, arms)]
     tokens = [_tokens(race, arms, saved, given=_target_given(results))] if saved else []
-    exhibits = [*_curves(race, arms), _final(race, arms), *tokens, *_reruns(race, arms)]
+    exhibits = [*_curves(race, arms), _final(race, arms), *tokens, *_reruns(race, arms, results.steps)]
     return Part("race", title, exhibits, notes=notes)
 
 
@@ -280,8 +280,8 @@ def _until(tokens: float | None) -> str:
     return "not reached" if tokens is None else compact(tokens)
 
 
-def _reruns(race: RaceResult, arms: Arms) -> Iterator[Exhibit]:
-    """Arms that came to the baseline's loss sooner, trained for so long alone; nothing without any."""
+def _reruns(race: RaceResult, arms: Arms, steps: int) -> Iterator[Exhibit]:
+    """Arms that came to the baseline's loss sooner than after all `steps`, trained for so long alone."""
     again = race.reruns
     if not again:
         return
@@ -315,13 +315,13 @@ def _reruns(race: RaceResult, arms: Arms) -> Iterator[Exhibit]:
             for name, rerun in again.items()
             for seed, loss in rerun.values.items()
         ],
-        _reruns_table(race, arms),
+        _reruns_table(race, arms, steps),
     )
 
 
-def _reruns_table(race: RaceResult, arms: Arms) -> ReportTable:
+def _reruns_table(race: RaceResult, arms: Arms, steps: int) -> ReportTable:
     baseline = race.final[arms.baseline]
-    rows = [(arms.base, "all", percent(1.0), spell(baseline.mean, 3), DASH, DASH)]
+    rows = [(arms.base, f"{steps:,}", percent(1.0), spell(baseline.mean, 3), DASH, DASH)]
     for name, rerun in race.reruns.items():
         pair = rerun.paired
         compared = (pair.note or "", DASH)
