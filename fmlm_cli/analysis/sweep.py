@@ -75,11 +75,9 @@ def best_of_each(points: Sequence[PointResult], plain: str | None) -> tuple[Best
     choices = {name: Choice.of(_losses(own)) for name, own in finished.items() if own}
     pairs: dict[str, Pair] = {name: _pair(name, plain, choices) for name in by_strategy if name != plain}
     judged = judge_together(pairs, lambda _: str(plain), lambda _: None)
-    # The pooled spread says nothing of how often two tests both tell.
-    paired = {
-        name: replace(pair, detectable=None, detectable_low=None, detectable_high=None)
-        for name, pair in judged.items()
-    }
+    # Neither the pooled spread nor Bonferroni's interval is of two tests that both have to tell.
+    unknown = ("detectable", "detectable_low", "detectable_high", "simultaneous_low", "simultaneous_high")
+    paired = {name: replace(pair, **dict.fromkeys(unknown)) for name, pair in judged.items()}
     return tuple(
         _best(name, own, finished[name], choices.get(name), paired.get(name))
         for name, own in by_strategy.items()
