@@ -62,12 +62,11 @@ def _target_given(results: Measurements) -> bool:
 
 def _no_tokens(race: RaceResult, arms: Arms) -> str:
     """Why nothing is said of tokens to a loss."""
-    notes = {
-        name: reach.ratio.note or "nothing learnt"
-        for name, reach in race.tokens_to_reach.items()
-        if not arms.is_control(name)
-    }
-    why = "; ".join(f"{arms.label(name)}: {note}" for name, note in notes.items()) or "runs diverged"
+    by_note: dict[str, list[str]] = {}
+    for name, reach in race.tokens_to_reach.items():
+        if not arms.is_control(name):
+            by_note.setdefault(reach.ratio.note or "nothing learnt", []).append(name)
+    why = "; ".join(f"{note}: {arms.listed(names)}" for note, names in by_note.items()) or "runs diverged"
     return f"Tokens to the same loss are not compared ({why})."
 
 

@@ -143,10 +143,14 @@ def more_seeds(results: Measurements, arms: Arms) -> Iterator[str]:
     name = max(tested, key=lambda name: abs(tested[name].mean or 0.0))
     seeds, difference = _seeds_for(tested[name]), Estimate.of(tested[name]).point(sign=True)
     number = f"about {seeds}" if seeds else f"more than {_MOST_SEEDS:,}"
+    there = seeds is not None and seeds <= (tested[name].n or 0)
+    takes = (
+        "would be told by as many seeds in most races" if there else f"would take {number} seeds to be told"
+    )
     alone = len(tested) == 1
     yield (
-        f"The {'' if alone else 'largest '}difference seen, {difference} nats with {arms.label(name)}, would "
-        f"take {number} seeds to be told, were it and the spread seen the true ones"
+        f"The {'' if alone else 'largest '}difference seen, {difference} nats with {arms.label(name)}, "
+        f"would {takes}, were it and the spread seen the true ones"
         f"{'' if alone else '; as the largest it is likely too large'}."
     )
 
