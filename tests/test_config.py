@@ -12,6 +12,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from fmlm_cli.config import (
+    CompareSettings,
     EvaluateSettings,
     FinetuneSettings,
     MasksSettings,
@@ -464,6 +465,8 @@ def test_options_of_a_strategy_have_names_of_their_own() -> None:
     tree = parse_assignments(["masking.options.p=0.3", "masking.options.kind=x"], PretrainSettings)
     assert build(PretrainSettings, tree).masking.options == {"p": 0.3, "kind": "x"}
     whole = parse_assignments(["masking.options={p: 0.3}"], PretrainSettings)
+    swept = parse_assignments(["sweep.run.optimizer.learning_rate=[1e-3, 4e-3]"], CompareSettings)
+    assert swept == {"sweep": {"run": {"optimizer": {"learning_rate": [1e-3, 4e-3]}}}}
     assert build(PretrainSettings, whole).masking.options == {"p": 0.3}
     with pytest.raises(UserError, match=r"unknown setting 'masking\.optoins\.p'"):
         parse_assignments(["masking.optoins.p=0.3"], PretrainSettings)

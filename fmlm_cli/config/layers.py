@@ -74,7 +74,8 @@ def parse_assignments(assignments: Sequence[str], section: type[Section]) -> dic
         name, equals, text = assignment.partition("=")
         if not equals:
             raise UserError(f"--set {assignment}: write it as --set name=value")
-        free = name.rpartition(".")[0] in free_names  # such as masking.options.p
+        # Such as masking.options.p, and sweep.run.optimizer.learning_rate.
+        free = any(name.startswith(f"{known}.") for known in free_names)
         if not free and name not in names and not any(known.startswith(f"{name}.") for known in names):
             raise _unknown(name, f"--set {shortened(assignment)}", section)
         value = yaml_value(text, f"--set {shortened(assignment)}")
