@@ -13,7 +13,7 @@ from fmlm_cli.analysis.results.plain import as_json
 from fmlm_cli.analysis.statistics import paired_difference
 from fmlm_cli.recipes import comparison
 from fmlm_cli.recipes.comparison.run import COMPARISON
-from tests.recipes.comparison.settings import Compare, compare_in
+from tests.recipes.comparison.settings import LEARNING, Compare, compare_in
 from tests.recipes.runs import without_pictures
 
 STEPS, FASTER = 24, "random:segments=2"  # which predicts twice as many tokens in a step
@@ -36,7 +36,7 @@ def quick_runs() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def compare(tiny_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Compare:
-    return compare_in(tmp_path_factory.mktemp("compared"), tiny_store)
+    return compare_in(tmp_path_factory.mktemp("compared"), tiny_store, **LEARNING)
 
 
 @pytest.fixture(scope="module")

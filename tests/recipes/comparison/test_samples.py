@@ -17,7 +17,7 @@ from fmlm_cli.recipes.comparison.plan import ComparisonPlan, with_budget
 from fmlm_cli.recipes.comparison.results import results_of
 from fmlm_cli.recipes.pretraining.planning.plan import plan_run
 from fmlm_cli.recipes.shared.held_out import HeldOut
-from tests.recipes.comparison.settings import Compare, compare_in
+from tests.recipes.comparison.settings import LEARNING, Compare, compare_in
 from tests.recipes.runs import without_pictures
 
 
@@ -29,7 +29,7 @@ def quick_runs() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def compare(tiny_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Compare:
-    return compare_in(tmp_path_factory.mktemp("compared"), tiny_store)
+    return compare_in(tmp_path_factory.mktemp("compared"), tiny_store, **LEARNING)
 
 
 def planned(settings: CompareSettings) -> ComparisonPlan:

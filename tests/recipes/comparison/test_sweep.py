@@ -1,7 +1,6 @@
 """Points of a sweep meet random masking under their own settings, and strategies meet each at their best."""
 
-import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -9,15 +8,15 @@ import numpy as np
 import pytest
 
 from fmlm_cli.analysis.results.plain import as_json
-from fmlm_cli.config import CompareSettings, build, nested
+from fmlm_cli.config import CompareSettings
 from fmlm_cli.events import Note
 from fmlm_cli.recipes import comparison
 from fmlm_cli.recipes.comparison.cautions import cautions_of
 from fmlm_cli.recipes.comparison.draft import draft_comparison
 from fmlm_cli.recipes.comparison.plan import with_budget
-from tests.recipes.runs import TINY, without_pictures
+from tests.recipes.comparison.settings import LEARNING, Compare, compare_in
+from tests.recipes.runs import without_pictures
 
-Compare = Callable[..., CompareSettings]
 RATE = "run.optimizer.learning_rate"
 BOTH = ["random", "fully-explored"]
 
@@ -32,31 +31,8 @@ def quick_runs() -> Iterator[None]:
 @pytest.fixture(scope="module")
 def compare(tiny_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Compare:
     """`compare(out, **dotted names)`: settings of a race of tiny runs."""
-    root = tmp_path_factory.mktemp("swept")
-    (root / "config.json").write_text(json.dumps(TINY))
-
-    def make(out: str, **changed: Any) -> CompareSettings:
-        fixed = {
-            "out": str(root / out),
-            "strategies": BOTH,
-            "only": ["race"],
-            "seeds": 2,
-            "budget": "12-steps",
-            "race.fresh_control": False,
-            "run.model.name": str(root / "config.json"),
-            "run.data.stores": [str(tiny_store)],
-            "run.data.max_rows": 24,
-            "run.sequence_length": 32,
-            "run.batch.size": 8,
-            "run.masking.segments": 4,
-            "run.evaluation.max_rows": 6,
-            "run.evaluation.every_steps": 6,
-            "run.optimizer.learning_rate": 0.01,
-            "run.model.unigram_bias": False,
-        }
-        return build(CompareSettings, nested({**fixed, **changed}))
-
-    return make
+    fixed = {"only": ["race"], "race.fresh_control": False, "run.evaluation.every_steps": 6, **LEARNING}
+    return compare_in(tmp_path_factory.mktemp("swept"), tiny_store, **fixed)
 
 
 def against(settings: CompareSettings) -> dict[tuple[Any, ...], str | None]:

@@ -1,13 +1,13 @@
 """At equal terms: what arms share and what stands beside them, and what is said or refused where they do not."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from fmlm_cli.config import CompareSettings, build, nested, read_yaml
+from fmlm_cli.config import CompareSettings, build, read_yaml
 from fmlm_cli.errors import UserError
 from fmlm_cli.events import Caution, Event, ignore
 from fmlm_cli.recipes import comparison
@@ -17,9 +17,9 @@ from fmlm_cli.recipes.comparison.plan import ComparisonPlan, with_budget
 from fmlm_cli.recipes.comparison.run import _plan
 from fmlm_cli.recipes.pretraining.planning.plan import plan_run
 from fmlm_cli.recipes.pretraining.report.describe import FEW_PASSES
-from tests.recipes.runs import TINY, without_pictures
+from tests.recipes.comparison.settings import Compare, compare_in
+from tests.recipes.runs import without_pictures
 
-Compare = Callable[..., CompareSettings]
 FRESH = "random:rows=fresh"
 
 
@@ -51,33 +51,14 @@ def stores(make_store: Any, documents: list[str], tmp_path_factory: pytest.TempP
 @pytest.fixture(scope="module")
 def compare(stores: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Compare:
     """`compare(out, **dotted names)`: settings of a comparison of tiny runs."""
-    root = tmp_path_factory.mktemp("compared")
-    (root / "config.json").write_text(json.dumps(TINY))
-
-    def make(out: str, **changed: Any) -> CompareSettings:
-        fixed = {
-            "out": str(root / out),
-            "strategies": ["random", "fully-explored"],
-            "seeds": 2,
-            "budget": "12-steps",
-            "run.model.name": str(root / "config.json"),
-            "run.data.stores": [stores["large"]],
-            "run.data.max_rows": 24,
-            "run.sequence_length": 32,
-            "run.batch.size": 8,
-            "run.masking.segments": 4,
-            "run.evaluation.max_rows": 6,
-            "run.evaluation.every_steps": 6,
-            "variance.sequences": 10,
-            "variance.random": 2,
-            "variance.pairs": 2,
-            "variance.distances": [0.0, 1.0],
-            "variance.checkpoints": ["start"],
-            "variance.corruptions": ["race"],
-        }
-        return build(CompareSettings, nested({**fixed, **changed}))
-
-    return make
+    fixed = {
+        "run.evaluation.every_steps": 6,
+        "variance.random": 2,
+        "variance.pairs": 2,
+        "variance.checkpoints": ["start"],
+        "variance.corruptions": ["race"],
+    }
+    return compare_in(tmp_path_factory.mktemp("compared"), stores["large"], **fixed)
 
 
 def planned(settings: CompareSettings) -> ComparisonPlan:
