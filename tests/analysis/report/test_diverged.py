@@ -23,6 +23,7 @@ RUNS = st.lists(ENDS | st.none(), min_size=3, max_size=3)
 EVERY = [5.0, 5.013, 4.9]
 NONE = [None] * 3
 TABLES = st.tuples(*[RUNS] * len(NAMES))
+TWICE = re.compile(r"\b(\w+) \1\b")  # a word
 ODD = re.compile(r"\b(nan|inf|None)\b")
 
 
@@ -55,6 +56,8 @@ def test_whatever_diverged_there_is_a_report(
     drawn = {exhibit.name: ("", "") for part in parts for exhibit in part.exhibits}
     for text in (page(summary, parts, drawn, setup, "", ""), document(summary, parts, setup, "", "")):
         assert not ODD.search(text)
+    for sentence in (results.verdict.headline, *results.verdict.sentences):
+        assert not TWICE.search(sentence), sentence
     assert results.race is not None
     for arm, own in zip(NAMES[1:], table[1:], strict=True):
         compared_at_all = None not in (*own, *table[0])

@@ -144,9 +144,7 @@ def more_seeds(results: Measurements, arms: Arms) -> Iterator[str]:
     seeds, difference = _seeds_for(tested[name]), Estimate.of(tested[name]).point(sign=True)
     number = f"about {seeds}" if seeds else f"more than {_MOST_SEEDS:,}"
     there = seeds is not None and seeds <= (tested[name].n or 0)
-    takes = (
-        "would be told by as many seeds in most races" if there else f"would take {number} seeds to be told"
-    )
+    takes = "be told by as many seeds in most races" if there else f"take {number} seeds to be told"
     alone = len(tested) == 1
     yield (
         f"The {'' if alone else 'largest '}difference seen, {difference} nats with {arms.label(name)}, "
