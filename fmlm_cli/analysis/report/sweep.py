@@ -63,16 +63,7 @@ def _points(sweep: SweepResult, arms: Arms) -> Exhibit:
             for seed, loss in point.values.items()
         ],
         ReportTable(
-            [
-                *short_names(axes).values(),
-                "passes",
-                "mean",
-                "by seed",
-                "against",
-                "difference",
-                "p (Holm)",
-                "smallest visible",
-            ],
+            [*short_names(axes).values(), *_HEADER],
             [_row(point, axes, by_name, arms) for point in points],
         ),
     )
