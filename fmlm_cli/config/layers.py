@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, TypeVar, get_args, get_origin
 
 import yaml
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
@@ -45,6 +45,20 @@ def setting_field(section: type[BaseModel], dotted: str) -> FieldInfo:
     for part in path:
         section = section.model_fields[part].annotation  # type: ignore[assignment]
     return section.model_fields[last]
+
+
+def as_typed(section: type[BaseModel], dotted: str, value: Any) -> Any:
+    """A value as the setting with this name has it (1e-3, which YAML takes for a text, as a number).
+
+    One that the setting cannot have, or of a name that is none, as it is: whoever builds the settings tells.
+    """
+    if dotted not in setting_names(section):
+        return value
+    kind: Any = setting_field(section, dotted).annotation
+    try:
+        return TypeAdapter(kind).validate_python(value)
+    except ValidationError:
+        return value
 
 
 def _is_mapping(section: type[BaseModel], dotted: str) -> bool:

@@ -12,6 +12,7 @@ from fmlm_cli.config import (
     CompareSettings,
     MaskingSettings,
     PretrainSettings,
+    as_typed,
     build,
     nested,
     setting_names,
@@ -250,7 +251,8 @@ class Sweep:
 
 def find_sweep(settings: CompareSettings, store: TokenStore | None, arms: Sequence[Arm]) -> Sweep | None:
     """The sweep that the settings ask for; without a `strategy` axis, of the first fully exploring arm."""
-    axes = {_axis(name): values for name, values in _lists(settings.sweep)}
+    written = {_axis(name): values for name, values in _lists(settings.sweep)}
+    axes = {axis: _values(axis, values) for axis, values in written.items()}
     if not axes:
         return None
     full = (arm for arm in arms if arm.strategy.exploration == "full")
@@ -268,10 +270,17 @@ def _lists(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, lis
             yield from _lists(value, f"{prefix}{name}.")
         elif not isinstance(value, list) or not value:
             raise UserError(f"sweep.{prefix}{name} has to be a list of values, such as [{value}]")
-        elif len({repr(element) for element in value}) < len(value):
-            raise UserError(f"sweep.{prefix}{name} has a value twice")
         else:
             yield prefix + name, value
+
+
+def _values(axis: str, written: Sequence[Any]) -> list[Any]:
+    """An axis's values as its setting has them."""
+    section = PretrainSettings if axis.startswith("run.") else MaskingSettings
+    values = [as_typed(section, axis.removeprefix("run."), value) for value in written]
+    if len({repr(value) for value in values}) < len(values):
+        raise UserError(f"sweep.{axis} has a value twice")
+    return values
 
 
 def _axis(name: str) -> str:

@@ -9,6 +9,7 @@ import pytest
 
 from fmlm_cli.analysis.results.plain import as_json
 from fmlm_cli.config import CompareSettings
+from fmlm_cli.errors import UserError
 from fmlm_cli.events import Note
 from fmlm_cli.recipes import comparison
 from fmlm_cli.recipes.comparison.cautions import cautions_of
@@ -44,10 +45,11 @@ def against(settings: CompareSettings) -> dict[tuple[Any, ...], str | None]:
     return {key: "itself" if found.get(name) == name else found.get(name) for key, name in names.items()}
 
 
-def test_a_point_meets_the_random_run_of_its_own_settings(compare: Compare) -> None:
+@pytest.mark.parametrize("rates", [[0.01, 0.02], ["1e-2", "2e-2"]])  # which YAML takes for texts
+def test_a_point_meets_the_random_run_of_its_own_settings(compare: Compare, rates: list[Any]) -> None:
     sweep = {
         "strategy": [*BOTH, "fully-explored:scope=batch"],
-        "run": {"optimizer": {"learning_rate": [0.01, 0.02]}},
+        "run": {"optimizer": {"learning_rate": rates}},
     }
     found = against(compare("never", sweep=sweep))
     assert found == {
@@ -59,6 +61,12 @@ def test_a_point_meets_the_random_run_of_its_own_settings(compare: Compare) -> N
         ("fully-explored", "0.02"): f"strategy=random,{RATE}=0.02",
         ("fully-explored:scope=batch", "0.02"): f"strategy=random,{RATE}=0.02",
     }
+
+
+def test_a_value_is_the_same_however_it_is_written(compare: Compare) -> None:
+    twice = {"run": {"optimizer": {"learning_rate": ["1e-2", 0.01]}}}
+    with pytest.raises(UserError, match=f"sweep.{RATE} has a value twice"):
+        draft_comparison(compare("never", sweep=twice), Path("never"), lambda event: None)
 
 
 def test_a_point_meets_random_at_its_own_mask_rate_alone(compare: Compare) -> None:
