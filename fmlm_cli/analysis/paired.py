@@ -104,18 +104,22 @@ class Contest:
     def tokens_to_reach(
         self, curves: Mapping[str, Curves], seeds: Sequence[int], target: float | None = None
     ) -> dict[str, ReachResult]:
-        """Tokens that each arm and the baseline took to a loss that all runs of both reach; ratios by seed.
+        """Tokens that each arm and the baseline took to the loss that both reach with a seed; ratios by seed.
 
-        `target`: that loss, if it is given. One that all arms share would be set by the worst of them, and so
-        early in the others' curves.
+        `target`: that loss, if it is given. One that arms or seeds share would be set by the worst run of
+        all, early in the others' curves; and seeds may be measured on other rows.
         """
         baseline = curves[self.baseline]
-        reached: dict[str, tuple[float, BySeed, BySeed]] = {}
+        reached: dict[str, tuple[BySeed, BySeed, BySeed]] = {}
         for arm, runs in curves.items():
             if arm == self.baseline or not runs or not baseline:
                 continue
-            loss = target or reachable_loss([run.losses for run in (*runs.values(), *baseline.values())])
-            reached[arm] = (loss, _tokens(runs, seeds, loss), _tokens(baseline, seeds, loss))
+            both = [seed for seed in seeds if seed in runs and seed in baseline]
+            losses = {
+                seed: target or reachable_loss([runs[seed].losses, baseline[seed].losses]) for seed in both
+            }
+            targets = {seed: losses.get(seed, target) for seed in seeds}
+            reached[arm] = (targets, _tokens(runs, targets), _tokens(baseline, targets))
         pairs = {
             arm: _lacking(seeds, curves[arm], baseline) or _log_ratio(*tokens)
             for arm, (_, *tokens) in reached.items()
@@ -178,10 +182,12 @@ def _tested(test: Judged, tests: int, winner: str) -> PairedResult:
     )
 
 
-def _tokens(runs: Curves, seeds: Sequence[int], target: float) -> dict[int, float | None]:
+def _tokens(runs: Curves, targets: BySeed) -> dict[int, float | None]:
     return {
-        seed: tokens_to_reach(runs[seed].tokens, runs[seed].losses, target) if seed in runs else None
-        for seed in seeds
+        seed: None
+        if target is None or seed not in runs
+        else tokens_to_reach(runs[seed].tokens, runs[seed].losses, target)
+        for seed, target in targets.items()
     }
 
 

@@ -58,7 +58,9 @@ class RaceSettings(Section):
         True, description="with run.data.max_rows: also a random run on rows that are never seen twice"
     )
     target_loss: Positive | None = Field(
-        None, description="for tokens-to-reach; default: the lowest loss that every run reached"
+        None,
+        description="for tokens-to-reach; default: the lowest loss that an arm and the baseline "
+        "both reach with a seed",
     )
     rerun_to_target: bool = Field(
         False,

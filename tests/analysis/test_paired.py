@@ -89,10 +89,25 @@ def test_tokens_to_a_loss_are_compared_as_ratios() -> None:
     assert reach.ratio.better == "one" and reach.ratio.n == 3
 
 
+@given(st.tuples(*[st.floats(-0.5, 0.5)] * 3))
+def test_other_held_out_rows_of_a_seed_change_no_ratio(shifts: tuple[float, ...]) -> None:
+    """They shift its losses, in both arms alike."""
+
+    def ratio(shifts: tuple[float, ...]) -> float | None:
+        course = {"base": np.linspace(0, 1, 11), "one": 1.2 * np.linspace(0, 1, 11) ** 0.5}
+        arms = {
+            name: {s: falling(*(5 - (1 + s / 10) * down + shift)) for s, shift in enumerate(shifts)}
+            for name, down in course.items()
+        }
+        return CONTEST.tokens_to_reach(arms, [0, 1, 2])["one"].ratio.value
+
+    assert ratio(shifts) == pytest.approx(ratio((0.0, 0.0, 0.0)))
+
+
 def test_a_target_that_not_every_seed_reaches_says_so() -> None:
     curves = {"base": {0: falling(5, 4), 1: falling(5, 4)}, "one": {0: falling(5, 3)}}
     reach = CONTEST.tokens_to_reach(curves, [0, 1], target=4.5)["one"]
-    assert reach.target == 4.5 and reach.values[1] is None
+    assert set(reach.targets.values()) == {4.5} and reach.values[1] is None
     assert (reach.ratio.value, reach.ratio.note) == (None, "diverged with seed 1")
     curves["one"][1] = falling(5, 4.8)
     assert CONTEST.tokens_to_reach(curves, [0, 1], target=4.5)["one"].ratio.note == "not every seed got there"

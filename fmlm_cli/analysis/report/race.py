@@ -232,10 +232,10 @@ def _tokens(race: RaceResult, arms: Arms, saved: str, *, given: bool) -> Exhibit
         "How many tokens does it save?",
         saved + safe,
         f"Tokens forwarded until the held-out loss, smoothed over {_WINDOW} evaluations, is first at the "
-        "target, between two evaluations by linear interpolation. Each arm’s target is the lowest loss that "
-        f"all runs of it and of {arms.base} reach, or the one that was asked for; it is the worst of these "
-        "runs that sets it. Ratios: geometric mean over seeds, with the 95 % Student-t interval of the "
-        "logarithms. A loss reached in mid-schedule, at a high learning rate, is higher than one at the end "
+        "target, between two evaluations by linear interpolation. The target is the lowest loss that an arm "
+        f"and {arms.base} both reach with a seed, so where the higher of the two ends, or the one that was "
+        "asked for. Ratios: geometric mean over seeds, with the 95 % Student-t interval of the logarithms. A "
+        "loss reached in mid-schedule, at a high learning rate, is higher than one at the end "
         "of a schedule of that length, so that ratios are nearer to 1 than those of runs made for it.",
         functools.partial(
             draw_pairs,
@@ -250,8 +250,8 @@ def _tokens(race: RaceResult, arms: Arms, saved: str, *, given: bool) -> Exhibit
             {
                 "arm": name,
                 "passes": arms.by_name[name].passes,
-                "target": reach.target,
                 "seed": str(seed),
+                "target": reach.targets[seed],
                 "tokens": tokens,
                 "baseline": reach.baseline[seed],
                 **{f"ratio.{key}": value for key, value in as_json(reach.ratio).items()},
@@ -267,12 +267,15 @@ def _tokens_table(reached: Mapping[str, ReachResult], arms: Arms) -> ReportTable
     seeds = list(dict.fromkeys(seed for reach in reached.values() for seed in reach.values))
     rows = []
     for name, reach in reached.items():
-        cells = [f"{_until(reach.values[seed])} / {_until(reach.baseline[seed])}" for seed in seeds]
+        cells = [
+            f"{_until(reach.values[seed])} / {_until(reach.baseline[seed])} to {spell(reach.targets[seed])}"
+            for seed in seeds
+        ]
         ratio = Ratio.of(reach.ratio).text() if reach.ratio.tested else reach.ratio.note or ""
         adjusted = probability(reach.ratio.p_adjusted)
-        rows.append((arms.label(name), arms.passes(name), f"{reach.target:.3f}", *cells, ratio, adjusted))
+        rows.append((arms.label(name), arms.passes(name), *cells, ratio, adjusted))
     by_seed = (f"seed {seed}, arm / {arms.base}" for seed in seeds)
-    return ReportTable(["arm", "passes", "target", *by_seed, "ratio", "p (Holm)"], rows)
+    return ReportTable(["arm", "passes", *by_seed, "ratio", "p (Holm)"], rows)
 
 
 def _until(tokens: float | None) -> str:

@@ -180,9 +180,12 @@ class RatioResult:
 
 @dataclass(frozen=True)
 class ReachResult:
-    """Tokens forwarded until the loss is down at `target`: the arm's `values`, and the `baseline`'s."""
+    """Tokens forwarded until the loss is down at a seed's target: the arm's `values`, and the `baseline`'s.
 
-    target: float
+    `targets`: None where a run of the two diverged, unless the loss was asked for.
+    """
+
+    targets: BySeed
     values: BySeed
     baseline: BySeed
     ratio: RatioResult

@@ -264,7 +264,10 @@ def tokens_saved(race: RaceResult, arms: Arms) -> str:
     best = min(tested, key=lambda name: tested[name].value or math.inf)
     ratio = _with_reason(simultaneous(tested[best], Ratio), tested[best], "times")
     untold = ", not told from as many" if tested[best].better is None else ""
-    return f"To the loss that both reach, {arms.label(best)} takes {ratio} the tokens of {arms.base}{untold}."
+    return (
+        f"To the loss that both reach with a seed, {arms.label(best)} takes {ratio} the tokens of "
+        f"{arms.base}{untold}."
+    )
 
 
 def downstream(results: Measurements, arms: Arms) -> Iterator[str]:
