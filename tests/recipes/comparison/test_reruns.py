@@ -85,6 +85,7 @@ def test_it_may_be_asked_for_later_and_shared(compare: Compare, rerun: tuple[Pat
     assert again is not None and as_json(again.results)["race"] == rerun[1]["race"]
 
 
+@pytest.mark.slow
 def test_anew_nothing_of_the_old_race_decides(compare: Compare, rerun: tuple[Path, dict[str, Any]]) -> None:
     """With --overwrite the reruns follow from the new race, not from the one that is cleared away."""
     once = comparison.compare_masks(compare("anew", **{**CHANGED, "first_seed": 7}))
