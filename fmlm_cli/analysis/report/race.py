@@ -221,22 +221,22 @@ def _tokens(race: RaceResult, arms: Arms, saved: str, *, given: bool) -> Exhibit
     """`saved`: what is said of it. `given`: whether the loss to reach was asked for."""
     reached = race.tokens_to_reach
     ratios = {name: reach.ratio for name, reach in reached.items()}
-    safe = (
+    # Which of the two outweighs the other differs: see tests/benchmarks/RESULTS.md.
+    caveat = (
         ""
         if given
-        else " The faster of the two gets there in mid-schedule, the other at the end of its decay: with a "
-        "schedule of its own length the faster would get there sooner, so the ratio is on the safe side."
+        else " The faster of the two gets there in mid-schedule, the other at the end of its decay: a run "
+        "whose schedule ends there has the decay, and fewer steps at high rates, and may need more tokens or "
+        "fewer (race.rerun_to_target trains it)."
     )
     return Exhibit(
         "tokens-to-reach",
         "How many tokens does it save?",
-        saved + safe,
+        saved + caveat,
         f"Tokens forwarded until the held-out loss, smoothed over {_WINDOW} evaluations, is first at the "
         "target, between two evaluations by linear interpolation. The target is the lowest loss that an arm "
         f"and {arms.base} both reach with a seed, so where the higher of the two ends, or the one that was "
-        "asked for. Ratios: geometric mean over seeds, with the 95 % Student-t interval of the logarithms. A "
-        "loss reached in mid-schedule, at a high learning rate, is higher than one at the end "
-        "of a schedule of that length, so that ratios are nearer to 1 than those of runs made for it.",
+        "asked for. Ratios: geometric mean over seeds, with the 95 % Student-t interval of the logarithms.",
         functools.partial(
             draw_pairs,
             {name: reach.values for name, reach in reached.items()},

@@ -192,14 +192,14 @@ def test_the_first_pass_is_said_to_be_random_masking() -> None:
     assert not told(compared(raced(), arms=arms), "In the first")
 
 
-def test_tokens_saved_are_on_the_safe_side_and_of_a_chosen_arm() -> None:
+def test_tokens_saved_are_of_a_chosen_arm_and_say_where_in_its_schedule_it_is() -> None:
     results = compared(raced())
     (exhibit,) = (own for own in part_of(results).exhibits if own.name == "tokens-to-reach")
     assert "allowing for the choice among 4" in exhibit.says
-    assert "so the ratio is on the safe side" in exhibit.says and "mid-schedule" in exhibit.how
+    assert "may need more tokens or fewer" in exhibit.says and "mid-schedule" in exhibit.says
     given = compared(raced(), settings={"race": {"target_loss": 5.5}})
     (exhibit,) = (own for own in part_of(given).exhibits if own.name == "tokens-to-reach")
-    assert "safe side" not in exhibit.says
+    assert "mid-schedule" not in exhibit.says
 
 
 def test_word_frequencies_are_in_the_figures_sight() -> None:
