@@ -208,6 +208,14 @@ def marked(text: str, spread: SpreadResult) -> str:
     return f"{text} ({there} of {seeds} seeds)" if 0 < there < seeds else text
 
 
+def difference_and_p(pair: PairedResult | None) -> tuple[str, str]:
+    """A comparison of losses, or why there is none, and p after correction."""
+    if pair is None:
+        return DASH, DASH
+    difference = Estimate.of(pair).text(sign=True) if pair.tested else pair.note or ""
+    return difference, probability(pair.p_adjusted)
+
+
 def _compared(pair: PairedResult | None, scale: float) -> tuple[str, str, str, str]:
     if pair is None:
         return ("baseline", DASH, DASH, DASH)
@@ -325,11 +333,7 @@ def _reruns_table(race: RaceResult, arms: Arms, steps: int) -> ReportTable:
     baseline = race.final[arms.baseline]
     rows = [(arms.base, f"{steps:,}", percent(1.0), spell(baseline.mean, 3), DASH, DASH)]
     for name, rerun in race.reruns.items():
-        pair = rerun.paired
-        compared = (pair.note or "", DASH)
-        if pair.tested:
-            compared = (Estimate.of(pair).text(sign=True), probability(pair.p_adjusted))
         own = (f"{rerun.steps:,}", percent(rerun.share), spell(rerun.mean, 3))
-        rows.append((arms.label(name), *own, *compared))
+        rows.append((arms.label(name), *own, *difference_and_p(rerun.paired)))
     header = ("arm", "steps", "of the tokens", "held-out loss", f"minus {arms.base}", "p (Holm)")
     return ReportTable(header, rows)

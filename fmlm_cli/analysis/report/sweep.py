@@ -15,9 +15,9 @@ from fmlm_cli.analysis.report.findings.sweep import (
     short_names,
 )
 from fmlm_cli.analysis.report.parts import Exhibit, Part, ReportTable
-from fmlm_cli.analysis.report.race import PAIRED, paired_data
-from fmlm_cli.analysis.report.values import DASH, Arms, Estimate, compact, probability, spell
-from fmlm_cli.analysis.results.comparison import BySeed, Measurements, PairedResult, PointResult, SweepResult
+from fmlm_cli.analysis.report.race import PAIRED, difference_and_p, paired_data
+from fmlm_cli.analysis.report.values import DASH, Arms, compact, spell
+from fmlm_cli.analysis.results.comparison import BySeed, Measurements, PointResult, SweepResult
 
 _HEADER = ("passes", "mean", "by seed", "against", "difference", "p (Holm)", "smallest visible")
 
@@ -82,7 +82,7 @@ def _row(
         spell(point.mean, 3),
         _losses(point.values),
         against,
-        *_compared(pair),
+        *difference_and_p(pair),
         seen,
     )
 
@@ -100,13 +100,6 @@ def _reference(point: PointResult, by_name: Mapping[str, PointResult], arms: Arm
 
 def _losses(values: BySeed) -> str:
     return ", ".join("diverged" if loss is None else spell(loss, 3) for loss in values.values())
-
-
-def _compared(pair: PairedResult | None) -> tuple[str, str]:
-    if pair is None:
-        return DASH, DASH
-    difference = Estimate.of(pair).text(sign=True) if pair.tested else pair.note or ""
-    return difference, probability(pair.p_adjusted)
 
 
 def _best(sweep: SweepResult, says: str) -> Exhibit:
@@ -152,7 +145,7 @@ def _best(sweep: SweepResult, says: str) -> Exhibit:
                     otherwise(best),
                     spell(best.mean, 3),
                     _losses(best.values),
-                    *(("baseline", DASH) if best.paired is None else _compared(best.paired)),
+                    *(("baseline", DASH) if best.paired is None else difference_and_p(best.paired)),
                 )
                 for best in sweep.best
             ],

@@ -74,6 +74,12 @@ def probability(p: float | None) -> str:
     return "< 0.001" if p < 0.001 else f"{p:.2g}"
 
 
+def p_is(p: float | None) -> str:
+    """The same with its sign: `p = 0.031`, `p < 0.001`."""
+    text = probability(p)
+    return f"p {text}" if text.startswith("<") else f"p = {text}"
+
+
 def rounded_up(value: float | None, digits: int = 2) -> str:
     """The smallest number of so many digits that is not below `value`: nothing less is promised."""
     if value is None:

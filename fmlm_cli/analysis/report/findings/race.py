@@ -9,7 +9,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 
 from fmlm_cli.analysis.report.findings import learning
-from fmlm_cli.analysis.report.values import DASH, Arms, Estimate, Ratio, probability, rounded_up
+from fmlm_cli.analysis.report.values import DASH, Arms, Estimate, Ratio, p_is, rounded_up
 from fmlm_cli.analysis.results.comparison import (
     Measurements,
     PairedResult,
@@ -64,8 +64,8 @@ def _better(pair: PairedResult, label: str, base: str) -> str:
     difference = simultaneous(pair)
     gain = Estimate(-difference.value, -difference.high, -difference.low)
     if gain.low <= 0:
-        p = probability(pair.p_adjusted)
-        return f"{label} is better than {base} (p {_equals(p)} after Holm’s correction), by how much is open"
+        p = p_is(pair.p_adjusted)
+        return f"{label} is better than {base} ({p} after Holm’s correction), by how much is open"
     return f"{label} is better than {base}: held-out loss lower by {_with_reason(gain, pair, 'nats')}"
 
 
@@ -210,7 +210,7 @@ def runner_up(results: Measurements, arms: Arms) -> Iterator[str]:
     correction = f", corrected for all {pairs} pairs" if pairs > 1 else ""
     yield (
         f"Of the two lowest, {arms.label(first)} {word} {arms.label(second)}: {difference} nats, "
-        f"p {_equals(probability(p))}{correction}."
+        f"{p_is(p)}{correction}."
     )
 
 
@@ -240,15 +240,11 @@ def control(results: Measurements, arms: Arms) -> Iterator[str]:
     for name in arms.controls:
         pair = results.race.paired[name]
         if pair.tested:
-            difference, p = Estimate.of(pair).text(sign=True), probability(pair.p_value)
+            difference = Estimate.of(pair).text(sign=True)
             yield (
                 f"For scale: rows that never come twice, {arms.label(name)}, against {arms.base}: "
-                f"{difference} nats, p {_equals(p)}."
+                f"{difference} nats, {p_is(pair.p_value)}."
             )
-
-
-def _equals(text: str) -> str:
-    return text if text.startswith("<") else f"= {text}"
 
 
 def tokens_saved(race: RaceResult, arms: Arms) -> str:

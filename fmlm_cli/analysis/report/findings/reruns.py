@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from fmlm_cli.analysis.report.values import Arms, Estimate, percent, probability, spell
+from fmlm_cli.analysis.report.values import Arms, Estimate, p_is, percent, spell
 from fmlm_cli.analysis.results.comparison import Measurements, RerunResult
 
 
@@ -28,8 +28,7 @@ def in_words(name: str, again: RerunResult, arms: Arms) -> str:
         None: "not told apart",
     }[pair.better]
     difference = Estimate.of(pair)
-    p = probability(pair.p_adjusted)
     return (
         f"{begun} ends at {spell(again.mean, 3)}, {difference.text(sign=True)} nats from where {arms.base} "
-        f"ends after all of them: {side} (p {p if p.startswith('<') else f'= {p}'})."
+        f"ends after all of them: {side} ({p_is(pair.p_adjusted)})."
     )

@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from fmlm_cli.analysis.report.values import Estimate, probability
+from fmlm_cli.analysis.report.values import Estimate, p_is
 from fmlm_cli.analysis.results.comparison import (
     BestResult,
     Measurements,
@@ -81,8 +81,7 @@ def _verb(name: str, pair: PairedResult) -> str:
 
 def difference(pair: PairedResult) -> str:
     """A tested difference of losses with its p after correction."""
-    p = probability(pair.p_adjusted)
-    return f"{Estimate.of(pair).text(sign=True)} nats, p {p if p.startswith('<') else f'= {p}'}"
+    return f"{Estimate.of(pair).text(sign=True)} nats, {p_is(pair.p_adjusted)}"
 
 
 def otherwise(best: BestResult) -> str:
