@@ -15,6 +15,7 @@ from fmlm_cli.engine.batch import Batch
 from fmlm_cli.masking import IGNORED, RowView, Strategy
 from fmlm_cli.model.layouts import LAYOUTS, LayoutName
 from fmlm_cli.model.masked_lm import HeadOutput
+from fmlm_cli.objectives.linear_cross_entropy import HELD, summed_cross_entropy
 
 Bools = npt.NDArray[np.bool_]
 Int64s = npt.NDArray[np.int64]
@@ -95,14 +96,22 @@ class MaskedLanguageModelling:
 
     def loss(self, model: nn.Module, batch: Batch) -> Tensor:
         """Summed cross-entropy (nats) of the original tokens at the masked positions."""
-        return _summed_cross_entropy(*self._predict(model, batch), batch.inputs["targets"])
+        hidden, decoder = self._predict(model, batch)
+        return summed_cross_entropy(hidden, decoder, batch.inputs["targets"], IGNORED)
 
     def score(self, model: nn.Module, batch: Batch) -> Mapping[str, Tensor]:
         """Sums over the targets: cross-entropy, right predictions, the unigram model's cross-entropy.
 
         And by token, float[vocabulary]: the cross-entropy of its occurrences, and their number.
         """
-        logits, targets = self._predict(model, batch).logits().float(), batch.inputs["targets"]
+        hidden, decoder = self._predict(model, batch)
+        targets = batch.inputs["targets"]
+        at_once = max(1, HELD // len(self.unigram_losses))
+        parts = zip(hidden.split(at_once), targets.split(at_once), strict=True)
+        scores = [self._score(decoder(states).float(), aims) for states, aims in parts]
+        return {name: torch.stack([part[name] for part in scores]).sum(0) for name in scores[0]}
+
+    def _score(self, logits: Tensor, targets: Tensor) -> dict[str, Tensor]:
         real, token = targets != IGNORED, targets.clamp(min=0)
         losses = F.cross_entropy(logits, targets, reduction="none", ignore_index=IGNORED)
         nothing = logits.new_zeros(logits.shape[-1])
@@ -113,12 +122,6 @@ class MaskedLanguageModelling:
             "token_losses": nothing.index_add(0, token, losses),
             "token_counts": nothing.index_add(0, token, real.to(losses.dtype)),
         }
-
-
-def _summed_cross_entropy(hidden: Tensor, decoder: nn.Module, targets: Tensor) -> Tensor:
-    """Of the logits of `hidden` [masked, width]. A loss that never holds them all has its place here."""
-    logits: Tensor = decoder(hidden).float()
-    return F.cross_entropy(logits, targets, reduction="sum", ignore_index=IGNORED)
 
 
 def _single(epoch: int | Int64s) -> int | Int64s:
