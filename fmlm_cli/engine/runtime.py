@@ -11,6 +11,7 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
+from fmlm_cli.engine.allocator import keep_freed_memory
 from fmlm_cli.engine.ranks import OneProcess, Ranks
 from fmlm_cli.errors import UserError
 
@@ -30,9 +31,12 @@ class Runtime:
     def resolve(cls, device: str = "auto", precision: str = "auto") -> "Runtime":
         """The runtime that settings name. Raises `UserError` for a device that is unknown or not there.
 
-        auto: a GPU where there is one, and bfloat16 where that has it.
+        auto: a GPU where there is one, and bfloat16 where that has it. Where it is a CPU, this process keeps
+        the memory that it frees from now on.
         """
         resolved = _resolve_device(device)
+        if resolved.type == "cpu":
+            keep_freed_memory()
         return cls(resolved, _resolve_precision(precision, resolved))
 
     def autocast(self) -> AbstractContextManager[Any]:
