@@ -29,6 +29,7 @@ from fmlm_cli.engine.signals import StoppedError, StopRequest, graceful_stop
 from fmlm_cli.engine.step import DivergedError
 from fmlm_cli.events import Emit, ignore
 from fmlm_cli.model.classifier import Classifier, EncoderCheckpoint
+from fmlm_cli.model.dropout import draw_dropout_by_bits
 from fmlm_cli.model.first_token import shorten_last_layer
 from fmlm_cli.model.layers import rate_scales
 from fmlm_cli.objectives.classification import SequenceClassification
@@ -97,6 +98,7 @@ class CellRun:
         )
         shorten_last_layer(classifier.model)
         self.model = classifier.model.to(self.runtime.device)
+        draw_dropout_by_bits(self.model)
         self.objective = SequenceClassification(
             regression=self.prepared.data.task.regression,
             pad=int(self.prepared.tokenizer.pad_token_id or 0),

@@ -22,6 +22,7 @@ from fmlm_cli.masking import Strategy
 from fmlm_cli.model.adapting.lora import load_trained, merged, save_trained
 from fmlm_cli.model.build import save_model, tokenizer_for
 from fmlm_cli.model.checkpoints.pretrained import load_pretrained
+from fmlm_cli.model.dropout import draw_dropout_by_bits
 from fmlm_cli.recipes.pretraining.planning.plan import RunPlan
 from fmlm_cli.recipes.pretraining.planning.start import beside_head
 from fmlm_cli.recipes.pretraining.report.describe import cautions
@@ -53,6 +54,7 @@ class LiveRun:
         self.plan, self.run, self.runtime, self.emit = plan, run, runtime, emit
         self.settings, self.seed = plan.settings, plan.settings.seed
         self.model = plan.model.to(runtime.device)
+        draw_dropout_by_bits(self.model)
         self.objective = make_objective(
             plan.store,
             plan.strategy,
