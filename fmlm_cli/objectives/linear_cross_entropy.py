@@ -69,8 +69,9 @@ class _LinearCrossEntropy(torch.autograd.Function):
             held = logits[: len(weight) * len(states)].view(len(weight), -1)
             norms = blocks.log_norms(states, out=held)
             total += (norms - held.gather(0, index[None])[0]).masked_fill(~counted, 0).sum()
-            gradients.add(held, norms.masked_fill(~counted, torch.inf), part)
-            gradients.add_targets(index, counted, part)
+            if any(ctx.needs_input_grad):
+                gradients.add(held, norms.masked_fill(~counted, torch.inf), part)
+                gradients.add_targets(index, counted, part)
         ctx.gradients, ctx.dtypes = gradients, (hidden.dtype, weight.dtype, weight.dtype)
         return total
 
