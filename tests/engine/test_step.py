@@ -92,7 +92,8 @@ def step(model: nn.Module, batches: Sequence[Batch], optimizer: Any = None, **ch
         "runtime": CPU,
     }
     objective = changed.pop("objective", MaskedTokens())
-    return train_step(model, optimizer, objective, batches, **{**given_settings, **changed})
+    taken = train_step(model, optimizer, objective, batches, **{**given_settings, **changed})
+    return taken.result(taken.values.tolist())
 
 
 def gradient(model: nn.Module) -> Tensor:
