@@ -248,8 +248,10 @@ class PretrainSettings(Section):
         None, description="positions in a row; default 128, or the model's limit"
     )
     device: Free[str] = Field("auto", description="auto | cpu | cuda | cuda:N | mps")
-    precision: Literal["auto", "float32", "bfloat16"] = Field(
-        "auto", description="auto: bfloat16 autocast where a GPU has it, else float32"
+    precision: Literal["auto", "float32", "bfloat16", "bfloat16-weights"] = Field(
+        "auto",
+        description="bfloat16: by autocast | bfloat16-weights: also the weights that compute, beside float32 "
+        "ones that are optimized | auto: bfloat16 where a GPU has it, else float32",
     )
     data: DataSettings = DataSettings()
     text: Free[TextSettings] = TextSettings()

@@ -13,6 +13,7 @@ from fmlm_cli.engine.checkpoint import Checkpoints, TrainState
 from fmlm_cli.engine.device.arrivals import Arrivals, Post, post
 from fmlm_cli.engine.device.clock import Clock
 from fmlm_cli.engine.device.feeding import Feeder
+from fmlm_cli.engine.device.working_copy import WorkingCopy
 from fmlm_cli.engine.optimizer import Schedule
 from fmlm_cli.engine.records import Record, Sink, metrics_log
 from fmlm_cli.engine.runtime import Runtime, count_flops, measure_peak
@@ -40,8 +41,8 @@ class TrainingRun:
     thread of its own. `evaluate(step, stop)`: the fields of the evaluation records, or `StoppedError` if a
     stop is asked for. `before_step(step)` may change what of the model is trained, as a function of the step
     alone. `enough()` ends the run early after an evaluation. `clip`: the largest norm of a gradient.
-    `keeps_checkpoints`: whether they outlive the run, so that there is one of its end. `post`: how values
-    travel from the device.
+    `keeps_checkpoints`: whether they outlive the run, so that there is one of its end. `working`: what
+    computes in the model's place. `post`: how values travel from the device.
     """
 
     model: nn.Module
@@ -59,6 +60,7 @@ class TrainingRun:
     before_step: Callable[[int], None] = lambda step: None
     enough: Callable[[], bool] = lambda: False
     keeps_checkpoints: bool = True
+    working: WorkingCopy[Any] | None = None
     post: Post = post
 
     @property
@@ -136,6 +138,7 @@ def _take(run: TrainingRun, step: int, batches: Sequence[Batch], stop: StopReque
         clip=run.clip,
         runtime=run.runtime,
         stop=stop,
+        working=run.working,
     )
 
 

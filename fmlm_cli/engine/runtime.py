@@ -1,6 +1,7 @@
 """What a model runs on: device, precision and processes, and how much of a device's speed a run uses."""
 
 import contextlib
+import platform
 import resource
 import sys
 import time
@@ -19,27 +20,35 @@ from fmlm_cli.errors import UserError
 
 @dataclass(frozen=True)
 class Runtime:
-    """What a model runs on. `precision`: of its matrix products, by autocast; weights stay float32.
+    """What a model runs on. `precision`: of its matrix products.
 
-    `ranks`: the processes that have a part in each step and evaluation.
+    `low_weights`: the weights that compute have this precision themselves, in a `WorkingCopy`; else they are
+    float32, and autocast sees to the products. `ranks`: the processes that have a part in each step and
+    evaluation.
     """
 
     device: torch.device
     precision: torch.dtype
     ranks: Ranks = field(default_factory=OneProcess)
+    low_weights: bool = False
 
     @classmethod
     def resolve(cls, device: str = "auto", precision: str = "auto") -> "Runtime":
-        """The runtime that settings name. Raises `UserError` for a device that is unknown or not there.
+        """The runtime that settings name.
 
-        auto: a GPU where there is one, and bfloat16 where that has it.
+        auto: a GPU where there is one, and bfloat16 where that has it. Raises `UserError` for a device that
+        is unknown or not there, and for a precision that it has no instructions for.
         """
         resolved = _resolve_device(device)
-        return cls(resolved, _resolve_precision(precision, resolved))
+        if resolved.type == "cuda":
+            # Its gradients in bfloat16 were reported to be NaN on a Hopper card; other kernels are as fast.
+            torch.backends.cuda.enable_cudnn_sdp(False)
+        low_weights = precision == "bfloat16-weights"
+        return cls(resolved, _resolve_precision(precision, resolved), low_weights=low_weights)
 
     def autocast(self) -> AbstractContextManager[Any]:
         """The context in which a forward runs."""
-        if self.precision == torch.float32:
+        if self.precision == torch.float32 or self.low_weights:
             return contextlib.nullcontext()
         return torch.autocast(self.device.type, dtype=self.precision)
 
@@ -108,8 +117,20 @@ def _resolve_device(name: str) -> torch.device:
 
 
 def _resolve_precision(name: str, device: torch.device) -> torch.dtype:
-    if name == "bfloat16":
+    if name in ("bfloat16", "bfloat16-weights"):
+        if device.type == "cpu" and not _computes_in_bfloat16():
+            raise UserError(
+                f"precision {name}: this processor has no instructions for bfloat16, and would take many "
+                "times as long as with float32; use --set precision=float32"
+            )
         return torch.bfloat16
     if name == "auto" and device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False):
         return torch.bfloat16
     return torch.float32
+
+
+def _computes_in_bfloat16() -> bool:
+    """Whether the processor itself has products of bfloat16, which can also be played by those of float32."""
+    if platform.machine() in ("x86_64", "AMD64"):
+        return bool(torch.cpu._is_avx512_bf16_supported())
+    return bool(torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported())

@@ -3,12 +3,14 @@
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from fmlm_cli import keys
 from fmlm_cli.engine.batch import Batch, Objective
+from fmlm_cli.engine.device.working_copy import WorkingCopy
 from fmlm_cli.engine.optimizer import hold_back
 from fmlm_cli.engine.runtime import Runtime
 from fmlm_cli.engine.signals import NEVER, StoppedError, StopRequest
@@ -58,16 +60,18 @@ def compute_gradient(
     runtime: Runtime,
     reseed: Callable[[int], None] | None = None,
     stop: StopRequest = NEVER,
+    working: WorkingCopy[Any] | None = None,
 ) -> tuple[torch.Tensor, int]:
     """Give parameters without any the gradient of the step's mean loss; its sum and the number of targets.
 
     `batches` are those of the whole step, of which each process forwards its part. Each batch adds its
     summed loss divided by the targets of the *whole* step, so the gradient does not depend on how the step
     was cut into batches and dealt out. (Averaging the batches' averages, as is usual, weights a target by
-    how many others its batch happens to hold.) `reseed(i)` is called before batch i. Raises
+    how many others its batch happens to hold.) `working`: what computes in the
+    model's place. `reseed(i)` is called before batch i. Raises
     `StoppedError` if a stop is asked for between two batches.
     """
-    ranks = runtime.ranks
+    ranks, computing = runtime.ranks, working.catch_up() if working else model
     own_part = list(ranks.mine(enumerate(batches)))
     count = ranks.sum(sum(batch.count for _, batch in own_part))
     total = torch.zeros((), device=runtime.device)
@@ -77,8 +81,10 @@ def compute_gradient(
         if reseed is not None:
             reseed(number)
         with runtime.autocast():
-            loss_sum = objective.loss(model, batch.to(runtime.device))
+            loss_sum = objective.loss(computing, batch.to(runtime.device))
         (loss_sum / max(count, 1)).backward()
+        if working:
+            working.hand_over_gradients()
         total += loss_sum.detach()
     if ranks.any(stop.asked):
         raise StoppedError
@@ -98,6 +104,7 @@ def train_step(
     clip: float | None,
     runtime: Runtime,
     stop: StopRequest = NEVER,
+    working: WorkingCopy[Any] | None = None,
 ) -> StepTaken:
     """Gradient, check, clip, update, none of which waits for the device.
 
@@ -116,6 +123,7 @@ def train_step(
         # Dropout is a function of (seed, step, batch) too: a resumed run needs no generator state.
         reseed=lambda number: _seed_everything(seed, step, number),
         stop=stop,
+        working=working,
     )
     norm = nn.utils.clip_grad_norm_(model.parameters(), clip if clip is not None else float("inf"))
     rows = tuple(row for batch in batches for row in batch.rows)

@@ -12,6 +12,7 @@ from fmlm_cli.corpus.rows.reading import Int64s, Rows
 from fmlm_cli.corpus.tokenizer.loading import save_tokenizer
 from fmlm_cli.engine.batch import Batch
 from fmlm_cli.engine.checkpoint import Checkpoints, begin_again
+from fmlm_cli.engine.device.working_copy import WorkingCopy
 from fmlm_cli.engine.loop import Rhythm, TrainingRun
 from fmlm_cli.engine.optimizer import Schedule
 from fmlm_cli.engine.records import Sink
@@ -53,6 +54,7 @@ class LiveRun:
         self.plan, self.run, self.runtime, self.emit = plan, run, runtime, emit
         self.settings, self.seed = plan.settings, plan.settings.seed
         self.model = plan.model.to(runtime.device)
+        self.working = WorkingCopy(self.model) if runtime.low_weights else None
         self.objective = make_objective(
             plan.store,
             plan.strategy,
@@ -111,8 +113,9 @@ class LiveRun:
 
     def evaluate(self, step: int, stop: StopRequest = NEVER) -> list[dict[str, Any]]:
         """The fields of the evaluation records."""
+        model = self.working.catch_up() if self.working else self.model
         self.scores = {
-            name: held_out.run(self.model, self.runtime, stop) for name, held_out in self.held_out.items()
+            name: held_out.run(model, self.runtime, stop) for name, held_out in self.held_out.items()
         }
         main = self.main_evaluation
         if step == 0 and self.plan.origin and main is not None and self.runtime.ranks.is_writer:
@@ -145,6 +148,7 @@ class LiveRun:
             ),
             checkpoints=self._checkpoints(keep_steps),
             sinks=sinks,
+            working=self.working,
         )
 
     def _checkpoints(self, keep_steps: Collection[int]) -> Checkpoints:
