@@ -79,9 +79,9 @@ class LiveRun:
     def _held_out(self) -> dict[str, HeldOut]:
         """What to evaluate on, by name."""
         training = self.plan.stream.sources[0].reader
-        micro_size, by_name = self.settings.batch.micro_size or 1, {}
+        by_name = {}
         for name, store in self.plan.evaluated.items():
-            held_out = HeldOut.like(training, store, self.settings.evaluation, micro_size)
+            held_out = HeldOut.like(training, store, self.settings.evaluation, self.plan.micro_size)
             if held_out.has_targets:
                 by_name[name] = held_out
             else:
@@ -105,10 +105,10 @@ class LiveRun:
                 alike.setdefault(strategy.rate, (strategy, []))[1].append((part, epoch[members], mask_epoch))
         batches: list[Batch] = []
         for strategy, parts in alike.values():
-            objective, micro = replace(self.objective, strategy=strategy), self.settings.batch.micro_size or 1
+            objective = replace(self.objective, strategy=strategy)
             rows = Rows.joined([part for part, _, _ in parts])
             epoch, mask_epoch = (np.concatenate([part[i] for part in parts]) for i in (1, 2))
-            batches += objective.prepare(rows, epoch, micro, mask_epoch)
+            batches += objective.prepare(rows, epoch, self.plan.micro_size, mask_epoch)
         return batches
 
     def evaluate(self, step: int, stop: StopRequest = NEVER) -> list[dict[str, Any]]:

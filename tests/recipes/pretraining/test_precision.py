@@ -1,6 +1,7 @@
 """Runs whose weights compute in bfloat16: what they leave, and that they learn the same."""
 
 import json
+import math
 import statistics
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,6 @@ from safetensors.torch import load_file
 
 from fmlm_cli.events import Event, Facts
 from fmlm_cli.recipes import pretraining
-from tests.conftest import MakeStore
 from tests.recipes.runs import KINDS, TINY, Settings, assert_same, at_step, raise_error
 
 pytestmark = pytest.mark.usefixtures("quick", "bfloat16")
@@ -69,17 +69,11 @@ def test_it_evaluates_what_computes(settings: Settings, monkeypatch: pytest.Monk
 
 
 @pytest.mark.slow
-def test_curves_are_not_told_apart_from_those_of_float32(
-    settings: Settings, make_store: MakeStore, wordpiece_tokenizer: Any, tmp_path: Path
-) -> None:
-    """300 steps of three seeds, on text in which neighbours tell a word: seeds differ by more."""
-    words = sorted(word for word in wordpiece_tokenizer.get_vocab() if word.isalpha() and len(word) > 1)[:20]
-    texts = [" ".join(words[(start * 7 + n) % 20] for n in range(25)) for start in range(60)]
-    store = make_store(tmp_path / "cycles", texts[10:], texts[:10])
+def test_curves_are_not_told_apart_from_those_of_float32(settings: Settings, tmp_path: Path) -> None:
+    """300 steps of three seeds: a seed's precisions differ by less than seeds do, and not in one direction."""
     wide = {**TINY, "hidden_size": 64, "intermediate_size": 128, "num_attention_heads": 4}
     (tmp_path / "model" / "config.json").write_text(json.dumps(wide))
     chosen = {
-        "data.stores": [str(store)],
         "budget.steps": 300,
         "batch.size": 16,
         "batch.micro_size": 16,
@@ -96,10 +90,11 @@ def test_curves_are_not_told_apart_from_those_of_float32(
             records = pretraining.pretrain(made).records
             curves.append([record["eval_loss"] for record in records if "eval_loss" in record])
     ends = [curve[-1] for curve in losses["float32"]]
-    learnt = losses["float32"][0][0] - statistics.mean(ends)
-    assert learnt > 1
-    print(losses)
-    for exact, low in zip(*losses.values(), strict=True):
-        assert low == pytest.approx(exact, abs=0.02 * learnt)
+    spread = statistics.stdev(ends)
+    assert losses["float32"][0][0] - statistics.mean(ends) > 5 * spread  # something was learnt
     between = [low[-1] - exact[-1] for exact, low in zip(*losses.values(), strict=True)]
-    assert abs(statistics.mean(between)) < max(statistics.stdev(ends), 0.005)
+    for exact, low in zip(*losses.values(), strict=True):
+        assert low == pytest.approx(exact, abs=spread)
+    assert abs(statistics.mean(between)) < 4.303 * statistics.stdev(between) / math.sqrt(
+        3
+    )  # Student's t, 95 %
