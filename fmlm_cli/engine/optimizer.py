@@ -120,8 +120,9 @@ def hold_back(optimizer: torch.optim.Optimizer, bad: torch.Tensor) -> bool:
     if bad.device.type == "mps" or not all(group.get("fused") for group in optimizer.param_groups):
         return False
     # What is fused leaves weights, moments and counts of steps as they are where this is 1.
-    found = vars(optimizer).setdefault("found_inf", torch.zeros((), device=bad.device))
-    found.masked_fill_(bad, 1.0)
+    if not hasattr(optimizer, "found_inf"):
+        vars(optimizer)["found_inf"] = torch.zeros((), device=bad.device)
+    vars(optimizer)["found_inf"].masked_fill_(bad, 1.0)
     return True
 
 
