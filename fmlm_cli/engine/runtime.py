@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,6 +17,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from fmlm_cli.engine.ranks import OneProcess, Ranks
 from fmlm_cli.errors import UserError
+
+_PROC_STATUS = Path("/proc/self/status")
 
 
 @dataclass(frozen=True)
@@ -68,8 +71,17 @@ class Runtime:
         """The most bytes that were in use so far: those of a GPU, else the process's resident ones."""
         if self.device.type == "cuda":
             return torch.cuda.max_memory_allocated(self.device)
-        most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        return most if sys.platform == "darwin" else most * 1024  # macOS counts bytes, others KiB
+        return _peak_resident()
+
+
+def _peak_resident() -> int:
+    """Bytes of the process's memory that were resident at once."""
+    # Linux's getrusage may count what the process that started this one took.
+    for line in _PROC_STATUS.read_text().splitlines() if _PROC_STATUS.exists() else ():
+        if line.startswith("VmHWM:"):
+            return int(line.split()[1]) * 1024
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return most if sys.platform == "darwin" else most * 1024  # macOS counts bytes, others KiB
 
 
 def measure_peak(runtime: Runtime, seconds: float = 0.4) -> float:

@@ -126,6 +126,18 @@ def test_a_run_is_the_same_whenever_its_values_arrive(tmp_path: Path, delay: int
     assert tensors and all(ours[name] == theirs[name] for name in tensors)
 
 
+def test_each_step_is_prepared_once(tmp_path: Path) -> None:
+    """Also the first, whose operations are counted."""
+    prepared: list[int] = []
+
+    def prepare(step: int) -> list[Batch]:
+        prepared.append(step)
+        return batches_of(step, [2, 3, 1])
+
+    to_the_end(begin(tmp_path / "run", 0, prepare))
+    assert prepared == [1, 2, 3, 4, 5, 6]
+
+
 def test_a_stop_waits_for_the_steps_that_were_taken(tmp_path: Path) -> None:
     run, stop = begin(tmp_path / "run", 100, checkpoint=100), StopRequest()
 

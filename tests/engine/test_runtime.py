@@ -1,6 +1,7 @@
 """What settings say of a device and its precision."""
 
 import contextlib
+from pathlib import Path
 
 import pytest
 import torch
@@ -69,6 +70,21 @@ def test_autocast_is_for_less_than_float32() -> None:
     assert (a @ a).dtype == torch.float32
     with Runtime.resolve("cpu", "bfloat16-weights").autocast():  # which computes in what its weights have
         assert (a @ a).dtype == torch.float32
+
+
+@pytest.mark.parametrize("proc", [True, False])
+def test_memory_is_at_its_peak_what_was_in_use_at_once(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, proc: bool
+) -> None:
+    if not proc:
+        monkeypatch.setattr("fmlm_cli.engine.runtime._PROC_STATUS", tmp_path / "none")
+    cpu = Runtime.resolve("cpu")
+    held = torch.ones(50 * 2**20)  # 200 MiB
+    with_it = cpu.peak_memory()
+    assert held.sum() > 0
+    assert 2**40 > with_it > 200 * 2**20
+    del held
+    assert cpu.peak_memory() >= with_it
 
 
 def test_the_peak_is_a_speed() -> None:

@@ -123,6 +123,58 @@ def test_what_was_decided_stands_in_the_runs_settings_and_is_kept(
         assert read_yaml(result.run.config, PretrainSettings)["batch"]["micro_size"] == 3
 
 
+@pytest.fixture
+def played_gpu(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
+    """What `torch.cuda` says of memory; the CPU does the work."""
+    memory = {"free": 80 * 2**30, "total": 80 * 2**30, "most": 2**30}
+    monkeypatch.setattr("torch.cuda.mem_get_info", lambda device: (memory["free"], memory["total"]))
+    monkeypatch.setattr("torch.cuda.max_memory_allocated", lambda device: memory["most"])
+    for name in ("reset_peak_memory_stats", "synchronize", "empty_cache"):
+        monkeypatch.setattr(f"torch.cuda.{name}", lambda *_: None)
+    return memory
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16-weights"])
+def test_a_trial_leaves_no_trace(settings: Settings, played_gpu: dict[str, int], precision: str) -> None:
+    made, low = plan(settings), precision == "bfloat16-weights"
+    dtype = torch.bfloat16 if low else torch.float32
+    runtime = Runtime(torch.device("cpu"), dtype, low_weights=low)
+    before = {name: p.clone() for name, p in made.model.named_parameters()}
+    assert micro_size._fits(made, runtime, 8)
+    assert all(torch.equal(p, before[name]) for name, p in made.model.named_parameters())
+    assert all(p.grad is None for p in made.model.parameters())
+    played_gpu["most"] = int(0.95 * played_gpu["total"])  # nothing is left for fragments
+    assert not micro_size._fits(made, runtime, 8)
+
+
+def test_what_runs_out_of_memory_does_not_fit(
+    settings: Settings, played_gpu: dict[str, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows: list[int] = []
+
+    def loss(self: Any, model: Any, batch: Any) -> Any:
+        rows.append(len(batch.inputs["input_ids"]))
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr("fmlm_cli.objectives.masked_lm.MaskedLanguageModelling.loss", loss)
+    assert not micro_size._fits(plan(settings), Runtime.resolve("cpu"), 5)
+    assert rows == [5]
+
+
+def test_an_estimate_grows_with_memory_and_shrinks_with_the_model(
+    settings: Settings, played_gpu: dict[str, int]
+) -> None:
+    model, runtime = plan(settings).model, Runtime.resolve("cpu")
+    much = micro_size._positions_by_estimate(model, runtime)
+    played_gpu["free"] //= 2
+    some = micro_size._positions_by_estimate(model, runtime)
+    assert 0.3 < some / much < 0.5  # a tenth of the whole is not to be used
+    wide = torch.nn.Sequential(model, torch.nn.Linear(1000, 1000))
+    assert micro_size._positions_by_estimate(wide, runtime) < some / 2
+    played_gpu["free"] = 0
+    assert micro_size._positions_by_estimate(model, runtime) == 1
+
+
 @pytest.mark.gpu
 def test_a_real_gpu_decides(settings: Settings) -> None:
     gpu = Runtime.resolve("cuda")
