@@ -24,7 +24,7 @@ from fmlm_cli.recipes.pretraining.planning.plan import RunPlan
 POSITIONS_ON_CPU = 4096  # more do not make it faster, and take more memory
 POSITIONS_ON_GPU = 65_536  # as much as even the largest GPU needs to be busy
 _USABLE = 0.9  # share of a GPU's memory: other shapes and fragments want some
-_BYTES_OF_UPDATE = 4 + 8  # for each parameter: its gradient, and AdamW's two moments
+_BYTES_OF_PARAMETER = 16  # itself, its gradient, and AdamW's two moments
 _COPIES = 1.5  # of what linear layers take and give: norms, activations and residuals are kept too
 
 
@@ -90,8 +90,8 @@ def _positions_by_estimate(model: nn.Module, runtime: Runtime) -> int:
     kept = sum(layer.in_features + layer.out_features for layer in layers)
     each = _COPIES * kept * runtime.precision.itemsize
     free, total = torch.cuda.mem_get_info(runtime.device)
-    update = _BYTES_OF_UPDATE * sum(p.numel() for p in model.parameters() if p.requires_grad)
-    return max(1, int((free - update - (1 - _USABLE) * total) / max(each, 1)))
+    standing = _BYTES_OF_PARAMETER * sum(p.numel() for p in model.parameters())
+    return max(1, int((free - standing - (1 - _USABLE) * total) / max(each, 1)))
 
 
 def _fits(plan: RunPlan, runtime: Runtime, micro: int) -> bool:
