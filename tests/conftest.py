@@ -17,10 +17,6 @@ from hypothesis import settings
 
 from tests.environment import settle
 
-_caches = tempfile.mkdtemp(prefix="fmlm-tests-")
-atexit.register(shutil.rmtree, _caches, ignore_errors=True)
-settle(os.environ, _caches)
-
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
@@ -36,6 +32,23 @@ _TEXT = (
     "children station mountain river yellow evening morning library kitchen window teacher question answer "
     "travelling traveller gardener garden seventeen beautiful understand understanding remember remembered"
 )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Before any module of tests is imported, and with it what reads the environment."""
+    caches = tempfile.mkdtemp(prefix="fmlm-tests-")
+    atexit.register(shutil.rmtree, caches, ignore_errors=True)
+    settle(os.environ, caches, gpu=config.getoption("markexpr") == "gpu")
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip what needs a GPU where none is seen."""
+    if item.get_closest_marker("gpu"):
+        import torch
+
+        if not torch.cuda.is_available():
+            pytest.skip("needs a GPU (pytest -m gpu)")
+
 
 SHARED = Path(__file__).resolve().parents[1].parent / "shared" / "data"
 

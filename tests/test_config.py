@@ -115,11 +115,23 @@ class TestYamlFile:
             (f"seed: {2**63}\n", 1, "seed", "not 9223372036854775808"),
             ("batch:\n  size: 0\n", 2, "batch.size", "not 0"),
             ("batch:\n  size: 1.5\n", 2, "batch.size", "not 1.5"),
+            (
+                "batch:\n  micro_size: 0\n",
+                2,
+                "batch.micro_size",
+                "should be auto or a whole number greater than 0, not 0",
+            ),
+            (
+                "batch:\n  micro_size: all\n",
+                2,
+                "batch.micro_size",
+                "should be auto or a whole number greater than 0, not 'all'",
+            ),
             ("optimizer:\n  learning_rate: .inf\n", 2, "optimizer.learning_rate", "finite"),
             ("optimizer:\n  weight_decay: .nan\n", 2, "optimizer.weight_decay", "finite"),
             ("optimizer:\n\n  betas: [0.9, 2]\n", 3, "optimizer.betas.1", "not 2"),
             ("optimizer:\n  betas: [0.9]\n", 2, "optimizer.betas.1", "required"),
-            ("precision: float16\n", 1, "precision", "'auto', 'float32' or 'bfloat16', not 'float16'"),
+            ("precision: float16\n", 1, "precision", "'bfloat16' or 'bfloat16-weights', not 'float16'"),
             ("data:\n  packing: dense\n", 2, "data.packing", "'documents', 'concat' or 'none', not 'dense'"),
             ("seed: 3\nmasking: 3\n", 2, "masking", "not 3"),
             ("seed: {a: 1}\n", 1, "seed", "not {'a': 1}"),
@@ -413,7 +425,7 @@ def test_settings_cannot_be_changed() -> None:
 def test_choices() -> None:
     assert choices(TokenizeSettings, "documents") == ("auto", "blank-line", "line", "file")
     assert choices(TokenizeSettings, "train_tokenizer") == ("wordpiece", "bpe")
-    assert choices(PretrainSettings, "precision") == ("auto", "float32", "bfloat16")
+    assert choices(PretrainSettings, "precision") == ("auto", "float32", "bfloat16", "bfloat16-weights")
 
 
 def test_one_tokenizer() -> None:

@@ -67,3 +67,13 @@ def test_nothing_of_it_is_left() -> None:
     assert kept == {"HOME"}
     assert environment["PATH"] == "/bin"
     assert environment["HF_HOME"].startswith("/caches/")
+
+
+def test_a_gpu_is_seen_by_the_tests_that_ask_for_one() -> None:
+    environment = dict(HOSTILE)
+    settle(environment, "/caches")
+    assert environment["CUDA_VISIBLE_DEVICES"] == ""
+    for seen in ({}, {"CUDA_VISIBLE_DEVICES": "3"}):
+        environment = dict(seen)
+        settle(environment, "/caches", gpu=True)
+        assert {name: value for name, value in environment.items() if name.startswith("CUDA")} == seen

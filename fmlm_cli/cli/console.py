@@ -24,6 +24,7 @@ from fmlm_cli.errors import Interrupted
 
 _FILE_WIDTH = 160
 _BOARD_FRAME = 5  # lines of a table of scores that are no rows
+_NEGLIGIBLE_WAIT = 0.01  # share of the training time
 _PLAIN_SECONDS = 10.0  # between two plain lines about the same piece of work
 
 
@@ -161,9 +162,12 @@ class Console:
     def _trained(self, event: events.Trained) -> None:
         record, total = event.record, event.total_steps
         step = int(record["step"])
+        waiting = record["data_wait_share"]
         figures = (
             f"loss {record['loss']:.3f}  lr {record['learning_rate']:.1e}  grad {record['grad_norm']:.2f}  "
             f"{record['tokens_per_second']:,.0f} tokens/s  {record['peak_share']:.0%} of peak"
+            + (f"  data wait {waiting:.0%}" if waiting > _NEGLIGIBLE_WAIT else "")
+            + f"  {record['memory_gib']:.1f} GiB"
         )
         if self._out.is_terminal:
             self._show_live("step", step, total, figures)

@@ -6,7 +6,7 @@ as what it became.
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from fmlm_cli.config.roles import Free
 from fmlm_cli.config.section import Count, Packing, Positive, Section, Seed, Share
@@ -160,11 +160,19 @@ class BatchSettings(Section):
         None,
         description="masked rows forwarded per optimizer step, all processes together; default by preset",
     )
-    micro_size: Free[Count | None] = Field(
-        None,
-        description="rows forwarded at once; changes memory, not results (but for dropout's draws); "
-        "default min(size, 32)",
+    micro_size: Free[Literal["auto"] | Count] = Field(
+        "auto",
+        description="rows forwarded at once: changes memory and speed, and results by rounding alone, but "
+        "that dropout's draws depend on it; auto: what fills a GPU and fits it, on a CPU 4096 positions",
     )
+
+    @field_validator("micro_size", mode="before")
+    @classmethod
+    def _auto_or_rows(cls, value: Any) -> Any:
+        """In one sentence, where a union has one for each of its members."""
+        if value != "auto" and (type(value) is not int or value < 1):
+            raise ValueError(f"should be auto or a whole number greater than 0, not {value!r}")
+        return value
 
 
 class BudgetSettings(Section):
@@ -248,8 +256,10 @@ class PretrainSettings(Section):
         None, description="positions in a row; default 128, or the model's limit"
     )
     device: Free[str] = Field("auto", description="auto | cpu | cuda | cuda:N | mps")
-    precision: Literal["auto", "float32", "bfloat16"] = Field(
-        "auto", description="auto: bfloat16 autocast where a GPU has it, else float32"
+    precision: Literal["auto", "float32", "bfloat16", "bfloat16-weights"] = Field(
+        "auto",
+        description="bfloat16: by autocast | bfloat16-weights: also the weights that compute, beside float32 "
+        "ones that are optimized | auto: bfloat16 where a GPU has it, else float32",
     )
     data: DataSettings = DataSettings()
     text: Free[TextSettings] = TextSettings()

@@ -22,14 +22,14 @@ class Batch:
     rows: tuple[int, ...]
 
     def to(self, device: torch.device) -> "Batch":
-        """The same batch with its tensors on `device`."""
+        """The same batch with its tensors on `device`; those that are there stay where they are."""
         if device.type == "cpu":
             return self
 
         pinned = device.type == "cuda"  # from pinned memory it is copied while the CPU goes on
 
         def move(value: Any) -> Any:
-            if not isinstance(value, Tensor):
+            if not isinstance(value, Tensor) or value.device.type != "cpu":
                 return value
             return (value.pin_memory() if pinned else value).to(device, non_blocking=pinned)
 

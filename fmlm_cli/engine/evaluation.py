@@ -22,19 +22,21 @@ def evaluate(
 ) -> tuple[dict[str, Tensor], int]:
     """The objective's measures, each summed in float64 over `batches` (its own shapes), and the targets.
 
-    Raises `StoppedError` if a stop is asked for between two batches.
+    Sums stay on the device until all is done, so nothing waits for a batch. Raises `StoppedError` if a stop
+    is asked for between two batches.
     """
     training = model.training
     model.eval()
     sums: dict[str, Tensor] = {}
     count = 0
+    exact = torch.float32 if runtime.device.type == "mps" else torch.float64  # which MPS has not
     for batch in _until_asked(stop, batches, runtime):
         with runtime.autocast():
             scores = objective.score(model, batch.to(runtime.device))
-        _add(sums, {name: value.cpu().double() for name, value in scores.items()})  # MPS has no float64
+        _add(sums, {name: value.to(exact) for name, value in scores.items()})
         count += batch.count
     model.train(training)
-    (first, *others) = runtime.ranks.gather(sums)
+    (first, *others) = runtime.ranks.gather({name: value.cpu().double() for name, value in sums.items()})
     for part in others:
         _add(first, part)
     return first, runtime.ranks.sum(count)
@@ -65,6 +67,7 @@ def outputs_of(
 ) -> npt.NDArray[np.float32]:
     """The objective's outputs float32[rows, ...], in the order of the rows' numbers, each occurring once.
 
+    They too stay on the device until all is done.
     Raises `StoppedError` if a stop is asked for between two batches.
     """
     training = model.training

@@ -1,8 +1,6 @@
 """The training loop."""
 
-import time
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NoReturn
@@ -12,12 +10,18 @@ from torch import nn
 
 from fmlm_cli.engine.batch import Batch, Objective
 from fmlm_cli.engine.checkpoint import Checkpoints, TrainState
+from fmlm_cli.engine.device.arrivals import Arrivals, Post, post
+from fmlm_cli.engine.device.clock import Clock
+from fmlm_cli.engine.device.feeding import Feeder
+from fmlm_cli.engine.device.working_copy import WorkingCopy
 from fmlm_cli.engine.optimizer import Schedule
 from fmlm_cli.engine.records import Record, Sink, metrics_log
 from fmlm_cli.engine.runtime import Runtime, count_flops, measure_peak
 from fmlm_cli.engine.signals import StoppedError, StopRequest
-from fmlm_cli.engine.step import StepResult, train_step
+from fmlm_cli.engine.step import StepTaken, train_step
 from fmlm_cli.events import Evaluated, Trained
+
+TimedStep = tuple[StepTaken, float]  # and the seconds for which the device had to wait for its batches
 
 
 @dataclass(frozen=True)
@@ -37,7 +41,8 @@ class TrainingRun:
     thread of its own. `evaluate(step, stop)`: the fields of the evaluation records, or `StoppedError` if a
     stop is asked for. `before_step(step)` may change what of the model is trained, as a function of the step
     alone. `enough()` ends the run early after an evaluation. `clip`: the largest norm of a gradient.
-    `keeps_checkpoints`: whether they outlive the run, so that there is one of its end.
+    `keeps_checkpoints`: whether they outlive the run, so that there is one of its end. `working`: what
+    computes in the model's place. `post`: how values travel from the device.
     """
 
     model: nn.Module
@@ -55,6 +60,8 @@ class TrainingRun:
     before_step: Callable[[int], None] = lambda step: None
     enough: Callable[[], bool] = lambda: False
     keeps_checkpoints: bool = True
+    working: WorkingCopy[Any] | None = None
+    post: Post = post
 
     @property
     def total_steps(self) -> int:
@@ -81,56 +88,107 @@ class TrainingRun:
 def train(run: TrainingRun, state: TrainState, stop: StopRequest) -> TrainState:
     """Train from `state` to the end; the state there.
 
-    If a stop is requested, what is at work, a step or an evaluation, is left between two batches: raises
+    The device is given steps before what came of the ones before them is known here: `state` is that of the
+    latest step that has arrived, and evaluations, checkpoints and the end wait for all. Raises
+    `DivergedError` for a step whose loss or gradient is not finite, with the weights from before it. If a
+    stop is requested, what is at work, a step or an evaluation, is left between two batches: raises
     `Interrupted` after saving a checkpoint.
     """
     ranks = run.runtime.ranks
     state = _evaluate(run, state, stop)  # before the first step; or what a run that was stopped still owes
-    clock = Clock(run, state)
+    clock, underway = Clock(run.runtime, measure_peak(run.runtime)), Arrivals[TimedStep](run.post)
     run.model.train()
-    with ThreadPoolExecutor(1, "prepare") as pool:  # the next step's batches are made while this one computes
-        ahead = pool.submit(run.prepare, state.step + 1)
+    with Feeder(run.prepare, run.runtime) as feeder:
+        first = state.step + 1
+        feeder.order(first)
         while not (_is_over(run, state) or ranks.any(stop.asked)):
-            batches = ahead.result()
-            step = state.step + 1
+            batches, waited = feeder.take(underway.all_there)
+            step = state.step + len(underway) + 1
             if step < run.total_steps:
-                ahead = pool.submit(run.prepare, step + 1)
+                feeder.order(step + 1)
             run.before_step(step)
+            if step == first:
+                clock.flops_per_token = _flops_per_token(run, batches[0])
+                clock.skip()
+                waited = 0.0  # before there was anything to do
             try:
-                result = train_step(
-                    run.model,
-                    run.optimizer,
-                    run.objective,
-                    batches,
-                    step=step,
-                    seed=run.seed,
-                    learning_rate=run.schedule.at(step),
-                    clip=run.clip,
-                    runtime=run.runtime,
-                    stop=stop,
-                )
+                taken = _take(run, step, batches, stop)
             except StoppedError:
                 break
-            state = clock.advance(state, result, batches)
-            state = _after_step(run, state, clock, stop)
+            underway.send((taken, waited), taken.values)
+            state = _receive(run, state, clock, underway, wait=_is_pause(run, step))
+            if _is_pause(run, step):
+                state = _evaluate_and_save(run, state, clock, stop)
+    state = _receive(run, state, clock, underway, wait=True)
     if ranks.any(stop.asked):
         _leave(run, state, stop)
     return state
 
 
-def _after_step(run: TrainingRun, state: TrainState, clock: "Clock", stop: StopRequest) -> TrainState:
-    """Log, evaluate and save where it is time to."""
-    step, rhythm = state.step, run.rhythm
-    if step == run.total_steps or step % rhythm.log == 0:
-        state = _log(run, state, clock)
-    evaluated = _evaluate(run, state, stop)
-    if evaluated is not state:
-        state = evaluated
-        clock.skip()
-    due = step % rhythm.checkpoint == 0 or step in run.checkpoints.keep_steps
-    if (run.keeps_checkpoints if _is_over(run, state) else due) and not stop.asked:
+def _take(run: TrainingRun, step: int, batches: Sequence[Batch], stop: StopRequest) -> StepTaken:
+    """Give the device a step."""
+    return train_step(
+        run.model,
+        run.optimizer,
+        run.objective,
+        batches,
+        step=step,
+        seed=run.seed,
+        learning_rate=run.schedule.at(step),
+        clip=run.clip,
+        runtime=run.runtime,
+        stop=stop,
+        working=run.working,
+    )
+
+
+def _flops_per_token(run: TrainingRun, batch: Batch) -> float:
+    """Forward and backward (twice the forward) of one batch, by its tokens."""
+    run.model.eval()  # without dropout, so that nothing is drawn
+    flops = count_flops(lambda: run.objective.loss(run.model, batch.to(run.runtime.device)))
+    run.model.train()
+    return 3 * flops / max(batch.tokens, 1)
+
+
+def _receive(
+    run: TrainingRun, state: TrainState, clock: Clock, underway: Arrivals[TimedStep], *, wait: bool
+) -> TrainState:
+    """Take what has arrived into the state, and write the records that are due; with `wait` for all."""
+    for (taken, waited), values in underway.receive(wait=wait):
+        result = taken.result(values)
+        state = replace(
+            state,
+            step=taken.step,
+            tokens=state.tokens + taken.tokens,
+            window_loss=state.window_loss + result.loss_sum,
+            window_count=state.window_count + result.count,
+            window_norm=state.window_norm + result.grad_norm,
+            window_steps=state.window_steps + 1,
+            seconds=state.seconds + clock.arrived(taken.tokens, waited),
+        )
+        if state.step == run.total_steps or state.step % run.rhythm.log == 0:
+            state = _log(run, state, clock)
+    return state
+
+
+def _is_pause(run: TrainingRun, step: int) -> bool:
+    """Whether there may be something to do after a step for which it has to have arrived."""
+    rhythm = run.rhythm
+    return step == run.total_steps or step % rhythm.evaluate == 0 or _is_saved(run, step)
+
+
+def _is_saved(run: TrainingRun, step: int) -> bool:
+    """Whether there is a checkpoint of a step, other than the last."""
+    return step % run.rhythm.checkpoint == 0 or step in run.checkpoints.keep_steps
+
+
+def _evaluate_and_save(run: TrainingRun, state: TrainState, clock: Clock, stop: StopRequest) -> TrainState:
+    """Evaluate and save where it is time to."""
+    state = _evaluate(run, state, stop)
+    due = run.keeps_checkpoints if _is_over(run, state) else _is_saved(run, state.step)
+    if due and not stop.asked:
         run.save(state)
-        clock.skip()
+    clock.skip()
     return state
 
 
@@ -147,7 +205,7 @@ def _leave(run: TrainingRun, state: TrainState, stop: StopRequest) -> NoReturn:
     raise stop.interrupted(f" at step {state.step} of {run.total_steps}; {saved}")
 
 
-def _log(run: TrainingRun, state: TrainState, clock: "Clock") -> TrainState:
+def _log(run: TrainingRun, state: TrainState, clock: Clock) -> TrainState:
     """Write a record of the steps since the last one: the loss is the mean over all their targets."""
     fields = {
         "step": state.step,
@@ -155,9 +213,10 @@ def _log(run: TrainingRun, state: TrainState, clock: "Clock") -> TrainState:
         "grad_norm": state.window_norm / state.window_steps,
         "learning_rate": run.schedule.at(state.step),
         "tokens": state.tokens,
-        **clock.speed(),
+        "seconds": round(state.seconds, 3),
+        **clock.figures(),
     }
-    run.record(Trained(fields, run.total_steps, clock.seconds_left(state.step)))
+    run.record(Trained(fields, run.total_steps, clock.seconds_left(run.total_steps - state.step)))
     return replace(state, window_loss=0.0, window_count=0, window_norm=0.0, window_steps=0)
 
 
@@ -176,57 +235,3 @@ def _evaluate(run: TrainingRun, state: TrainState, stop: StopRequest) -> TrainSt
     for fields in records:
         run.record(Evaluated({"step": state.step, **fields}))
     return replace(state, evaluated=state.step)
-
-
-class Clock:
-    """Measures training time (not evaluation or saving), speed, and the share of the device's peak."""
-
-    def __init__(self, run: TrainingRun, state: TrainState) -> None:
-        self._runtime = run.runtime
-        self._total_steps = run.total_steps
-        self._peak = measure_peak(run.runtime)
-        self._flops_per_token = self._count_flops(run, state.step + 1)
-        self._recent: list[tuple[float, int]] = []
-        self.skip()
-
-    def _count_flops(self, run: TrainingRun, step: int) -> float:
-        """Forward and backward (twice the forward) of one batch, by its tokens."""
-        if step > run.total_steps:
-            return 0.0
-        batch = run.prepare(step)[0].to(run.runtime.device)
-        run.model.eval()  # without dropout, so that nothing is drawn; `train` goes on in training mode
-        return 3 * count_flops(lambda: run.objective.loss(run.model, batch)) / max(batch.tokens, 1)
-
-    def skip(self) -> None:
-        """Start timing the next step now."""
-        self._runtime.synchronize()
-        self._begin = time.perf_counter()
-
-    def advance(self, state: TrainState, result: StepResult, batches: Sequence[Batch]) -> TrainState:
-        """The state after a step that has just ended."""
-        now = time.perf_counter()
-        seconds, self._begin = now - self._begin, now
-        tokens = sum(batch.tokens for batch in batches)
-        self._recent = [*self._recent[-49:], (seconds, tokens)]
-        return replace(
-            state,
-            step=state.step + 1,
-            tokens=state.tokens + tokens,
-            window_loss=state.window_loss + result.loss_sum,
-            window_count=state.window_count + result.count,
-            window_norm=state.window_norm + result.grad_norm,
-            window_steps=state.window_steps + 1,
-            seconds=state.seconds + seconds,
-        )
-
-    def speed(self) -> dict[str, float]:
-        """Tokens a second and share of the peak, over the latest steps."""
-        per_second = sum(tokens for _, tokens in self._recent) / max(sum(s for s, _ in self._recent), 1e-9)
-        return {
-            "tokens_per_second": round(per_second, 1),
-            "peak_share": round(per_second * self._flops_per_token / self._peak, 4),
-        }
-
-    def seconds_left(self, step: int) -> float:
-        """Time that the remaining steps will take at the present speed."""
-        return (self._total_steps - step) * sum(s for s, _ in self._recent) / len(self._recent)

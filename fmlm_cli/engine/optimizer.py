@@ -111,6 +111,21 @@ def make_optimizer(
     )
 
 
+def hold_back(optimizer: torch.optim.Optimizer, bad: torch.Tensor) -> bool:
+    """Have the optimizer change nothing, from now on, if the flag `bad` on its device is set.
+
+    False, and nothing done, where it cannot: then whoever asks has to look at the flag.
+    """
+    # MPS's kernels are given `found_inf` and do not look at it.
+    if bad.device.type == "mps" or not all(group.get("fused") for group in optimizer.param_groups):
+        return False
+    # What is fused leaves weights, moments and counts of steps as they are where this is 1.
+    if not hasattr(optimizer, "found_inf"):
+        vars(optimizer)["found_inf"] = torch.zeros((), device=bad.device)
+    vars(optimizer)["found_inf"].masked_fill_(bad, 1.0)
+    return True
+
+
 def named_state(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
     """An optimizer's state as `<parameter>/<entry>`, on the CPU."""
     return {

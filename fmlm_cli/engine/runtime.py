@@ -1,47 +1,61 @@
 """What a model runs on: device, precision and processes, and how much of a device's speed a run uses."""
 
 import contextlib
+import platform
+import resource
+import sys
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from fmlm_cli.engine.allocator import keep_freed_memory
+from fmlm_cli.engine.device.allocator import keep_freed_memory
 from fmlm_cli.engine.ranks import OneProcess, Ranks
 from fmlm_cli.errors import UserError
+
+_PROC_STATUS = Path("/proc/self/status")
 
 
 @dataclass(frozen=True)
 class Runtime:
-    """What a model runs on. `precision`: of its matrix products, by autocast; weights stay float32.
+    """What a model runs on. `precision`: of its matrix products.
 
-    `ranks`: the processes that have a part in each step and evaluation.
+    `low_weights`: the weights that compute have this precision themselves, in a `WorkingCopy`; else they are
+    float32, and autocast sees to the products. `ranks`: the processes that have a part in each step and
+    evaluation.
     """
 
     device: torch.device
     precision: torch.dtype
     ranks: Ranks = field(default_factory=OneProcess)
+    low_weights: bool = False
 
     @classmethod
     def resolve(cls, device: str = "auto", precision: str = "auto") -> "Runtime":
-        """The runtime that settings name. Raises `UserError` for a device that is unknown or not there.
+        """The runtime that settings name.
 
         auto: a GPU where there is one, and bfloat16 where that has it. Where it is a CPU, this process keeps
-        the memory that it frees from now on.
+        the memory that it frees from now on. Raises `UserError` for a device that is unknown or not there,
+        and for a precision that it has no instructions for.
         """
         resolved = _resolve_device(device)
         if resolved.type == "cpu":
             keep_freed_memory()
-        return cls(resolved, _resolve_precision(precision, resolved))
+        if resolved.type == "cuda":
+            # Its gradients in bfloat16 were reported to be NaN on a Hopper card; other kernels are as fast.
+            torch.backends.cuda.enable_cudnn_sdp(False)
+        low_weights = precision == "bfloat16-weights"
+        return cls(resolved, _resolve_precision(precision, resolved), low_weights=low_weights)
 
     def autocast(self) -> AbstractContextManager[Any]:
         """The context in which a forward runs."""
-        if self.precision == torch.float32:
+        if self.precision == torch.float32 or self.low_weights:
             return contextlib.nullcontext()
         return torch.autocast(self.device.type, dtype=self.precision)
 
@@ -52,11 +66,34 @@ class Runtime:
         elif self.device.type == "mps":
             torch.mps.synchronize()
 
+    def forget_peak_memory(self) -> None:
+        """Let `peak_memory` begin anew, where a device counts its own."""
+        if self.device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(self.device)
+
+    def peak_memory(self) -> int:
+        """The most bytes that were in use so far: those of a GPU, else the process's resident ones."""
+        if self.device.type == "cuda":
+            return torch.cuda.max_memory_allocated(self.device)
+        return _peak_resident()
+
+
+def _peak_resident() -> int:
+    """Bytes of the process's memory that were resident at once."""
+    # Linux's getrusage may count what the process that started this one took.
+    for line in _PROC_STATUS.read_text().splitlines() if _PROC_STATUS.exists() else ():
+        if line.startswith("VmHWM:"):
+            return int(line.split()[1]) * 1024
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return most if sys.platform == "darwin" else most * 1024  # macOS counts bytes, others KiB
+
 
 def measure_peak(runtime: Runtime, seconds: float = 0.4) -> float:
     """The device's speed in FLOP/s: the fastest of the square matrix products that fit in `seconds`."""
     size = 8192 if runtime.device.type == "cuda" else 1024
-    a = torch.ones(size, size, device=runtime.device, dtype=runtime.precision)
+    # Random numbers, for a GPU multiplies ones faster; of a generator that nothing else draws from.
+    generator = torch.Generator(runtime.device).manual_seed(0)
+    a = torch.randn(size, size, device=runtime.device, dtype=runtime.precision, generator=generator)
     best, end = 0.0, time.perf_counter() + seconds
     while best == 0.0 or time.perf_counter() < end:
         runtime.synchronize()
@@ -96,8 +133,20 @@ def _resolve_device(name: str) -> torch.device:
 
 
 def _resolve_precision(name: str, device: torch.device) -> torch.dtype:
-    if name == "bfloat16":
+    if name in ("bfloat16", "bfloat16-weights"):
+        if device.type == "cpu" and not _computes_in_bfloat16():
+            raise UserError(
+                f"precision {name}: this processor has no instructions for bfloat16, and would take many "
+                "times as long as with float32; use --set precision=float32"
+            )
         return torch.bfloat16
     if name == "auto" and device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False):
         return torch.bfloat16
     return torch.float32
+
+
+def _computes_in_bfloat16() -> bool:
+    """Whether the processor itself has products of bfloat16, which can also be played by those of float32."""
+    if platform.machine() in ("x86_64", "AMD64"):
+        return bool(torch.cpu._is_avx512_bf16_supported())
+    return bool(torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported())

@@ -3,12 +3,15 @@
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from fmlm_cli import keys
 from fmlm_cli.engine.batch import Batch, Objective
+from fmlm_cli.engine.device.working_copy import WorkingCopy
+from fmlm_cli.engine.optimizer import hold_back
 from fmlm_cli.engine.runtime import Runtime
 from fmlm_cli.engine.signals import NEVER, StoppedError, StopRequest
 from fmlm_cli.errors import UserError
@@ -27,6 +30,28 @@ class StepResult:
     grad_norm: float
 
 
+@dataclass(frozen=True)
+class StepTaken:
+    """A step that the device has been given, and may still be at.
+
+    `values`: float32[2] on the device, what `result` takes once it is known. `count`: targets. `tokens`:
+    positions forwarded, padding not counted. `rows`: those of the step, for messages.
+    """
+
+    step: int
+    values: Tensor
+    count: int
+    tokens: int
+    rows: tuple[int, ...]
+
+    def result(self, values: Sequence[float]) -> StepResult:
+        """What came of it. Raises `DivergedError` if that is not finite: nothing was changed then."""
+        loss_sum, grad_norm = values
+        if not (abs(loss_sum) < float("inf") and grad_norm < float("inf")):
+            raise DivergedError(_describe_divergence(self, loss_sum / max(self.count, 1), grad_norm))
+        return StepResult(loss_sum, self.count, grad_norm)
+
+
 def compute_gradient(
     model: nn.Module,
     objective: Objective,
@@ -35,16 +60,18 @@ def compute_gradient(
     runtime: Runtime,
     reseed: Callable[[int], None] | None = None,
     stop: StopRequest = NEVER,
+    working: WorkingCopy[Any] | None = None,
 ) -> tuple[torch.Tensor, int]:
     """Give parameters without any the gradient of the step's mean loss; its sum and the number of targets.
 
     `batches` are those of the whole step, of which each process forwards its part. Each batch adds its
     summed loss divided by the targets of the *whole* step, so the gradient does not depend on how the step
     was cut into batches and dealt out. (Averaging the batches' averages, as is usual, weights a target by
-    how many others its batch happens to hold.) `reseed(i)` is called before batch i. Raises
+    how many others its batch happens to hold.) `working`: what computes in the
+    model's place. `reseed(i)` is called before batch i. Raises
     `StoppedError` if a stop is asked for between two batches.
     """
-    ranks = runtime.ranks
+    ranks, computing = runtime.ranks, working.catch_up() if working else model
     own_part = list(ranks.mine(enumerate(batches)))
     count = ranks.sum(sum(batch.count for _, batch in own_part))
     total = torch.zeros((), device=runtime.device)
@@ -54,8 +81,10 @@ def compute_gradient(
         if reseed is not None:
             reseed(number)
         with runtime.autocast():
-            loss_sum = objective.loss(model, batch.to(runtime.device))
+            loss_sum = objective.loss(computing, batch.to(runtime.device))
         (loss_sum / max(count, 1)).backward()
+        if working:
+            working.hand_over_gradients()
         total += loss_sum.detach()
     if ranks.any(stop.asked):
         raise StoppedError
@@ -75,11 +104,13 @@ def train_step(
     clip: float | None,
     runtime: Runtime,
     stop: StopRequest = NEVER,
-) -> StepResult:
-    """Gradient, check, clip, update.
+    working: WorkingCopy[Any] | None = None,
+) -> StepTaken:
+    """Gradient, check, clip, update, none of which waits for the device.
 
-    Before the update it raises `DivergedError` if anything is not finite, `StoppedError` if a stop is asked
-    for.
+    Where anything is not finite, neither this step nor any after it changes weights or the optimizer's state,
+    and `StepTaken.result` says so when the values have arrived. Raises `StoppedError` before the update if a
+    stop is asked for; and `DivergedError` where the optimizer cannot be held back by the device alone.
 
     `batches`: those of the whole step, whatever part of them is this process's.
     """
@@ -92,31 +123,34 @@ def train_step(
         # Dropout is a function of (seed, step, batch) too: a resumed run needs no generator state.
         reseed=lambda number: _seed_everything(seed, step, number),
         stop=stop,
+        working=working,
     )
     norm = nn.utils.clip_grad_norm_(model.parameters(), clip if clip is not None else float("inf"))
-    loss_sum, grad_norm = torch.stack([total, norm.float()]).tolist()
-    if not (abs(loss_sum) < float("inf") and grad_norm < float("inf")):
-        raise DivergedError(_describe_divergence(step, loss_sum / max(count, 1), grad_norm, batches))
+    rows = tuple(row for batch in batches for row in batch.rows)
+    values = torch.stack([total, norm.float()])
+    taken = StepTaken(step, values, count, sum(batch.tokens for batch in batches), rows)
+    if not hold_back(optimizer, ~values.isfinite().all()):
+        taken.result(values.tolist())
     for group in optimizer.param_groups:
         group["lr"] = learning_rate * group.get("scale", 1.0)
     optimizer.step()
-    return StepResult(loss_sum, count, grad_norm)
+    return taken
 
 
 def _seed_everything(seed: int, step: int, number: int) -> None:
     torch.manual_seed(int(keys.derive(seed, keys.Stream.DROPOUT, step, number)) >> 1)
 
 
-def _describe_divergence(step: int, loss: float, grad_norm: float, batches: Sequence[Batch]) -> str:
-    rows = [row for batch in batches for row in batch.rows]
+def _describe_divergence(taken: StepTaken, loss: float, grad_norm: float) -> str:
+    rows = taken.rows
     listed = ", ".join(map(str, rows[:8])) + (f" and {len(rows) - 8} more" if len(rows) > 8 else "")
-    learnt_nothing_yet = step == 1 and not math.isfinite(loss)
+    learnt_nothing_yet = taken.step == 1 and not math.isfinite(loss)
     advice = (
         "The weights that it begins with are damaged or far too large"
         if learnt_nothing_yet
         else "Lower optimizer.learning_rate or lengthen optimizer.warmup_share"
     )
     return (
-        f"not finite at step {step}: loss {loss:g}, gradient norm {grad_norm:g}, rows {listed}; the step was "
-        f"not taken. {advice}"
+        f"not finite at step {taken.step}: loss {loss:g}, gradient norm {grad_norm:g}, rows {listed}; the "
+        f"step was not taken. {advice}"
     )

@@ -23,6 +23,18 @@ EVENTS: list[Callable[[str], events.Event]] = [
 ]
 
 
+TRAINED = {
+    "step": 1,
+    "loss": 1.0,
+    "learning_rate": 1e-4,
+    "grad_norm": 1.0,
+    "tokens_per_second": 123456.0,
+    "peak_share": 0.4,
+    "data_wait_share": 0.0,
+    "memory_gib": 12.34,
+}
+
+
 def shown(capsys: pytest.CaptureFixture[str]) -> str:
     return "".join(capsys.readouterr())
 
@@ -46,6 +58,14 @@ def test_no_escape_sequence_and_no_half_character_is_written(
     written = shown(capsys)
     assert r"a\x1b[2J\r\x9b\udcffz" in written
     assert not {"\x1b", "\r", "\x9b", "\udcff"} & set(written)
+
+
+def test_a_step_says_how_fast_it_was_and_what_it_took(capsys: pytest.CaptureFixture[str]) -> None:
+    for waiting in (0.004, 0.0099, 0.07):
+        Console().emit(events.Trained({**TRAINED, "data_wait_share": waiting}, 9, 60.0))
+        line = shown(capsys)
+        wait = "  data wait 7%" if waiting == 0.07 else ""
+        assert f"123,456 tokens/s  40% of peak{wait}  12.3 GiB  1:00 left" in line
 
 
 def test_an_error_is_one_line_whatever_it_names(capsys: pytest.CaptureFixture[str]) -> None:

@@ -18,6 +18,8 @@ from fmlm_cli.engine.records import MetricsLog
 from fmlm_cli.engine.runtime import Runtime
 
 WIDTH = 4
+# Of training records: not the same in two runs.
+TIMING_FIELDS = ("tokens_per_second", "peak_share", "seconds", "data_wait_share", "memory_gib")
 ADAMW = OptimizerSettings(weight_decay=0.1, betas=(0.9, 0.98), epsilon=1e-6)
 
 

@@ -20,7 +20,7 @@ from fmlm_cli.engine.signals import StopRequest
 from fmlm_cli.engine.step import DivergedError, StepResult, compute_gradient, train_step
 from fmlm_cli.errors import Interrupted
 from tests.engine.fake_ranks import FakeRanks, on_ranks
-from tests.engine.small_run import ADAMW, Run, Squares, batches_of, net, runtime
+from tests.engine.small_run import ADAMW, TIMING_FIELDS, Run, Squares, batches_of, net, runtime
 
 
 def gradient(model: nn.Module) -> Tensor:
@@ -59,7 +59,8 @@ def test_a_step_is_that_of_one_process_on_every_rank() -> None:
         optimizer = make_optimizer(ADAMW, model)
         given: dict[str, Any] = {"step": 1, "seed": 0, "learning_rate": 0.01, "clip": 0.5}
         batches = batches_of(1, sizes)
-        return train_step(model, optimizer, Squares(), batches, **given, runtime=runtime(ranks))
+        taken = train_step(model, optimizer, Squares(), batches, **given, runtime=runtime(ranks))
+        return taken.result(taken.values.tolist())
 
     alone = net()
     wanted = take(alone, OneProcess())
@@ -88,8 +89,9 @@ def test_what_is_not_finite_on_one_rank_stops_all() -> None:
         model = net()
         optimizer = make_optimizer(ADAMW, model)
         given: dict[str, Any] = {"step": 7, "seed": 0, "learning_rate": 0.01, "clip": None}
+        taken = train_step(model, optimizer, Squares(), batches, **given, runtime=runtime(ranks))
         with pytest.raises(DivergedError) as caught:
-            train_step(model, optimizer, Squares(), batches, **given, runtime=runtime(ranks))
+            taken.result(taken.values.tolist())
         assert torch.equal(weights(model), weights(net()))
         return str(caught.value)
 
@@ -131,7 +133,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def lasting(path: Path) -> list[dict[str, Any]]:
     records = [json.loads(line) for line in path.read_text().splitlines()]
-    return [{k: v for k, v in r.items() if k not in ("tokens_per_second", "peak_share")} for r in records]
+    return [{k: v for k, v in r.items() if k not in TIMING_FIELDS} for r in records]
 
 
 def test_a_run_writes_once_and_what_one_process_writes(tmp_path: Path) -> None:

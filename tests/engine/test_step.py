@@ -14,6 +14,8 @@ from transformers import AutoModelForMaskedLM, BertConfig
 
 from fmlm_cli.config.schema import OptimizerSettings
 from fmlm_cli.engine.batch import Batch
+from fmlm_cli.engine.device.arrivals import Arrivals
+from fmlm_cli.engine.device.working_copy import WorkingCopy
 from fmlm_cli.engine.optimizer import make_optimizer
 from fmlm_cli.engine.runtime import Runtime
 from fmlm_cli.engine.step import DivergedError, StepResult, compute_gradient, train_step
@@ -92,7 +94,8 @@ def step(model: nn.Module, batches: Sequence[Batch], optimizer: Any = None, **ch
         "runtime": CPU,
     }
     objective = changed.pop("objective", MaskedTokens())
-    return train_step(model, optimizer, objective, batches, **{**given_settings, **changed})
+    taken = train_step(model, optimizer, objective, batches, **{**given_settings, **changed})
+    return taken.result(taken.values.tolist())
 
 
 def gradient(model: nn.Module) -> Tensor:
@@ -260,6 +263,43 @@ def test_each_batch_of_a_step_has_dropout_of_its_own() -> None:
 
     step(tiny_bert(), make_batches(2), objective=Recording())
     assert len({tuple(draw.tolist()) for draw in seen}) == 4
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("precision", ["float32", "bfloat16", "bfloat16-weights"])
+def test_on_a_gpu_no_step_waits_for_the_device(precision: str) -> None:
+    gpu = Runtime.resolve("cuda", precision)
+    model = tiny_bert(dropout=0.1).to(gpu.device)
+    working = WorkingCopy(model) if gpu.low_weights else None
+    optimizer = make_optimizer(OptimizerSettings(), model)
+    arrivals: Arrivals[int] = Arrivals()
+    batches = [batch.to(gpu.device) for batch in make_batches(4)]
+
+    def take(number: int) -> None:
+        taken = train_step(
+            model,
+            optimizer,
+            MaskedTokens(),
+            batches,
+            step=number,
+            seed=0,
+            learning_rate=1e-3,
+            clip=1.0,
+            runtime=gpu,
+            working=working,
+        )
+        arrivals.send(number, taken.values)
+
+    take(1)  # what is made once may wait
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        for number in (2, 3, 4):
+            take(number)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    received = list(arrivals.receive(wait=True))
+    assert [number for number, _ in received] == [1, 2, 3, 4]
+    assert all(0 < loss < 1e4 and 0 < norm < 1e4 for _, (loss, norm) in received)
 
 
 def test_bfloat16_autocast_is_close_and_leaves_float32_weights() -> None:

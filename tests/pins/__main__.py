@@ -18,14 +18,17 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
-TIMED = {"seconds", "train_seconds", "tokens_per_second", "peak_share", "examples_per_second"}
+TIMED = {"seconds", "train_seconds", "tokens_per_second", "peak_share", "examples_per_second"} | {
+    "data_wait_share",
+    "memory_gib",
+}
 # Hashes of files that hold something timed.
 UNSTABLE = {"files"}
 DURATIONS = (
     (re.compile(r"\d+(\.\d+)? min(utes)?\b"), "T min"),
     (re.compile(r"\d+:\d\d(:\d\d)? left"), "T left"),
     (re.compile(r"[\d,.]+ (tokens|MB|documents|examples)/s"), r"N \1/s"),
-    (re.compile(r"\d+% of peak"), "P of peak"),
+    (re.compile(r"\d+% of peak(  data wait \d+%)?(  [\d.]+ GiB)?"), "P of peak"),
     (re.compile(r"about [\d.]+ (s|min|h) "), "about T "),
     (re.compile(r"training at .* tokens a second"), "training at N tokens a second"),
 )

@@ -13,8 +13,7 @@ from fmlm_cli import storage
 from fmlm_cli.config import PretrainSettings
 from fmlm_cli.events import Event, Trained
 from fmlm_cli.recipes.pretraining.run import PretrainResult
-
-TIMING_FIELDS = ("tokens_per_second", "peak_share", "seconds")  # of records: not the same in two runs
+from tests.engine.small_run import TIMING_FIELDS
 
 Settings = Callable[..., PretrainSettings]
 

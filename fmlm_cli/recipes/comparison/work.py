@@ -249,7 +249,7 @@ class Worker:
             "max_length": downstream.max_length,
             "trust_remote_code": base.model.trust_remote_code,
             "device": base.device,
-            "precision": base.precision,
+            "precision": base.precision.removesuffix("-weights"),  # fine-tuning knows autocast alone
         }
         return build(FinetuneSettings, tree)
 

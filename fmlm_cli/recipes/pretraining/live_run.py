@@ -12,6 +12,7 @@ from fmlm_cli.corpus.rows.reading import Int64s, Rows
 from fmlm_cli.corpus.tokenizer.loading import save_tokenizer
 from fmlm_cli.engine.batch import Batch
 from fmlm_cli.engine.checkpoint import Checkpoints, begin_again
+from fmlm_cli.engine.device.working_copy import WorkingCopy
 from fmlm_cli.engine.loop import Rhythm, TrainingRun
 from fmlm_cli.engine.optimizer import Schedule
 from fmlm_cli.engine.records import Sink
@@ -55,6 +56,7 @@ class LiveRun:
         self.settings, self.seed = plan.settings, plan.settings.seed
         self.model = plan.model.to(runtime.device)
         draw_dropout_by_bits(self.model)
+        self.working = WorkingCopy(self.model) if runtime.low_weights else None
         self.objective = make_objective(
             plan.store,
             plan.strategy,
@@ -79,9 +81,9 @@ class LiveRun:
     def _held_out(self) -> dict[str, HeldOut]:
         """What to evaluate on, by name."""
         training = self.plan.stream.sources[0].reader
-        micro_size, by_name = self.settings.batch.micro_size or 1, {}
+        by_name = {}
         for name, store in self.plan.evaluated.items():
-            held_out = HeldOut.like(training, store, self.settings.evaluation, micro_size)
+            held_out = HeldOut.like(training, store, self.settings.evaluation, self.plan.micro_size)
             if held_out.has_targets:
                 by_name[name] = held_out
             else:
@@ -105,16 +107,17 @@ class LiveRun:
                 alike.setdefault(strategy.rate, (strategy, []))[1].append((part, epoch[members], mask_epoch))
         batches: list[Batch] = []
         for strategy, parts in alike.values():
-            objective, micro = replace(self.objective, strategy=strategy), self.settings.batch.micro_size or 1
+            objective = replace(self.objective, strategy=strategy)
             rows = Rows.joined([part for part, _, _ in parts])
             epoch, mask_epoch = (np.concatenate([part[i] for part in parts]) for i in (1, 2))
-            batches += objective.prepare(rows, epoch, micro, mask_epoch)
+            batches += objective.prepare(rows, epoch, self.plan.micro_size, mask_epoch)
         return batches
 
     def evaluate(self, step: int, stop: StopRequest = NEVER) -> list[dict[str, Any]]:
         """The fields of the evaluation records."""
+        model = self.working.catch_up() if self.working else self.model
         self.scores = {
-            name: held_out.run(self.model, self.runtime, stop) for name, held_out in self.held_out.items()
+            name: held_out.run(model, self.runtime, stop) for name, held_out in self.held_out.items()
         }
         main = self.main_evaluation
         if step == 0 and self.plan.origin and main is not None and self.runtime.ranks.is_writer:
@@ -147,6 +150,7 @@ class LiveRun:
             ),
             checkpoints=self._checkpoints(keep_steps),
             sinks=sinks,
+            working=self.working,
         )
 
     def _checkpoints(self, keep_steps: Collection[int]) -> Checkpoints:

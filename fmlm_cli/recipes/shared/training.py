@@ -8,6 +8,7 @@ from torch import nn
 
 from fmlm_cli.engine.batch import Batch, Objective
 from fmlm_cli.engine.checkpoint import Checkpoints, TrainState, carry_over
+from fmlm_cli.engine.device.working_copy import WorkingCopy
 from fmlm_cli.engine.loop import Rhythm, TrainingRun, train
 from fmlm_cli.engine.optimizer import OptimizerOptions, Schedule, make_optimizer
 from fmlm_cli.engine.records import Sink, metrics_log
@@ -69,6 +70,7 @@ def assemble(
     checkpoints: Checkpoints,
     sinks: Sequence[Sink],
     keeps_checkpoints: bool = True,
+    working: WorkingCopy[Any] | None = None,
 ) -> TrainingRun:
     """A run of whatever is trained. `scales`: factors of the learning rate, by parameter name."""
     return TrainingRun(
@@ -87,6 +89,7 @@ def assemble(
         before_step=trainee.before_step,
         enough=trainee.enough,
         keeps_checkpoints=keeps_checkpoints,
+        working=working,
     )
 
 

@@ -12,7 +12,8 @@ from fmlm_cli.config import (
 )
 from fmlm_cli.config.schema import CorruptionSettings
 from fmlm_cli.masking import DEFAULT_SEGMENTS, Corruption, Spans
-from fmlm_cli.recipes.pretraining.planning.plan import LARGEST_MICRO_SIZE, REWARMUP, WARMUP
+from fmlm_cli.recipes.pretraining.micro_size import POSITIONS_ON_CPU
+from fmlm_cli.recipes.pretraining.planning.plan import REWARMUP, WARMUP
 from fmlm_cli.recipes.shared.limits import DEFAULT_LENGTH
 
 
@@ -22,7 +23,7 @@ from fmlm_cli.recipes.shared.limits import DEFAULT_LENGTH
         (MaskingSettings, "segments", f"default {DEFAULT_SEGMENTS}"),
         (MaskingSettings, "options", f"span: p ({Spans.p}) and longest ({Spans.longest})"),
         (PretrainSettings, "sequence_length", f"default {DEFAULT_LENGTH}"),
-        (PretrainSettings, "batch.micro_size", f"default min(size, {LARGEST_MICRO_SIZE})"),
+        (PretrainSettings, "batch.micro_size", f"on a CPU {POSITIONS_ON_CPU} positions"),
         (PretrainSettings, "optimizer.warmup_share", f"default {WARMUP} from scratch, else {REWARMUP}"),
         (FinetuneSettings, "max_length", f"default {DEFAULT_LENGTH}"),
     ],

@@ -37,7 +37,6 @@ from fmlm_cli.recipes.shared.checkpoints import Origin
 from fmlm_cli.recipes.shared.limits import resolve_length, resolve_packing
 from fmlm_cli.recipes.shared.strategy import rate_schedule, resolve_strategy, try_strategy
 
-LARGEST_MICRO_SIZE = 32
 WARMUP, REWARMUP = 0.06, 0.03  # share of the steps
 _NO_PART_IN_RESULTS = ("transformers_version", "_name_or_path")  # of a config.json
 
@@ -45,6 +44,8 @@ _NO_PART_IN_RESULTS = ("transformers_version", "_name_or_path")  # of a config.j
 @dataclass(frozen=True)
 class RunPlan:
     """A run with every choice made. `settings` has no gaps left and is what config.yaml gets.
+
+    But for `batch.micro_size`, which may be "auto" still: that is a question to the device.
 
     `timetable`: how rows are masked; `passes` in it is left open, for every source has its own number.
     `evaluated`: the stores whose validation rows are evaluated, by name. `by_weight`: their names, the one
@@ -88,6 +89,12 @@ class RunPlan:
         """Distinct draws of a row in one step; each is forwarded under `masks_per_sequence` masks."""
         assert self.settings.batch.size is not None
         return self.settings.batch.size // self.strategy.masks_per_sequence
+
+    @property
+    def micro_size(self) -> int:
+        """Masked rows that are forwarded at once, where that has been decided."""
+        assert self.settings.batch.micro_size != "auto"
+        return self.settings.batch.micro_size
 
     @property
     def passes(self) -> float:
@@ -202,7 +209,7 @@ def _without_gaps(
 ) -> tuple[PretrainSettings, int]:
     """The settings with every choice written in, and the run's steps. `evaluated`: names by fingerprint."""
     settings, origin, masks = checked.settings, checked.origin, strategy.masks_per_sequence
-    size = batch_size(settings.batch.size, checked.preset.batch_size, masks)
+    size, micro = batch_size(settings.batch.size, checked.preset.batch_size, masks), settings.batch.micro_size
     steps = _total_steps(settings, stream, size, masks)
     check_head_warmup(settings, steps)
     row_plan = stream.sources[0].reader.plan
@@ -213,7 +220,7 @@ def _without_gaps(
         "model.revision": origin.revision if origin else None,
         "masking.masks_per_sequence": masks,
         "batch.size": size,
-        "batch.micro_size": min(settings.batch.micro_size or LARGEST_MICRO_SIZE, size),
+        "batch.micro_size": micro if micro == "auto" else min(micro, size),
         "optimizer.learning_rate": checked.peak,
         "optimizer.head_learning_rate": settings.optimizer.head_learning_rate or checked.preset.learning_rate,
         "optimizer.warmup_share": _warmup(settings, origin),
