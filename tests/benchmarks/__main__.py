@@ -2,7 +2,6 @@
 
 training   every line below: `fmlm pretrain` against transformers' Trainer
 batch      making a batch, against transformers' collator
-wait       what training waits for batches
 tune       fine-tuning on GLUE, where there is some, against transformers' Trainer
 """
 
@@ -44,7 +43,7 @@ LINES = (
     Line("real", "bert-mini 32 x 128, real lengths", Fmlm(REAL, SMALL), Stock(REAL, SMALL)),
     *_lines("bert-base", 16, LARGE),
 )
-PLAN = Plan(LINES, COMPARED, "cpu", rounds=3, json="bench-cpu.json", others=("batch", "wait", "tune"))
+PLAN = Plan(LINES, COMPARED, "cpu", rounds=3, json="bench-cpu.json", others=("batch", "tune"))
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -54,13 +53,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     others = [name for name in PLAN.others if name in (chosen.only or (() if chosen.quick else PLAN.others))]
     if chosen_lines(PLAN, chosen.only):
         run_bench(PLAN, chosen, console)
-    parts = [name for name in others if name != "tune"]
-    if parts:
+    if "batch" in others:
         from tests.benchmarks import (
             batches,
         )  # not before: what this process holds counts as the others' memory
 
-        batches.main(parts, console)
+        batches.main(console)
     if "tune" in others:
         from tests.benchmarks import finetune
 

@@ -1,14 +1,11 @@
-"""How long a batch takes to make, against transformers' collator; and how long training waits for one.
-
-batch   gather rows from a token store, mask, corrupt | DataCollatorForLanguageModeling on the same rows
-wait    how long the training loop waits for a batch, which is made while the step before it computes
+"""How long a batch takes to make: rows gathered from a token store, masked, corrupted; against transformers'
+`DataCollatorForLanguageModeling` on the same rows.
 """
 
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,17 +15,10 @@ from rich.table import Table
 from transformers import DataCollatorForLanguageModeling
 
 from fmlm_cli import keys
-from fmlm_cli.config.schema import OptimizerSettings
 from fmlm_cli.corpus.rows.reading import RowReader
 from fmlm_cli.corpus.store.reading import TokenStore
-from fmlm_cli.engine.batch import Batch
-from fmlm_cli.engine.optimizer import make_optimizer
-from fmlm_cli.engine.runtime import Runtime
-from fmlm_cli.engine.step import train_step
 from fmlm_cli.masking import Collocations, get_strategy
 from fmlm_cli.masking.registry import BUILT_IN
-from fmlm_cli.model.build import VocabularyFacts, build_model
-from fmlm_cli.model.masked_lm import MaskedLM
 from fmlm_cli.objectives.masked_lm import MaskedLanguageModelling
 from fmlm_cli.recipes.shared.held_out import make_objective
 from tests.benchmarks.material import log_normal_lengths, make_store, make_tokenizer
@@ -38,7 +28,6 @@ STRATEGIES = (
     *((name, "epoch" if name.startswith("fully") else None) for name in BUILT_IN),
     ("fully-explored", "batch"),
 )
-CPU = Runtime.resolve("cpu")
 
 
 @dataclass(frozen=True)
@@ -107,35 +96,8 @@ def bench_batch(store: TokenStore, rows: int, length: int, name: str, scope: str
     )
 
 
-def bench_wait(store: TokenStore, name: str) -> tuple[float, float]:
-    """Median seconds that steps of bert-mini, 32 x 128, wait for their batch, and that they take."""
-    reader, objective = make_reader_and_objective(
-        store, 128, name, "epoch" if name.startswith("fully") else None
-    )
-    model = MaskedLM(
-        build_model("bert-mini", VocabularyFacts(store.vocabulary, 0, 2, 3), dropout=0.0, seed=0)
-    )
-    optimizer = make_optimizer(OptimizerSettings(weight_decay=0.01, betas=(0.9, 0.98), epsilon=1e-6), model)
-
-    def prepare(step: int) -> list[Batch]:
-        return objective.prepare(reader.read((step * 32 + np.arange(32)) % len(reader)), step, 32)
-
-    waits, steps = [], []
-    with ThreadPoolExecutor(1) as pool:  # as the training loop does it
-        ahead = pool.submit(prepare, 0)
-        for step in range(1, 12):
-            begin = time.perf_counter()
-            batches = ahead.result()
-            waits.append(time.perf_counter() - begin)
-            ahead = pool.submit(prepare, step)
-            settings = {"step": step, "seed": 0, "learning_rate": 1e-4, "clip": 1.0, "runtime": CPU}
-            train_step(model, optimizer, objective, batches, **settings)  # type: ignore[arg-type]
-            steps.append(time.perf_counter() - begin)
-    return statistics.median(waits[1:]), statistics.median(steps[1:])
-
-
 def print_batches(store: TokenStore, console: Console) -> None:
-    """The table `batch`."""
+    """The table of every strategy and shape."""
     table = Table(
         "batch", "strategy", "fmlm, ms", "collator, ms", "ratio (quartiles)", title="making a batch"
     )
@@ -148,29 +110,10 @@ def print_batches(store: TokenStore, console: Console) -> None:
     console.print(table)
 
 
-def print_waits(store: TokenStore, console: Console) -> None:
-    """The table `wait`."""
-    table = Table(
-        "strategy", "wait, ms", "step, ms", "share", title="waiting for a batch: bert-mini, 32 x 128"
-    )
-    for name in BUILT_IN:
-        wait, step = bench_wait(store, name)
-        table.add_row(name, f"{wait * 1e3:.3f}", f"{step * 1e3:.0f}", f"{wait / step:.4%}")
-    console.print(table)
-
-
-PARTS = {"batch": print_batches, "wait": print_waits}
-
-
-def main(parts: Sequence[str], console: Console) -> None:
-    """Measure and print the tables of these names."""
+def main(console: Console) -> None:
+    """Make a store, measure, print."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        make_store(
-            folder / "store",
-            make_tokenizer(folder / "tokenizer"),
-            log_normal_lengths(150, 1.0, 4000, 500_000),
-        )
-        store = TokenStore.open(folder / "store")
-        for part in parts:
-            PARTS[part](store, console)
+        lengths = log_normal_lengths(150, 1.0, 4000, 500_000)
+        make_store(folder / "store", make_tokenizer(folder / "tokenizer"), lengths)
+        print_batches(TokenStore.open(folder / "store"), console)

@@ -105,7 +105,7 @@ class Bench:
         windows, warm_up = windows_of(records, fmlm.pace)
         allocated = max((record.get("memory_gib", 0.0) for record in records), default=0.0) or None
         memory = ended.memory if self.device == "cpu" else allocated
-        return Measured(windows, warm_up, ended.seconds, memory)
+        return Measured(windows, warm_up, ended.seconds, memory, _waited(records))
 
     def _measure_stock(self, stock: Stock, place: Path, limit: float) -> Measured:
         ended = run_command(self.stock_command(stock), place, limit)
@@ -162,6 +162,12 @@ def windows_of(
     taken = [_taken(training, step) for step in pace.marks]
     windows = ((b[0] - a[0], b[1] - a[1]) for a, b in itertools.pairwise(taken))
     return tuple(windows), taken[0][1]
+
+
+def _waited(records: Sequence[Mapping[str, Any]]) -> float | None:
+    """The share of its time in which a run waited for data, as its latest record tells."""
+    told = [float(record["data_wait_share"]) for record in records if "data_wait_share" in record]
+    return told[-1] if told else None
 
 
 def _taken(training: Mapping[int, Mapping[str, Any]], step: int) -> tuple[int, float]:

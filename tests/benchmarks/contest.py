@@ -81,13 +81,14 @@ class Measured:
     `windows`: (tokens, seconds) of each, padding not counted. `warm_up`: seconds of the steps before them,
     compiling included, without the process's own start; None where that is not known. `process`: seconds of
     the whole command. `memory`: GiB at its peak, resident on a CPU, allocated on a GPU; None where that is not
-    known.
+    known. `waited`: the share of time in which training waited for data, where it is told.
     """
 
     windows: tuple[tuple[int, float], ...]
     warm_up: float | None
     process: float
     memory: float | None
+    waited: float | None = None
 
     @property
     def speeds(self) -> list[float]:

@@ -31,7 +31,6 @@ from transformers import (
 
 from tests.benchmarks.contest import Pace
 
-ROWS = 4096  # distinct ones at most: more are the same work
 MASK_PROBABILITY = 0.15  # run_mlm.py's
 
 Ids = npt.NDArray[np.int32]
@@ -183,13 +182,17 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--workers", type=int, default=0, help="processes that make batches")
     chosen = parser.parse_args(arguments)
     tokenizer = PreTrainedTokenizerFast.from_pretrained(chosen.store / "tokenizer")
-    ids = read_rows(chosen.store, tokenizer, chosen.length, chosen.text, max(ROWS, chosen.rows))
+    pace = Pace(chosen.warm_up, chosen.windows, chosen.steps)
+    # One pass over the data, for at the end of each the Trainer starts its workers anew.
+    needed = pace.total * chosen.rows
+    distinct = read_rows(chosen.store, tokenizer, chosen.length, chosen.text, needed)
+    ids = np.resize(distinct, (needed, chosen.length))
     report = train(
         make_dataset(ids, tokenizer),
         fitted_config(chosen.config, tokenizer),
         tokenizer,
         rows=chosen.rows,
-        pace=Pace(chosen.warm_up, chosen.windows, chosen.steps),
+        pace=pace,
         device=chosen.device,
         compiled=chosen.compiled,
         workers=chosen.workers,

@@ -142,17 +142,24 @@ def main_table(figures: Sequence[Figures]) -> Table:
 
 def start_table(figures: Sequence[Figures]) -> Table:
     """What a run takes beside its steady state."""
-    table = _table("before the steady state, in seconds: the least of all runs")
+    table = _table(
+        "beside the steady state, in seconds: the least of all runs; compiling is part of the warm-up"
+    )
     for side in ("fmlm", "stock"):
-        table.add_column(f"{side}: steps of warm-up,\ncompiling included", justify="right")
+        table.add_column(f"{side}: warm-up\n(its steps)", justify="right")
         table.add_column("the whole\ncommand", justify="right")
+    table.add_column("fmlm waits\nfor data", justify="right")
     for found in figures:
         cells = [found.line.title]
         for contestant, runs in ((found.line.ours, found.ours), (found.line.theirs, found.theirs)):
             known = [run.warm_up for run in runs if run.warm_up is not None]
             warm_up = f"{min(known):.1f}" if known else "–"
-            cells += [f"{contestant.pace.warm_up} in {warm_up}", f"{min(run.process for run in runs):.1f}"]
-        table.add_row(*cells)
+            cells += [
+                f"{contestant.pace.warm_up} steps, {warm_up}",
+                f"{min(run.process for run in runs):.1f}",
+            ]
+        waited = [run.waited for run in found.ours if run.waited is not None]
+        table.add_row(*cells, f"{statistics.median(waited):.1%}" if waited else "–")
     return table
 
 
@@ -223,6 +230,7 @@ def _side_to_json(found: Figures, contestant: Contestant, runs: Sequence[Measure
                 "warm_up_seconds": run.warm_up,
                 "process_seconds": run.process,
                 "memory_gib": run.memory,
+                "data_wait_share": run.waited,
             }
             for run in runs
         ],
