@@ -111,8 +111,9 @@ def figures_of(
 def introduction(compared: str, machine: Mapping[str, Any]) -> RenderableType:
     """The lines that say what is compared, how, and on what."""
     versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items())
+    threads = f"{machine['threads']} thread{'s' if machine['threads'] > 1 else ''}"
     where = (
-        f"{machine['device']}, {machine['threads']} threads, {machine['precision']}: matrix products on random "
+        f"{machine['device']}, {threads}, {machine['precision']}: matrix products on random "
         f"numbers at {machine['peak'] / 1e12:,.3g} TFLOP/s. {versions}"
     )
     return Group(Text(compared.replace("\n", " ")), Text(""), Text(where, style="dim"))
@@ -155,7 +156,7 @@ def start_table(figures: Sequence[Figures]) -> Table:
             known = [run.warm_up for run in runs if run.warm_up is not None]
             warm_up = f"{min(known):.1f}" if known else "–"
             cells += [
-                f"{contestant.pace.warm_up} steps, {warm_up}",
+                f"{warm_up} ({contestant.pace.warm_up})",
                 f"{min(run.process for run in runs):.1f}",
             ]
         waited = [run.waited for run in found.ours if run.waited is not None]
