@@ -8,7 +8,7 @@ Trainer as its GLUE script uses it: padded to the longest of a batch, and, as th
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -35,7 +35,7 @@ from fmlm_cli.events import ignore
 from fmlm_cli.hub import quiet
 from fmlm_cli.recipes.finetuning.cells import CellRun
 from fmlm_cli.recipes.finetuning.plan import FinetunePlan, plan_finetuning
-from tests.conftest import SHARED
+from tests.environment import ROOT
 
 TASKS = ("sst2", "mrpc")
 STEPS = 8  # in one turn
@@ -169,14 +169,13 @@ def main(glue: Path) -> None:
     console.print(table)
 
 
-def run_if_there(where: Callable[[str], object] = print) -> None:
-    """The benchmark on the data beside the checkout, or a line that says why not."""
-    glue = Path(sys.argv[1]) if len(sys.argv) > 1 else SHARED / "glue"
+def run_if_there(glue: Path = ROOT.parent / "shared" / "data" / "glue") -> None:
+    """The benchmark on a GLUE folder, that beside the checkout by itself, or a line that says why not."""
     if glue.is_dir():
         main(glue)
     else:
-        where(f"fine-tuning is not measured: there is no GLUE folder {glue}")
+        print(f"fine-tuning is not measured: there is no GLUE folder {glue}")
 
 
 if __name__ == "__main__":
-    run_if_there()
+    run_if_there(*map(Path, sys.argv[1:2]))
