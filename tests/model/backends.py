@@ -100,3 +100,38 @@ class RoundedWide(FlatWide):
     name = "rounded, wide"
     implementation = "test_rounded_wide"
     sixteen_bit = True
+
+
+def traceable(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    cu_seqlens: Tensor,
+    max_length: int,
+    *,
+    scale: float,
+    window: int | None,
+    dropout: float,
+) -> Tensor:
+    """By a mask that is made of the bounds without a look at their values."""
+    place = torch.arange(len(query), device=query.device)
+    document = torch.bucketize(place, cu_seqlens[1:], right=True)
+    sees = document[:, None] == document[None, :]
+    if window is not None:
+        sees = sees & ((place[:, None] - place[None, :]).abs() <= window)
+    q, k, v = (part.transpose(0, 1)[None] for part in (query, key, value))
+    out = torch.nn.functional.scaled_dot_product_attention(
+        q, k, v, attn_mask=sees, dropout_p=dropout, scale=scale
+    )
+    return out[0].transpose(0, 1)
+
+
+class Traceable(DocumentByDocument):
+    """On a flat row, and can be compiled on any device."""
+
+    name = "traceable"
+    implementation = "test_traceable"
+
+    @classmethod
+    def kernel(cls) -> Kernel:
+        return traceable

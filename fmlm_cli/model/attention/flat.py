@@ -1,5 +1,6 @@
 """Attention on one flat row of documents, without padding, by functions that are told where each begins."""
 
+import functools
 import inspect
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
@@ -123,6 +124,7 @@ class FlashAttention(_SixteenBit):
         return flash_kernel()
 
 
+@functools.cache  # the same function for the same kernel: what is compiled with it stays so
 def attention_function(kernel: Kernel) -> Callable[..., tuple[Tensor, None]]:
     """A kernel as transformers calls attention: of one row, [1, heads, tokens, width] each."""
 

@@ -5,6 +5,7 @@ import importlib
 import inspect
 import itertools
 import math
+from collections.abc import Hashable
 from typing import Any, Protocol
 
 import torch
@@ -17,7 +18,7 @@ TOLERANCE = 0.03  # of the largest value: 16 bits keep eight of them after the f
 _LENGTHS = (5, 70, 1, 0, 33)  # of a trial's documents: one shorter than a block of any kernel, one empty
 
 
-class Kernel(Protocol):
+class Kernel(Hashable, Protocol):
     """Attention of every document within itself."""
 
     def __call__(
