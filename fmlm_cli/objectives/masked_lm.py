@@ -17,11 +17,11 @@ from fmlm_cli.masking import IGNORED, RowView, Strategy
 from fmlm_cli.model.layouts import LAYOUTS, LayoutName
 from fmlm_cli.model.masked_lm import HeadOutput
 from fmlm_cli.objectives.micro_batches import (
-    columns_used,
-    cut_by_longest,
+    columns_needed,
     cut_by_tokens,
+    cut_by_widest,
     cut_in_rows,
-    longest_first,
+    widest_first,
 )
 
 Bools = npt.NDArray[np.bool_]
@@ -72,7 +72,7 @@ class MaskedLanguageModelling:
         `mask_epoch`: the epoch whose masks the strategy is asked for, where a schedule counts them otherwise.
 
         Padding costs nothing in the layout `flat`, nor in `rows` where no row holds two documents: then those
-        of a length share batches, the longest first. So a batch may hold more rows than `micro_size`.
+        of a width share batches, the widest first. So a batch may hold more rows than `micro_size`.
         """
         masked = self._mask(rows, epoch, mask_epoch)
         length = masked.ids.shape[1]
@@ -80,11 +80,11 @@ class MaskedLanguageModelling:
             tokens = np.count_nonzero(rows.segments, axis=1)[masked.row]
             cuts = cut_by_tokens(tokens, length, micro_size)
         elif rows.segments.max(initial=0) <= 1:
-            used = columns_used(rows.segments)[masked.row]
-            order = longest_first(used)
+            needed = columns_needed(rows.segments)[masked.row]
+            order = widest_first(needed)
             if order is not None:
-                masked, used = masked.take(order), used[order]
-            cuts = cut_by_longest(used, length, micro_size)
+                masked, needed = masked.take(order), needed[order]
+            cuts = cut_by_widest(needed, length, micro_size)
         else:
             cuts = cut_in_rows(len(masked.ids), length, micro_size)
         return [self._batch(rows, masked.take(cut.part), cut.width, micro_size) for cut in cuts]

@@ -18,15 +18,17 @@ class Cut(NamedTuple):
     width: int
 
 
-def columns_used(segments: Int64s) -> Int64s:
-    """How many columns of each row there are up to the last that is not padding. int64[rows]."""
-    used = segments[:, ::-1] > 0
-    return np.where(used.any(axis=1), segments.shape[1] - used.argmax(axis=1), 0)
+def columns_needed(segments: Int64s) -> Int64s:
+    """How many columns each row needs: up to the last that is not padding, in steps of eight. int64[rows]."""
+    length = segments.shape[1]
+    real = segments[:, ::-1] > 0
+    used = np.where(real.any(axis=1), length - real.argmax(axis=1), 1)
+    return np.minimum(-(-used // _MULTIPLE) * _MULTIPLE, length)
 
 
-def longest_first(used: Int64s) -> Int64s | None:
-    """The order of rows by their columns used, those that are as long as before; None where it is theirs."""
-    order = np.argsort(-used, kind="stable")
+def widest_first(needed: Int64s) -> Int64s | None:
+    """The order of rows by the columns needed, those of a width as they were; None where it is theirs."""
+    order = np.argsort(-needed, kind="stable")
     return None if (np.diff(order) > 0).all() else order
 
 
@@ -36,15 +38,15 @@ def cut_in_rows(rows: int, length: int, micro_size: int) -> Iterator[Cut]:
         yield Cut(slice(begin, begin + micro_size), length)
 
 
-def cut_by_longest(used: Int64s, length: int, micro_size: int) -> Iterator[Cut]:
-    """As many rows at a time as `micro_size` whole ones have room for, without the columns that none uses.
+def cut_by_widest(needed: Int64s, length: int, micro_size: int) -> Iterator[Cut]:
+    """As many rows at a time as `micro_size` whole ones have room for, without the columns that none needs.
 
-    `used`: columns used of each row, the longest first.
+    `needed`: columns that each row needs, the widest first.
     """
     begin = 0
-    while begin < len(used):
-        width = min(length, -(-max(int(used[begin]), 1) // _MULTIPLE) * _MULTIPLE)
-        end = min(begin + micro_size * length // width, len(used))
+    while begin < len(needed):
+        width = int(needed[begin])
+        end = min(begin + micro_size * length // width, len(needed))
         yield Cut(slice(begin, end), width)
         begin = end
 

@@ -162,23 +162,23 @@ def test_full_rows_are_cut_as_they_ever_were() -> None:
 
 
 def test_padding_is_never_computed() -> None:
-    """One document to a row: in rows the eighth position after the longest is the last, in a flat row none is."""
+    """One document to a row: rows are as wide as the next eight columns, and share batches by width."""
     lengths = [3, 16, 5, 9, 4, 3, 8, 6, 3, 12]
     rows = make_rows([[n] for n in lengths], LENGTH)
     by_rows = objective("rows", static=False, masks=1).prepare(rows, 0, 2)
     shapes = [tuple(batch.inputs["input_ids"].shape) for batch in by_rows]
     assert shapes == [(2, 16), (2, 16), (4, 8), (2, 8)]
-    assert [batch.tokens for batch in by_rows] == [28, 17, 18, 6]
+    assert [batch.tokens for batch in by_rows] == [25, 15, 20, 9]
     assert [row for batch in by_rows for row in batch.rows] == [
         101,
-        109,
         103,
-        106,
-        107,
+        109,
+        100,
         102,
         104,
-        100,
         105,
+        106,
+        107,
         108,
     ]
     flat = objective("flat", static=False, masks=1).prepare(rows, 0, 2)
