@@ -241,6 +241,19 @@ class EvaluationSettings(Section):
     )
 
 
+class SpeedSettings(Section):
+    """What makes a run faster, and changes its results by rounding only (and dropout's draws)."""
+
+    attention: Literal["auto", "varlen", "flash", "flex", "mask", "documents"] = Field(
+        "auto",
+        description="how documents that share a batch are kept apart; auto: the fastest that is right here | "
+        "torch's variable-length kernel | flash-attn | flex attention | a mask | one by one, slowly",
+    )
+    compile: bool | Literal["auto"] = Field(
+        "auto", description="compile the model's layers; auto: on a GPU, where they can be"
+    )
+
+
 class LoggingSettings(Section):
     """Training records in metrics.jsonl."""
 
@@ -268,6 +281,7 @@ class PretrainSettings(Section):
     batch: BatchSettings = BatchSettings()
     budget: BudgetSettings = BudgetSettings()
     optimizer: OptimizerSettings = OptimizerSettings()
+    speed: Free[SpeedSettings] = SpeedSettings()
     checkpoint: Free[CheckpointSettings] = CheckpointSettings()
     evaluation: EvaluationSettings = EvaluationSettings()
     logging: Free[LoggingSettings] = LoggingSettings()

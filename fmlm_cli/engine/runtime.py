@@ -107,8 +107,10 @@ def measure_peak(runtime: Runtime, seconds: float = 0.4) -> float:
 @torch.no_grad()
 def count_flops(forward: Callable[[], Any]) -> int:
     """Floating-point operations of the matrix products and attention of one forward."""
-    # As plain matrix products, for the counter has no formula for the attention kernel of a CPU.
-    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+    # As plain matrix products, for the counter has no formula for the attention kernel of a CPU; and not
+    # compiled, for what is compiled cannot be looked into.
+    eager = torch.compiler.set_stance("force_eager")
+    with eager, sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
         forward()
     return int(counter.get_total_flops())
 

@@ -1,15 +1,20 @@
 """Whether a model keeps packed documents apart, and by which attention backend: tried, not assumed."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from fmlm_cli.hub import quiet
-from fmlm_cli.model.attention import BACKENDS, AttentionBackend
+from fmlm_cli.model.attention import BACKENDS, AttentionBackend, DocumentByDocument
+from fmlm_cli.model.build import longest_sequence
+from fmlm_cli.model.layouts import SHAPES
 from fmlm_cli.model.masked_lm import MaskedLM
 from fmlm_cli.model.probes import NOT_TAKEN, Int64s, agree, check_finite, copy_to_try, logits_of, probe_tokens
+
+_COARSE = 0.05  # of the logits' spread: what attention in 16 bits may change
+_LONGEST_TRIAL = 2048  # positions of a flat row: no table of learned positions that is in use is longer
 
 
 def choose_backend(
@@ -17,14 +22,39 @@ def choose_backend(
     device: torch.device,
     length: int,
     backends: Sequence[type[AttentionBackend]] = BACKENDS,
+    precision: torch.dtype = torch.float32,
 ) -> type[AttentionBackend] | None:
     """The first backend that keeps documents apart in this very model, there; None where none does.
 
     In rows of `length`, at least 4: some families attend otherwise in longer ones. The model stays as it is.
     """
-    supported = (backend for backend in backends if backend.supports(model.pretrained, device))
-    tried = (b for b in supported if isolates_documents(model, length, backend=b, device=device))
-    return next(tried, None)
+    tried = try_backends(model, device, length, backends, precision)
+    return next((backend for backend, fault in tried if fault is None), None)
+
+
+def try_backends(
+    model: MaskedLM,
+    device: torch.device,
+    length: int,
+    backends: Sequence[type[AttentionBackend]],
+    precision: torch.dtype,
+) -> Iterator[tuple[type[AttentionBackend], str | None]]:
+    """Each backend in turn, tried when it is asked for, with what is wrong with it; None where nothing is.
+
+    `precision`: of the matrix products of the run that it is for; it is tried in float32 all the same.
+    """
+    for backend in backends:
+        fault = backend.obstacle(model.pretrained, device, precision)
+        yield backend, fault or _fault(model, length, backend, device)
+
+
+def _fault(model: MaskedLM, length: int, backend: type[AttentionBackend], device: torch.device) -> str | None:
+    # Sixteen bits hide what is wrong with positions; the reference goes the same road in 32.
+    exact = (DocumentByDocument,) if backend.sixteen_bit else ()
+    for tried in (*exact, backend):
+        if not isolates_documents(model, length, backend=tried, device=device):
+            return f"it does not keep documents apart in this '{model.pretrained.config.model_type}'"
+    return None
 
 
 @torch.no_grad()
@@ -40,6 +70,8 @@ def isolates_documents(
     A document's logits beside another one must be those of the stock forward on it alone. `length`:
     positions of a row, at least 4; the second document is the longer, so that a sliding window is exercised
     too. `backend`, `device`: try another than the model's own.
+
+    By a backend in 16 bits they must be those beside yet another document, and near the stock forward's.
     """
     trial = copy_to_try(model).to(device)
     stock = trial if backend in (None, type(model.attention)) else copy_to_try(model).to(device)
@@ -58,12 +90,18 @@ def isolates_documents(
     except NOT_TAKEN:
         return False  # the family does not take a mask of this form
     check_finite(alone, trial.pretrained.config)
+    if trial.attention.sixteen_bit:
+        return agree(packed, alone, _COARSE) and agree(beside_another, packed)
     return agree(packed, alone) and agree(beside_another, alone)
 
 
 def _second_of_two(model: MaskedLM, tokens: Int64s, first: int) -> Tensor:
-    """Logits [length - first, vocabulary] of a second document in tokens [1, length]."""
+    """Logits [length - first, vocabulary] of a second document in tokens [1, length].
+
+    A flat row is longer than any table of the model, as it is in a run.
+    """
     length = tokens.shape[1]
     segments = (np.arange(length) >= first).astype(np.int64)[None] + 1
     positions = np.concatenate([np.arange(first), np.arange(length - first)])[None]
-    return logits_of(model, tokens, positions, segments, np.arange(first, length))
+    beyond = min(longest_sequence(model.pretrained) or 0, _LONGEST_TRIAL) + 1
+    return logits_of(model, tokens, positions, segments, np.arange(first, length), SHAPES * beyond)

@@ -18,14 +18,14 @@ def depths(model: PreTrainedModel) -> dict[str, int]:
     that shares them (ALBERT).
     """
     base = model.base_model
-    lists, number = _layer_lists(model), int(model.config.num_hidden_layers)
+    lists, number = layer_lists(model), int(model.config.num_hidden_layers)
     depth = {id(p): number for p in base.parameters()} | {id(p): 0 for p in _before_layers(base, lists)}
     for layers in reversed(lists):  # the outermost last: it decides
         depth |= {id(p): i + 1 for i, layer in enumerate(layers) for p in layer.parameters()}
     return {name: depth.get(id(p), number + 1) for name, p in model.named_parameters()}
 
 
-def _layer_lists(model: PreTrainedModel) -> list[nn.ModuleList]:
+def layer_lists(model: PreTrainedModel) -> list[nn.ModuleList]:
     """The encoder's layers, outermost first: one list as a rule, several side by side in XLM; none in ALBERT.
 
     A list inside a layer may happen to be as long.
@@ -82,7 +82,7 @@ def _depths_of(part: str, model: PreTrainedModel) -> range:
     match = re.fullmatch(r"(\d+)(?:-(\d+))?", part)
     if match is None:
         raise unknown_name("part of a model", part, [_EMBEDDINGS, _HEAD, "layers such as 5 or 0-3"])
-    if not _layer_lists(model):
+    if not layer_lists(model):
         raise UserError(
             f"model.freeze {part}: the layers of '{model.config.model_type}' share their weights, or cannot "
             "be told apart"

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from fmlm_cli.model.attention import AttentionBackend, MaskOnRows
+from fmlm_cli.model.attention import AttentionBackend, MaskOnRows, attending_by
 from fmlm_cli.model.probes import Head, Probed, decoder_set_aside, probe_head
 
 
@@ -85,7 +85,8 @@ class MaskedLM(Probed):
         inputs = self.attention.inputs(batch)
         self._masked_index = masked_index
         try:
-            with decoder_set_aside(self.pretrained, self.head):
+            attending = attending_by(self.pretrained.config, self.attention.implementation)
+            with attending, decoder_set_aside(self.pretrained, self.head):
                 states: Tensor = self.pretrained(input_ids=input_ids, **inputs).logits
         finally:
             self._masked_index = None

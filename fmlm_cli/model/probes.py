@@ -83,9 +83,19 @@ def probe_head(model: Probed) -> Head:
     return trial.head if decodes_last else Head(whole, decoder=None)
 
 
-def logits_of(model: Probed, tokens: Int64s, positions: Int64s, segments: Int64s, masked: Int64s) -> Tensor:
-    """Logits [masked, vocabulary] of tokens [1, length], given in the layout of the model's backend."""
-    inputs = LAYOUTS[model.attention.layout](tokens, positions, segments, masked)
+def logits_of(
+    model: Probed,
+    tokens: Int64s,
+    positions: Int64s,
+    segments: Int64s,
+    masked: Int64s,
+    room: int | None = None,
+) -> Tensor:
+    """Logits [masked, vocabulary] of tokens [1, length], given in the layout of the model's backend.
+
+    `room`: as layouts take it.
+    """
+    inputs = LAYOUTS[model.attention.layout](tokens, positions, segments, masked, room)
     logits: Tensor = model(**on_device(inputs, model.pretrained.device)).logits()
     return logits
 
@@ -120,7 +130,7 @@ def check_finite(logits: Tensor, config: PreTrainedConfig) -> None:
         )
 
 
-def agree(logits: Tensor, reference: Tensor) -> bool:
+def agree(logits: Tensor, reference: Tensor, tolerance: float = PROBE_TOLERANCE) -> bool:
     """Whether logits [positions, vocabulary] are the same but for rounding; the reference is finite.
 
     Measured against what varies from position to position: the head's bias, the same everywhere, may dwarf
@@ -129,7 +139,7 @@ def agree(logits: Tensor, reference: Tensor) -> bool:
     if logits.shape != reference.shape:
         return False
     spread = (reference - reference.mean(0)).abs().max()
-    return bool((logits - reference).abs().max() < PROBE_TOLERANCE * spread)
+    return bool((logits - reference).abs().max() < tolerance * spread)
 
 
 def _refuse_by_configuration(config: PreTrainedConfig) -> None:

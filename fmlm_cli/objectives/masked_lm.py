@@ -3,6 +3,7 @@
 import math
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -16,9 +17,28 @@ from fmlm_cli.masking import IGNORED, RowView, Strategy
 from fmlm_cli.model.layouts import LAYOUTS, LayoutName
 from fmlm_cli.model.masked_lm import HeadOutput
 from fmlm_cli.objectives.linear_cross_entropy import HELD, summed_cross_entropy
+from fmlm_cli.objectives.micro_batches import (
+    columns_needed,
+    cut_by_tokens,
+    cut_by_widest,
+    cut_in_rows,
+    widest_first,
+)
 
 Bools = npt.NDArray[np.bool_]
 Int64s = npt.NDArray[np.int64]
+
+
+class _MaskedRows(NamedTuple):
+    """Rows under masks: which of the rows each is, the ids that are shown, and where there is a mask."""
+
+    row: Int64s
+    ids: Int64s
+    masks: Bools
+
+    def take(self, which: slice | Int64s) -> "_MaskedRows":
+        """Some of them."""
+        return _MaskedRows(self.row[which], self.ids[which], self.masks[which])
 
 
 def view_of(rows: Rows) -> RowView:
@@ -47,11 +67,37 @@ class MaskedLanguageModelling:
     def prepare(
         self, rows: Rows, epoch: int | Int64s, micro_size: int, mask_epoch: int | Int64s | None = None
     ) -> list[Batch]:
-        """The masked batches of some rows in their epochs, at most `micro_size` masked rows in each.
+        """The masked batches of some rows in their epochs, of at most `micro_size` rows' positions each.
 
         A row gives as many masked rows, next to each other, as the strategy has masks in one step.
         `mask_epoch`: the epoch whose masks the strategy is asked for, where a schedule counts them otherwise.
+
+        Padding costs nothing in the layout `flat`, nor in `rows` where no row holds two documents: then those
+        of a width share batches, the widest first. So a batch may hold more rows than `micro_size`.
         """
+        masked = self._mask(rows, epoch, mask_epoch)
+        length = masked.ids.shape[1]
+        if self.layout == "flat":
+            tokens = np.count_nonzero(rows.segments, axis=1)[masked.row]
+            cuts = cut_by_tokens(tokens, length, micro_size)
+        elif rows.segments.max(initial=0) <= 1:
+            needed = columns_needed(rows.segments)[masked.row]
+            order = widest_first(needed)
+            if order is not None:
+                masked, needed = masked.take(order), needed[order]
+            cuts = cut_by_widest(needed, length, micro_size)
+        else:
+            cuts = cut_in_rows(len(masked.ids), length, micro_size)
+        return [self._batch(rows, masked.take(cut.part), cut.width, micro_size) for cut in cuts]
+
+    def prepare_singly(self, rows: Rows, epoch: int | Int64s) -> list[Batch]:
+        """A batch for each masked row, in their order: for who asks for the gradient of each."""
+        masked = self._mask(rows, epoch, epoch)
+        number, length = masked.ids.shape
+        cuts = cut_in_rows(number, length, 1)
+        return [self._batch(rows, masked.take(cut.part), cut.width, 1) for cut in cuts]
+
+    def _mask(self, rows: Rows, epoch: int | Int64s, mask_epoch: int | Int64s | None) -> "_MaskedRows":
         epoch, mask_epoch = _single(epoch), _single(epoch if mask_epoch is None else mask_epoch)
         view = view_of(rows)
         masks = self.strategy.masks(view, mask_epoch, self.seed)
@@ -59,35 +105,40 @@ class MaskedLanguageModelling:
             view, masks, epoch, self.seed, mask_id=self.mask_id, ordinary_ids=self.ordinary_ids
         )
         number, length = masks.shape[1:]
-        corrupted, masks = corrupted.reshape(-1, length), masks.reshape(-1, length)
-        batches = []
-        for begin in range(0, len(masks), micro_size):
-            part = slice(begin, begin + micro_size)
-            row = part if number == 1 else np.arange(len(masks))[part] // number
-            batches.append(self._batch(rows, row, corrupted[part], masks[part]))
-        return batches
+        row = np.repeat(np.arange(len(masks)), number)
+        return _MaskedRows(row, corrupted.reshape(-1, length), masks.reshape(-1, length))
 
-    def _batch(self, rows: Rows, row: slice | Int64s, corrupted: Int64s, masks: Bools) -> Batch:
-        """`row`: for each masked row, which of `rows` it is."""
-        segments = rows.segments[row]
-        masked = np.flatnonzero(masks)
-        targets = rows.input_ids[row].ravel().take(masked)
-        count = len(masked)
+    def _batch(self, rows: Rows, masked: "_MaskedRows", width: int, micro_size: int) -> Batch:
+        """The first `width` columns of some masked rows."""
+        row, columns = masked.row, slice(0, width)
+        segments = rows.segments[row, columns]
+        masks = masked.masks[:, columns]
+        index = np.flatnonzero(masks)
+        targets = torch.from_numpy(rows.input_ids[row, columns].ravel().take(index))
+        inputs = LAYOUTS[self.layout](
+            np.ascontiguousarray(masked.ids[:, columns]),
+            rows.position_ids[row, columns],
+            segments,
+            index,
+            micro_size * masked.ids.shape[1],
+        )
         if self.static_shapes:
-            missing = self._capacity(masks, count) - count
-            masked = np.pad(masked, (0, missing))
-            targets = np.pad(targets, (0, missing), constant_values=IGNORED)
-        inputs = LAYOUTS[self.layout](corrupted, rows.position_ids[row], segments, masked)
-        inputs["targets"] = torch.from_numpy(targets)
+            missing = self._capacity(inputs["input_ids"], len(index)) - len(index)
+            inputs["masked_index"] = F.pad(inputs["masked_index"], (0, missing))
+            targets = F.pad(targets, (0, missing), value=IGNORED)
+        inputs["targets"] = targets
         numbers = dict.fromkeys(rows.numbers[row].tolist())  # each once, in order
-        return Batch(inputs, count, int(np.count_nonzero(segments)), tuple(numbers))
+        return Batch(inputs, len(index), int(np.count_nonzero(segments)), tuple(numbers))
 
-    def _capacity(self, masks: Bools, count: int) -> int:
+    def _capacity(self, input_ids: Tensor, count: int) -> int:
         """Room for the masked positions: what exact counts of single tokens can need, or a multiple of that.
 
-        Longer units, and counts that are drawn, may need more now and then; then a second shape occurs.
+        Longer units, and counts that are drawn, may need more now and then; then a second shape occurs. In a
+        flat row the number of documents decides too, and room grows by an eighth.
         """
-        whole = len(masks) * math.ceil(self.strategy.rate * masks.shape[1] - 1e-9)
+        number, length = input_ids.shape
+        share = 8 if self.layout == "flat" else 1
+        whole = number * math.ceil(self.strategy.rate * length / share - 1e-9)
         return whole * max(1, math.ceil(count / whole))
 
     def _predict(self, model: nn.Module, batch: Batch) -> HeadOutput:

@@ -14,6 +14,7 @@ from fmlm_cli.model.masked_lm import MaskedLM
 from fmlm_cli.recipes.shared.checkpoints import check_tokenizer, find_checkpoint
 from fmlm_cli.recipes.shared.held_out import HeldOut
 from fmlm_cli.recipes.shared.limits import resolve_length, resolve_packing
+from fmlm_cli.recipes.shared.speed import settle_attention
 
 
 def evaluate_checkpoint(settings: EvaluateSettings, *, emit: Emit = ignore) -> dict[str, float]:
@@ -56,6 +57,7 @@ def evaluate_checkpoint(settings: EvaluateSettings, *, emit: Emit = ignore) -> d
         subset_seed=_own(settings, run, "subset_seed"),
     )
     model.to(runtime.device)  # after the probe of resolve_packing, which so runs where pre-training runs it
+    settle_attention(model, runtime, max(length, 4), "auto")
     held_out = HeldOut.of(store, reader, settings.batch_size)
     if not held_out.has_targets:
         raise UserError(

@@ -1,6 +1,7 @@
 """Attention backends are held to the isolation probe; layouts keep what they are given."""
 
 import copy
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,15 +11,26 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from fmlm_cli.model.attention import BACKENDS, AttentionBackend, MaskOnRows
+from fmlm_cli.model import isolation
+from fmlm_cli.model.attention import BACKENDS, BY_NAME, AttentionBackend, DocumentByDocument, MaskOnRows
 from fmlm_cli.model.isolation import choose_backend, isolates_documents
 from fmlm_cli.model.layouts import LAYOUTS, as_rows
 from fmlm_cli.model.masked_lm import MaskedLM
 from fmlm_cli.recipes.shared.limits import resolve_packing
-from tests.model.backends import Leaking, OnePositionOff, WideWindow
+from tests.model.backends import (
+    FlatWide,
+    Leaking,
+    OnePositionOff,
+    Rounded,
+    RoundedLeaking,
+    RoundedWide,
+    WideWindow,
+)
 from tests.model.families import FAMILIES, LENGTH, small_config, small_model
 
 CPU = torch.device("cpu")
+ON_CPU = (MaskOnRows, DocumentByDocument)
+IGNORE_BOUNDS = ("deberta", "deberta-v2", "mpnet")  # families with an attention of their own
 WRONG = [("bert", Leaking), ("roberta", OnePositionOff), ("modernbert", WideWindow), ("modernbert", Leaking)]
 
 
@@ -35,7 +47,7 @@ def model_of(family: str) -> MaskedLM:
     return MaskedLM(small_model(small_config(family)))
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("backend", ON_CPU)
 @pytest.mark.parametrize("family", ["bert", "roberta", "modernbert", "deberta", "albert"])
 def test_a_backend_is_chosen_where_the_probe_finds_documents_apart(
     family: str, backend: type[AttentionBackend]
@@ -50,6 +62,56 @@ def test_a_backend_is_chosen_where_the_probe_finds_documents_apart(
 
 def test_backends_have_names_of_their_own() -> None:
     assert len({backend.name for backend in BACKENDS}) == len(BACKENDS)
+    assert {name: backend.name for name, backend in BY_NAME.items()} == {name: name for name in BY_NAME}
+    assert {*BACKENDS} < {*BY_NAME.values()}
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_reference_is_right_where_a_family_passes_bounds_on(family: str) -> None:
+    found = choose_backend(model_of(family), CPU, LENGTH, (DocumentByDocument,))
+    assert found is (None if family in IGNORE_BOUNDS else DocumentByDocument)
+
+
+@pytest.mark.parametrize("backend", [b for b in BACKENDS if b is not MaskOnRows])
+def test_kernels_of_a_gpu_are_not_tried_on_a_cpu(backend: type[AttentionBackend]) -> None:
+    assert backend.obstacle(model_of("bert").pretrained, CPU, torch.bfloat16) == "it needs CUDA"
+
+
+@pytest.mark.parametrize("family", ["bert", "roberta", "modernbert"])
+def test_sixteen_bits_are_no_leak_and_hide_none(family: str) -> None:
+    model = model_of(family)
+    assert choose_backend(model, CPU, LENGTH, (RoundedLeaking,)) is None
+    assert choose_backend(model, CPU, LENGTH, (RoundedLeaking, Rounded)) is Rounded
+    assert not isolates_documents(model, LENGTH, backend=RoundedLeaking)
+
+
+def test_sixteen_bits_hide_no_road_that_is_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a fresh model attention changes logits by little, and what it sees by less than 16 bits may."""
+    config = small_config("modernbert")
+    config.initializer_range, config.hidden_size = 0.02, 64
+    model = MaskedLM(small_model(config))
+    assert choose_backend(model, CPU, LENGTH, (Rounded,)) is Rounded
+    assert isolates_documents(model, LENGTH, backend=RoundedWide)
+    monkeypatch.setattr(isolation, "DocumentByDocument", FlatWide)  # the reference goes that road too
+    assert choose_backend(model, CPU, LENGTH, (RoundedWide,)) is None
+
+
+@pytest.mark.parametrize("family", ["bert", "modernbert"])
+def test_how_a_model_attends_is_not_saved_and_does_not_stay(family: str, tmp_path: Path) -> None:
+    model = model_of(family)
+    before, own = model.pretrained.config.to_dict(), model.pretrained.config._attn_implementation
+    model.attend_by(DocumentByDocument)
+    seen = []
+    model.pretrained.base_model.register_forward_hook(
+        lambda module, *_: seen.append(module.config._attn_implementation)
+    )
+    ids, ones = np.arange(5, 5 + LENGTH)[None], np.ones((1, LENGTH), np.int64)
+    model(**LAYOUTS["flat"](ids, np.arange(LENGTH)[None], ones, np.arange(3)))
+    assert seen == [DocumentByDocument.implementation]
+    assert model.pretrained.config.to_dict() == before
+    assert model.pretrained.config._attn_implementation == own
+    model.pretrained.save_pretrained(tmp_path)
+    assert "fmlm" not in (tmp_path / "config.json").read_text()
 
 
 @pytest.mark.parametrize("family", FAMILIES)

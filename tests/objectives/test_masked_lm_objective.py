@@ -12,16 +12,13 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from transformers import AutoModelForMaskedLM, BertConfig
 
-from fmlm_cli.corpus.rows.reading import Rows
 from fmlm_cli.engine.batch import Batch
 from fmlm_cli.masking import get_strategy
 from fmlm_cli.masking.registry import BUILT_IN
 from fmlm_cli.model.masked_lm import HeadOutput, MaskedLM
 from fmlm_cli.objectives.masked_lm import MaskedLanguageModelling, unigram_losses, view_of
+from tests.objectives.made_rows import MASK, ORDINARY, VOCABULARY, make_rows
 
-PAD, CLS, SEP, MASK = 0, 1, 2, 3
-VOCABULARY = 40
-ORDINARY = np.arange(5, VOCABULARY)
 NAMES = [name for name in BUILT_IN if not name.endswith("pmi")]  # their unit is tested where it is made
 STRATEGIES = [
     (name, scope) for name in NAMES for scope in (["epoch", "batch"] if name.startswith("fully") else [None])
@@ -54,27 +51,10 @@ def objective(
     return MaskedLanguageModelling(strategy, 7, MASK, ORDINARY, unigram_losses(counts), static)
 
 
-def make_rows(lengths: list[list[int]], length: int = 16, seed: int = 0) -> Rows:
-    """Rows of documents of these lengths, [CLS] and [SEP] counted."""
-    rng = np.random.default_rng(seed)
-    shape = (len(lengths), length)
-    ids, segments, positions = (np.zeros(shape, np.int64) for _ in range(3))
-    for row, documents in enumerate(lengths):
-        begin = 0
-        for number, size in enumerate(documents, start=1):
-            here = slice(begin, begin + size)
-            ids[row, here] = rng.choice(ORDINARY, size)
-            ids[row, begin], ids[row, begin + size - 1] = CLS, SEP
-            segments[row, here], positions[row, here] = number, np.arange(size)
-            begin += size
-    maskable = ids >= 5
-    number = np.arange(len(lengths)) + 100
-    return Rows(ids, positions, segments, ids % 3 > 0, maskable, number * 7919, number)
-
-
-rows_strategy = st.lists(
-    st.lists(st.integers(2, 5), min_size=0, max_size=3), min_size=1, max_size=5
-)  # a document of 2 holds nothing maskable
+rows_strategy = st.one_of(  # a document of 2 holds nothing maskable
+    st.lists(st.lists(st.integers(2, 5), max_size=3), min_size=1, max_size=5),
+    st.lists(st.lists(st.integers(2, 16), max_size=1), min_size=1, max_size=5),
+)
 
 
 def looped_loss(model: nn.Module, batch: Batch) -> tuple[float, float, int]:
@@ -142,33 +122,47 @@ def test_batches_hold_what_the_masks_say(
     each, wanted = masks.shape[1], masks.reshape(-1, masks.shape[2])
     batches = mlm.prepare(rows, epoch, micro)
 
-    sizes = [len(batch.inputs["input_ids"]) for batch in batches]
-    assert sum(sizes) == len(lengths) * each
-    assert all(size == micro for size in sizes[:-1])
-    begin = 0
-    for batch, size in zip(batches, sizes, strict=True):
-        row = np.arange(begin, begin + size) // each
+    alone = all(len(documents) <= 1 for documents in lengths)
+    order, begin = np.arange(len(wanted)), 0
+    if alone:  # those that need all columns first
+        order = np.array(sorted(order, key=lambda r: sum(lengths[r // each]) <= 8))
+    for batch in batches:
         inputs = batch.inputs
-        original = rows.input_ids[row].ravel()
+        size, width = inputs["input_ids"].shape
+        here = order[begin : begin + size]
+        row = here // each
+        last = begin + size == len(order)
+        if alone:
+            longest = sum(lengths[row[0]])
+            assert width == min(length for length in (8, 16) if length >= longest)
+            assert size * width <= micro * 16
+            assert last or (size + 1) * width > micro * 16
+        else:
+            assert width == 16 and (last or size == micro)
+        original = rows.input_ids[row, :width].ravel()
         index, targets = inputs["masked_index"].numpy(), inputs["targets"].numpy()
         real = targets != -100
-        assert index[real].tolist() == np.flatnonzero(wanted[begin : begin + size]).tolist()
+        assert not wanted[here, width:].any()
+        assert index[real].tolist() == np.flatnonzero(wanted[here, :width]).tolist()
         assert targets[real].tolist() == original[index[real]].tolist()
         unmasked = np.setdiff1d(np.arange(original.size), index[real])
         assert (inputs["input_ids"].numpy().ravel()[unmasked] == original[unmasked]).all()
         assert np.isin(
             inputs["input_ids"].numpy().ravel()[index[real]], [MASK, *ORDINARY]
         ).all()  # no special token but [MASK]
-        assert (inputs["segments"].numpy() == rows.segments[row]).all()
-        assert (inputs["position_ids"].numpy() == rows.position_ids[row]).all()
+        segments = rows.segments[row, :width]
+        assert (inputs["segments"] is None) == (alone and segments.all())
+        assert inputs["segments"] is None or (inputs["segments"].numpy() == segments).all()
+        assert (inputs["position_ids"].numpy() == rows.position_ids[row, :width]).all()
         assert inputs["alone"] == all(len(lengths[r]) <= 1 for r in row)
         assert batch.count == real.sum()
         assert batch.tokens == sum(sum(lengths[r]) for r in row)
-        assert batch.rows == tuple(sorted({100 + int(r) for r in row}))
+        assert batch.rows == tuple(dict.fromkeys(100 + int(r) for r in row))
         if static:
-            whole = size * math.ceil(rows.input_ids.shape[1] / 4)
+            whole = size * math.ceil(width / 4)
             assert len(index) in (whole, math.ceil(len(index[real]) / whole) * whole)
         begin += size
+    assert begin == len(lengths) * each
 
 
 @settings(max_examples=25)

@@ -252,7 +252,7 @@ def _residuals(
     buffer.zero_()
     count = 0
     for group in range(_MASKS):
-        for batch in objective.prepare(rows, group, 1):
+        for batch in objective.prepare_singly(rows, group):
             count += _add_gradient(model, objective, batch, device)
     return RatioResiduals.of(buffer, count, tau=float(rows.maskable.sum(axis=1).mean()) / segments)
 
@@ -285,7 +285,7 @@ class _RowGradients:
             draws, lambda draw: (draw.family, draw.distance, draw.group)
         ):
             objective = self.objectives[family, distance]
-            batches = objective.prepare(row, group, 1)
+            batches = objective.prepare_singly(row, group)
             for draw in members:
                 self.buffer.zero_()
                 count = _add_gradient(self.model, objective, batches[draw.member], self.device)

@@ -29,6 +29,7 @@ from fmlm_cli.recipes.pretraining.planning.start import beside_head
 from fmlm_cli.recipes.pretraining.report.describe import cautions
 from fmlm_cli.recipes.pretraining.report.gains import keep_first_scores
 from fmlm_cli.recipes.shared.held_out import HeldOut, Scores, make_objective
+from fmlm_cli.recipes.shared.speed import compile_as_asked, settle_attention
 from fmlm_cli.recipes.shared.training import assemble
 
 
@@ -46,6 +47,13 @@ def make_schedule(plan: RunPlan) -> Schedule:
         head_steps=optimizer.head_warmup_steps,
         head_peak=optimizer.head_learning_rate,
     )
+
+
+def settle_attention_of(plan: RunPlan, runtime: Runtime) -> str:
+    """Have a planned run's model attend as its settings ask; which way that is, in words."""
+    length = plan.settings.sequence_length
+    assert length is not None
+    return settle_attention(plan.model, runtime, max(length, 4), plan.settings.speed.attention)
 
 
 class LiveRun:
@@ -72,6 +80,23 @@ class LiveRun:
         self.scores: dict[str, Scores] = {}
         for caution in self.cautions:
             emit(caution)
+        self._compile()
+
+    def _compile(self) -> None:
+        """Compile the model's layers, if they are to be, by the first batch that they will see."""
+
+        computing = self.working.model if self.working else self.model
+
+        def once() -> None:
+            computing.train()
+            with self.runtime.autocast():
+                loss = self.objective.loss(computing, self.prepare(1)[0].to(self.runtime.device))
+            loss.backward()
+            computing.zero_grad(set_to_none=True)
+
+        ragged = self.settings.data.packing == "none"
+        asked = self.settings.speed.compile
+        compile_as_asked(asked, computing, self.runtime, once, self.emit, ragged=ragged)
 
     @property
     def main_evaluation(self) -> str | None:

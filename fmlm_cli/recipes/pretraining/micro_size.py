@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -63,8 +64,8 @@ def _tried_on(plan: RunPlan, runtime: Runtime, size: int, length: int, emit: Emi
     return micro
 
 
-def _decided(plan: RunPlan, micro: int) -> RunPlan:
-    chosen = nested({"batch.micro_size": micro})
+def _decided(plan: RunPlan, micro: int, **more: Any) -> RunPlan:
+    chosen = nested({"batch.micro_size": micro, **more})
     return replace(plan, settings=build(PretrainSettings, plan.settings.model_dump(), chosen))
 
 
@@ -104,7 +105,9 @@ def _fits(plan: RunPlan, runtime: Runtime, micro: int) -> bool:
 
 def _try(plan: RunPlan, runtime: Runtime, micro: int) -> bool:
     """Forward and backward beside what the optimizer will keep."""
-    live = LiveRun(_decided(plan, micro), storage.RunDirectory(Path("unused")), runtime, ignore)
+    # Not compiled, which takes a minute and is nothing to try: what is compiled needs no more memory.
+    tried = _decided(plan, micro, **{"speed.compile": False})
+    live = LiveRun(tried, storage.RunDirectory(Path("unused")), runtime, ignore)
     batch = max(live.prepare(1), key=_positions)
     trained = [p for p in live.model.parameters() if p.requires_grad]
     torch.cuda.reset_peak_memory_stats(runtime.device)

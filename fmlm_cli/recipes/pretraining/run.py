@@ -13,7 +13,7 @@ from fmlm_cli.engine.runtime import Runtime
 from fmlm_cli.errors import UserError
 from fmlm_cli.events import Caution, Emit, Note, ignore, starting_anew
 from fmlm_cli.recipes.pretraining.finish import finish_run
-from fmlm_cli.recipes.pretraining.live_run import LiveRun
+from fmlm_cli.recipes.pretraining.live_run import LiveRun, settle_attention_of
 from fmlm_cli.recipes.pretraining.micro_size import with_micro_size
 from fmlm_cli.recipes.pretraining.planning.plan import RunPlan, plan_run
 from fmlm_cli.recipes.pretraining.planning.resume import check_same_run, settings_to_resume
@@ -65,7 +65,7 @@ def pretrain(
             if _has_its_model(run, emit):
                 emit(Note(f"{run.root} is finished: nothing to resume; its model is {run.final}"))
                 return PretrainResult(run, read_metrics(run.metrics))
-        describe_run(plan, runtime, emit)
+        describe_run(plan, runtime, settle_attention_of(plan, runtime), emit)
         plan = with_micro_size(plan, runtime, emit)
         if overwrite:
             storage.check_outside(run.root, plan.made_from)

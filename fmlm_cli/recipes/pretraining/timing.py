@@ -11,7 +11,7 @@ from fmlm_cli.engine.records import Record
 from fmlm_cli.engine.runtime import Runtime
 from fmlm_cli.engine.signals import NEVER
 from fmlm_cli.events import Emit, Progress, Trained, ignore
-from fmlm_cli.recipes.pretraining.live_run import LiveRun
+from fmlm_cli.recipes.pretraining.live_run import LiveRun, settle_attention_of
 from fmlm_cli.recipes.pretraining.micro_size import with_micro_size
 from fmlm_cli.recipes.pretraining.planning.plan import plan_run
 
@@ -37,6 +37,7 @@ def measure_speed(settings: PretrainSettings, steps: int, emit: Emit) -> float:
     timed = nested({"budget.steps": steps, "logging.every_steps": 1, "evaluation.max_rows": 1})
     runtime = Runtime.resolve(settings.device, settings.precision)
     plan = plan_run(build(PretrainSettings, settings.model_dump(), timed), ignore)
+    settle_attention_of(plan, runtime)
     plan = with_micro_size(plan, runtime, ignore)
     live = LiveRun(plan, storage.RunDirectory(Path(settings.out or "")), runtime, ignore)
     speedometer = _Speedometer(steps, emit)

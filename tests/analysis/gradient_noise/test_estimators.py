@@ -231,7 +231,7 @@ def test_a_model_at_initialisation_has_hardly_any_variance_left(tiny_store: Path
                 ordinary,
                 torch.zeros(store.vocabulary),
             )
-            batch = mlm.prepare(rows, draw.group, 1)[draw.member]
+            batch = mlm.prepare_singly(rows, draw.group)[draw.member]
             loss = mlm.loss(model, batch) / (rows.maskable.sum() / segments)
             yield torch.cat([part.ravel() for part in torch.autograd.grad(loss, weights)])
 

@@ -48,7 +48,7 @@ def from_text(small_encoder: Path, documents: list[str], tmp_path: Path) -> From
 def test_a_plan_over_stores_leaves_no_trace_and_can_be_printed(settings: Settings, tmp_path: Path) -> None:
     before, events = traces(tmp_path), list[Event]()
     plan = plan_run(settings(**{"budget.steps": 8}), ignore)
-    describe_run(plan, Runtime.resolve("cpu"), events.append)
+    describe_run(plan, Runtime.resolve("cpu"), "mask", events.append)
     [facts] = [event for event in events if isinstance(event, Facts)]
     assert facts.rows["budget"].startswith("8 steps of 8 rows")
     assert traces(tmp_path) == before

@@ -14,8 +14,11 @@ from fmlm_cli.recipes.tokenize import HARDLY_KNOWN
 FEW_PASSES = "few-passes"  # the code of the caution about scope epoch
 
 
-def describe_run(plan: RunPlan, runtime: Runtime, emit: Emit) -> None:
-    """Say what is about to happen, and what about it may not be what the user wants."""
+def describe_run(plan: RunPlan, runtime: Runtime, attention: str, emit: Emit) -> None:
+    """Say what is about to happen, and what about it may not be what the user wants.
+
+    `attention`: by what means the model attends, in words.
+    """
     settings = plan.settings
     optimizer = settings.optimizer
     rate = f"{optimizer.learning_rate:g}, {_course(plan)}"
@@ -29,6 +32,7 @@ def describe_run(plan: RunPlan, runtime: Runtime, emit: Emit) -> None:
         "learning rate": rate,
         "evaluation": ", ".join(f"{name} ({store.root})" for name, store in plan.evaluated.items()),
         "device": f"{where_line(runtime)}, {counted(torch.get_num_threads(), 'thread')}",
+        "attention": attention,
     }
     if plan.stream.first:
         rows["goes on"] = f"from row {plan.stream.first:,} of the stream, where the other run stopped"

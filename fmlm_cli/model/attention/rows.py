@@ -1,8 +1,8 @@
-"""Attention backends: how a Hugging Face model is made to attend within documents only."""
+"""Attention on rows as they are, by a mask."""
 
 import inspect
 from collections.abc import Mapping
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -10,29 +10,6 @@ from transformers import PreTrainedModel
 
 from fmlm_cli.model.build import position_offset
 from fmlm_cli.model.layouts import LayoutName
-
-
-class AttentionBackend(Protocol):
-    """One way of attending, bound to the model that it is made for.
-
-    Making it may prepare that model, and for good: `MaskedLM.attend_by` takes nothing back.
-
-    `layout`: in which form it takes a batch. The tests hold every entry of `BACKENDS` to the isolation probe.
-    """
-
-    name: ClassVar[str]
-    layout: ClassVar[LayoutName]
-
-    def __init__(self, pretrained: PreTrainedModel) -> None: ...
-
-    @classmethod
-    def supports(cls, pretrained: PreTrainedModel, device: torch.device) -> bool:
-        """Whether it can be had for this model there at all: whether it keeps documents apart is tried."""
-        ...
-
-    def inputs(self, batch: Mapping[str, Any]) -> Mapping[str, Any]:
-        """What the Hugging Face forward is given beside `input_ids`, made of what `layout` holds besides."""
-        ...
 
 
 class MaskOnRows:
@@ -43,6 +20,8 @@ class MaskOnRows:
 
     name: ClassVar[str] = "mask"
     layout: ClassVar[LayoutName] = "rows"
+    implementation: ClassVar[str | None] = None
+    sixteen_bit: ClassVar[bool] = False
 
     def __init__(self, pretrained: PreTrainedModel) -> None:
         self._pretrained = pretrained
@@ -56,9 +35,11 @@ class MaskOnRows:
             embeddings.register_forward_pre_hook(_without_pairwise_mask, with_kwargs=True)
 
     @classmethod
-    def supports(cls, pretrained: PreTrainedModel, device: torch.device) -> bool:
-        """Everywhere: what a family makes of such a mask is seen when it is tried."""
-        return True
+    def obstacle(
+        cls, pretrained: PreTrainedModel, device: torch.device, precision: torch.dtype
+    ) -> str | None:
+        """None, ever: what a family makes of such a mask is seen when it is tried."""
+        return None
 
     def inputs(self, batch: Mapping[str, Any]) -> Mapping[str, Any]:
         """`attention_mask`, and `position_ids` if the family takes them; nothing where nothing is hidden."""
@@ -101,7 +82,3 @@ def _without_pairwise_mask(
     """
     mask = kwargs.get("mask")
     return args, {**kwargs, "mask": None} if mask is not None and mask.dim() > 2 else kwargs
-
-
-# The first that is supported and keeps documents apart is taken (`isolation.choose_backend`).
-BACKENDS: tuple[type[AttentionBackend], ...] = (MaskOnRows,)

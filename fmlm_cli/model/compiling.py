@@ -1,0 +1,49 @@
+"""Compiling a model layer by layer."""
+
+from collections.abc import Callable
+
+import torch
+from transformers import PreTrainedModel
+
+from fmlm_cli.errors import one_line
+from fmlm_cli.hub import quiet
+from fmlm_cli.model.layers import layer_lists
+
+# Kinds of layers, times shapes, times with and without gradients: beyond it torch gives up in mid-run.
+_MOST_GRAPHS = 256
+
+
+class NotCompiledError(Exception):
+    """The layers cannot be compiled; the message says why."""
+
+
+def compile_layers(pretrained: PreTrainedModel, once: Callable[[], object]) -> int:
+    """Have the encoder's layers compiled, each as one graph for each shape; how many there are.
+
+    `once` runs the model forward and backward, which compiles it and shows whether it can be. Layers that
+    are alike share a graph. Names of parameters stay, and copies and saved models know nothing of it.
+    Raises `NotCompiledError`, and leaves the model as it was, where it cannot be compiled.
+    """
+    layers = [layer for alike in layer_lists(pretrained) for layer in alike]
+    if not layers:
+        raise NotCompiledError(f"the layers of '{pretrained.config.model_type}' cannot be told apart")
+    settings = torch._dynamo.config
+    settings.recompile_limit = max(settings.recompile_limit, _MOST_GRAPHS)
+    settings.accumulated_recompile_limit = max(settings.accumulated_recompile_limit, 4 * _MOST_GRAPHS)
+    for layer in layers:
+        layer.compile(fullgraph=True, dynamic=False)
+    try:
+        with quiet():
+            once()
+    except torch.OutOfMemoryError:
+        raise
+    except Exception as error:  # of a compiler, of what a family's code has in it, of a kernel
+        for layer in layers:
+            layer._compiled_call_impl = None
+        raise NotCompiledError(one_line(error)) from error
+    return len(layers)
+
+
+def compiled_graphs() -> int:
+    """How many graphs this process has compiled; a run that goes well adds none after its first steps."""
+    return int(torch._dynamo.utils.counters["stats"]["unique_graphs"])

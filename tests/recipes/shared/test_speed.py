@@ -1,0 +1,111 @@
+"""How a model attends and whether it is compiled: as asked, or as well as it can be had, and said."""
+
+from collections.abc import Iterator
+from typing import Any, Literal
+
+import pytest
+import torch
+
+from fmlm_cli.config import PretrainSettings, choices
+from fmlm_cli.engine.runtime import Runtime
+from fmlm_cli.errors import UserError
+from fmlm_cli.events import Caution, Event, Note
+from fmlm_cli.model.attention import BY_NAME, DocumentByDocument, MaskOnRows
+from fmlm_cli.model.masked_lm import MaskedLM
+from fmlm_cli.recipes.shared import speed
+from fmlm_cli.recipes.shared.speed import compile_as_asked, settle_attention
+from tests.model.backends import Rounded, RoundedLeaking
+from tests.model.families import LENGTH, small_config, small_model
+
+CPU = Runtime.resolve("cpu")
+GPU = Runtime(torch.device("cuda"), torch.bfloat16)
+
+
+@pytest.fixture
+def model() -> MaskedLM:
+    return MaskedLM(small_model(small_config("bert")))
+
+
+def test_every_way_can_be_asked_for_by_its_name() -> None:
+    assert choices(PretrainSettings, "speed.attention") == ("auto", *BY_NAME)
+
+
+@pytest.mark.parametrize(
+    ("asked", "backend"), [("auto", MaskOnRows), ("mask", MaskOnRows), ("documents", DocumentByDocument)]
+)
+def test_on_a_cpu_a_model_attends_as_asked(model: MaskedLM, asked: str, backend: Any) -> None:
+    assert settle_attention(model, CPU, LENGTH, asked) == backend.name
+    assert type(model.attention) is backend
+
+
+def test_what_cannot_be_had_is_refused(model: MaskedLM) -> None:
+    with pytest.raises(UserError, match=r"^speed\.attention varlen: it needs CUDA; use auto$"):
+        settle_attention(model, CPU, LENGTH, "varlen")
+    deberta = MaskedLM(small_model(small_config("deberta")))
+    with pytest.raises(
+        UserError, match="documents: it does not keep documents apart in this 'deberta'; use auto"
+    ):
+        settle_attention(deberta, CPU, LENGTH, "documents")
+    assert type(model.attention) is type(deberta.attention) is MaskOnRows
+
+
+def faults(*found: str | None) -> Any:
+    """As `try_backends` gives them, on a machine that is not there."""
+
+    def tried(_model: MaskedLM, _device: Any, _length: int, backends: Any, _precision: Any) -> Iterator[Any]:
+        return zip(backends, found, strict=False)
+
+    return tried
+
+
+def test_on_a_gpu_it_is_said_why_it_is_not_a_faster_one(
+    model: MaskedLM, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(speed, "BACKENDS", (RoundedLeaking, Rounded, MaskOnRows))
+    monkeypatch.setattr(speed, "try_backends", faults("it leaks", "it fails"))
+    said = settle_attention(model, GPU, LENGTH, "auto")
+    assert said == "mask (not rounded, leaking: it leaks; not rounded: it fails)"
+    assert type(model.attention) is MaskOnRows
+    monkeypatch.setattr(speed, "try_backends", faults("it leaks", None))
+    assert settle_attention(model, GPU, LENGTH, "auto") == "rounded (not rounded, leaking: it leaks)"
+    assert type(model.attention) is Rounded
+    monkeypatch.setattr(speed, "try_backends", faults(None))
+    assert settle_attention(model, GPU, LENGTH, "auto") == "rounded, leaking"
+
+
+def test_the_first_that_is_right_is_taken(model: MaskedLM, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(speed, "BACKENDS", (RoundedLeaking, Rounded, DocumentByDocument, MaskOnRows))
+    assert settle_attention(model, CPU, LENGTH, "auto") == "rounded"
+
+
+def fails() -> None:
+    raise RuntimeError("no compiler")
+
+
+def told_of(model: MaskedLM, asked: bool | Literal["auto"], runtime: Runtime, **given: Any) -> list[Event]:
+    told: list[Event] = []
+    options: dict[str, Any] = {"once": fails, "ragged": False, **given}
+    compile_as_asked(asked, model, runtime, options["once"], told.append, ragged=options["ragged"])
+    return told
+
+
+def test_compiling_is_for_gpus_unless_asked_for(model: MaskedLM) -> None:
+    assert told_of(model, False, GPU) == []
+    assert told_of(model, "auto", CPU) == []
+    [note] = told_of(model, True, CPU, once=lambda: None)
+    assert isinstance(note, Note) and note.text.startswith("2 layers compiled as 0 graphs in ")
+
+
+def test_what_cannot_be_compiled_is_said(model: MaskedLM) -> None:
+    [caution] = told_of(model, "auto", GPU)
+    assert caution == Caution("the model's layers are not compiled: no compiler", "not-compiled")
+    with pytest.raises(UserError, match=r"^speed\.compile: no compiler; set it to auto or false$"):
+        told_of(model, True, CPU)
+
+
+def test_rows_of_many_lengths_are_not_compiled_for(model: MaskedLM) -> None:
+    [caution] = told_of(model, "auto", GPU, ragged=True)
+    assert isinstance(caution, Caution) and "rows differ in length" in caution.text
+    model.attend_by(DocumentByDocument)  # on a flat row it does not matter
+    [note] = told_of(model, "auto", GPU, once=lambda: None, ragged=True)
+    assert isinstance(note, Note)
