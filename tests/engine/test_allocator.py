@@ -8,7 +8,7 @@ import pytest
 PROGRAM = """
 import resource, sys
 import torch
-from fmlm_cli.engine.device.allocator import keep_freed_memory
+from fmlm_cli.engine.runtime import keep_freed_memory
 
 if sys.argv[1] == "keep" and not keep_freed_memory():
     print("other C library")
