@@ -32,7 +32,8 @@ class MaskedLM(Probed):
 
     The head of such a model is whatever runs after its base model. Here the base model's output is reduced to
     the masked positions by a forward hook before the head sees it; so the head runs on a seventh of the
-    positions and gives the same logits there as the stock forward.
+    positions and gives the same logits there as the stock forward. So does most of the last layer, where it
+    is built like BERT's: once its attention has looked at all positions, no other's outcome is asked for.
 
     The head's last module, its decoder, is left to the caller. While the model runs, an identity stands in
     the decoder's place, so no product is computed twice; afterwards the model is the stock one to the last
@@ -44,7 +45,7 @@ class MaskedLM(Probed):
     `head.whole`: the head does not take masked positions alone, which is tried when wrapping; then it runs
     on all positions and the masked ones are taken from what it gives. At the usual rate that is seven times
     its work. `head.decoder`: the decoder's name in `pretrained`, or None where it cannot be set aside,
-    which is tried too.
+    which is tried too. `head.narrowed_before`: from where on the last layer runs on masked positions.
 
     `backend`: how it attends, until `attend_by` says otherwise. Raises `UserError` for a model that cannot be
     trained on rows of tokens.
@@ -58,6 +59,8 @@ class MaskedLM(Probed):
         pretrained.base_model.register_forward_hook(self._select_masked)
         self.head = Head(whole=False, decoder=None)
         self.head = probe_head(self)
+        if self.head.narrowed_before is not None:
+            self.narrow_before(self.head.narrowed_before)
 
     @property
     def whole_head(self) -> bool:
@@ -69,11 +72,31 @@ class MaskedLM(Probed):
         if type(self.attention) is not backend:
             self.attention = backend(self.pretrained)
 
+    def narrow_before(self, name: str) -> None:
+        """Reduce what a module of the last layer is given, and so all after it, to the masked positions.
+
+        The module is given hidden states [rows, length, hidden] and nothing else.
+        """
+        self.head = self.head._replace(narrowed_before=name)
+        self.pretrained.get_submodule(name).register_forward_pre_hook(self._narrow)
+
+    @property
+    def _is_narrowed(self) -> bool:
+        """Whether the last layer sees masked positions alone; of none, a pooler could not take the first."""
+        index = self._masked_index
+        return index is not None and len(index) > 0 and self.head.narrowed_before is not None
+
+    def _narrow(self, module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        """Hook: every input at the masked positions."""
+        if not self._is_narrowed:
+            return inputs
+        assert self._masked_index is not None
+        return tuple(_at_masked(states, self._masked_index) for states in inputs)
+
     def _select_masked(self, module: nn.Module, inputs: Any, output: Any) -> Any:
-        """Hook: hidden states [rows, length, hidden] -> [1, masked, hidden]; some heads want three axes."""
-        if self._masked_index is not None and not self.head.whole:
-            hidden = output.last_hidden_state
-            output.last_hidden_state = hidden.flatten(0, 1).index_select(0, self._masked_index)[None]
+        """Hook: the base model's output at the masked positions, where it still has all of them."""
+        if self._masked_index is not None and not self.head.whole and not self._is_narrowed:
+            output.last_hidden_state = _at_masked(output.last_hidden_state, self._masked_index)
         return output
 
     def forward(self, input_ids: Tensor, masked_index: Tensor, **batch: Any) -> HeadOutput:
@@ -94,3 +117,8 @@ class MaskedLM(Probed):
         if self.head.decoder is None:
             return HeadOutput(hidden, nn.Identity())
         return HeadOutput(hidden, self.pretrained.get_submodule(self.head.decoder))
+
+
+def _at_masked(states: Tensor, index: Tensor) -> Tensor:
+    """Hidden states [rows, length, hidden] -> [1, masked, hidden]; some heads want three axes."""
+    return states.flatten(0, 1).index_select(0, index)[None]

@@ -16,6 +16,7 @@ from fmlm_cli.errors import UserError
 from fmlm_cli.hub import quiet
 from fmlm_cli.model.attention import AttentionBackend
 from fmlm_cli.model.build import USE_ENCODER, longest_sequence
+from fmlm_cli.model.layers import layer_lists
 from fmlm_cli.model.layouts import LAYOUTS, on_device
 
 Int64s = npt.NDArray[np.int64]
@@ -31,11 +32,14 @@ class Head(NamedTuple):
     """What a model's head was seen to do.
 
     `whole`: it needs all positions, not the masked ones alone. `decoder`: the name of the module that makes
-    its logits, where it does so last of all, and the head runs without it; else None.
+    its logits, where it does so last of all, and the head runs without it; else None. `narrowed_before`: the
+    name of a module of the last layer from which on that layer too runs on the masked positions alone; None
+    where there is none.
     """
 
     whole: bool
     decoder: str | None
+    narrowed_before: str | None = None
 
 
 class Probed(nn.Module):
@@ -44,6 +48,10 @@ class Probed(nn.Module):
     pretrained: PreTrainedModel
     attention: AttentionBackend
     head: Head
+
+    def narrow_before(self, name: str) -> None:
+        """Have a module of the last layer, and all that runs after it, see the masked positions alone."""
+        raise NotImplementedError
 
 
 T = TypeVar("T", bound=Probed)
@@ -79,8 +87,15 @@ def probe_head(model: Probed) -> Head:
         trial.eval()
         whole = not _gives_stock_logits(trial, tokens, stock)
         trial.head = Head(whole, _name_of_output_embeddings(trial.pretrained))
-        decodes_last = _decodes_last(trial, tokens) and _gives_stock_logits(trial, tokens, stock)
-    return trial.head if decodes_last else Head(whole, decoder=None)
+        if not (_decodes_last(trial, tokens) and _gives_stock_logits(trial, tokens, stock)):
+            trial.head = Head(whole, decoder=None)
+        head = trial.head
+        name = None if whole else _name_after_attention(trial.pretrained)
+        if name is not None:
+            trial.narrow_before(name)
+            narrowed = _gives_stock_logits(trial, tokens, stock)
+            head = trial.head if narrowed else head
+    return head
 
 
 def logits_of(
@@ -91,7 +106,7 @@ def logits_of(
     masked: Int64s,
     room: int | None = None,
 ) -> Tensor:
-    """Logits [masked, vocabulary] of tokens [1, length], given in the layout of the model's backend.
+    """Logits [masked, vocabulary] of tokens [rows, length], given in the layout of the model's backend.
 
     `room`: as layouts take it.
     """
@@ -156,7 +171,7 @@ def _refuse_by_configuration(config: PreTrainedConfig) -> None:
 
 
 def _stock_logits(pretrained: PreTrainedModel) -> tuple[Int64s, Tensor]:
-    """Tokens int64[1, length] and the logits [length, vocabulary] that the stock forward gives of them.
+    """Tokens int64[2, length] and the logits [2 * length, vocabulary] that the stock forward gives of them.
 
     Raises `UserError` where these are not a masked LM's. Leaves the model in training mode.
     """
@@ -183,18 +198,26 @@ def _stock_logits(pretrained: PreTrainedModel) -> tuple[Int64s, Tensor]:
     # Causal; or MRA, whose attention gives zeros where it has no GPU.
     if torch.equal(stock[:, :half], other[:, :half]):
         raise UserError(f"'{family}' does not see the tokens after the one it predicts: {USE_ENCODER}")
-    return tokens, stock[0]
+    return np.concatenate([tokens, changed]), torch.cat([stock[0], other[0]])
 
 
 def _gives_stock_logits(model: Probed, tokens: Int64s, stock: Tensor) -> bool:
-    """Whether the model, run as its `head` says, gives the stock logits at every second position."""
-    length = tokens.shape[1]
-    masked = np.arange(length // 2) * 2
+    """Whether the model, run as its `head` says, gives the stock logits at every third position."""
+    rows, length = tokens.shape
+    masked = np.arange(0, tokens.size, 3)
+    positions = np.tile(np.arange(length), (rows, 1))
     try:
-        logits = logits_of(model, tokens, np.arange(length)[None], np.ones_like(tokens), masked)
+        logits = logits_of(model, tokens, positions, np.ones_like(tokens), masked)
     except NOT_TAKEN:
         return False
     return agree(logits, stock[torch.from_numpy(masked)])
+
+
+def _name_after_attention(pretrained: PreTrainedModel) -> str | None:
+    """The name of what runs in the last layer once its attention is done, in layers of BERT's build."""
+    layers = next(iter(layer_lists(pretrained)), None)
+    after = getattr(getattr(layers[-1], "attention", None), "output", None) if layers else None
+    return next((name for name, module in pretrained.named_modules() if module is after), None)
 
 
 def _name_of_output_embeddings(pretrained: PreTrainedModel) -> str | None:

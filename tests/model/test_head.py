@@ -37,6 +37,19 @@ def flops(run: Callable[[], Any]) -> int:
     return int(counter.get_total_flops())
 
 
+def saved_in_last_layer(model: MaskedLM) -> int:
+    """FLOPs of the last layer's matrices, after its attention, at unmasked positions; and a pooler's."""
+    name = model.head.narrowed_before
+    if name is None:
+        return 0
+    layer: Any = model.pretrained.get_submodule(name.removesuffix(".attention.output"))
+    parts = (layer.attention.output, layer.intermediate, layer.output)
+    pooler = getattr(model.pretrained.base_model, "pooler", None)
+    row = sum(w.numel() for w in getattr(pooler, "parameters", list)() if w.ndim == 2)  # it sees one, not two
+    matrices = sum(w.numel() for part in parts for w in part.parameters() if w.ndim == 2)
+    return 2 * (matrices * (IDS.numel() - len(INDEX)) + row)
+
+
 def capture_decoder_input(model: MaskedLM) -> Tensor:
     """What the stock forward gives its decoder, at the masked positions: float[masked, width]."""
     seen: list[Tensor] = []
@@ -66,12 +79,16 @@ def test_hidden_states_and_decoder_are_the_stock_ones(family: str) -> None:
 
 @pytest.mark.parametrize("family", TRAINED)
 def test_no_product_is_computed_twice_or_at_unmasked_positions(family: str) -> None:
-    """The base model runs on all positions, its head on the masked ones, the decoder once on these."""
+    """The base model runs on all positions, its head on the masked ones, the decoder once on these.
+
+    Where the last layer is built like BERT's, what follows its attention runs on the masked ones too.
+    """
     model = wrapped(family)
     pretrained = model.pretrained
     body = flops(lambda: pretrained.base_model(input_ids=IDS))
     after, rest = divmod((flops(lambda: pretrained(input_ids=IDS)) - body) * len(INDEX), IDS.numel())
     assert rest == 0
+    body -= saved_in_last_layer(model)
     assert flops(lambda: output_of(model).logits()) == body + after
     decoder = model.pretrained.get_output_embeddings()
     product = 0 if family in WITH_DECODER else 2 * decoder.weight.numel() * len(INDEX)
@@ -184,9 +201,23 @@ def test_a_head_on_all_positions_still_leaves_out_its_decoder() -> None:
     pretrained = small_model(FAMILIES["bert"]())
     pretrained.cls.predictions.transform = Averaging(pretrained.cls.predictions.transform)
     model = MaskedLM(pretrained).eval()
-    assert model.head == (True, "cls.predictions.decoder")
+    assert model.head == (True, "cls.predictions.decoder", None)
     output = output_of(model)
     assert output.hidden.shape == (len(INDEX), pretrained.config.hidden_size)
     wanted = pretrained(input_ids=IDS).logits.flatten(0, 1)[INDEX]
     torch.testing.assert_close(output.logits(), wanted, rtol=1e-5, atol=1e-5)
     assert output_of(model, INDEX[:0]).logits().shape == (0, VOCABULARY)
+
+
+@pytest.mark.parametrize("family", ["bert", "roberta", "electra", "deberta"])
+def test_the_last_layer_runs_on_masked_positions_once_its_attention_is_done(family: str) -> None:
+    model, shapes = wrapped(family), []
+    layers = model.pretrained.base_model.encoder.layer
+    for layer in layers:
+        layer.intermediate.register_forward_hook(lambda _, inputs, output: shapes.append(output.shape[:2]))
+    output_of(model)
+    assert shapes == [IDS.shape] * (len(layers) - 1) + [(1, len(INDEX))]
+    shapes.clear()
+    with quiet():
+        model.pretrained(input_ids=IDS)
+    assert shapes == [IDS.shape] * len(layers)
