@@ -16,14 +16,12 @@ class AttentionBackend(Protocol):
 
     Making it may prepare that model, and for good: `MaskedLM.attend_by` takes nothing back.
 
-    `layout`: in which form it takes a batch. `implementation`: what transformers calls its attention
-    function; None for the one that the model has. `sixteen_bit`: whether it computes in 16 bits even where
-    all else is in 32. The tests hold every entry of `BACKENDS` to the isolation probe.
+    `layout`: in which form it takes a batch. `sixteen_bit`: whether it computes in 16 bits even where all
+    else is in 32. The tests hold every entry of `BACKENDS` to the isolation probe.
     """
 
     name: ClassVar[str]
     layout: ClassVar[LayoutName]
-    implementation: ClassVar[str | None]
     sixteen_bit: ClassVar[bool]
 
     def __init__(self, pretrained: PreTrainedModel) -> None: ...
@@ -36,6 +34,11 @@ class AttentionBackend(Protocol):
 
         Whether it keeps documents apart is tried. `precision`: of the matrix products of a run.
         """
+        ...
+
+    @property
+    def implementation(self) -> str | None:
+        """What transformers calls the attention function of the next forward; None: the model's own."""
         ...
 
     def inputs(self, batch: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from fmlm_cli.model.attention.dropping import dropping_implementation
 from fmlm_cli.model.build import position_offset
 from fmlm_cli.model.layouts import LayoutName
 
@@ -20,7 +21,6 @@ class MaskOnRows:
 
     name: ClassVar[str] = "mask"
     layout: ClassVar[LayoutName] = "rows"
-    implementation: ClassVar[str | None] = None
     sixteen_bit: ClassVar[bool] = False
 
     def __init__(self, pretrained: PreTrainedModel) -> None:
@@ -33,6 +33,11 @@ class MaskOnRows:
             # DeBERTa multiplies its embeddings by the mask, and its own attention takes a bool one.
             self._bool_mask = True
             embeddings.register_forward_pre_hook(_without_pairwise_mask, with_kwargs=True)
+
+    @property
+    def implementation(self) -> str | None:
+        """That of the model, but for dropout on a CPU."""
+        return dropping_implementation(self._pretrained)
 
     @classmethod
     def obstacle(
