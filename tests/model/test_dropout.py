@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scipy import stats
 from torch import nn
 
-from fmlm_cli.model.dropout import BitDropout, draw_dropout_by_bits
+from fmlm_cli.model.adapting.dropout import BitDropout, draw_dropout_by_bits
 
 
 @pytest.mark.parametrize("rate", [0.001, 0.1, 0.5, 0.9])

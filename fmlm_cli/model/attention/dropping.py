@@ -8,8 +8,8 @@ from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedM
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
 
+from fmlm_cli.model.adapting.dropout import scaled_keep
 from fmlm_cli.model.attention.backend import attention_dropout
-from fmlm_cli.model.dropout import scaled_keep
 
 _REPLACED, _NAME = "sdpa", "fmlm_dropping_by_bits"
 

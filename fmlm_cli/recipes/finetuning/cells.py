@@ -28,8 +28,8 @@ from fmlm_cli.engine.runtime import Runtime
 from fmlm_cli.engine.signals import StoppedError, StopRequest, graceful_stop
 from fmlm_cli.engine.step import DivergedError
 from fmlm_cli.events import Emit, ignore
+from fmlm_cli.model.adapting.dropout import draw_dropout_by_bits
 from fmlm_cli.model.classifier import Classifier, EncoderCheckpoint
-from fmlm_cli.model.dropout import draw_dropout_by_bits
 from fmlm_cli.model.first_token import shorten_last_layer
 from fmlm_cli.model.layers import rate_scales
 from fmlm_cli.objectives.classification import SequenceClassification

@@ -20,10 +20,10 @@ from fmlm_cli.engine.runtime import Runtime
 from fmlm_cli.engine.signals import NEVER, StopRequest
 from fmlm_cli.events import Caution, Emit
 from fmlm_cli.masking import Strategy
+from fmlm_cli.model.adapting.dropout import draw_dropout_by_bits
 from fmlm_cli.model.adapting.lora import load_trained, merged, save_trained
 from fmlm_cli.model.build import save_model, tokenizer_for
 from fmlm_cli.model.checkpoints.pretrained import load_pretrained
-from fmlm_cli.model.dropout import draw_dropout_by_bits
 from fmlm_cli.recipes.pretraining.planning.plan import RunPlan
 from fmlm_cli.recipes.pretraining.planning.start import beside_head
 from fmlm_cli.recipes.pretraining.report.describe import cautions
