@@ -185,7 +185,7 @@ def _drawn(data: ComparedData | HeldOutData) -> str:
     """How many rows of how many, and whether each seed has its own."""
     if data.rows == data.of_rows:
         return f"all {data.rows:,} rows"
-    return f"{data.rows:,} of {data.of_rows:,} rows{', others with each seed,' if data.by_seed else ''}"
+    return f"{data.rows:,} of {data.of_rows:,} rows{' (others with each seed)' if data.by_seed else ''}"
 
 
 def arms_table(arms: Arms) -> ReportTable:

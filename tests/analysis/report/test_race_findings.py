@@ -10,6 +10,7 @@ import pytest
 from fmlm_cli.analysis.report.figures.drawing import WIDE, house_style
 from fmlm_cli.analysis.report.findings.learning import steps_to_learn
 from fmlm_cli.analysis.report.race import race_part
+from fmlm_cli.analysis.report.summary import setup_table
 from fmlm_cli.analysis.report.values import Arms
 from fmlm_cli.analysis.results.comparison import ComparisonResults, CurveResult, RaceResult
 from fmlm_cli.analysis.statistics import detectable_effect
@@ -182,7 +183,9 @@ def test_rows_that_are_drawn_anew_are_said(data: Any, held_out: Any, words: str)
             MADE.evaluation, **dict(zip(("rows", "of_rows", "by_seed"), held_out, strict=True))
         ),
     }
-    assert words in told(compared(raced(), **changed), "The loss is that of single tokens")
+    results = compared(raced(), **changed)
+    assert words in told(results, "The loss is that of single tokens")
+    assert not [cell for row in setup_table(results).rows for cell in row if re.search("[,;:.] ?[,;:]", cell)]
 
 
 def test_the_first_pass_is_said_to_be_random_masking() -> None:
