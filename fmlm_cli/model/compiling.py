@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 import torch
+from torch import nn
 from transformers import PreTrainedModel
 
 from fmlm_cli.errors import one_line
@@ -17,16 +18,22 @@ class NotCompiledError(Exception):
     """The layers cannot be compiled; the message says why."""
 
 
-def compile_layers(pretrained: PreTrainedModel, once: Callable[[], object]) -> int:
+def compile_layers(
+    pretrained: PreTrainedModel, once: Callable[[], object], left_out: nn.Module | None = None
+) -> int:
     """Have the encoder's layers compiled, each as one graph for each shape; how many there are.
 
-    `once` runs the model forward and backward, which compiles it and shows whether it can be. Layers that
-    are alike share a graph. Names of parameters stay, and copies and saved models know nothing of it.
-    Raises `NotCompiledError`, and leaves the model as it was, where it cannot be compiled.
+    `left_out`: a layer that stays as it is, for its shapes are another in every batch. `once` runs the model
+    forward and backward, which compiles it and shows whether it can be. Layers that are alike share a graph.
+    Names of parameters stay, and copies and saved models know nothing of it. Raises `NotCompiledError`, and
+    leaves the model as it was, where it cannot be compiled.
     """
     layers = [layer for alike in layer_lists(pretrained) for layer in alike]
     if not layers:
         raise NotCompiledError(f"the layers of '{pretrained.config.model_type}' cannot be told apart")
+    layers = [layer for layer in layers if layer is not left_out]
+    if not layers:
+        raise NotCompiledError("its only layer runs on masked positions, whose number is never the same")
     settings = torch._dynamo.config
     settings.recompile_limit = max(settings.recompile_limit, _MOST_GRAPHS)
     settings.accumulated_recompile_limit = max(settings.accumulated_recompile_limit, 4 * _MOST_GRAPHS)

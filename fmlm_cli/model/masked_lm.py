@@ -67,6 +67,12 @@ class MaskedLM(Probed):
         """Whether the head runs on all positions."""
         return self.head.whole
 
+    @property
+    def narrowed_layer(self) -> nn.Module | None:
+        """The layer that ends on masked positions alone, where one does."""
+        name = self.head.narrowed_before
+        return None if name is None else self.pretrained.get_submodule(name.rsplit(".", 2)[0])
+
     def attend_by(self, backend: type[AttentionBackend]) -> None:
         """Attend by another backend from now on; batches then have to be in its layout."""
         if type(self.attention) is not backend:

@@ -27,6 +27,19 @@ def test_layers_are_compiled_in_place(family: str) -> None:
     assert compiled(copy.deepcopy(model)) == []  # copies, as probes make them, are not
 
 
+def test_a_layer_that_is_left_out_stays_as_it_is() -> None:
+    model = small_model(small_config("bert"))
+    [layers] = layer_lists(model)
+    assert compile_layers(model, lambda: None, layers[-1]) == len(layers) - 1
+    assert len(compiled(model)) == len(layers) - 1 and layers[-1]._compiled_call_impl is None
+    config = small_config("bert")
+    config.num_hidden_layers = 1
+    model = small_model(config)
+    [layers] = layer_lists(model)
+    with pytest.raises(NotCompiledError, match="its only layer"):
+        compile_layers(model, lambda: None, layers[-1])
+
+
 def test_what_cannot_be_compiled_stays_as_it_was() -> None:
     model = small_model(small_config("bert"))
 

@@ -59,7 +59,7 @@ def compile_as_asked(
     try:
         if ragged and model.attention.layout == "rows":
             raise NotCompiledError("rows differ in length, and each shape would be compiled for anew")
-        layers = compile_layers(model.pretrained, once)
+        layers = compile_layers(model.pretrained, once, model.narrowed_layer)
     except NotCompiledError as error:
         if asked is True:
             raise UserError(f"speed.compile: {error}; set it to auto or false") from error

@@ -1,7 +1,9 @@
 """What `speed.*` sets changes a run's results by rounding alone."""
 
+import json
 import os
 import shutil
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,7 +15,7 @@ from fmlm_cli.model.compiling import compiled_graphs
 from fmlm_cli.recipes import pretraining
 from fmlm_cli.recipes.shared import speed
 from tests.model.backends import Traceable
-from tests.recipes.runs import Settings
+from tests.recipes.runs import TINY, Settings
 
 pytestmark = pytest.mark.usefixtures("quick")
 
@@ -50,12 +52,18 @@ def test_how_documents_are_kept_apart_changes_no_loss(settings: Settings, packin
 @pytest.mark.filterwarnings("ignore")  # of torch's own insides
 @pytest.mark.parametrize(("backend", "packing"), [(MaskOnRows, "concat"), (Traceable, "documents")])
 def test_compiling_changes_no_loss_and_is_done_once(
-    settings: Settings, backend: type[AttentionBackend], packing: str, monkeypatch: pytest.MonkeyPatch
+    settings: Settings,
+    backend: type[AttentionBackend],
+    packing: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """In rows, and on flat rows: there a kernel of a GPU would stand where `Traceable` has a dense mask.
 
-    (Rows of several documents, of one, and full ones have masks of three kinds, each compiled for.)
+    (Rows of several documents, of one, and full ones have masks of three kinds, each compiled for.) Of two
+    layers the last is left as it is, for it ends on masked positions.
     """
+    (tmp_path / "model" / "config.json").write_text(json.dumps({**TINY, "num_hidden_layers": 2}))
     monkeypatch.setattr(speed, "BY_NAME", {"mask": MaskOnRows, "documents": backend})
     told: list[Event] = []
     graphs: list[int] = []
