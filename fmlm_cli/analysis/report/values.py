@@ -87,7 +87,8 @@ def rounded_up(value: float | None, digits: int = 2) -> str:
     if value <= 0:
         return f"{value:g}"
     unit = 10.0 ** (math.floor(math.log10(value)) - digits + 1)
-    return f"{math.ceil(value / unit - 1e-9) * unit:.{digits}g}"
+    number = math.ceil(value / unit - 1e-9) * unit
+    return f"{number:,.0f}" if unit >= 1 else f"{number:.{digits}g}"
 
 
 class Ends(Protocol):

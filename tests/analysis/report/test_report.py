@@ -329,6 +329,7 @@ def test_a_ratio_does_not_end_at_nought() -> None:
 
 def test_what_can_be_seen_is_rounded_up() -> None:
     assert [rounded_up(own) for own in (2.41, 0.0201, 0.25, None)] == ["2.5", "0.021", "0.25", "–"]
+    assert [rounded_up(own) for own in (99.5, 180.3, 12_345.0)] == ["100", "190", "13,000"]
 
 
 def test_numbers_in_words() -> None:
