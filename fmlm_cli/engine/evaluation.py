@@ -67,8 +67,8 @@ def outputs_of(
 ) -> npt.NDArray[np.float32]:
     """The objective's outputs float32[rows, ...], in the order of the rows' numbers, each occurring once.
 
-    They too stay on the device until all is done.
-    Raises `StoppedError` if a stop is asked for between two batches.
+    They too stay on the device until all is done. Raises `StoppedError` if a stop is asked for between two
+    batches.
     """
     training = model.training
     model.eval()

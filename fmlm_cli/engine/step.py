@@ -67,9 +67,8 @@ def compute_gradient(
     `batches` are those of the whole step, of which each process forwards its part. Each batch adds its
     summed loss divided by the targets of the *whole* step, so the gradient does not depend on how the step
     was cut into batches and dealt out. (Averaging the batches' averages, as is usual, weights a target by
-    how many others its batch happens to hold.) `working`: what computes in the
-    model's place. `reseed(i)` is called before batch i. Raises
-    `StoppedError` if a stop is asked for between two batches.
+    how many others its batch happens to hold.) `working`: what computes in the model's place. `reseed(i)` is
+    called before batch i. Raises `StoppedError` if a stop is asked for between two batches.
     """
     ranks, computing = runtime.ranks, working.catch_up() if working else model
     own_part = list(ranks.mine(enumerate(batches)))

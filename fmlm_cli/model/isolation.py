@@ -14,6 +14,7 @@ from fmlm_cli.model.masked_lm import MaskedLM
 from fmlm_cli.model.probes import NOT_TAKEN, Int64s, agree, check_finite, copy_to_try, logits_of, probe_tokens
 
 _COARSE = 0.05  # of the logits' spread: what attention in 16 bits may change
+_SHORTEST = 4  # positions in which there are two documents, the second of more than two
 _LONGEST_TRIAL = 2048  # positions of a flat row: no table of learned positions that is in use is longer
 
 
@@ -26,7 +27,7 @@ def choose_backend(
 ) -> type[AttentionBackend] | None:
     """The first backend that keeps documents apart in this very model, there; None where none does.
 
-    In rows of `length`, at least 4: some families attend otherwise in longer ones. The model stays as it is.
+    In rows of `length`, or of 4: some families attend otherwise in longer ones. The model stays as it is.
     """
     tried = try_backends(model, device, length, backends, precision)
     return next((backend for backend, fault in tried if fault is None), None)
@@ -68,14 +69,14 @@ def isolates_documents(
     """Whether this very model keeps packed documents apart: tried, not assumed.
 
     A document's logits beside another one must be those of the stock forward on it alone. `length`:
-    positions of a row, at least 4; the second document is the longer, so that a sliding window is exercised
-    too. `backend`, `device`: try another than the model's own.
+    positions of a row, of 4 where there are fewer; the second document is the longer, so that a sliding
+    window is exercised too. `backend`, `device`: try another than the model's own.
 
     By a backend in 16 bits they must be those beside yet another document, and near the stock forward's.
     """
     trial = copy_to_try(model).to(device)
     stock = trial if backend in (None, type(model.attention)) else copy_to_try(model).to(device)
-    total = min(length, 512)
+    total = min(max(length, _SHORTEST), 512)
     first = max(1, total // 4)
     tokens = probe_tokens(trial.pretrained.config, total)
     changed = np.concatenate([tokens[:, :first][:, ::-1], tokens[:, first:]], axis=1)

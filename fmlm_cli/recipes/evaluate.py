@@ -57,7 +57,7 @@ def evaluate_checkpoint(settings: EvaluateSettings, *, emit: Emit = ignore) -> d
         subset_seed=_own(settings, run, "subset_seed"),
     )
     model.to(runtime.device)  # after the probe of resolve_packing, which so runs where pre-training runs it
-    settle_attention(model, runtime, max(length, 4), "auto")
+    settle_attention(model, runtime, length, "auto")
     held_out = HeldOut.of(store, reader, settings.batch_size)
     if not held_out.has_targets:
         raise UserError(

@@ -54,9 +54,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if chosen_lines(PLAN, chosen.only):
         run_bench(PLAN, chosen, console)
     if "batch" in others:
-        from tests.benchmarks import (
-            batches,
-        )  # not before: what this process holds counts as the others' memory
+        # Not before: what this process holds counts as the others' memory.
+        from tests.benchmarks import batches
 
         batches.main(console)
     if "tune" in others:

@@ -25,10 +25,6 @@ LENGTH = 16  # of a row: five windows of ModernBERT
 PADDING = 4  # an id that no row has otherwise: RoBERTa counts no position for it
 FAMILIES = ["bert", "roberta", "modernbert"]
 ORDINARY = np.arange(5, VOCABULARY)
-gpu = [
-    pytest.mark.gpu,
-    pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"),
-]
 
 rows_strategy = st.one_of(
     st.lists(st.lists(st.integers(3, 5), min_size=1, max_size=3), min_size=1, max_size=5),
@@ -127,7 +123,9 @@ def test_any_cut_and_backend_has_the_gradient_of_single_documents(
         torch.testing.assert_close(found[name], wanted[name], rtol=1e-5, atol=1e-6 * largest, msg=name)
 
 
-@pytest.mark.parametrize("name", [pytest.param(n, marks=gpu) for n in ("varlen", "flash", "flex")])
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=pytest.mark.gpu) for n in ("varlen", "flash", "flex")]
+)
 @pytest.mark.parametrize("family", FAMILIES)
 def test_kernels_of_a_gpu_have_the_gradient_of_single_documents(family: str, name: str) -> None:
     backend, device = BY_NAME[name], torch.device("cuda")

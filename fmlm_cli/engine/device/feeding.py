@@ -11,9 +11,7 @@ from torch import Tensor
 from fmlm_cli.engine.batch import Batch
 from fmlm_cli.engine.runtime import Runtime
 
-_LOOK_EVERY = (
-    0.001  # seconds between two looks at whether the device still works while batches are waited for
-)
+_LOOK_EVERY = 0.001  # seconds between two looks at whether the device still works, where batches are late
 
 
 class Feeder:

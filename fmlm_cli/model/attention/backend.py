@@ -66,3 +66,12 @@ def attending_by(config: PreTrainedConfig, implementation: str | None) -> Iterat
 def attention_dropout(config: PreTrainedConfig) -> float:
     """The largest rate at which attention's weights are dropped."""
     return max((rate for name, rate in dropout_rates(config).items() if "att" in name), default=0.0)
+
+
+def gpu_obstacle(config: PreTrainedConfig, device: torch.device, *, takes_dropout: bool) -> str | None:
+    """Why a function of a GPU, which may have no dropout, cannot be had there; None if it can."""
+    if device.type != "cuda":
+        return "it needs CUDA"
+    if attention_dropout(config) and not takes_dropout:
+        return "it has no dropout, and the model has some in its attention"
+    return None

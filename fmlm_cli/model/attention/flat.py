@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from transformers import AttentionInterface, PreTrainedModel
 
 from fmlm_cli.errors import one_line
-from fmlm_cli.model.attention.backend import attention_dropout
+from fmlm_cli.model.attention.backend import gpu_obstacle
 from fmlm_cli.model.attention.kernels import Kernel, by_document, flash_kernel, kernel_fault, varlen_kernel
 from fmlm_cli.model.build import position_offset
 from fmlm_cli.model.layouts import LayoutName
@@ -81,12 +81,11 @@ class _SixteenBit(_ByKernel):
         cls, pretrained: PreTrainedModel, device: torch.device, precision: torch.dtype
     ) -> str | None:
         """Another device or precision, attention's dropout, or a kernel that is not there or not right."""
-        if device.type != "cuda":
-            return "it needs CUDA"
-        if precision not in (torch.bfloat16, torch.float16):
+        if device.type == "cuda" and precision not in (torch.bfloat16, torch.float16):
             return f"it computes in 16 bits, and the precision is {str(precision).removeprefix('torch.')}"
-        if attention_dropout(pretrained.config) and not cls.takes_dropout:
-            return "it has no dropout, and the model has some in its attention"
+        obstacle = gpu_obstacle(pretrained.config, device, takes_dropout=cls.takes_dropout)
+        if obstacle is not None:
+            return obstacle
         try:
             kernel = cls.kernel()
         except Exception as error:  # a package that is built for another torch raises anything

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn.attention.flex_attention import BlockMask
 from transformers import PreTrainedModel
 
-from fmlm_cli.model.attention.backend import attention_dropout
+from fmlm_cli.model.attention.backend import gpu_obstacle
 from fmlm_cli.model.attention.flat import OnFlatRow
 
 _BLOCK = 128  # positions a side, flex attention's own choice
@@ -31,11 +31,7 @@ class FlexAttention(OnFlatRow):
         cls, pretrained: PreTrainedModel, device: torch.device, precision: torch.dtype
     ) -> str | None:
         """Another device, for which it is not compiled, or attention's dropout."""
-        if device.type != "cuda":
-            return "it needs CUDA"
-        if attention_dropout(pretrained.config):
-            return "it has no dropout, and the model has some in its attention"
-        return None
+        return gpu_obstacle(pretrained.config, device, takes_dropout=False)
 
     def inputs(self, batch: Mapping[str, Any]) -> Mapping[str, Any]:
         """`attention_mask`, one for each kind of layer, and `position_ids` if the family takes them."""

@@ -53,7 +53,7 @@ def settle_attention_of(plan: RunPlan, runtime: Runtime) -> str:
     """Have a planned run's model attend as its settings ask; which way that is, in words."""
     length = plan.settings.sequence_length
     assert length is not None
-    return settle_attention(plan.model, runtime, max(length, 4), plan.settings.speed.attention)
+    return settle_attention(plan.model, runtime, length, plan.settings.speed.attention)
 
 
 class LiveRun:

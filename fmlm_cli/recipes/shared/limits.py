@@ -46,7 +46,7 @@ def resolve_packing(packing: str, model: MaskedLM, length: int, emit: Emit) -> A
     """
     if packing != "documents":
         return packing
-    backend = choose_backend(model, model.pretrained.device, max(length, 4))
+    backend = choose_backend(model, model.pretrained.device, length)
     if backend is not None:
         model.attend_by(backend)
         return packing
