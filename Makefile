@@ -29,8 +29,9 @@ demo: install  ## from text to a model in a few minutes: tokenize python-docs, p
 test: install  ## the quick tests
 	@PYTHONUTF8=1 $(BIN)/python -m pytest -m "not slow" -n logical --dist loadfile
 
-test-slow: install  ## the long tests
+test-slow: install  ## the long tests, and the properties once more with examples drawn anew
 	@PYTHONUTF8=1 $(BIN)/python -m pytest -m slow
+	@PYTHONUTF8=1 $(BIN)/python -m pytest -m "hypothesis and not slow" --hypothesis-profile explore -n logical --dist loadfile
 
 check: install  ## lint, formatting, types, and the rooms' imports
 	@$(BIN)/ruff check .
