@@ -1,0 +1,1 @@
+"""Several processes, started as users start them: by --nproc, torchrun and Slurm."""
