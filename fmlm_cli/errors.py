@@ -58,6 +58,17 @@ class Interrupted(BaseException):
         self.exit_code = exit_code
 
 
+class AnotherEndedError(BaseException):
+    """Another process of those that train together has ended, and so does this one, with its exit code.
+
+    `message`: why, where that one has not said it itself.
+    """
+
+    def __init__(self, exit_code: int, message: str = "") -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
+
+
 def nearest(name: str, known: Iterable[str]) -> str | None:
     """The known name most like `name`, or None if none is alike."""
     close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)

@@ -32,6 +32,15 @@ Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what --out
 Resume = Annotated[
     bool, typer.Option("--resume", help="Go on where an earlier call stopped; start if there is none.")
 ]
+Processes = Annotated[
+    int | None,
+    typer.Option(
+        "--nproc",
+        metavar="N",
+        help="Processes of this machine that train together; default: as many as it has GPUs.",
+        show_default=False,
+    ),
+]
 Jobs = Annotated[
     int,
     typer.Option(

@@ -10,7 +10,7 @@ import typer
 
 from fmlm_cli.cli.console import Console
 from fmlm_cli.engine.signals import stoppable
-from fmlm_cli.errors import Interrupted, OutOfSpaceError, UserError, is_out_of_space
+from fmlm_cli.errors import AnotherEndedError, Interrupted, OutOfSpaceError, UserError, is_out_of_space
 
 USER_ERROR, PROGRAM_ERROR = 2, 1
 
@@ -44,7 +44,7 @@ def guarded(debug: bool, *, leaves_files: bool, for_programs: bool = False) -> I
     except BaseException as error:  # a panic of the tokenizers library, which is no Exception, among them
         if isinstance(error, SystemExit | GeneratorExit):
             raise
-        if debug and not isinstance(error, Interrupted | KeyboardInterrupt):
+        if debug and not isinstance(error, Interrupted | AnotherEndedError | KeyboardInterrupt):
             raise
         line, code = _ending(error)
         if isinstance(error, Interrupted | KeyboardInterrupt) and leaves_files:
@@ -59,7 +59,7 @@ def _ending(error: BaseException) -> tuple[str, int]:
     error = _refused_by_the_system(error) or error
     if isinstance(error, UserError):
         return f"error: {error}", USER_ERROR
-    if isinstance(error, Interrupted):
+    if isinstance(error, Interrupted | AnotherEndedError):
         return str(error), error.exit_code
     if isinstance(error, KeyboardInterrupt):
         return "stopped at once by Ctrl-C", 128 + signal.SIGINT

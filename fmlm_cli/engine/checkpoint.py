@@ -117,6 +117,19 @@ class Checkpoints:
             )
         return TrainState(step=0), damages
 
+    def load(self, step: int, model: nn.Module, optimizer: torch.optim.Optimizer) -> TrainState:
+        """Load the checkpoint of a step, which another process has restored; its state.
+
+        Raises `UserError` where that is not what this process finds.
+        """
+        try:
+            return self._load(self.folder(step), model, optimizer, lambda state: None)
+        except DamagedError as error:
+            raise UserError(
+                f"{error}, as this process sees it, and the first one of the run does not: all need the same "
+                "folder"
+            ) from None
+
     def _load(
         self,
         path: Path,

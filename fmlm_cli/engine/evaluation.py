@@ -29,11 +29,10 @@ def evaluate(
     model.eval()
     sums: dict[str, Tensor] = {}
     count = 0
-    exact = torch.float32 if runtime.device.type == "mps" else torch.float64  # which MPS has not
     for batch in _until_asked(stop, batches, runtime):
         with runtime.autocast():
             scores = objective.score(model, batch.to(runtime.device))
-        _add(sums, {name: value.to(exact) for name, value in scores.items()})
+        _add(sums, {name: value.to(runtime.exact) for name, value in scores.items()})
         count += batch.count
     model.train(training)
     (first, *others) = runtime.ranks.gather({name: value.cpu().double() for name, value in sums.items()})

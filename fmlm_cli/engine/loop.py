@@ -37,8 +37,8 @@ class Rhythm:
 class TrainingRun:
     """All that the loop needs.
 
-    `prepare(step)`: the batches of a step (from 1), all processes' of them; a pure function, called from a
-    thread of its own. `evaluate(step, stop)`: the fields of the evaluation records, or `StoppedError` if a
+    `prepare(step)`: this process's batches of a step (from 1); a pure function, called from a thread of its
+    own. `evaluate(step, stop)`: the fields of the evaluation records, or `StoppedError` if a
     stop is asked for. `before_step(step)` may change what of the model is trained, as a function of the step
     alone. `enough()` ends the run early after an evaluation. `clip`: the largest norm of a gradient.
     `keeps_checkpoints`: whether they outlive the run, so that there is one of its end. `working`: what
@@ -96,7 +96,9 @@ def train(run: TrainingRun, state: TrainState, stop: StopRequest) -> TrainState:
     """
     ranks = run.runtime.ranks
     state = _evaluate(run, state, stop)  # before the first step; or what a run that was stopped still owes
-    clock, underway = Clock(run.runtime, measure_peak(run.runtime)), Arrivals[TimedStep](run.post)
+    clock = Clock(run.runtime, ranks.world * measure_peak(run.runtime))
+    prompt = ranks.world == 1 or run.runtime.device.type == "cpu"  # where values are there at once
+    underway = Arrivals[TimedStep](run.post, promptly=prompt)
     run.model.train()
     with Feeder(run.prepare, run.runtime) as feeder:
         first = state.step + 1
@@ -108,7 +110,7 @@ def train(run: TrainingRun, state: TrainState, stop: StopRequest) -> TrainState:
                 feeder.order(step + 1)
             run.before_step(step)
             if step == first:
-                clock.flops_per_token = _flops_per_token(run, batches[0])
+                clock.flops_per_token = _flops_per_token(run, batches[0]) if batches else 0.0
                 clock.skip()
                 waited = 0.0  # before there was anything to do
             try:
@@ -202,6 +204,7 @@ def _is_over(run: TrainingRun, state: TrainState) -> bool:
 def _leave(run: TrainingRun, state: TrainState, stop: StopRequest) -> NoReturn:
     """Save, if there has been a step, and end."""
     saved = f"saved in {run.save(state)}" if state.step else "there is nothing to save yet"
+    run.runtime.ranks.any(True)  # nobody leaves before it is saved
     raise stop.interrupted(f" at step {state.step} of {run.total_steps}; {saved}")
 
 

@@ -8,7 +8,7 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from fmlm_cli.engine.ranks import OneProcess, Ranks
+from fmlm_cli.engine.ranks.protocol import OneProcess, Ranks
 from fmlm_cli.errors import UserError
 
 _PROC_STATUS = Path("/proc/self/status")
@@ -41,21 +41,32 @@ class Runtime:
     low_weights: bool = False
 
     @classmethod
-    def resolve(cls, device: str = "auto", precision: str = "auto") -> "Runtime":
-        """The runtime that settings name.
+    def resolve(cls, device: str = "auto", precision: str = "auto", ranks: Ranks | None = None) -> "Runtime":
+        """The runtime that settings name; `ranks`: the processes that train together, this one alone if None.
 
         auto: a GPU where there is one, and bfloat16 where that has it. Where it is a CPU, this process keeps
         the memory that it frees from now on. Raises `UserError` for a device that is unknown or not there,
         and for a precision that it has no instructions for.
         """
-        resolved = _resolve_device(device)
+        resolved, ranks = _resolve_device(device), ranks or OneProcess()
+        ranks.meet_on(resolved)
         if resolved.type == "cpu":
             keep_freed_memory()
         if resolved.type == "cuda":
             # Its gradients in bfloat16 were reported to be NaN on a Hopper card; other kernels are as fast.
             torch.backends.cuda.enable_cudnn_sdp(False)
         low_weights = precision == "bfloat16-weights"
-        return cls(resolved, _resolve_precision(precision, resolved), low_weights=low_weights)
+        return cls(resolved, _resolve_precision(precision, resolved), ranks, low_weights)
+
+    @property
+    def alone(self) -> "Runtime":
+        """The same for what this process does without the others."""
+        return replace(self, ranks=OneProcess())
+
+    @property
+    def exact(self) -> torch.dtype:
+        """What sums are taken in: float64, which MPS has not."""
+        return torch.float32 if self.device.type == "mps" else torch.float64
 
     def autocast(self) -> AbstractContextManager[Any]:
         """The context in which a forward runs."""
@@ -135,6 +146,8 @@ def _resolve_device(name: str) -> torch.device:
         raise UserError("device 'mps' is not there; use --set device=cpu")
     if device.type not in ("cpu", "cuda", "mps"):
         raise UserError(f"unknown device '{name}': known are auto, cpu, cuda, cuda:N, mps")
+    if name == "cuda" and (own := torch.cuda.current_device()):
+        return torch.device("cuda", own)  # by its number, for other threads of this process begin at 0
     return device
 
 

@@ -12,6 +12,7 @@ from fmlm_cli import keys
 from fmlm_cli.engine.batch import Batch, Objective
 from fmlm_cli.engine.device.working_copy import WorkingCopy
 from fmlm_cli.engine.optimizer import hold_back
+from fmlm_cli.engine.ranks.protocol import Ranks
 from fmlm_cli.engine.runtime import Runtime
 from fmlm_cli.engine.signals import NEVER, StoppedError, StopRequest
 from fmlm_cli.errors import UserError
@@ -34,8 +35,8 @@ class StepResult:
 class StepTaken:
     """A step that the device has been given, and may still be at.
 
-    `values`: float32[2] on the device, what `result` takes once it is known. `count`: targets. `tokens`:
-    positions forwarded, padding not counted. `rows`: those of the step, for messages.
+    `values`: float[2] on the device, what `result` takes once it is known. `count`: targets. `tokens`:
+    positions forwarded, padding not counted; both of all `ranks`. `rows`: this process's, for messages.
     """
 
     step: int
@@ -43,6 +44,7 @@ class StepTaken:
     count: int
     tokens: int
     rows: tuple[int, ...]
+    ranks: Ranks
 
     def result(self, values: Sequence[float]) -> StepResult:
         """What came of it. Raises `DivergedError` if that is not finite: nothing was changed then."""
@@ -64,21 +66,20 @@ def compute_gradient(
 ) -> tuple[torch.Tensor, int]:
     """Give parameters without any the gradient of the step's mean loss; its sum and the number of targets.
 
-    `batches` are those of the whole step, of which each process forwards its part. Each batch adds its
-    summed loss divided by the targets of the *whole* step, so the gradient does not depend on how the step
-    was cut into batches and dealt out. (Averaging the batches' averages, as is usual, weights a target by
-    how many others its batch happens to hold.) `working`: what computes in the model's place. `reseed(i)` is
-    called before batch i. Raises `StoppedError` if a stop is asked for between two batches.
+    `batches` are this process's part of the step's. Each adds its summed loss divided by the targets of the
+    *whole* step, so the gradient does not depend on how the step was cut into batches and dealt out.
+    (Averaging the batches' averages, as is usual, weights a target by how many others its batch happens to
+    hold.) `working`: what computes in the model's place. `reseed(i)` is called before the batch whose place
+    in the whole step is i. Raises `StoppedError` if a stop is asked for between two batches.
     """
     ranks, computing = runtime.ranks, working.catch_up() if working else model
-    own_part = list(ranks.mine(enumerate(batches)))
-    count = ranks.sum(sum(batch.count for _, batch in own_part))
-    total = torch.zeros((), device=runtime.device)
-    for number, batch in own_part:
+    count = ranks.sum(sum(batch.count for batch in batches))
+    total = torch.zeros((), device=runtime.device, dtype=runtime.exact)
+    for index, batch in enumerate(batches):
         if stop.asked:
             break
         if reseed is not None:
-            reseed(number)
+            reseed(ranks.place(index))
         with runtime.autocast():
             loss_sum = objective.loss(computing, batch.to(runtime.device))
         (loss_sum / max(count, 1)).backward()
@@ -111,7 +112,7 @@ def train_step(
     and `StepTaken.result` says so when the values have arrived. Raises `StoppedError` before the update if a
     stop is asked for; and `DivergedError` where the optimizer cannot be held back by the device alone.
 
-    `batches`: those of the whole step, whatever part of them is this process's.
+    `batches`: this process's part of the step's.
     """
     optimizer.zero_grad(set_to_none=True)
     total, count = compute_gradient(
@@ -119,15 +120,16 @@ def train_step(
         objective,
         batches,
         runtime=runtime,
-        # Dropout is a function of (seed, step, batch) too: a resumed run needs no generator state.
+        # Dropout is a function of (seed, step, place) too: no generator's state, no number of processes.
         reseed=lambda number: _seed_everything(seed, step, number),
         stop=stop,
         working=working,
     )
     norm = nn.utils.clip_grad_norm_(model.parameters(), clip if clip is not None else float("inf"))
     rows = tuple(row for batch in batches for row in batch.rows)
-    values = torch.stack([total, norm.float()])
-    taken = StepTaken(step, values, count, sum(batch.tokens for batch in batches), rows)
+    values = torch.stack([total, norm.to(total)])
+    tokens = runtime.ranks.sum(sum(batch.tokens for batch in batches))
+    taken = StepTaken(step, values, count, tokens, rows, runtime.ranks)
     if not hold_back(optimizer, ~values.isfinite().all()):
         taken.result(values.tolist())
     for group in optimizer.param_groups:
@@ -141,7 +143,7 @@ def _seed_everything(seed: int, step: int, number: int) -> None:
 
 
 def _describe_divergence(taken: StepTaken, loss: float, grad_norm: float) -> str:
-    rows = taken.rows
+    rows = sorted({row for part in taken.ranks.gather(taken.rows) for row in part})
     listed = ", ".join(map(str, rows[:8])) + (f" and {len(rows) - 8} more" if len(rows) > 8 else "")
     learnt_nothing_yet = taken.step == 1 and not math.isfinite(loss)
     advice = (

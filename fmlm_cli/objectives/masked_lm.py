@@ -1,7 +1,7 @@
 """Masked language modelling: rows of tokens -> masked batches -> summed cross-entropy of what is masked."""
 
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -41,6 +41,13 @@ class _MaskedRows(NamedTuple):
         return _MaskedRows(self.row[which], self.ids[which], self.masks[which])
 
 
+class Piece(NamedTuple):
+    """A batch to be: which masked rows, `row * masks_per_sequence + mask`, and how many of their columns."""
+
+    place: Int64s
+    width: int
+
+
 def view_of(rows: Rows) -> RowView:
     """Rows as masking sees them."""
     return RowView(rows.maskable, rows.word_starts, rows.row_ids, rows.input_ids)
@@ -75,20 +82,51 @@ class MaskedLanguageModelling:
         Padding costs nothing in the layout `flat`, nor in `rows` where no row holds two documents: then those
         of a width share batches, the widest first. So a batch may hold more rows than `micro_size`.
         """
-        masked = self._mask(rows, epoch, mask_epoch)
-        length = masked.ids.shape[1]
+        return self.masked(rows, self.cut(rows, micro_size), epoch, micro_size, mask_epoch)
+
+    def cut(self, rows: Rows, micro_size: int) -> list[Piece]:
+        """How `prepare` cuts these rows into batches: a question of their lengths alone."""
+        number, length = rows.segments.shape
+        each = self.strategy.masks_per_sequence
+        place = np.arange(number * each)
         if self.layout == "flat":
-            tokens = np.count_nonzero(rows.segments, axis=1)[masked.row]
+            tokens = np.count_nonzero(rows.segments, axis=1).repeat(each)
             cuts = cut_by_tokens(tokens, length, micro_size)
         elif rows.segments.max(initial=0) <= 1:
-            needed = columns_needed(rows.segments)[masked.row]
+            needed = columns_needed(rows.segments).repeat(each)
             order = widest_first(needed)
             if order is not None:
-                masked, needed = masked.take(order), needed[order]
+                place, needed = place[order], needed[order]
             cuts = cut_by_widest(needed, length, micro_size)
         else:
-            cuts = cut_in_rows(len(masked.ids), length, micro_size)
-        return [self._batch(rows, masked.take(cut.part), cut.width, micro_size) for cut in cuts]
+            cuts = cut_in_rows(number * each, length, micro_size)
+        return [Piece(place[cut.part], cut.width) for cut in cuts]
+
+    def masked(
+        self,
+        rows: Rows,
+        pieces: Sequence[Piece],
+        epoch: int | Int64s,
+        micro_size: int,
+        mask_epoch: int | Int64s | None = None,
+    ) -> list[Batch]:
+        """The batches of some of the pieces that these rows were cut into.
+
+        Only the rows that are in them are masked: masks are drawn row by row, whatever others there are.
+        """
+        if not pieces:
+            return []
+        each = self.strategy.masks_per_sequence
+        used = np.unique(np.concatenate([piece.place for piece in pieces]) // each)
+        mask_epoch = epoch if mask_epoch is None else mask_epoch
+        if len(used) < len(rows.segments):
+            rows, epoch, mask_epoch = rows.take(used), _of(epoch, used), _of(mask_epoch, used)
+        masked = self._mask(rows, epoch, mask_epoch)
+        places = [np.searchsorted(used, piece.place // each) * each + piece.place % each for piece in pieces]
+        return [
+            self._batch(rows, masked.take(place), piece.width, micro_size)
+            for place, piece in zip(places, pieces, strict=True)
+        ]
 
     def prepare_singly(self, rows: Rows, epoch: int | Int64s) -> list[Batch]:
         """A batch for each masked row, in their order: for who asks for the gradient of each."""
@@ -97,8 +135,8 @@ class MaskedLanguageModelling:
         cuts = cut_in_rows(number, length, 1)
         return [self._batch(rows, masked.take(cut.part), cut.width, 1) for cut in cuts]
 
-    def _mask(self, rows: Rows, epoch: int | Int64s, mask_epoch: int | Int64s | None) -> "_MaskedRows":
-        epoch, mask_epoch = _single(epoch), _single(epoch if mask_epoch is None else mask_epoch)
+    def _mask(self, rows: Rows, epoch: int | Int64s, mask_epoch: int | Int64s) -> "_MaskedRows":
+        epoch, mask_epoch = _single(epoch), _single(mask_epoch)
         view = view_of(rows)
         masks = self.strategy.masks(view, mask_epoch, self.seed)
         corrupted, _ = self.strategy.corrupt(
@@ -173,6 +211,11 @@ class MaskedLanguageModelling:
             "token_losses": nothing.index_add(0, token, losses),
             "token_counts": nothing.index_add(0, token, real.to(losses.dtype)),
         }
+
+
+def _of(epoch: int | Int64s, rows: Int64s) -> int | Int64s:
+    """The epochs of some of the rows."""
+    return epoch[rows] if isinstance(epoch, np.ndarray) else epoch
 
 
 def _single(epoch: int | Int64s) -> int | Int64s:

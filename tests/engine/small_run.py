@@ -13,7 +13,7 @@ from fmlm_cli.engine.batch import Batch
 from fmlm_cli.engine.checkpoint import Checkpoints
 from fmlm_cli.engine.loop import Rhythm, TrainingRun
 from fmlm_cli.engine.optimizer import Schedule, make_optimizer
-from fmlm_cli.engine.ranks import Ranks
+from fmlm_cli.engine.ranks.protocol import Ranks
 from fmlm_cli.engine.records import MetricsLog
 from fmlm_cli.engine.runtime import Runtime
 
@@ -75,7 +75,7 @@ class Run:
             objective=Squares(),
             optimizer=make_optimizer(ADAMW, self.model),
             schedule=Schedule(0.01, total_steps=6, warmup_steps=2),
-            prepare=lambda step: batches_of(step, [2, 3, 1]),
+            prepare=lambda step: list(ranks.mine(batches_of(step, [2, 3, 1]))),
             evaluate=lambda step, stop: [{"evaluation": "e", "eval_loss": float(step)}],
             checkpoints=self.checkpoints,
             sinks=(self.log,),

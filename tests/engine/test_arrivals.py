@@ -16,7 +16,7 @@ from fmlm_cli.engine.batch import Batch
 from fmlm_cli.engine.checkpoint import TrainState
 from fmlm_cli.engine.device.arrivals import Arrivals, Letter, post
 from fmlm_cli.engine.loop import train
-from fmlm_cli.engine.ranks import OneProcess
+from fmlm_cli.engine.ranks.protocol import OneProcess
 from fmlm_cli.engine.signals import StopRequest
 from fmlm_cli.engine.step import DivergedError
 from fmlm_cli.errors import Interrupted

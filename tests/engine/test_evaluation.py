@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from fmlm_cli.engine.batch import Batch
 from fmlm_cli.engine.evaluation import evaluate, outputs_of
-from fmlm_cli.engine.ranks import OneProcess
+from fmlm_cli.engine.ranks.protocol import OneProcess
 from fmlm_cli.engine.runtime import Runtime
 from tests.engine.small_run import Squares, batches_of, net, runtime
 

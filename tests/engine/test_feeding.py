@@ -9,7 +9,7 @@ import torch
 from fmlm_cli.engine.batch import Batch
 from fmlm_cli.engine.device.clock import Clock
 from fmlm_cli.engine.device.feeding import Feeder
-from fmlm_cli.engine.ranks import OneProcess
+from fmlm_cli.engine.ranks.protocol import OneProcess
 from fmlm_cli.engine.runtime import Runtime
 from tests.engine.small_run import batches_of, runtime
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from fmlm_cli.engine.ranks import OneProcess
+from fmlm_cli.engine.ranks.protocol import OneProcess
 from fmlm_cli.engine.runtime import Runtime, _computes_in_bfloat16, measure_peak
 from fmlm_cli.errors import UserError
 

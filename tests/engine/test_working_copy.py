@@ -5,7 +5,7 @@ from torch import Tensor, nn
 
 from fmlm_cli.engine.device.working_copy import WorkingCopy
 from fmlm_cli.engine.optimizer import make_optimizer, named_state
-from fmlm_cli.engine.ranks import OneProcess
+from fmlm_cli.engine.ranks.protocol import OneProcess
 from fmlm_cli.engine.step import compute_gradient, train_step
 from tests.engine.small_run import ADAMW, Squares, batches_of, net, runtime
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from fmlm_cli.cli.flags import Flag, Shortcut
-from fmlm_cli.cli.options import Overwrite, Resume, with_options
+from fmlm_cli.cli.options import Overwrite, Processes, Resume, with_options
 from fmlm_cli.config import PretrainSettings, saved_settings
 from fmlm_cli.errors import UserError
 from fmlm_cli.events import Emit
@@ -87,7 +87,11 @@ def _started_from_one(out: str | None) -> bool:
     from_file=True,
 )
 def command(
-    settings: PretrainSettings, emit: Emit, overwrite: Overwrite = False, resume: Resume = False
+    settings: PretrainSettings,
+    emit: Emit,
+    nproc: Processes = None,
+    overwrite: Overwrite = False,
+    resume: Resume = False,
 ) -> None:
     """Go on training an encoder on your own text.
 
@@ -96,6 +100,6 @@ def command(
     if settings.model.checkpoint is None and not (resume and _started_from_one(settings.out)):
         beside = f" ({settings.out} is no run that went on from one)" if resume and settings.out else ""
         raise UserError(f"no checkpoint{beside}: give --from, a run, a Hugging Face folder or a Hub name")
-    from fmlm_cli.recipes.pretraining import pretrain
+    from fmlm_cli.recipes.pretraining.together import pretrain_together
 
-    pretrain(settings, overwrite=overwrite, resume=resume, emit=emit)
+    pretrain_together(settings, processes=nproc, overwrite=overwrite, resume=resume, emit=emit)

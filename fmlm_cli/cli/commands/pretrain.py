@@ -1,7 +1,7 @@
 """`fmlm pretrain`."""
 
 from fmlm_cli.cli.flags import Flag
-from fmlm_cli.cli.options import Overwrite, Resume, with_options
+from fmlm_cli.cli.options import Overwrite, Processes, Resume, with_options
 from fmlm_cli.config import PretrainSettings
 from fmlm_cli.errors import UserError
 from fmlm_cli.events import Emit
@@ -23,7 +23,11 @@ from fmlm_cli.events import Emit
     from_file=True,
 )
 def command(
-    settings: PretrainSettings, emit: Emit, overwrite: Overwrite = False, resume: Resume = False
+    settings: PretrainSettings,
+    emit: Emit,
+    nproc: Processes = None,
+    overwrite: Overwrite = False,
+    resume: Resume = False,
 ) -> None:
     """Pre-train a masked language model from scratch.
 
@@ -31,6 +35,6 @@ def command(
     """
     if settings.model.checkpoint is not None:
         raise UserError("model.checkpoint is set: `fmlm continue` goes on from a checkpoint")
-    from fmlm_cli.recipes.pretraining import pretrain
+    from fmlm_cli.recipes.pretraining.together import pretrain_together
 
-    pretrain(settings, overwrite=overwrite, resume=resume, emit=emit)
+    pretrain_together(settings, processes=nproc, overwrite=overwrite, resume=resume, emit=emit)

@@ -64,10 +64,14 @@ def post(values: Tensor) -> Letter:
 
 
 class Arrivals(Generic[T]):
-    """Things whose values are on their way to the host, at most `most` at a time. They arrive in order."""
+    """Things whose values are on their way to the host, at most `most` at a time. They arrive in order.
 
-    def __init__(self, post: Post = post, most: int = MOST_ON_THEIR_WAY) -> None:
-        self._post, self._most = post, most
+    `promptly`: they are received as soon as they are there, and not when more than `most` are on their way:
+    processes that have to receive the same at the same time cannot go by their clocks.
+    """
+
+    def __init__(self, post: Post = post, most: int = MOST_ON_THEIR_WAY, *, promptly: bool = True) -> None:
+        self._post, self._most, self._promptly = post, most, promptly
         self._underway: deque[tuple[T, Letter]] = deque()
 
     def __len__(self) -> int:
@@ -88,7 +92,7 @@ class Arrivals(Generic[T]):
         Where more than `most` are on their way, the oldest are waited for.
         """
         while self._underway and (
-            wait or len(self._underway) > self._most or self._underway[0][1].has_arrived
+            wait or len(self._underway) > self._most or (self._promptly and self._underway[0][1].has_arrived)
         ):
             thing, letter = self._underway.popleft()
             yield thing, letter.read()

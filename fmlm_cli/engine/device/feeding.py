@@ -17,8 +17,8 @@ _LOOK_EVERY = 0.001  # seconds between two looks at whether the device still wor
 class Feeder:
     """Makes the batches of a step in a thread of its own, while the step before it computes.
 
-    On a GPU that thread copies them, too, on a stream of its own. `prepare(step)`: the batches of a step, all
-    processes' of them. A context manager: leaving it waits for the thread.
+    On a GPU that thread copies them, too, on a stream of its own. `prepare(step)`: this process's
+    batches of a step. A context manager: leaving it waits for the thread.
     """
 
     def __init__(self, prepare: Callable[[int], Sequence[Batch]], runtime: Runtime) -> None:
@@ -59,8 +59,7 @@ class Feeder:
         if self._stream is None:
             return batches, None
         with torch.cuda.stream(self._stream):
-            for number, batch in list(self._runtime.ranks.mine(enumerate(batches))):
-                batches[number] = batch.to(self._runtime.device)
+            batches = [batch.to(self._runtime.device) for batch in batches]
             return batches, self._stream.record_event()
 
     def _hand_over(self, batches: Sequence[Batch], copied: torch.cuda.Event) -> None:

@@ -3,13 +3,13 @@
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
 
+from fmlm_cli.engine.ranks.launcher import fmlm_command
 from fmlm_cli.errors import UserError
 
 _LOOK_EVERY = 0.5  # seconds
@@ -31,7 +31,7 @@ def spread(words: Sequence[str], jobs: int, logs: Path, look: Callable[[], None]
         for number in range(jobs):
             with (logs / f"job-{number + 1}.log").open("wb") as log:
                 running[number] = subprocess.Popen(
-                    [*_fmlm(), "--until-stdin-closes", *words, "--cell", f"{number + 1}/{jobs}"],
+                    [*fmlm_command(), "--until-stdin-closes", *words, "--cell", f"{number + 1}/{jobs}"],
                     stdin=until_closed,
                     stdout=log,
                     stderr=subprocess.STDOUT,
@@ -50,12 +50,6 @@ def spread(words: Sequence[str], jobs: int, logs: Path, look: Callable[[], None]
         os.close(held_open)
         for process in running.values():
             process.wait()
-
-
-def _fmlm() -> list[str]:
-    """How to run `fmlm` with the modules that this process runs: not those of the working folder (-P)."""
-    from_working_folder = {"", str(Path.cwd())} & set(sys.path)
-    return [sys.executable, *([] if from_working_folder else ["-P"]), "-m", "fmlm_cli"]
 
 
 def _share(number: int, jobs: int) -> dict[str, str]:

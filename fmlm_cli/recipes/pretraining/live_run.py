@@ -1,6 +1,7 @@
 """A planned run on its device: the batches of each step, its evaluation, and what its checkpoints hold."""
 
-from collections.abc import Collection
+import itertools
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -90,7 +91,8 @@ class LiveRun:
         def once() -> None:
             computing.train()
             with self.runtime.autocast():
-                loss = self.objective.loss(computing, self.prepare(1)[0].to(self.runtime.device))
+                (first,) = self._batches(1, lambda places: places[:1])
+                loss = self.objective.loss(computing, first.to(self.runtime.device))
             loss.backward()
             computing.zero_grad(set_to_none=True)
 
@@ -120,7 +122,14 @@ class LiveRun:
         return by_name
 
     def prepare(self, step: int) -> list[Batch]:
-        """The batches of a step (from 1): a pure function of the step."""
+        """This process's batches of a step (from 1): a pure function of the step.
+
+        A step is cut into batches in the same way on any number of processes, and then dealt out.
+        """
+        return self._batches(step, self.runtime.ranks.mine)
+
+    def _batches(self, step: int, deal: Callable[[Sequence[int]], Iterable[int]]) -> list[Batch]:
+        """Some batches of a step: `deal` says which, of the places of all."""
         number = self.plan.sequences_per_step
         progress = (step - 1) / max(1, self.plan.total_steps - 1)
         # Rows of all sources that are masked alike share batches.
@@ -130,12 +139,18 @@ class LiveRun:
             for members, strategy, mask_epoch in self.plan.timetables[source].at(progress, epoch):
                 part = rows if len(members) == len(index) else rows.take(members)
                 alike.setdefault(strategy.rate, (strategy, []))[1].append((part, epoch[members], mask_epoch))
+        micro_size = self.plan.micro_size
+        groups = [
+            (replace(self.objective, strategy=strategy), Rows.joined([rows for rows, _, _ in parts]), parts)
+            for strategy, parts in alike.values()
+        ]
+        cut = [objective.cut(rows, micro_size) for objective, rows, _ in groups]
+        wanted, place = set(deal(range(sum(map(len, cut))))), itertools.count()
         batches: list[Batch] = []
-        for strategy, parts in alike.values():
-            objective = replace(self.objective, strategy=strategy)
-            rows = Rows.joined([part for part, _, _ in parts])
+        for (objective, rows, parts), pieces in zip(groups, cut, strict=True):
             epoch, mask_epoch = (np.concatenate([part[i] for part in parts]) for i in (1, 2))
-            batches += objective.prepare(rows, epoch, self.plan.micro_size, mask_epoch)
+            own = [piece for piece in pieces if next(place) in wanted]
+            batches += objective.masked(rows, own, epoch, micro_size, mask_epoch)
         return batches
 
     def evaluate(self, step: int, stop: StopRequest = NEVER) -> list[dict[str, Any]]:
@@ -153,6 +168,10 @@ class LiveRun:
         """While the head is trained alone, all else rests."""
         for parameter in self.resting:
             parameter.requires_grad_(step > self.head_steps)
+
+    def goes_on_alone(self) -> None:
+        """From now on without the other processes, which have done their part."""
+        self.runtime = self.runtime.alone
 
     def enough(self) -> bool:
         """It is never: a run makes all its steps."""

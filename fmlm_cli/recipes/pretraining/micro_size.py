@@ -18,7 +18,7 @@ from fmlm_cli.engine.batch import Batch
 from fmlm_cli.engine.runtime import Runtime
 from fmlm_cli.engine.step import compute_gradient
 from fmlm_cli.errors import UserError
-from fmlm_cli.events import Emit, Note, ignore
+from fmlm_cli.events import Caution, Emit, Note, ignore
 from fmlm_cli.recipes.pretraining.live_run import LiveRun
 from fmlm_cli.recipes.pretraining.planning.plan import RunPlan
 
@@ -30,16 +30,33 @@ _COPIES = 1.5  # of what linear layers take and give: norms, activations and res
 
 
 def with_micro_size(plan: RunPlan, runtime: Runtime, emit: Emit) -> RunPlan:
-    """The plan with its `batch.micro_size` decided. Raises `UserError` if not even one row fits."""
-    settings = plan.settings
+    """The plan with its `batch.micro_size` decided, the same on all processes, each of which has some to do.
+
+    Raises `UserError` if not even one row fits.
+    """
+    settings, ranks = plan.settings, runtime.ranks
     if settings.batch.micro_size != "auto":
+        _tell_of_idle(plan, ranks.world, emit)
         return plan
-    size, length = settings.batch.size or 1, settings.sequence_length or 1
+    size, length = math.ceil((settings.batch.size or 1) / ranks.world), settings.sequence_length or 1
     if runtime.device.type == "cuda":
-        micro = _tried_on(plan, runtime, size, length, emit)
+        micro = _tried_on(plan, runtime.alone, size, length, emit)
     else:
         micro = min(size, max(1, POSITIONS_ON_CPU // length))
-    return _decided(plan, micro)
+    return _decided(plan, min(ranks.gather(micro)))  # a GPU may have less memory than the others
+
+
+def _tell_of_idle(plan: RunPlan, world: int, emit: Emit) -> None:
+    """Say so where a step has fewer micro-batches than there are processes, as after a move to more."""
+    size = plan.settings.batch.size or 1
+    parts = math.ceil(size / plan.micro_size)
+    if parts < world:
+        emit(
+            Caution(
+                f"a step of {size} rows in micro-batches of {plan.micro_size} is work for {parts} of {world} "
+                f"processes: set batch.micro_size={math.ceil(size / world)} (by which dropout's draws change)"
+            )
+        )
 
 
 def _tried_on(plan: RunPlan, runtime: Runtime, size: int, length: int, emit: Emit) -> int:

@@ -8,6 +8,7 @@ from typing import Any
 from fmlm_cli import storage
 from fmlm_cli.config import PretrainSettings, to_yaml
 from fmlm_cli.engine.checkpoint import begin_again, complete_checkpoints
+from fmlm_cli.engine.ranks.protocol import OneProcess, Ranks
 from fmlm_cli.engine.records import MetricsLog, Teller, read_metrics
 from fmlm_cli.engine.runtime import Runtime
 from fmlm_cli.errors import UserError
@@ -15,6 +16,11 @@ from fmlm_cli.events import Caution, Emit, Note, ignore, starting_anew
 from fmlm_cli.recipes.pretraining.finish import finish_run
 from fmlm_cli.recipes.pretraining.live_run import LiveRun, settle_attention_of
 from fmlm_cli.recipes.pretraining.micro_size import with_micro_size
+from fmlm_cli.recipes.pretraining.planning.agreement import (
+    check_same_plan,
+    check_same_software,
+    plan_as_told,
+)
 from fmlm_cli.recipes.pretraining.planning.plan import RunPlan, plan_run
 from fmlm_cli.recipes.pretraining.planning.resume import check_same_run, settings_to_resume
 from fmlm_cli.recipes.pretraining.report.describe import describe_run
@@ -30,6 +36,13 @@ class PretrainResult:
     records: Sequence[dict[str, Any]]
 
 
+@dataclass(frozen=True)
+class _Told:
+    """What the writer tells the others: its settings without gaps, or None if nothing is left to do."""
+
+    settings: PretrainSettings | None
+
+
 def pretrain(
     settings: PretrainSettings,
     *,
@@ -37,16 +50,21 @@ def pretrain(
     resume: bool = False,
     keep_steps: Collection[int] = (),
     emit: Emit = ignore,
+    ranks: Ranks | None = None,
 ) -> PretrainResult:
     """Train a masked LM into the run directory `settings.out`, from scratch or from a checkpoint.
 
     `keep_steps`: there are checkpoints of these steps too, and they stay whatever `settings.checkpoint` says.
-    Raises `UserError` for anything wrong with the settings or the data, before anything is written;
-    `Interrupted`, with a checkpoint saved, on Ctrl-C or SIGTERM.
+    `ranks`: the processes that train it together, this one alone if None; the writer owns the folder, and
+    decides for all. Raises `UserError` for anything wrong with the settings or the data, before anything is
+    written; `Interrupted`, with a checkpoint saved, on Ctrl-C or SIGTERM.
     """
     if settings.out is None:
         raise UserError("no output folder: give --out RUN")
-    run = storage.RunDirectory(Path(settings.out))
+    run, ranks = storage.RunDirectory(Path(settings.out)), ranks or OneProcess()
+    check_same_software(ranks)
+    if not ranks.is_writer:
+        return _follow(settings, run, keep_steps, ranks)
     with storage.owned_folder(run.root, storage.RUN, overwrite=overwrite, resume=resume) as folder:
         resuming = resume and run.config.is_file()
         if not (overwrite or resuming or folder.is_empty):
@@ -56,15 +74,18 @@ def pretrain(
             )
         if resume and not complete_checkpoints(run.checkpoints) and not run.is_finished:
             emit(starting_anew(run.root))
-        runtime = Runtime.resolve(settings.device, settings.precision)
+        runtime = Runtime.resolve(settings.device, settings.precision, ranks)
         if resuming:
             settings = settings_to_resume(settings, run)
         plan = plan_run(settings, emit)
         if resuming:
             check_same_run(plan.settings, run)
-            if _has_its_model(run, emit):
-                emit(Note(f"{run.root} is finished: nothing to resume; its model is {run.final}"))
-                return PretrainResult(run, read_metrics(run.metrics))
+        if resuming and _has_its_model(run, emit):
+            ranks.from_writer(_Told(None))
+            emit(Note(f"{run.root} is finished: nothing to resume; its model is {run.final}"))
+            return PretrainResult(run, read_metrics(run.metrics))
+        ranks.from_writer(_Told(plan.settings))
+        check_same_plan(plan, ranks)
         describe_run(plan, runtime, settle_attention_of(plan, runtime), emit)
         plan = with_micro_size(plan, runtime, emit)
         if overwrite:
@@ -76,6 +97,20 @@ def pretrain(
             return _train(plan, run, runtime, keep_steps, emit)
 
 
+def _follow(
+    settings: PretrainSettings, run: storage.RunDirectory, keep_steps: Collection[int], ranks: Ranks
+) -> PretrainResult:
+    """Do a process's part of a run whose writer is another one: nothing is written or said."""
+    runtime = Runtime.resolve(settings.device, settings.precision, ranks)
+    told = ranks.from_writer(_Told(None))
+    if told.settings is None:  # there is nothing left to do
+        return PretrainResult(run, [])
+    plan = plan_as_told(told.settings, ranks)
+    check_same_plan(plan, ranks)
+    settle_attention_of(plan, runtime)
+    return _train(with_micro_size(plan, runtime, ignore), run, runtime, keep_steps, ignore)
+
+
 def _train(
     plan: RunPlan, run: storage.RunDirectory, runtime: Runtime, keep_steps: Collection[int], emit: Emit
 ) -> PretrainResult:
@@ -83,7 +118,9 @@ def _train(
     live, log = LiveRun(plan, run, runtime, emit), MetricsLog(run.metrics)
     training = live.training_run(log, Teller(emit), keep_steps=keep_steps)
     state = train_to_the_end(training, emit, carried_over=live.carried_over)
-    finish_run(live, state, log.records)
+    if runtime.ranks.is_writer:
+        live.goes_on_alone()
+        finish_run(live, state, log.records)
     return PretrainResult(run, log.records)
 
 

@@ -113,7 +113,24 @@ def train_to_the_end(run: TrainingRun, emit: Emit, *, carried_over: Path | None 
 
 
 def _begin(run: TrainingRun, emit: Emit, carried_over: Path | None) -> TrainState:
-    """Give model, optimizer and sinks the state in which the run is; that state."""
+    """Give model, optimizer and sinks the state in which the run is; that state.
+
+    The writer chooses it, and the others load what it has chosen.
+    """
+    ranks = run.runtime.ranks
+    state = _restore(run, emit) if ranks.is_writer else None
+    step = ranks.from_writer(None if state is None else state.step)
+    if state is None:
+        state = run.checkpoints.load(step, run.model, run.optimizer) if step else TrainState(step=0)
+    if not step and carried_over is not None:
+        carry_over(carried_over, run.model, run.optimizer)
+    for sink in run.sinks if ranks.is_writer else ():
+        sink.rewind(state.step, state.evaluated)
+    return state
+
+
+def _restore(run: TrainingRun, emit: Emit) -> TrainState:
+    """Load the newest checkpoint that is whole, and that belongs to the records; its state."""
     log = metrics_log(run.sinks)
 
     def objection(state: TrainState) -> str | None:
@@ -124,8 +141,4 @@ def _begin(run: TrainingRun, emit: Emit, carried_over: Path | None) -> TrainStat
         emit(Caution(f"{damaged}; going on from an older checkpoint"))
     if state.step:
         emit(Note(f"resuming after step {state.step:,} of {run.total_steps:,}"))
-    elif carried_over is not None:
-        carry_over(carried_over, run.model, run.optimizer)
-    for sink in run.sinks if run.runtime.ranks.is_writer else ():
-        sink.rewind(state.step, state.evaluated)
     return state

@@ -4,7 +4,9 @@ from fmlm_cli.engine.runtime import Runtime
 
 
 def where_line(runtime: Runtime) -> str:
-    """Device and precision."""
+    """Processes, device and precision."""
     precision = str(runtime.precision).removeprefix("torch.")
     weights = " weights, kept in float32 by the optimizer" if runtime.low_weights else ""
-    return f"{runtime.device}, {precision}{weights}"
+    world = runtime.ranks.world
+    several = f"{world} processes, on " if world > 1 else ""
+    return f"{several}{runtime.device}, {precision}{weights}"

@@ -37,7 +37,7 @@ import os, signal, sys
 from pathlib import Path
 from fmlm_cli.recipes.jobs import processes
 folder = Path(sys.argv[1])
-processes._fmlm = lambda: [sys.executable, str(folder / "child.py"), str(folder)]
+processes.fmlm_command = lambda: [sys.executable, str(folder / "child.py"), str(folder)]
 def look():
     if len(list(folder.glob("begun-*"))) == 2:
         os.kill(os.getpid(), signal.SIGKILL)
@@ -68,7 +68,7 @@ def test_modules_of_the_working_folder_are_left_out_where_they_are_here(
 ) -> None:
     own = [path for path in sys.path if path not in ("", str(Path.cwd()))]
     monkeypatch.setattr(sys, "path", [{"cwd": str(Path.cwd())}.get(where, where), *own])
-    assert ("-P" in processes._fmlm()) == (where == "elsewhere")
+    assert ("-P" in processes.fmlm_command()) == (where == "elsewhere")
 
 
 @pytest.mark.parametrize("threads", [1, 2, 3, 8, 61])

@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 
 from fmlm_cli.engine.checkpoint import OPTIMIZER
 from fmlm_cli.engine.optimizer import named_state
-from fmlm_cli.engine.ranks import OneProcess
+from fmlm_cli.engine.ranks.protocol import OneProcess
 from fmlm_cli.engine.step import DivergedError
 from fmlm_cli.errors import UserError
 from fmlm_cli.events import Caution, Event, Note

@@ -196,19 +196,24 @@ def check_same_tokens(store: TokenStore, other: TokenStore) -> None:
         )
 
 
-def make_store_of_text(settings: PretrainSettings, tokenizer: Path, emit: Emit) -> OpenedStore:
-    """Tokenize the text into a store beside the run; one that is there serves if nothing has changed."""
+def store_of_text(settings: PretrainSettings) -> Path:
+    """Where the text's store lies: beside the run."""
     assert settings.out is not None
     run = Path(settings.out) if Path(settings.out).name not in ("", "..") else Path(settings.out).resolve()
+    return run.with_name(f"{run.name}.store")
+
+
+def make_store_of_text(settings: PretrainSettings, tokenizer: Path, emit: Emit) -> Path:
+    """Tokenize the text into a store; its folder. One that is there serves if nothing has changed."""
     request = TokenizeSettings(
         **settings.text.model_dump(),
-        out=str(run.with_name(f"{run.name}.store")),
+        out=str(store_of_text(settings)),
         tokenizer=str(tokenizer),
         pmi=needs_collocations(settings.masking.strategy),
     )
 
     # Of all its stores alike the run tells itself where they do not fit the tokenizer.
-    return open_store(NamedStore(str(make_store(request, renew=True, tell_misfit=False, emit=emit)), None))
+    return make_store(request, renew=True, tell_misfit=False, emit=emit)
 
 
 def verify_stores(opened: Sequence[OpenedStore]) -> None:

@@ -23,6 +23,7 @@ from fmlm_cli.model.layers import rate_scales
 from fmlm_cli.model.masked_lm import MaskedLM
 from fmlm_cli.recipes.pretraining.planning.check import CheckedRun, batch_size, check_head_warmup, check_run
 from fmlm_cli.recipes.pretraining.planning.data import (
+    NamedStore,
     OpenedStore,
     RowSource,
     RowStream,
@@ -30,6 +31,8 @@ from fmlm_cli.recipes.pretraining.planning.data import (
     check_together,
     make_store_of_text,
     make_stream,
+    open_store,
+    store_of_text,
     verify_stores,
 )
 from fmlm_cli.recipes.pretraining.planning.start import Start, fit_to_store, from_scratch
@@ -152,21 +155,26 @@ class RunPlan:
         return storage.sha256_of_json(content)
 
 
-def plan_run(settings: PretrainSettings, emit: Emit) -> RunPlan:
+def plan_run(settings: PretrainSettings, emit: Emit, *, tokenized: bool = False) -> RunPlan:
     """Make every choice that the settings leave open: check, tokenize any text, then load and decide.
 
-    Only the tokenizing writes anything. Raises `UserError` for what cannot be.
+    Only the tokenizing writes anything; `tokenized`: another process has done it. Raises `UserError` for what
+    cannot be.
     """
     checked = check_run(settings, emit)
-    return decide(checked, make_data(checked, emit), emit)
+    return decide(checked, make_data(checked, emit, tokenized=tokenized), emit)
 
 
-def make_data(checked: CheckedRun, emit: Emit) -> tuple[OpenedStore, ...]:
+def make_data(checked: CheckedRun, emit: Emit, *, tokenized: bool = False) -> tuple[OpenedStore, ...]:
     """The stores that the run reads, its text tokenized by the checkpoint's tokenizer if text was given."""
-    if not checked.settings.text.sources:
+    settings, origin = checked.settings, checked.origin
+    if not settings.text.sources:
         return checked.stores
-    assert checked.origin is not None
-    opened = (make_store_of_text(checked.settings, checked.origin.tokenizer_folder, emit), *checked.stores)
+    assert origin is not None
+    made = (
+        store_of_text(settings) if tokenized else make_store_of_text(settings, origin.tokenizer_folder, emit)
+    )
+    opened = (open_store(NamedStore(str(made), None)), *checked.stores)
     check_together(opened)
     return opened
 

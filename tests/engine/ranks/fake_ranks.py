@@ -29,11 +29,30 @@ class FakeRanks:
         self.group, self.rank = group, rank
 
     @property
+    def local_rank(self) -> int:
+        return self.rank
+
+    @property
+    def world(self) -> int:
+        return self.group.world
+
+    @property
     def is_writer(self) -> bool:
         return self.rank == 0
 
     def mine(self, items: Iterable[T]) -> Iterable[T]:
         return islice(items, self.rank, None, self.group.world)
+
+    def place(self, index: int) -> int:
+        return self.rank + index * self.world
+
+    def from_writer(self, value: T | None) -> T:
+        given = self.gather(value)[0]
+        assert given is not None
+        return given
+
+    def meet_on(self, device: torch.device) -> None:
+        pass
 
     def gather(self, value: T) -> list[T]:
         self.group.values[self.rank] = value

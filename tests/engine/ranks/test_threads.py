@@ -15,11 +15,11 @@ from fmlm_cli.engine.checkpoint import TrainState
 from fmlm_cli.engine.evaluation import evaluate, outputs_of
 from fmlm_cli.engine.loop import train
 from fmlm_cli.engine.optimizer import make_optimizer
-from fmlm_cli.engine.ranks import OneProcess, Ranks
+from fmlm_cli.engine.ranks.protocol import OneProcess, Ranks
 from fmlm_cli.engine.signals import StopRequest
 from fmlm_cli.engine.step import DivergedError, StepResult, compute_gradient, train_step
 from fmlm_cli.errors import Interrupted
-from tests.engine.fake_ranks import FakeRanks, on_ranks
+from tests.engine.ranks.fake_ranks import FakeRanks, on_ranks
 from tests.engine.small_run import ADAMW, TIMING_FIELDS, Run, Squares, batches_of, net, runtime
 
 
@@ -40,14 +40,13 @@ def test_the_gradient_is_that_of_one_process(sizes: list[int], world: int) -> No
     models = [net() for _ in range(world)]
 
     def act(ranks: FakeRanks) -> tuple[float, int]:
-        total, number = compute_gradient(
-            models[ranks.rank], Squares(), batches_of(1, sizes), runtime=runtime(ranks)
-        )
+        own = list(ranks.mine(batches_of(1, sizes)))
+        total, number = compute_gradient(models[ranks.rank], Squares(), own, runtime=runtime(ranks))
         return float(total), number
 
     for total, number in on_ranks(world, act):
         assert number == count == sum(sizes)
-        assert total == pytest.approx(float(loss), rel=1e-6)  # summed in float32
+        assert total == pytest.approx(float(loss), rel=1e-12)
     for model in models:
         torch.testing.assert_close(gradient(model), gradient(alone), rtol=1e-12, atol=1e-12)
 
@@ -58,7 +57,7 @@ def test_a_step_is_that_of_one_process_on_every_rank() -> None:
     def take(model: nn.Module, ranks: Ranks) -> StepResult:
         optimizer = make_optimizer(ADAMW, model)
         given: dict[str, Any] = {"step": 1, "seed": 0, "learning_rate": 0.01, "clip": 0.5}
-        batches = batches_of(1, sizes)
+        batches = list(ranks.mine(batches_of(1, sizes)))
         taken = train_step(model, optimizer, Squares(), batches, **given, runtime=runtime(ranks))
         return taken.result(taken.values.tolist())
 
@@ -66,7 +65,7 @@ def test_a_step_is_that_of_one_process_on_every_rank() -> None:
     wanted = take(alone, OneProcess())
     models = [net() for _ in range(3)]
     for found in on_ranks(3, lambda ranks: take(models[ranks.rank], ranks)):
-        assert vars(found) == pytest.approx(vars(wanted), rel=1e-6)
+        assert vars(found) == pytest.approx(vars(wanted), rel=1e-12)
     assert torch.equal(weights(models[0]), weights(models[1]))
     torch.testing.assert_close(weights(models[0]), weights(alone), rtol=1e-9, atol=1e-12)
 
@@ -74,7 +73,8 @@ def test_a_step_is_that_of_one_process_on_every_rank() -> None:
 def test_dropout_goes_by_a_batchs_place_in_the_whole_step() -> None:
     def numbers(ranks: Ranks) -> list[int]:
         seen: list[int] = []
-        compute_gradient(net(), Squares(), batches_of(1, [1] * 5), runtime=runtime(ranks), reseed=seen.append)
+        own = list(ranks.mine(batches_of(1, [1] * 5)))
+        compute_gradient(net(), Squares(), own, runtime=runtime(ranks), reseed=seen.append)
         return seen
 
     assert numbers(OneProcess()) == [0, 1, 2, 3, 4]
@@ -89,7 +89,8 @@ def test_what_is_not_finite_on_one_rank_stops_all() -> None:
         model = net()
         optimizer = make_optimizer(ADAMW, model)
         given: dict[str, Any] = {"step": 7, "seed": 0, "learning_rate": 0.01, "clip": None}
-        taken = train_step(model, optimizer, Squares(), batches, **given, runtime=runtime(ranks))
+        own = list(ranks.mine(batches))
+        taken = train_step(model, optimizer, Squares(), own, **given, runtime=runtime(ranks))
         with pytest.raises(DivergedError) as caught:
             taken.result(taken.values.tolist())
         assert torch.equal(weights(model), weights(net()))
@@ -147,7 +148,7 @@ def test_a_run_writes_once_and_what_one_process_writes(tmp_path: Path) -> None:
     assert [r["step"] for r in mine] == [0, 2, 3, 4, 6, 6]
     for record, other in zip(mine, theirs, strict=True):
         assert record.pop("evaluation", None) == other.pop("evaluation", None)
-        assert record == pytest.approx(other, rel=1e-6)
+        assert record == pytest.approx(other, rel=1e-12)
     names = {path.name for path in (tmp_path / "ranks" / "checkpoints").iterdir()}
     assert names == {"step-5", "step-6"}
 

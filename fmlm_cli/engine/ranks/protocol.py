@@ -1,9 +1,10 @@
-"""The processes that train one model together, as one of them sees them."""
+"""What a process knows of the others with which it trains one model; and one that trains alone."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Protocol, TypeVar
+from typing import ClassVar, Protocol, TypeVar
 
+import torch
 from torch import Tensor, nn
 
 T = TypeVar("T")
@@ -11,7 +12,20 @@ Addend = TypeVar("Addend", int, float, Tensor)
 
 
 class Ranks(Protocol):
-    """What a process knows of the others. Each method but `mine` is called by all, in the same order."""
+    """What a process knows of the others.
+
+    Each method but `mine` and `place` is called by all, in the same order.
+    """
+
+    @property
+    def local_rank(self) -> int:
+        """This process's number among those of its machine, from 0."""
+        ...
+
+    @property
+    def world(self) -> int:
+        """How many processes there are."""
+        ...
 
     @property
     def is_writer(self) -> bool:
@@ -22,12 +36,19 @@ class Ranks(Protocol):
         """This process's part of what all of them have, in order; each item is one process's."""
         ...
 
+    def place(self, index: int) -> int:
+        """The place that the item number `index` of this process's part has among all."""
+        ...
+
     def sum(self, value: Addend) -> Addend:
         """The sum of all processes' values, the same on all."""
         ...
 
     def sum_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
-        """Replace each gradient by the sum of all processes'; one may have had no part of it."""
+        """Replace each gradient by the sum of all processes'.
+
+        A process may have none, which counts as zeros; where none has one, none gets one.
+        """
         ...
 
     def any(self, flag: bool) -> bool:
@@ -38,19 +59,30 @@ class Ranks(Protocol):
         """All processes' values, in the order of their ranks."""
         ...
 
+    def from_writer(self, value: T | None) -> T:
+        """The value that the writer has, on all; the others' are not looked at."""
+        ...
+
+    def meet_on(self, device: torch.device) -> None:
+        """Settle how tensors on this process's device travel to the others'."""
+        ...
+
 
 @dataclass(frozen=True)
 class OneProcess:
     """A process that trains alone: nothing is copied, nothing waits."""
 
-    @property
-    def is_writer(self) -> bool:
-        """It is."""
-        return True
+    local_rank: ClassVar[int] = 0
+    world: ClassVar[int] = 1
+    is_writer: ClassVar[bool] = True
 
     def mine(self, items: Iterable[T]) -> Iterable[T]:
         """All of them."""
         return items
+
+    def place(self, index: int) -> int:
+        """The same."""
+        return index
 
     def sum(self, value: Addend) -> Addend:
         """The value."""
@@ -66,3 +98,11 @@ class OneProcess:
     def gather(self, value: T) -> list[T]:
         """The value alone."""
         return [value]
+
+    def from_writer(self, value: T | None) -> T:
+        """The value."""
+        assert value is not None
+        return value
+
+    def meet_on(self, device: torch.device) -> None:
+        """There is nobody to meet."""

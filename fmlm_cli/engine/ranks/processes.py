@@ -1,0 +1,219 @@
+"""Processes that train one model together by torch.distributed, which nothing else in the house knows of.
+
+What decides what comes next (counts, flags, settings) travels between the hosts by gloo, so that no device is
+waited for. Gradients travel between GPUs by NCCL, where each process has one of its own, else by gloo too.
+"""
+
+import contextlib
+import socket
+from collections import deque
+from collections.abc import Iterable, Iterator
+from datetime import timedelta
+from itertools import islice
+from typing import TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.distributed.rendezvous import rendezvous
+
+from fmlm_cli.engine.ranks.buckets import Bucket, in_buckets
+from fmlm_cli.engine.ranks.endings import LostRankError, linger, told_once
+from fmlm_cli.engine.ranks.launch import Launch
+from fmlm_cli.engine.ranks.protocol import Addend, OneProcess, Ranks
+from fmlm_cli.errors import UserError, one_line
+
+T = TypeVar("T")
+
+_TO_MEET = timedelta(minutes=10)  # for all processes to be there
+_TO_WAIT = timedelta(days=7)  # for one that is at work alone, as at tokenizing: a connection tells of its end
+
+
+class TorchRanks:
+    """One of `launch.world` processes. Every method but `mine` and `place` waits for the others.
+
+    Raises `LostRankError` where one has ended.
+    """
+
+    def __init__(self, launch: Launch, hosts: dist.ProcessGroup) -> None:
+        self._launch, self._hosts, self._devices = launch, hosts, hosts
+
+    @property
+    def rank(self) -> int:
+        """This process's number."""
+        return self._launch.rank
+
+    @property
+    def local_rank(self) -> int:
+        """This process's number on its machine."""
+        return self._launch.local_rank
+
+    @property
+    def world(self) -> int:
+        """How many processes there are."""
+        return self._launch.world
+
+    @property
+    def is_writer(self) -> bool:
+        """The first is."""
+        return self.rank == 0
+
+    def mine(self, items: Iterable[T]) -> Iterable[T]:
+        """Every `world`-th item, from number `rank` on."""
+        return islice(items, self.rank, None, self.world)
+
+    def place(self, index: int) -> int:
+        """The place of `mine`'s item number `index` among all."""
+        return self.rank + index * self.world
+
+    def sum(self, value: Addend) -> Addend:
+        """Of numbers by their hosts; of a tensor on its device."""
+        if isinstance(value, Tensor):
+            total = value.clone()
+            self._reduce(total, dist.ReduceOp.SUM, self._devices if value.is_cuda else self._hosts)
+            return total
+        exact = torch.float64 if isinstance(value, float) else torch.int64
+        held = torch.tensor(value, dtype=exact)
+        self._reduce(held, dist.ReduceOp.SUM, self._hosts)
+        return type(value)(held.item())
+
+    def any(self, flag: bool) -> bool:
+        """By their hosts."""
+        held = torch.tensor(int(flag))
+        self._reduce(held, dist.ReduceOp.MAX, self._hosts)
+        return bool(held)
+
+    def sum_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
+        """In buckets, one of which is packed while the one before it travels."""
+        trained = [parameter for parameter in parameters if parameter.requires_grad]
+        # An optimizer passes over what has no gradient; one of zeros it would decay.
+        has = torch.tensor([parameter.grad is not None for parameter in trained], dtype=torch.uint8)
+        self._reduce(has, dist.ReduceOp.MAX, self._hosts)
+        gradients = []
+        for parameter, anywhere in zip(trained, has.tolist(), strict=True):
+            if anywhere:
+                if parameter.grad is None:
+                    parameter.grad = torch.zeros_like(parameter)
+                gradients.append(parameter.grad)
+        self._sum_all(gradients)
+
+    def _sum_all(self, tensors: Iterable[Tensor]) -> None:
+        """Replace each tensor by the sum of all processes'."""
+        underway: deque[tuple[Bucket, dist.Work]] = deque()
+        with _told_as_lost():
+            for group in in_buckets(tensors):
+                bucket = Bucket.of(group)
+                underway.append((bucket, dist.all_reduce(bucket.flat, group=self._devices, async_op=True)))
+                if len(underway) > 1:
+                    _arrive(*underway.popleft())
+            while underway:
+                _arrive(*underway.popleft())
+
+    def gather(self, value: T) -> list[T]:
+        """By their hosts; the values are pickled."""
+        values: list[T] = [value] * self.world
+        with _told_as_lost():
+            dist.all_gather_object(values, value, group=self._hosts)
+        return values
+
+    def from_writer(self, value: T | None) -> T:
+        """By their hosts, pickled."""
+        held = [value]
+        with _told_as_lost():
+            dist.broadcast_object_list(held, src=0, group=self._hosts)
+        (given,) = held
+        assert given is not None
+        return given
+
+    def meet_on(self, device: torch.device) -> None:
+        """NCCL between GPUs of which each process has one of its own.
+
+        Raises `UserError`, in all processes, where they are on devices of several kinds, or on MPS.
+        """
+        kinds = self.gather(device.type)
+        other = next((rank for rank, kind in enumerate(kinds) if kind != kinds[0]), None)
+        if other is not None:
+            raise UserError(
+                f"process 0 is on {kinds[0]} and process {other} on {kinds[other]}: name one for all, as "
+                "with --set device=cpu"
+            )
+        if device.type == "mps":
+            raise UserError(
+                "several processes cannot share an MPS device: use --set device=cpu, or one process"
+            )
+        if device.type != "cuda" or not dist.is_nccl_available():
+            return
+        gpus = self.gather((socket.gethostname(), str(torch.cuda.get_device_properties(device).uuid)))
+        if len(set(gpus)) == self.world:
+            with _told_as_lost():
+                self._devices = dist.new_group(backend="nccl")
+
+    def _reduce(self, tensor: Tensor, operation: dist.ReduceOp.RedOpType, group: dist.ProcessGroup) -> None:
+        with _told_as_lost():
+            dist.all_reduce(tensor, operation, group=group)
+
+
+def _arrive(bucket: Bucket, work: dist.Work) -> None:
+    work.wait()
+    bucket.give_back()
+
+
+@contextlib.contextmanager
+def _told_as_lost() -> Iterator[None]:
+    """What gloo and NCCL raise where a connection was closed."""
+    try:
+        yield
+    except torch.OutOfMemoryError:
+        raise
+    except RuntimeError as error:
+        raise LostRankError(
+            f"a process of this run has ended without a word ({one_line(error)}): the same command with "
+            "--resume goes on from the newest checkpoint"
+        ) from error
+
+
+@contextlib.contextmanager
+def joined(launch: Launch | None) -> Iterator[Ranks]:
+    """The processes of a launch, as this one sees them; nobody leaves before all have come to the end.
+
+    However one ends, the others end too, and one of them says why: see `told_once`. Raises `UserError` where
+    the others are not there in time.
+    """
+    if launch is None:
+        yield OneProcess()
+        return
+    take_own_gpu(launch)
+    store, hosts = _meet(launch)
+    try:
+        with told_once(store, launch):
+            ranks = TorchRanks(launch, hosts)
+            yield ranks
+            ranks.any(False)
+    except BaseException:
+        dist.destroy_process_group()  # by which the others notice
+        linger(store, launch)
+        raise
+    dist.destroy_process_group()
+
+
+def take_own_gpu(launch: Launch) -> None:
+    """Let `cuda` mean a GPU of this process's own, as far as the machine has enough of them."""
+    if torch.cuda.is_available():
+        torch.cuda.set_device(launch.local_rank % torch.cuda.device_count())
+
+
+def _meet(launch: Launch) -> tuple[dist.Store, dist.ProcessGroup]:
+    """Find the others; the store that all can read, and the group of their hosts."""
+    try:
+        place, _, _ = next(rendezvous(launch.rendezvous, launch.rank, launch.world, timeout=_TO_MEET))
+        dist.init_process_group(
+            "gloo", store=place, rank=launch.rank, world_size=launch.world, timeout=_TO_MEET
+        )
+        group = dist.new_group(backend="gloo", timeout=_TO_WAIT)
+    except (RuntimeError, ValueError) as error:
+        raise UserError(
+            f"{launch} has not met the others at {launch.rendezvous} ({one_line(error)}): see that all were "
+            "started, and that this address can be reached from their machines"
+        ) from error
+    assert group is not None
+    return place, group
