@@ -204,6 +204,11 @@ class OptimizerSettings(Section):
     betas: tuple[Share, Share] = Field((0.9, 0.98), description="AdamW's decay rates")
     epsilon: Positive = Field(1e-6, description="AdamW's epsilon")
     clip: Positive | None = Field(1.0, description="largest gradient norm; null: no clipping")
+    on_nonfinite: Literal["stop", "skip"] = Field(
+        "stop",
+        description="a step whose loss or gradient is not finite ends the run | is left out and counted; 25 "
+        "in a row end the run",
+    )
     layer_decay: Annotated[float, Field(gt=0, le=1)] = Field(
         1.0, description="factor of the rate from each layer to the one below it"
     )
@@ -269,10 +274,11 @@ class PretrainSettings(Section):
         None, description="positions in a row; default 128, or the model's limit"
     )
     device: Free[str] = Field("auto", description="auto | cpu | cuda | cuda:N | mps")
-    precision: Literal["auto", "float32", "bfloat16", "bfloat16-weights"] = Field(
+    precision: Literal["auto", "float32", "bfloat16", "bfloat16-weights", "float16"] = Field(
         "auto",
         description="bfloat16: by autocast | bfloat16-weights: also the weights that compute, beside float32 "
-        "ones that are optimized | auto: bfloat16 where a GPU has it, else float32",
+        "ones that are optimized | float16: by autocast, with a loss scale, for GPUs without bfloat16 (T4, "
+        "V100) | auto: bfloat16 where a GPU has it, else float32",
     )
     data: DataSettings = DataSettings()
     text: Free[TextSettings] = TextSettings()

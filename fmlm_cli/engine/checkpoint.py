@@ -32,6 +32,8 @@ _WITHOUT = "set optimizer.carry_over=false"
 class TrainState:
     """Where a run stands after `step` steps. Sums since the last training record are carried over.
 
+    `skipped`, `skipped_in_a_row`: steps that were not finite. `recent_losses`, `recent_norms`: of the latest
+    steps after the warm-up, by which spikes are told. `loss_scale`, `good_steps`: those of float16.
     `records`: the hash of the records written so far; empty where none are kept. `evaluated`: the step of the
     latest evaluation; -1 before the first.
     """
@@ -45,6 +47,16 @@ class TrainState:
     seconds: float = 0.0
     records: str = ""
     evaluated: int = -1
+    skipped: int = 0
+    skipped_in_a_row: int = 0
+    recent_losses: tuple[float, ...] = ()
+    recent_norms: tuple[float, ...] = ()
+    loss_scale: float = 0.0
+    good_steps: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("recent_losses", "recent_norms"):  # JSON has no tuples
+            object.__setattr__(self, name, tuple(getattr(self, name)))
 
 
 @dataclass(frozen=True)

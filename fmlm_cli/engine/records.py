@@ -12,9 +12,9 @@ from typing import Any, Protocol
 
 from fmlm_cli import storage
 from fmlm_cli.errors import UserError
-from fmlm_cli.events import Emit, Evaluated, Trained
+from fmlm_cli.events import Emit, Evaluated, Remarked, Trained
 
-Record = Trained | Evaluated
+Record = Trained | Evaluated | Remarked
 
 
 class Sink(Protocol):

@@ -176,6 +176,8 @@ class LiveRun:
             checkpoints=self._checkpoints(keep_steps),
             sinks=sinks,
             working=self.working,
+            on_nonfinite=settings.optimizer.on_nonfinite,
+            tells_spikes=True,
         )
 
     def _checkpoints(self, keep_steps: Collection[int]) -> Checkpoints:

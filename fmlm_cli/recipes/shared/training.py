@@ -4,17 +4,19 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
+import torch
 from torch import nn
 
 from fmlm_cli.engine.batch import Batch, Objective
 from fmlm_cli.engine.checkpoint import Checkpoints, TrainState, carry_over
+from fmlm_cli.engine.device.loss_scale import LossScale
 from fmlm_cli.engine.device.working_copy import WorkingCopy
 from fmlm_cli.engine.loop import Rhythm, TrainingRun, train
 from fmlm_cli.engine.optimizer import OptimizerOptions, Schedule, make_optimizer
 from fmlm_cli.engine.records import Sink, metrics_log
 from fmlm_cli.engine.runtime import Runtime
 from fmlm_cli.engine.signals import StopRequest, graceful_stop
-from fmlm_cli.engine.step import DivergedError
+from fmlm_cli.engine.step import DivergedError, OnNonfinite
 from fmlm_cli.events import Caution, Emit, Note
 
 
@@ -71,8 +73,11 @@ def assemble(
     sinks: Sequence[Sink],
     keeps_checkpoints: bool = True,
     working: WorkingCopy[Any] | None = None,
+    on_nonfinite: OnNonfinite = "stop",
+    tells_spikes: bool = False,
 ) -> TrainingRun:
     """A run of whatever is trained. `scales`: factors of the learning rate, by parameter name."""
+    runtime = trainee.runtime
     return TrainingRun(
         model=trainee.model,
         objective=trainee.objective,
@@ -84,12 +89,15 @@ def assemble(
         sinks=sinks,
         rhythm=rhythm,
         seed=trainee.seed,
-        runtime=trainee.runtime,
+        runtime=runtime,
         clip=options.clip,
         before_step=trainee.before_step,
         enough=trainee.enough,
         keeps_checkpoints=keeps_checkpoints,
         working=working,
+        scale=LossScale(runtime.device) if runtime.precision == torch.float16 else None,
+        on_nonfinite=on_nonfinite,
+        tells_spikes=tells_spikes,
     )
 
 
