@@ -32,6 +32,13 @@ Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what --out
 Resume = Annotated[
     bool, typer.Option("--resume", help="Go on where an earlier call stopped; start if there is none.")
 ]
+AllowChanges = Annotated[
+    bool,
+    typer.Option(
+        "--allow-changes",
+        help="With --resume: go on under other settings, where that can be; what differs is recorded.",
+    ),
+]
 Jobs = Annotated[
     int,
     typer.Option(

@@ -247,7 +247,7 @@ class EvaluationSettings(Section):
 
 
 class SpeedSettings(Section):
-    """What makes a run faster, and changes its results by rounding only (and dropout's draws)."""
+    """What makes a run faster or smaller, and changes its results by rounding only (and dropout's draws)."""
 
     attention: Literal["auto", "varlen", "flash", "flex", "mask", "documents"] = Field(
         "auto",
@@ -256,6 +256,11 @@ class SpeedSettings(Section):
     )
     compile: bool | Literal["auto"] = Field(
         "auto", description="compile the model's layers; auto: on a GPU, where they can be"
+    )
+    recompute: bool = Field(
+        False,
+        description="keep no activations inside layers, but compute them again in the backward: a fraction "
+        "of the memory, for up to a third more time",
     )
 
 
@@ -279,6 +284,11 @@ class PretrainSettings(Section):
         description="bfloat16: by autocast | bfloat16-weights: also the weights that compute, beside float32 "
         "ones that are optimized | float16: by autocast, with a loss scale, for GPUs without bfloat16 (T4, "
         "V100) | auto: bfloat16 where a GPU has it, else float32",
+    )
+    deterministic: Free[bool] = Field(
+        False,
+        description="the same bits from the same call on a GPU, run again or resumed, at some speed; a CPU's "
+        "are the same anyway, by the same number of threads",
     )
     data: DataSettings = DataSettings()
     text: Free[TextSettings] = TextSettings()

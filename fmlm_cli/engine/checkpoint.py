@@ -65,6 +65,7 @@ class Checkpoints:
 
     `facts`: plain values to keep beside the state, for whoever goes on from a checkpoint in another run.
     `keep`: how many of the newest are left; those of `keep_steps` are left whatever comes after them.
+    `takes_over`: whether to go on from a state with its facts, whose identity is the same or not.
     """
 
     root: Path
@@ -74,6 +75,7 @@ class Checkpoints:
     load_model: Callable[[Path], None]
     facts: Mapping[str, Any] = field(default_factory=dict)
     keep_steps: Collection[int] = ()
+    takes_over: Callable[[TrainState, Mapping[str, Any], bool], bool] = lambda state, facts, same: same
 
     def save(self, model: nn.Module, optimizer: torch.optim.Optimizer, state: TrainState) -> Path:
         """Write step-N, then remove the older ones that are not to be kept.
@@ -143,7 +145,7 @@ class Checkpoints:
             raise DamagedError(f"{path / STATE} is damaged") from None
         if damage := storage.damage_of(path, saved["files"]):
             raise DamagedError(damage)
-        if saved["identity"] != self.identity:
+        if not self.takes_over(state, saved["facts"], saved["identity"] == self.identity):
             raise UserError(
                 f"{path} belongs to another run: its data or settings differ; {begin_again(self.root)}"
             )

@@ -87,7 +87,7 @@ class TrainingRun:
             log = metrics_log(self.sinks)
             if log is not None:
                 log.sync()
-                state = replace(state, records=log.sha256)
+                state = replace(state, records=log.sha256(state.step, state.evaluated))
             self.checkpoints.save(self.model, self.optimizer, state)
         return self.checkpoints.folder(state.step)
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from fmlm_cli.cli.flags import Flag, Shortcut
-from fmlm_cli.cli.options import Overwrite, Resume, with_options
+from fmlm_cli.cli.options import AllowChanges, Overwrite, Resume, with_options
 from fmlm_cli.config import PretrainSettings, saved_settings
 from fmlm_cli.errors import UserError
 from fmlm_cli.events import Emit
@@ -87,7 +87,11 @@ def _started_from_one(out: str | None) -> bool:
     from_file=True,
 )
 def command(
-    settings: PretrainSettings, emit: Emit, overwrite: Overwrite = False, resume: Resume = False
+    settings: PretrainSettings,
+    emit: Emit,
+    overwrite: Overwrite = False,
+    resume: Resume = False,
+    allow_changes: AllowChanges = False,
 ) -> None:
     """Go on training an encoder on your own text.
 
@@ -98,4 +102,4 @@ def command(
         raise UserError(f"no checkpoint{beside}: give --from, a run, a Hugging Face folder or a Hub name")
     from fmlm_cli.recipes.pretraining import pretrain
 
-    pretrain(settings, overwrite=overwrite, resume=resume, emit=emit)
+    pretrain(settings, overwrite=overwrite, resume=resume, allow_changes=allow_changes, emit=emit)

@@ -1,7 +1,7 @@
 """`fmlm pretrain`."""
 
 from fmlm_cli.cli.flags import Flag
-from fmlm_cli.cli.options import Overwrite, Resume, with_options
+from fmlm_cli.cli.options import AllowChanges, Overwrite, Resume, with_options
 from fmlm_cli.config import PretrainSettings
 from fmlm_cli.errors import UserError
 from fmlm_cli.events import Emit
@@ -23,7 +23,11 @@ from fmlm_cli.events import Emit
     from_file=True,
 )
 def command(
-    settings: PretrainSettings, emit: Emit, overwrite: Overwrite = False, resume: Resume = False
+    settings: PretrainSettings,
+    emit: Emit,
+    overwrite: Overwrite = False,
+    resume: Resume = False,
+    allow_changes: AllowChanges = False,
 ) -> None:
     """Pre-train a masked language model from scratch.
 
@@ -33,4 +37,4 @@ def command(
         raise UserError("model.checkpoint is set: `fmlm continue` goes on from a checkpoint")
     from fmlm_cli.recipes.pretraining import pretrain
 
-    pretrain(settings, overwrite=overwrite, resume=resume, emit=emit)
+    pretrain(settings, overwrite=overwrite, resume=resume, allow_changes=allow_changes, emit=emit)

@@ -16,7 +16,7 @@ from fmlm_cli.recipes.pretraining.finish import finish_run
 from fmlm_cli.recipes.pretraining.live_run import LiveRun, settle_attention_of
 from fmlm_cli.recipes.pretraining.micro_size import with_micro_size
 from fmlm_cli.recipes.pretraining.planning.plan import RunPlan, plan_run
-from fmlm_cli.recipes.pretraining.planning.resume import check_same_run, settings_to_resume
+from fmlm_cli.recipes.pretraining.planning.resume import check_changes, check_same_run, settings_to_resume
 from fmlm_cli.recipes.pretraining.report.describe import describe_run
 from fmlm_cli.recipes.shared.checkpoints import check_model_files, lost_of_model
 from fmlm_cli.recipes.shared.training import train_to_the_end
@@ -35,15 +35,19 @@ def pretrain(
     *,
     overwrite: bool = False,
     resume: bool = False,
+    allow_changes: bool = False,
     keep_steps: Collection[int] = (),
     emit: Emit = ignore,
 ) -> PretrainResult:
     """Train a masked LM into the run directory `settings.out`, from scratch or from a checkpoint.
 
     `keep_steps`: there are checkpoints of these steps too, and they stay whatever `settings.checkpoint` says.
-    Raises `UserError` for anything wrong with the settings or the data, before anything is written;
+    `allow_changes`: go on under other settings than the run was started with, where that can be. Raises
+    `UserError` for anything wrong with the settings or the data, before anything is written;
     `Interrupted`, with a checkpoint saved, on Ctrl-C or SIGTERM.
     """
+    if allow_changes and not resume:
+        raise UserError("--allow-changes is for going on with a run: give --resume too")
     if settings.out is None:
         raise UserError("no output folder: give --out RUN")
     run = storage.RunDirectory(Path(settings.out))
@@ -56,12 +60,15 @@ def pretrain(
             )
         if resume and not complete_checkpoints(run.checkpoints) and not run.is_finished:
             emit(starting_anew(run.root))
-        runtime = Runtime.resolve(settings.device, settings.precision)
+        runtime = Runtime.resolve(settings.device, settings.precision, deterministic=settings.deterministic)
         if resuming:
             settings = settings_to_resume(settings, run)
         plan = plan_run(settings, emit)
         if resuming:
-            check_same_run(plan.settings, run)
+            if run.is_finished or not allow_changes:
+                check_same_run(plan.settings, run)
+            else:
+                check_changes(plan, run)
             if _has_its_model(run, emit):
                 emit(Note(f"{run.root} is finished: nothing to resume; its model is {run.final}"))
                 return PretrainResult(run, read_metrics(run.metrics))
@@ -73,16 +80,22 @@ def pretrain(
             if overwrite:
                 folder.clear()
             storage.write_text(run.config, to_yaml(plan.settings))
-            return _train(plan, run, runtime, keep_steps, emit)
+            return _train(plan, run, runtime, keep_steps, emit, allow_changes=allow_changes)
 
 
 def _train(
-    plan: RunPlan, run: storage.RunDirectory, runtime: Runtime, keep_steps: Collection[int], emit: Emit
+    plan: RunPlan,
+    run: storage.RunDirectory,
+    runtime: Runtime,
+    keep_steps: Collection[int],
+    emit: Emit,
+    *,
+    allow_changes: bool,
 ) -> PretrainResult:
     """Train from where the run stands to its end, and leave what it is to leave."""
-    live, log = LiveRun(plan, run, runtime, emit), MetricsLog(run.metrics)
+    live, log = LiveRun(plan, run, runtime, emit, allow_changes=allow_changes), MetricsLog(run.metrics)
     training = live.training_run(log, Teller(emit), keep_steps=keep_steps)
-    state = train_to_the_end(training, emit, carried_over=live.carried_over)
+    state = train_to_the_end(training, emit, carried_over=live.carried_over, opening=live.opening)
     finish_run(live, state, log.records)
     return PretrainResult(run, log.records)
 

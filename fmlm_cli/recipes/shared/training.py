@@ -1,6 +1,6 @@
 """Training runs: put together, and taken from their newest checkpoint, or their start, to their end."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -13,7 +13,7 @@ from fmlm_cli.engine.device.loss_scale import LossScale
 from fmlm_cli.engine.device.working_copy import WorkingCopy
 from fmlm_cli.engine.loop import Rhythm, TrainingRun, train
 from fmlm_cli.engine.optimizer import OptimizerOptions, Schedule, make_optimizer
-from fmlm_cli.engine.records import Sink, metrics_log
+from fmlm_cli.engine.records import Record, Sink, metrics_log
 from fmlm_cli.engine.runtime import Runtime
 from fmlm_cli.engine.signals import StopRequest, graceful_stop
 from fmlm_cli.engine.step import DivergedError, OnNonfinite
@@ -101,14 +101,23 @@ def assemble(
     )
 
 
-def train_to_the_end(run: TrainingRun, emit: Emit, *, carried_over: Path | None = None) -> TrainState:
+def train_to_the_end(
+    run: TrainingRun,
+    emit: Emit,
+    *,
+    carried_over: Path | None = None,
+    opening: Callable[[TrainState], Sequence[Record]] = lambda state: (),
+) -> TrainState:
     """Go on from the newest checkpoint that is whole, or begin; the state at the end.
 
-    `carried_over`: another run's checkpoint, whose state of the optimizer a run begins with.
+    `carried_over`: another run's checkpoint, whose state of the optimizer a run begins with. `opening`: the
+    first records, by the state that it goes on from.
     Raises `Interrupted`, with a checkpoint saved, if asked to stop; `DivergedError`; `UserError` for
     checkpoints that are damaged or another run's.
     """
     state = _begin(run, emit, carried_over)
+    for record in opening(state):
+        run.record(record)
     try:
         with graceful_stop() as stop:
             return train(run, state, stop)
