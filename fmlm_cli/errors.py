@@ -20,12 +20,18 @@ class OtherSettingError(UserError):
     `where`: the origin of the value that is asked for now, in words, from whoever knows.
     """
 
-    def __init__(self, what: str, setting: str, before: str, now: str, where: str = "") -> None:
-        self.facts = what, setting, before, now
+    def __init__(
+        self,
+        what: str,
+        setting: str,
+        before: str,
+        now: str,
+        where: str = "",
+        remedy: str = "go back to that, or choose another --out",
+    ) -> None:
+        self.facts, self.remedy = (what, setting, before, now), remedy
         given = f" ({where})" if where else ""
-        super().__init__(
-            f"{what} with {setting} {before}, not {now}{given}: go back to that, or choose another --out"
-        )
+        super().__init__(f"{what} with {setting} {before}, not {now}{given}: {remedy}")
 
     @property
     def setting(self) -> str:
@@ -34,7 +40,7 @@ class OtherSettingError(UserError):
 
     def named(self, where: str) -> "OtherSettingError":
         """The same, with the origin of the value that is asked for now."""
-        return OtherSettingError(*self.facts, where)
+        return OtherSettingError(*self.facts, where, self.remedy)
 
 
 class OutOfSpaceError(UserError):

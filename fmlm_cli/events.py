@@ -6,6 +6,7 @@ Recipes take `emit: Emit` and know nothing of consoles. Every event is a frozen 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 
 class Event:
@@ -108,6 +109,14 @@ class Evaluated(Event):
     """One evaluation record, as written to metrics.jsonl."""
 
     record: Mapping[str, float | str]
+
+
+@dataclass(frozen=True)
+class Remarked(Event):
+    """Something out of the ordinary about a step: as written to metrics.jsonl, and in words."""
+
+    record: Mapping[str, Any]
+    text: str
 
 
 @dataclass(frozen=True)

@@ -131,7 +131,13 @@ class TestYamlFile:
             ("optimizer:\n  weight_decay: .nan\n", 2, "optimizer.weight_decay", "finite"),
             ("optimizer:\n\n  betas: [0.9, 2]\n", 3, "optimizer.betas.1", "not 2"),
             ("optimizer:\n  betas: [0.9]\n", 2, "optimizer.betas.1", "required"),
-            ("precision: float16\n", 1, "precision", "'bfloat16' or 'bfloat16-weights', not 'float16'"),
+            ("precision: float8\n", 1, "precision", "'bfloat16-weights' or 'float16', not 'float8'"),
+            (
+                "optimizer:\n  on_nonfinite: ignore\n",
+                2,
+                "optimizer.on_nonfinite",
+                "'stop' or 'skip', not 'ignore'",
+            ),
             ("data:\n  packing: dense\n", 2, "data.packing", "'documents', 'concat' or 'none', not 'dense'"),
             ("seed: 3\nmasking: 3\n", 2, "masking", "not 3"),
             ("seed: {a: 1}\n", 1, "seed", "not {'a': 1}"),
@@ -425,7 +431,8 @@ def test_settings_cannot_be_changed() -> None:
 def test_choices() -> None:
     assert choices(TokenizeSettings, "documents") == ("auto", "blank-line", "line", "file")
     assert choices(TokenizeSettings, "train_tokenizer") == ("wordpiece", "bpe")
-    assert choices(PretrainSettings, "precision") == ("auto", "float32", "bfloat16", "bfloat16-weights")
+    floats = ("float32", "bfloat16", "bfloat16-weights", "float16")
+    assert choices(PretrainSettings, "precision") == ("auto", *floats)
 
 
 def test_one_tokenizer() -> None:

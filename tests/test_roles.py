@@ -33,6 +33,7 @@ FREE: dict[type[BaseModel], set[str]] = {
     PretrainSettings: {
         *("out", "device", "data.stores", "data.replay", "data.verify", "model.checkpoint"),
         *("batch.micro_size", "evaluation.stores", "evaluation.names", "speed.attention", "speed.compile"),
+        *("speed.recompute", "deterministic"),
         *("checkpoint.every_steps", "checkpoint.keep", "logging.every_steps"),
         *("text.sources", "text.documents", "text.text_field", "text.on_bad_text", "text.valid"),
         *("text.max_document_chars", "text.on_long_document"),

@@ -54,6 +54,7 @@ class Console:
         self._handlers: Mapping[type[events.Event], Any] = {
             events.Note: lambda event: self._out.print(escape(event.text)),
             events.Caution: lambda event: cautions.print(f"[yellow]note:[/yellow] {escape(event.text)}"),
+            events.Remarked: lambda event: self.emit(events.Caution(event.text)),
             events.Facts: self._facts,
             events.Grid: self._grid,
             events.Prediction: self._prediction,
@@ -74,7 +75,7 @@ class Console:
 
     def emit(self, event: events.Event) -> None:
         """Show one event."""
-        if self._for_programs and not isinstance(event, events.Caution):
+        if self._for_programs and not isinstance(event, events.Caution | events.Remarked):
             return
         self._handlers[type(event)](event)
         self._check_reader()

@@ -41,6 +41,13 @@ Processes = Annotated[
         show_default=False,
     ),
 ]
+AllowChanges = Annotated[
+    bool,
+    typer.Option(
+        "--allow-changes",
+        help="With --resume: go on under other settings, where that can be; what differs is recorded.",
+    ),
+]
 Jobs = Annotated[
     int,
     typer.Option(

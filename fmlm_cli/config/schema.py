@@ -204,6 +204,11 @@ class OptimizerSettings(Section):
     betas: tuple[Share, Share] = Field((0.9, 0.98), description="AdamW's decay rates")
     epsilon: Positive = Field(1e-6, description="AdamW's epsilon")
     clip: Positive | None = Field(1.0, description="largest gradient norm; null: no clipping")
+    on_nonfinite: Literal["stop", "skip"] = Field(
+        "stop",
+        description="a step whose loss or gradient is not finite ends the run | is left out and counted; 25 "
+        "in a row end the run",
+    )
     layer_decay: Annotated[float, Field(gt=0, le=1)] = Field(
         1.0, description="factor of the rate from each layer to the one below it"
     )
@@ -242,7 +247,7 @@ class EvaluationSettings(Section):
 
 
 class SpeedSettings(Section):
-    """What makes a run faster, and changes its results by rounding only (and dropout's draws)."""
+    """What makes a run faster or smaller, and changes its results by rounding only (and dropout's draws)."""
 
     attention: Literal["auto", "varlen", "flash", "flex", "mask", "documents"] = Field(
         "auto",
@@ -251,6 +256,11 @@ class SpeedSettings(Section):
     )
     compile: bool | Literal["auto"] = Field(
         "auto", description="compile the model's layers; auto: on a GPU, where they can be"
+    )
+    recompute: bool = Field(
+        False,
+        description="keep no activations inside layers, but compute them again in the backward: a fraction "
+        "of the memory, for up to a third more time",
     )
 
 
@@ -269,10 +279,16 @@ class PretrainSettings(Section):
         None, description="positions in a row; default 128, or the model's limit"
     )
     device: Free[str] = Field("auto", description="auto | cpu | cuda | cuda:N | mps")
-    precision: Literal["auto", "float32", "bfloat16", "bfloat16-weights"] = Field(
+    precision: Literal["auto", "float32", "bfloat16", "bfloat16-weights", "float16"] = Field(
         "auto",
         description="bfloat16: by autocast | bfloat16-weights: also the weights that compute, beside float32 "
-        "ones that are optimized | auto: bfloat16 where a GPU has it, else float32",
+        "ones that are optimized | float16: by autocast, with a loss scale, for GPUs without bfloat16 (T4, "
+        "V100) | auto: bfloat16 where a GPU has it, else float32",
+    )
+    deterministic: Free[bool] = Field(
+        False,
+        description="the same bits from the same call on a GPU, run again or resumed, at some speed; a CPU's "
+        "are the same anyway, by the same number of threads",
     )
     data: DataSettings = DataSettings()
     text: Free[TextSettings] = TextSettings()

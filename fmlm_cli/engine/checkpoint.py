@@ -32,6 +32,8 @@ _WITHOUT = "set optimizer.carry_over=false"
 class TrainState:
     """Where a run stands after `step` steps. Sums since the last training record are carried over.
 
+    `skipped`, `skipped_in_a_row`: steps that were not finite. `recent_losses`, `recent_norms`: of the latest
+    steps after the warm-up, by which spikes are told. `loss_scale`, `good_steps`: those of float16.
     `records`: the hash of the records written so far; empty where none are kept. `evaluated`: the step of the
     latest evaluation; -1 before the first.
     """
@@ -45,6 +47,16 @@ class TrainState:
     seconds: float = 0.0
     records: str = ""
     evaluated: int = -1
+    skipped: int = 0
+    skipped_in_a_row: int = 0
+    recent_losses: tuple[float, ...] = ()
+    recent_norms: tuple[float, ...] = ()
+    loss_scale: float = 0.0
+    good_steps: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("recent_losses", "recent_norms"):  # JSON has no tuples
+            object.__setattr__(self, name, tuple(getattr(self, name)))
 
 
 @dataclass(frozen=True)
@@ -53,6 +65,7 @@ class Checkpoints:
 
     `facts`: plain values to keep beside the state, for whoever goes on from a checkpoint in another run.
     `keep`: how many of the newest are left; those of `keep_steps` are left whatever comes after them.
+    `takes_over`: whether to go on from a state with its facts, whose identity is the same or not.
     """
 
     root: Path
@@ -62,6 +75,7 @@ class Checkpoints:
     load_model: Callable[[Path], None]
     facts: Mapping[str, Any] = field(default_factory=dict)
     keep_steps: Collection[int] = ()
+    takes_over: Callable[[TrainState, Mapping[str, Any], bool], bool] = lambda state, facts, same: same
 
     def save(self, model: nn.Module, optimizer: torch.optim.Optimizer, state: TrainState) -> Path:
         """Write step-N, then remove the older ones that are not to be kept.
@@ -144,7 +158,7 @@ class Checkpoints:
             raise DamagedError(f"{path / STATE} is damaged") from None
         if damage := storage.damage_of(path, saved["files"]):
             raise DamagedError(damage)
-        if saved["identity"] != self.identity:
+        if not self.takes_over(state, saved["facts"], saved["identity"] == self.identity):
             raise UserError(
                 f"{path} belongs to another run: its data or settings differ; {begin_again(self.root)}"
             )

@@ -13,12 +13,14 @@ from fmlm_cli.engine.checkpoint import Checkpoints, TrainState
 from fmlm_cli.engine.device.arrivals import Arrivals, Post, post
 from fmlm_cli.engine.device.clock import Clock
 from fmlm_cli.engine.device.feeding import Feeder
+from fmlm_cli.engine.device.loss_scale import LossScale
 from fmlm_cli.engine.device.working_copy import WorkingCopy
+from fmlm_cli.engine.numerics.course import remarks, take_up
 from fmlm_cli.engine.optimizer import Schedule
 from fmlm_cli.engine.records import Record, Sink, metrics_log
 from fmlm_cli.engine.runtime import Runtime, count_flops, measure_peak
 from fmlm_cli.engine.signals import StoppedError, StopRequest
-from fmlm_cli.engine.step import StepTaken, train_step
+from fmlm_cli.engine.step import OnNonfinite, StepTaken, train_step
 from fmlm_cli.events import Evaluated, Trained
 
 TimedStep = tuple[StepTaken, float]  # and the seconds for which the device had to wait for its batches
@@ -42,7 +44,9 @@ class TrainingRun:
     stop is asked for. `before_step(step)` may change what of the model is trained, as a function of the step
     alone. `enough()` ends the run early after an evaluation. `clip`: the largest norm of a gradient.
     `keeps_checkpoints`: whether they outlive the run, so that there is one of its end. `working`: what
-    computes in the model's place. `post`: how values travel from the device.
+    computes in the model's place. `scale`: for float16. `on_nonfinite`: what becomes of a step that is not
+    finite. `tells_spikes`: whether values far above their course are remarked. `post`: how values travel from
+    the device.
     """
 
     model: nn.Module
@@ -61,6 +65,9 @@ class TrainingRun:
     enough: Callable[[], bool] = lambda: False
     keeps_checkpoints: bool = True
     working: WorkingCopy[Any] | None = None
+    scale: LossScale | None = None
+    on_nonfinite: OnNonfinite = "stop"
+    tells_spikes: bool = False
     post: Post = post
 
     @property
@@ -80,7 +87,7 @@ class TrainingRun:
             log = metrics_log(self.sinks)
             if log is not None:
                 log.sync()
-                state = replace(state, records=log.sha256)
+                state = replace(state, records=log.sha256(state.step, state.evaluated))
             self.checkpoints.save(self.model, self.optimizer, state)
         return self.checkpoints.folder(state.step)
 
@@ -90,12 +97,15 @@ def train(run: TrainingRun, state: TrainState, stop: StopRequest) -> TrainState:
 
     The device is given steps before what came of the ones before them is known here: `state` is that of the
     latest step that has arrived, and evaluations, checkpoints and the end wait for all. Raises
-    `DivergedError` for a step whose loss or gradient is not finite, with the weights from before it. If a
+    `DivergedError` for a step whose loss or gradient is not finite, with the weights from before it, or for
+    too many that were skipped. If a
     stop is requested, what is at work, a step or an evaluation, is left between two batches: raises
     `Interrupted` after saving a checkpoint.
     """
     ranks = run.runtime.ranks
     state = _evaluate(run, state, stop)  # before the first step; or what a run that was stopped still owes
+    if run.scale is not None and state.loss_scale:
+        run.scale.restore(state.loss_scale, state.good_steps)
     clock = Clock(run.runtime, ranks.world * measure_peak(run.runtime))
     prompt = ranks.world == 1 or run.runtime.device.type == "cpu"  # where values are there at once
     underway = Arrivals[TimedStep](run.post, promptly=prompt)
@@ -141,6 +151,8 @@ def _take(run: TrainingRun, step: int, batches: Sequence[Batch], stop: StopReque
         runtime=run.runtime,
         stop=stop,
         working=run.working,
+        scale=run.scale,
+        on_nonfinite=run.on_nonfinite,
     )
 
 
@@ -158,16 +170,11 @@ def _receive(
     """Take what has arrived into the state, and write the records that are due; with `wait` for all."""
     for (taken, waited), values in underway.receive(wait=wait):
         result = taken.result(values)
-        state = replace(
-            state,
-            step=taken.step,
-            tokens=state.tokens + taken.tokens,
-            window_loss=state.window_loss + result.loss_sum,
-            window_count=state.window_count + result.count,
-            window_norm=state.window_norm + result.grad_norm,
-            window_steps=state.window_steps + 1,
-            seconds=state.seconds + clock.arrived(taken.tokens, waited),
-        )
+        for remark in remarks(state, taken, result):
+            run.record(remark)
+        settled = run.tells_spikes and taken.step > run.schedule.settled_after
+        state = take_up(state, taken, result, settled=settled)
+        state = replace(state, seconds=state.seconds + clock.arrived(taken.tokens, waited))
         if state.step == run.total_steps or state.step % run.rhythm.log == 0:
             state = _log(run, state, clock)
     return state
@@ -209,7 +216,12 @@ def _leave(run: TrainingRun, state: TrainState, stop: StopRequest) -> NoReturn:
 
 
 def _log(run: TrainingRun, state: TrainState, clock: Clock) -> TrainState:
-    """Write a record of the steps since the last one: the loss is the mean over all their targets."""
+    """Write a record of the steps since the last one: the loss is the mean over all their targets.
+
+    Steps that were not taken have no part in it; of nothing but such there is none.
+    """
+    if not state.window_steps:
+        return state
     fields = {
         "step": state.step,
         "loss": state.window_loss / max(state.window_count, 1),
@@ -217,6 +229,8 @@ def _log(run: TrainingRun, state: TrainState, clock: Clock) -> TrainState:
         "learning_rate": run.schedule.at(state.step),
         "tokens": state.tokens,
         "seconds": round(state.seconds, 3),
+        **({"skipped": state.skipped} if state.skipped else {}),
+        **({"loss_scale": state.loss_scale} if run.scale is not None else {}),
         **clock.figures(),
     }
     run.record(Trained(fields, run.total_steps, clock.seconds_left(run.total_steps - state.step)))

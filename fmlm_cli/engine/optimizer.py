@@ -31,6 +31,11 @@ class Schedule:
     head_steps: int = 0
     head_peak: float = 0.0
 
+    @property
+    def settled_after(self) -> int:
+        """The last step of all warming up."""
+        return self.head_steps + self.warmup_steps
+
     @classmethod
     def of_shares(
         cls,
@@ -111,18 +116,19 @@ def make_optimizer(
     )
 
 
-def hold_back(optimizer: torch.optim.Optimizer, bad: torch.Tensor) -> bool:
-    """Have the optimizer change nothing, from now on, if the flag `bad` on its device is set.
+def hold_back(optimizer: torch.optim.Optimizer, bad: torch.Tensor, *, for_good: torch.Tensor) -> bool:
+    """Have the optimizer change nothing in its next step if the flag `bad` on its device is set.
 
-    False, and nothing done, where it cannot: then whoever asks has to look at the flag.
+    Nor in any after it if `for_good` is. False, and nothing done, where it cannot: then whoever asks has to
+    look at the flags.
     """
     # MPS's kernels are given `found_inf` and do not look at it.
     if bad.device.type == "mps" or not all(group.get("fused") for group in optimizer.param_groups):
         return False
     # What is fused leaves weights, moments and counts of steps as they are where this is 1.
-    if not hasattr(optimizer, "found_inf"):
-        vars(optimizer)["found_inf"] = torch.zeros((), device=bad.device)
-    vars(optimizer)["found_inf"].masked_fill_(bad, 1.0)
+    before: torch.Tensor | None = vars(optimizer).get("held_for_good")
+    vars(optimizer)["held_for_good"] = held = for_good if before is None else before | for_good
+    vars(optimizer)["found_inf"] = (bad | held).float()
     return True
 
 

@@ -12,9 +12,9 @@ from typing import Any, Protocol
 
 from fmlm_cli import storage
 from fmlm_cli.errors import UserError
-from fmlm_cli.events import Emit, Evaluated, Trained
+from fmlm_cli.events import Emit, Evaluated, Remarked, Trained
 
-Record = Trained | Evaluated
+Record = Trained | Evaluated | Remarked
 
 
 class Sink(Protocol):
@@ -61,7 +61,7 @@ class MetricsLog:
     def _up_to(self, step: int, evaluated: int) -> list[dict[str, Any]]:
         # Of a run that begins anew nothing is kept, so a file that is damaged is no obstacle.
         written = read_metrics(self._path) if step and self._path.exists() else []
-        return [r for r in written if r["step"] <= (evaluated if "evaluation" in r else step)]
+        return _up_to(written, step, evaluated)
 
     def write(self, record: Record) -> None:
         """Append one record; it is in the file when this returns."""
@@ -69,10 +69,9 @@ class MetricsLog:
         with storage.clear_disk_errors(self._path), self._path.open("a", encoding="utf-8") as file:
             file.write(_line(record.record))
 
-    @property
-    def sha256(self) -> str:
-        """The hash of all records, which a checkpoint keeps."""
-        return storage.sha256_of_json(self.records)
+    def sha256(self, step: int, evaluated: int) -> str:
+        """The hash of the records up to a step, which its checkpoint keeps."""
+        return storage.sha256_of_json(_up_to(self.records, step, evaluated))
 
     def sync(self) -> None:
         """Have the disk hold all records before it holds what depends on them."""
@@ -96,6 +95,10 @@ class MetricsLog:
 def metrics_log(sinks: Iterable[Sink]) -> MetricsLog | None:
     """The metrics log among some sinks."""
     return next((sink for sink in sinks if isinstance(sink, MetricsLog)), None)
+
+
+def _up_to(records: Iterable[dict[str, Any]], step: int, evaluated: int) -> list[dict[str, Any]]:
+    return [r for r in records if r["step"] <= (evaluated if "evaluation" in r else step)]
 
 
 def _line(record: Mapping[str, Any]) -> str:

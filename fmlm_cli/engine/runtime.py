@@ -2,6 +2,7 @@
 
 import contextlib
 import ctypes
+import os
 import platform
 import resource
 import sys
@@ -32,20 +33,29 @@ class Runtime:
 
     `low_weights`: the weights that compute have this precision themselves, in a `WorkingCopy`; else they are
     float32, and autocast sees to the products. `ranks`: the processes that have a part in each step and
-    evaluation.
+    evaluation. `deterministic`: whether what it computes again has to be the same bits.
     """
 
     device: torch.device
     precision: torch.dtype
     ranks: Ranks = field(default_factory=OneProcess)
     low_weights: bool = False
+    deterministic: bool = False
 
     @classmethod
-    def resolve(cls, device: str = "auto", precision: str = "auto", ranks: Ranks | None = None) -> "Runtime":
+    def resolve(
+        cls,
+        device: str = "auto",
+        precision: str = "auto",
+        ranks: Ranks | None = None,
+        *,
+        deterministic: bool = False,
+    ) -> "Runtime":
         """The runtime that settings name; `ranks`: the processes that train together, this one alone if None.
 
         auto: a GPU where there is one, and bfloat16 where that has it. Where it is a CPU, this process keeps
-        the memory that it frees from now on. Raises `UserError` for a device that is unknown or not there,
+        the memory that it frees from now on. If `deterministic`, all that it computes is so from now on.
+        Raises `UserError` for a device that is unknown or not there,
         and for a precision that it has no instructions for.
         """
         resolved, ranks = _resolve_device(device), ranks or OneProcess()
@@ -55,8 +65,11 @@ class Runtime:
         if resolved.type == "cuda":
             # Its gradients in bfloat16 were reported to be NaN on a Hopper card; other kernels are as fast.
             torch.backends.cuda.enable_cudnn_sdp(False)
+        if deterministic:
+            _be_deterministic()
         low_weights = precision == "bfloat16-weights"
-        return cls(resolved, _resolve_precision(precision, resolved), ranks, low_weights)
+        products = _resolve_precision(precision, resolved)
+        return cls(resolved, products, ranks, low_weights, deterministic)
 
     @property
     def alone(self) -> "Runtime":
@@ -130,6 +143,15 @@ def count_flops(forward: Callable[[], Any]) -> int:
     return int(counter.get_total_flops())
 
 
+def _be_deterministic() -> None:
+    """Have this process use algorithms alone whose sums are always in one order."""
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when CUDA begins
+    os.environ["TORCHINDUCTOR_DETERMINISTIC"] = "1"  # read when anything is first compiled
+    torch.use_deterministic_algorithms(True)
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined] # it is read by none
+    torch.backends.cudnn.benchmark = False
+
+
 def _resolve_device(name: str) -> torch.device:
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
@@ -159,6 +181,13 @@ def _resolve_precision(name: str, device: torch.device) -> torch.dtype:
                 "times as long as with float32; use --set precision=float32"
             )
         return torch.bfloat16
+    if name == "float16":
+        if device.type != "cuda":
+            raise UserError(
+                f"precision float16 needs a CUDA device, and this is {device}: use --set precision=float32"
+            )
+        return torch.float16
+    # Not float16 elsewhere: it leaves out steps as its scale happens to fall, which nobody gets unasked.
     if name == "auto" and device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False):
         return torch.bfloat16
     return torch.float32

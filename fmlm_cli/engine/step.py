@@ -2,20 +2,24 @@
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from fmlm_cli import keys
 from fmlm_cli.engine.batch import Batch, Objective
+from fmlm_cli.engine.device.loss_scale import LossScale
 from fmlm_cli.engine.device.working_copy import WorkingCopy
 from fmlm_cli.engine.optimizer import hold_back
 from fmlm_cli.engine.ranks.protocol import Ranks
 from fmlm_cli.engine.runtime import Runtime
 from fmlm_cli.engine.signals import NEVER, StoppedError, StopRequest
 from fmlm_cli.errors import UserError
+
+OnNonfinite = Literal["stop", "skip"]
 
 
 class DivergedError(UserError):
@@ -24,19 +28,32 @@ class DivergedError(UserError):
 
 @dataclass(frozen=True)
 class StepResult:
-    """Summed loss and number of targets of a step, and its gradient's norm before clipping."""
+    """Summed loss and number of targets of a step, and its gradient's norm before clipping.
+
+    `outcome`: taken; or not, and nothing changed: skipped, as not finite, or overflowed, as the scaled
+    gradient was too large for 16 bits. `scale`, `good_steps`: of the `LossScale` after it; 0 without one.
+    """
 
     loss_sum: float
     count: int
     grad_norm: float
+    outcome: Literal["taken", "skipped", "overflowed"] = "taken"
+    scale: float = 0.0
+    good_steps: int = 0
+
+    @property
+    def loss(self) -> float:
+        """The mean over the step's targets."""
+        return self.loss_sum / max(self.count, 1)
 
 
 @dataclass(frozen=True)
 class StepTaken:
     """A step that the device has been given, and may still be at.
 
-    `values`: float[2] on the device, what `result` takes once it is known. `count`: targets. `tokens`:
-    positions forwarded, padding not counted; both of all `ranks`. `rows`: this process's, for messages.
+    `values`: float[2] on the device, or [5] with a `LossScale`, what `result` takes once it is known.
+    `count`: targets. `tokens`: positions forwarded, padding not counted; both of all `ranks`. `rows`: this
+    process's.
     """
 
     step: int
@@ -45,13 +62,43 @@ class StepTaken:
     tokens: int
     rows: tuple[int, ...]
     ranks: Ranks
+    on_nonfinite: OnNonfinite = "stop"
 
     def result(self, values: Sequence[float]) -> StepResult:
-        """What came of it. Raises `DivergedError` if that is not finite: nothing was changed then."""
-        loss_sum, grad_norm = values
-        if not (abs(loss_sum) < float("inf") and grad_norm < float("inf")):
-            raise DivergedError(_describe_divergence(self, loss_sum / max(self.count, 1), grad_norm))
-        return StepResult(loss_sum, self.count, grad_norm)
+        """What came of it. Raises `DivergedError` if that is not finite and is to stop the run."""
+        loss_sum, grad_norm, *scaling = values
+        overflowed, scale, good_steps = scaling or (0.0, 0.0, 0.0)
+        result = StepResult(loss_sum, self.count, grad_norm, "taken", scale, int(good_steps))
+        if math.isfinite(loss_sum) and math.isfinite(grad_norm):
+            return result
+        if overflowed:
+            return replace(result, outcome="overflowed")
+        if self.on_nonfinite == "skip":
+            return replace(result, outcome="skipped")
+        raise DivergedError(f"{self.describe(result)}; the step was not taken. {self._advice(result)}")
+
+    def describe(self, result: StepResult) -> str:
+        """A step that is not finite, in words."""
+        return (
+            f"not finite at step {self.step}: loss {result.loss:g}, gradient norm {result.grad_norm:g}, "
+            f"rows {self.rows_listed}"
+        )
+
+    @cached_property
+    def all_rows(self) -> list[int]:
+        """The rows of all processes, which all of them ask for or none."""
+        return sorted({row for part in self.ranks.gather(self.rows) for row in part})
+
+    @property
+    def rows_listed(self) -> str:
+        """The first of all rows, for messages."""
+        more = f" and {len(self.all_rows) - 8} more" if len(self.all_rows) > 8 else ""
+        return ", ".join(map(str, self.all_rows[:8])) + more
+
+    def _advice(self, result: StepResult) -> str:
+        if self.step == 1 and not math.isfinite(result.loss_sum):
+            return "The weights that it begins with are damaged or far too large"
+        return "Lower optimizer.learning_rate or lengthen optimizer.warmup_share"
 
 
 def compute_gradient(
@@ -63,14 +110,16 @@ def compute_gradient(
     reseed: Callable[[int], None] | None = None,
     stop: StopRequest = NEVER,
     working: WorkingCopy[Any] | None = None,
+    scale: LossScale | None = None,
 ) -> tuple[torch.Tensor, int]:
     """Give parameters without any the gradient of the step's mean loss; its sum and the number of targets.
 
     `batches` are this process's part of the step's. Each adds its summed loss divided by the targets of the
     *whole* step, so the gradient does not depend on how the step was cut into batches and dealt out.
     (Averaging the batches' averages, as is usual, weights a target by how many others its batch happens to
-    hold.) `working`: what computes in the model's place. `reseed(i)` is called before the batch whose place
-    in the whole step is i. Raises `StoppedError` if a stop is asked for between two batches.
+    hold.) `working`: what computes in the model's place. With a `scale` the gradient is times as large, until
+    it is unscaled. `reseed(i)` is called before the batch whose place in the whole step is i. Raises
+    `StoppedError` if a stop is asked for between two batches.
     """
     ranks, computing = runtime.ranks, working.catch_up() if working else model
     count = ranks.sum(sum(batch.count for batch in batches))
@@ -82,7 +131,8 @@ def compute_gradient(
             reseed(ranks.place(index))
         with runtime.autocast():
             loss_sum = objective.loss(computing, batch.to(runtime.device))
-        (loss_sum / max(count, 1)).backward()
+        mean = loss_sum / max(count, 1)
+        (mean if scale is None else mean * scale.scale).backward()
         if working:
             working.hand_over_gradients()
         total += loss_sum.detach()
@@ -105,14 +155,17 @@ def train_step(
     runtime: Runtime,
     stop: StopRequest = NEVER,
     working: WorkingCopy[Any] | None = None,
+    scale: LossScale | None = None,
+    on_nonfinite: OnNonfinite = "stop",
 ) -> StepTaken:
     """Gradient, check, clip, update, none of which waits for the device.
 
-    Where anything is not finite, neither this step nor any after it changes weights or the optimizer's state,
-    and `StepTaken.result` says so when the values have arrived. Raises `StoppedError` before the update if a
-    stop is asked for; and `DivergedError` where the optimizer cannot be held back by the device alone.
+    Where anything is not finite the step changes neither weights nor the optimizer's state, and if that is to
+    stop the run none after it does; `StepTaken.result` says so when the values have arrived. Raises
+    `StoppedError` before the update if a stop is asked for; and `DivergedError` where the optimizer cannot be
+    held back by the device alone.
 
-    `batches`: this process's part of the step's.
+    `batches`: this process's part of the step's. `scale`: for float16.
     """
     optimizer.zero_grad(set_to_none=True)
     total, count = compute_gradient(
@@ -124,14 +177,23 @@ def train_step(
         reseed=lambda number: _seed_everything(seed, step, number),
         stop=stop,
         working=working,
+        scale=scale,
     )
+    if scale is not None:
+        scale.unscale_(model.parameters())
     norm = nn.utils.clip_grad_norm_(model.parameters(), clip if clip is not None else float("inf"))
     rows = tuple(row for batch in batches for row in batch.rows)
     values = torch.stack([total, norm.to(total)])
+    bad = ~values.isfinite().all()
+    fatal = bad if on_nonfinite == "stop" else torch.zeros_like(bad)
+    if scale is not None:
+        overflowed = scale.move(total, bad)
+        values, fatal = torch.cat([values, scale.values(overflowed)]), fatal & ~overflowed
     tokens = runtime.ranks.sum(sum(batch.tokens for batch in batches))
-    taken = StepTaken(step, values, count, tokens, rows, runtime.ranks)
-    if not hold_back(optimizer, ~values.isfinite().all()):
-        taken.result(values.tolist())
+    taken = StepTaken(step, values, count, tokens, rows, runtime.ranks, on_nonfinite)
+    held_back = hold_back(optimizer, bad, for_good=fatal)
+    if not held_back and taken.result(values.tolist()).outcome != "taken":
+        return taken
     for group in optimizer.param_groups:
         group["lr"] = learning_rate * group.get("scale", 1.0)
     optimizer.step()
@@ -140,18 +202,3 @@ def train_step(
 
 def _seed_everything(seed: int, step: int, number: int) -> None:
     torch.manual_seed(int(keys.derive(seed, keys.Stream.DROPOUT, step, number)) >> 1)
-
-
-def _describe_divergence(taken: StepTaken, loss: float, grad_norm: float) -> str:
-    rows = sorted({row for part in taken.ranks.gather(taken.rows) for row in part})
-    listed = ", ".join(map(str, rows[:8])) + (f" and {len(rows) - 8} more" if len(rows) > 8 else "")
-    learnt_nothing_yet = taken.step == 1 and not math.isfinite(loss)
-    advice = (
-        "The weights that it begins with are damaged or far too large"
-        if learnt_nothing_yet
-        else "Lower optimizer.learning_rate or lengthen optimizer.warmup_share"
-    )
-    return (
-        f"not finite at step {taken.step}: loss {loss:g}, gradient norm {grad_norm:g}, rows {listed}; the "
-        f"step was not taken. {advice}"
-    )

@@ -5,8 +5,8 @@ import copy
 import pytest
 import torch
 
-from fmlm_cli.model.compiling import NotCompiledError, compile_layers
 from fmlm_cli.model.layers import layer_lists
+from fmlm_cli.model.layerwise.compiling import NotCompiledError, compile_layers
 from tests.model.families import small_config, small_model
 
 

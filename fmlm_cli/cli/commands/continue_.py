@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from fmlm_cli.cli.flags import Flag, Shortcut
-from fmlm_cli.cli.options import Overwrite, Processes, Resume, with_options
+from fmlm_cli.cli.options import AllowChanges, Overwrite, Processes, Resume, with_options
 from fmlm_cli.config import PretrainSettings, saved_settings
 from fmlm_cli.errors import UserError
 from fmlm_cli.events import Emit
@@ -92,6 +92,7 @@ def command(
     nproc: Processes = None,
     overwrite: Overwrite = False,
     resume: Resume = False,
+    allow_changes: AllowChanges = False,
 ) -> None:
     """Go on training an encoder on your own text.
 
@@ -102,4 +103,11 @@ def command(
         raise UserError(f"no checkpoint{beside}: give --from, a run, a Hugging Face folder or a Hub name")
     from fmlm_cli.recipes.pretraining.together import pretrain_together
 
-    pretrain_together(settings, processes=nproc, overwrite=overwrite, resume=resume, emit=emit)
+    pretrain_together(
+        settings,
+        processes=nproc,
+        overwrite=overwrite,
+        resume=resume,
+        allow_changes=allow_changes,
+        emit=emit,
+    )

@@ -1,7 +1,7 @@
 """`fmlm pretrain`."""
 
 from fmlm_cli.cli.flags import Flag
-from fmlm_cli.cli.options import Overwrite, Processes, Resume, with_options
+from fmlm_cli.cli.options import AllowChanges, Overwrite, Processes, Resume, with_options
 from fmlm_cli.config import PretrainSettings
 from fmlm_cli.errors import UserError
 from fmlm_cli.events import Emit
@@ -28,6 +28,7 @@ def command(
     nproc: Processes = None,
     overwrite: Overwrite = False,
     resume: Resume = False,
+    allow_changes: AllowChanges = False,
 ) -> None:
     """Pre-train a masked language model from scratch.
 
@@ -37,4 +38,11 @@ def command(
         raise UserError("model.checkpoint is set: `fmlm continue` goes on from a checkpoint")
     from fmlm_cli.recipes.pretraining.together import pretrain_together
 
-    pretrain_together(settings, processes=nproc, overwrite=overwrite, resume=resume, emit=emit)
+    pretrain_together(
+        settings,
+        processes=nproc,
+        overwrite=overwrite,
+        resume=resume,
+        allow_changes=allow_changes,
+        emit=emit,
+    )

@@ -118,6 +118,7 @@ def flash_kernel() -> Kernel:
         sides = (-1, -1) if window is None else (window, window)
         short = (part.to(_sixteen_bit(query)) for part in (query, key, value))
         options = {"dropout_p": dropout, "softmax_scale": scale, "window_size": sides}
+        options["deterministic"] = torch.are_deterministic_algorithms_enabled()  # as torch's own kernels are
         out: Tensor = function(*short, cu_seqlens, cu_seqlens, max_length, max_length, **options)
         return out.to(query.dtype)
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from fmlm_cli.events import Caution, Emit, Event, Progress, Scoreboard, Trained
+from fmlm_cli.events import Caution, Emit, Event, Progress, Remarked, Scoreboard, Trained
 from fmlm_cli.recipes.jobs.ledger import Job, Ledger
 
 J = TypeVar("J", bound=Job)
@@ -66,6 +66,9 @@ class Board(Generic[J, R]):
             self.advance(event.done / event.total, f"{event.done:,.0f}/{event.total:,.0f} {event.unit}")
         elif isinstance(event, Scoreboard):
             self.advance(self.share, event.latest)
+        elif isinstance(event, Remarked):
+            assert self.at_work is not None
+            self.emit(Caution(f"{self.at_work.label}: {event.text}"))
         elif isinstance(event, Caution) and event.code not in self._said and event not in self._cautions:
             assert self.at_work is not None
             self._cautions.add(event)

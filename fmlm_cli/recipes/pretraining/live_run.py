@@ -1,7 +1,7 @@
 """A planned run on its device: the batches of each step, its evaluation, and what its checkpoints hold."""
 
 import itertools
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,45 +9,38 @@ from typing import Any
 import numpy as np
 
 from fmlm_cli import storage
+from fmlm_cli.config import differing
 from fmlm_cli.corpus.rows.reading import Int64s, Rows
 from fmlm_cli.corpus.tokenizer.loading import save_tokenizer
 from fmlm_cli.engine.batch import Batch
-from fmlm_cli.engine.checkpoint import Checkpoints, begin_again
+from fmlm_cli.engine.checkpoint import Checkpoints, TrainState, begin_again
 from fmlm_cli.engine.device.working_copy import WorkingCopy
 from fmlm_cli.engine.loop import Rhythm, TrainingRun
-from fmlm_cli.engine.optimizer import Schedule
-from fmlm_cli.engine.records import Sink
+from fmlm_cli.engine.records import Record, Sink
 from fmlm_cli.engine.runtime import Runtime
 from fmlm_cli.engine.signals import NEVER, StopRequest
+from fmlm_cli.errors import UserError
 from fmlm_cli.events import Caution, Emit
 from fmlm_cli.masking import Strategy
 from fmlm_cli.model.adapting.dropout import draw_dropout_by_bits
 from fmlm_cli.model.adapting.lora import load_trained, merged, save_trained
 from fmlm_cli.model.build import save_model, tokenizer_for
 from fmlm_cli.model.checkpoints.pretrained import load_pretrained
+from fmlm_cli.model.layerwise.recomputing import recompute_layers
+from fmlm_cli.recipes.pretraining.planning.changes import (
+    Changes,
+    changes_since,
+    facts_of,
+    make_schedule,
+    remark_of,
+)
 from fmlm_cli.recipes.pretraining.planning.plan import RunPlan
 from fmlm_cli.recipes.pretraining.planning.start import beside_head
 from fmlm_cli.recipes.pretraining.report.describe import cautions
 from fmlm_cli.recipes.pretraining.report.gains import keep_first_scores
 from fmlm_cli.recipes.shared.held_out import HeldOut, Scores, make_objective
-from fmlm_cli.recipes.shared.speed import compile_as_asked, settle_attention
+from fmlm_cli.recipes.shared.speed import check_repeats, compile_as_asked, settle_attention
 from fmlm_cli.recipes.shared.training import assemble
-
-
-def make_schedule(plan: RunPlan) -> Schedule:
-    """The learning rate's course over the run."""
-    optimizer = plan.settings.optimizer
-    assert optimizer.learning_rate and optimizer.head_learning_rate and optimizer.warmup_share is not None
-    return Schedule.of_shares(
-        plan.total_steps,
-        peak=optimizer.learning_rate,
-        warmup_share=optimizer.warmup_share,
-        shape=optimizer.schedule,
-        final_share=optimizer.final_share,
-        decay_share=optimizer.decay_share,
-        head_steps=optimizer.head_warmup_steps,
-        head_peak=optimizer.head_learning_rate,
-    )
 
 
 def settle_attention_of(plan: RunPlan, runtime: Runtime) -> str:
@@ -58,10 +51,24 @@ def settle_attention_of(plan: RunPlan, runtime: Runtime) -> str:
 
 
 class LiveRun:
-    """A planned run at work. `scores`: of its latest evaluation, by name."""
+    """A planned run at work. `scores`: of its latest evaluation, by name.
 
-    def __init__(self, plan: RunPlan, run: storage.RunDirectory, runtime: Runtime, emit: Emit) -> None:
+    `allow_changes`: whether a checkpoint under other settings is gone on from. `changes`: all that were made,
+    by the step after which, each with what differed.
+    """
+
+    def __init__(
+        self,
+        plan: RunPlan,
+        run: storage.RunDirectory,
+        runtime: Runtime,
+        emit: Emit,
+        *,
+        allow_changes: bool = False,
+    ) -> None:
         self.plan, self.run, self.runtime, self.emit = plan, run, runtime, emit
+        self.allow_changes = allow_changes
+        self.changes: list[tuple[int, Changes]] = []
         self.settings, self.seed = plan.settings, plan.settings.seed
         self.model = plan.model.to(runtime.device)
         draw_dropout_by_bits(self.model)
@@ -81,24 +88,28 @@ class LiveRun:
         self.scores: dict[str, Scores] = {}
         for caution in self.cautions:
             emit(caution)
-        self._compile()
+        self._settle_layers()
 
-    def _compile(self) -> None:
-        """Compile the model's layers, if they are to be, by the first batch that they will see."""
+    def _settle_layers(self) -> None:
+        """Have the model's layers compiled and recomputed, if they are to be, by the first batch."""
 
         computing = self.working.model if self.working else self.model
 
         def once() -> None:
-            computing.train()
+            computing.train().zero_grad(set_to_none=True)
             with self.runtime.autocast():
                 (first,) = self._batches(1, lambda places: places[:1])
                 loss = self.objective.loss(computing, first.to(self.runtime.device))
             loss.backward()
-            computing.zero_grad(set_to_none=True)
 
         ragged = self.settings.data.packing == "none"
         asked = self.settings.speed.compile
         compile_as_asked(asked, computing, self.runtime, once, self.emit, ragged=ragged)
+        if self.settings.speed.recompute:
+            recompute_layers(computing)
+        if self.runtime.deterministic:
+            check_repeats(computing, once)
+        computing.zero_grad(set_to_none=True)
 
     @property
     def main_evaluation(self) -> str | None:
@@ -195,14 +206,12 @@ class LiveRun:
             checkpoints=self._checkpoints(keep_steps),
             sinks=sinks,
             working=self.working,
+            on_nonfinite=settings.optimizer.on_nonfinite,
+            tells_spikes=True,
         )
 
     def _checkpoints(self, keep_steps: Collection[int]) -> Checkpoints:
-        facts = {
-            "stream": self.plan.stream.identity,
-            "first_row": self.plan.stream.first,
-            "rows_per_step": self.plan.sequences_per_step,
-        }
+        facts = {**facts_of(self.plan), "changes": self.changes}
         return Checkpoints(
             self.run.checkpoints,
             self.settings.checkpoint.keep,
@@ -211,7 +220,36 @@ class LiveRun:
             self._load_model,
             facts,
             keep_steps,
+            self._takes_over,
         )
+
+    def _takes_over(self, state: TrainState, facts: Mapping[str, Any], same: bool) -> bool:
+        """Whether this run is the one that left a checkpoint, or may go on from it.
+
+        Raises `UserError` for what speaks against that, by its name, where the settings do.
+        """
+        self.changes[:] = facts.get("changes", [])
+        if same or "decided_by" not in facts:
+            return same
+        now = self.plan.decided_by["settings"]
+        if not self.allow_changes:
+            names = differing(facts["decided_by"]["settings"], now)
+            if names:
+                raise UserError(
+                    f"{self.run.root} has a checkpoint of step {state.step} under other settings "
+                    f"({', '.join(names)}): pass --allow-changes to go on from it"
+                )
+            return False
+        changes = changes_since(facts, self.plan, state.step)
+        if changes:
+            self.changes.append((state.step, changes))
+        return True
+
+    def opening(self, state: TrainState) -> list[Record]:
+        """The records that a run begins or goes on with; what was changed is on the model's card too."""
+        remarks = [(step, remark_of(step, changes)) for step, changes in self.changes]
+        self.cautions += [Caution(remark.text, "changed") for _, remark in remarks]
+        return [remark for step, remark in remarks if step == state.step]
 
     @property
     def carried_over(self) -> Path | None:

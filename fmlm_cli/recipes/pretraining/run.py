@@ -22,7 +22,7 @@ from fmlm_cli.recipes.pretraining.planning.agreement import (
     plan_as_told,
 )
 from fmlm_cli.recipes.pretraining.planning.plan import RunPlan, plan_run
-from fmlm_cli.recipes.pretraining.planning.resume import check_same_run, settings_to_resume
+from fmlm_cli.recipes.pretraining.planning.resume import check_changes, check_same_run, settings_to_resume
 from fmlm_cli.recipes.pretraining.report.describe import describe_run
 from fmlm_cli.recipes.shared.checkpoints import check_model_files, lost_of_model
 from fmlm_cli.recipes.shared.training import train_to_the_end
@@ -48,6 +48,7 @@ def pretrain(
     *,
     overwrite: bool = False,
     resume: bool = False,
+    allow_changes: bool = False,
     keep_steps: Collection[int] = (),
     emit: Emit = ignore,
     ranks: Ranks | None = None,
@@ -56,15 +57,18 @@ def pretrain(
 
     `keep_steps`: there are checkpoints of these steps too, and they stay whatever `settings.checkpoint` says.
     `ranks`: the processes that train it together, this one alone if None; the writer owns the folder, and
-    decides for all. Raises `UserError` for anything wrong with the settings or the data, before anything is
-    written; `Interrupted`, with a checkpoint saved, on Ctrl-C or SIGTERM.
+    decides for all. `allow_changes`: go on under other settings than the run was started with, where that can
+    be. Raises `UserError` for anything wrong with the settings or the data, before anything is written;
+    `Interrupted`, with a checkpoint saved, on Ctrl-C or SIGTERM.
     """
+    if allow_changes and not resume:
+        raise UserError("--allow-changes is for going on with a run: give --resume too")
     if settings.out is None:
         raise UserError("no output folder: give --out RUN")
     run, ranks = storage.RunDirectory(Path(settings.out)), ranks or OneProcess()
     check_same_software(ranks)
     if not ranks.is_writer:
-        return _follow(settings, run, keep_steps, ranks)
+        return _follow(settings, run, keep_steps, ranks, allow_changes=allow_changes)
     with storage.owned_folder(run.root, storage.RUN, overwrite=overwrite, resume=resume) as folder:
         resuming = resume and run.config.is_file()
         if not (overwrite or resuming or folder.is_empty):
@@ -74,12 +78,15 @@ def pretrain(
             )
         if resume and not complete_checkpoints(run.checkpoints) and not run.is_finished:
             emit(starting_anew(run.root))
-        runtime = Runtime.resolve(settings.device, settings.precision, ranks)
+        runtime = _runtime_of(settings, ranks)
         if resuming:
             settings = settings_to_resume(settings, run)
         plan = plan_run(settings, emit)
         if resuming:
-            check_same_run(plan.settings, run)
+            if run.is_finished or not allow_changes:
+                check_same_run(plan.settings, run)
+            else:
+                check_changes(plan, run)
         if resuming and _has_its_model(run, emit):
             ranks.from_writer(_Told(None))
             emit(Note(f"{run.root} is finished: nothing to resume; its model is {run.final}"))
@@ -94,30 +101,46 @@ def pretrain(
             if overwrite:
                 folder.clear()
             storage.write_text(run.config, to_yaml(plan.settings))
-            return _train(plan, run, runtime, keep_steps, emit)
+            return _train(plan, run, runtime, keep_steps, emit, allow_changes=allow_changes)
 
 
 def _follow(
-    settings: PretrainSettings, run: storage.RunDirectory, keep_steps: Collection[int], ranks: Ranks
+    settings: PretrainSettings,
+    run: storage.RunDirectory,
+    keep_steps: Collection[int],
+    ranks: Ranks,
+    *,
+    allow_changes: bool,
 ) -> PretrainResult:
     """Do a process's part of a run whose writer is another one: nothing is written or said."""
-    runtime = Runtime.resolve(settings.device, settings.precision, ranks)
+    runtime = _runtime_of(settings, ranks)
     told = ranks.from_writer(_Told(None))
     if told.settings is None:  # there is nothing left to do
         return PretrainResult(run, [])
     plan = plan_as_told(told.settings, ranks)
     check_same_plan(plan, ranks)
     settle_attention_of(plan, runtime)
-    return _train(with_micro_size(plan, runtime, ignore), run, runtime, keep_steps, ignore)
+    plan = with_micro_size(plan, runtime, ignore)
+    return _train(plan, run, runtime, keep_steps, ignore, allow_changes=allow_changes)
+
+
+def _runtime_of(settings: PretrainSettings, ranks: Ranks) -> Runtime:
+    return Runtime.resolve(settings.device, settings.precision, ranks, deterministic=settings.deterministic)
 
 
 def _train(
-    plan: RunPlan, run: storage.RunDirectory, runtime: Runtime, keep_steps: Collection[int], emit: Emit
+    plan: RunPlan,
+    run: storage.RunDirectory,
+    runtime: Runtime,
+    keep_steps: Collection[int],
+    emit: Emit,
+    *,
+    allow_changes: bool,
 ) -> PretrainResult:
     """Train from where the run stands to its end, and leave what it is to leave."""
-    live, log = LiveRun(plan, run, runtime, emit), MetricsLog(run.metrics)
+    live, log = LiveRun(plan, run, runtime, emit, allow_changes=allow_changes), MetricsLog(run.metrics)
     training = live.training_run(log, Teller(emit), keep_steps=keep_steps)
-    state = train_to_the_end(training, emit, carried_over=live.carried_over)
+    state = train_to_the_end(training, emit, carried_over=live.carried_over, opening=live.opening)
     if runtime.ranks.is_writer:
         live.goes_on_alone()
         finish_run(live, state, log.records)

@@ -15,7 +15,13 @@ from fmlm_cli.recipes.pretraining.run import pretrain
 
 
 def pretrain_together(
-    settings: PretrainSettings, *, processes: int | None, overwrite: bool, resume: bool, emit: Emit
+    settings: PretrainSettings,
+    *,
+    processes: int | None,
+    overwrite: bool,
+    resume: bool,
+    allow_changes: bool,
+    emit: Emit,
 ) -> None:
     """Train a masked LM by the processes that this one was started with, or by `processes` of its own.
 
@@ -35,7 +41,14 @@ def pretrain_together(
         )
     with joined(launch) as ranks:
         tell = emit if ranks.is_writer else ignore
-        pretrain(settings, overwrite=overwrite, resume=resume, emit=tell, ranks=ranks)
+        pretrain(
+            settings,
+            overwrite=overwrite,
+            resume=resume,
+            allow_changes=allow_changes,
+            emit=tell,
+            ranks=ranks,
+        )
 
 
 def _one_for_each_gpu(device: str, emit: Emit) -> int:

@@ -5,12 +5,15 @@ import time
 from collections.abc import Callable
 from typing import Literal
 
+import torch
+from torch import Tensor, nn
+
 from fmlm_cli.engine.runtime import Runtime
-from fmlm_cli.errors import UserError
+from fmlm_cli.errors import UserError, one_line
 from fmlm_cli.events import Caution, Emit, Note, counted
 from fmlm_cli.model.attention import BACKENDS, BY_NAME
-from fmlm_cli.model.compiling import NotCompiledError, compile_layers, compiled_graphs
 from fmlm_cli.model.isolation import try_backends
+from fmlm_cli.model.layerwise.compiling import NotCompiledError, compile_layers, compiled_graphs
 from fmlm_cli.model.masked_lm import MaskedLM
 
 
@@ -37,6 +40,30 @@ def settle_attention(model: MaskedLM, runtime: Runtime, length: int, asked: str)
         faults.append(f"not {backend.name}: {fault}")
     chosen = model.attention.name
     return f"{chosen} ({'; '.join(faults)})" if faults and device.type == "cuda" else chosen
+
+
+def check_repeats(model: nn.Module, once: Callable[[], object]) -> None:
+    """Refuse a model whose gradients are not the same bits when they are computed again: tried, not assumed.
+
+    `once` runs it forward and backward, with nothing to begin from.
+    """
+
+    def gradients() -> list[Tensor]:
+        torch.manual_seed(0)
+        once()
+        return [p.grad.clone() for p in model.parameters() if p.grad is not None]
+
+    try:
+        same = all(map(torch.equal, gradients(), gradients()))
+    except torch.OutOfMemoryError:
+        raise
+    except RuntimeError as error:  # torch's, of an operation that has no way to be so
+        raise UserError(f"deterministic: {one_line(error)}; set it to false") from error
+    if not same:
+        raise UserError(
+            "deterministic: the same batch gave two different gradients on this device; try another "
+            "speed.attention (mask), or set it to false"
+        )
 
 
 def compile_as_asked(

@@ -1,20 +1,22 @@
 """Training runs: put together, and taken from their newest checkpoint, or their start, to their end."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
+import torch
 from torch import nn
 
 from fmlm_cli.engine.batch import Batch, Objective
 from fmlm_cli.engine.checkpoint import Checkpoints, TrainState, carry_over
+from fmlm_cli.engine.device.loss_scale import LossScale
 from fmlm_cli.engine.device.working_copy import WorkingCopy
 from fmlm_cli.engine.loop import Rhythm, TrainingRun, train
 from fmlm_cli.engine.optimizer import OptimizerOptions, Schedule, make_optimizer
-from fmlm_cli.engine.records import Sink, metrics_log
+from fmlm_cli.engine.records import Record, Sink, metrics_log
 from fmlm_cli.engine.runtime import Runtime
 from fmlm_cli.engine.signals import StopRequest, graceful_stop
-from fmlm_cli.engine.step import DivergedError
+from fmlm_cli.engine.step import DivergedError, OnNonfinite
 from fmlm_cli.events import Caution, Emit, Note
 
 
@@ -71,8 +73,11 @@ def assemble(
     sinks: Sequence[Sink],
     keeps_checkpoints: bool = True,
     working: WorkingCopy[Any] | None = None,
+    on_nonfinite: OnNonfinite = "stop",
+    tells_spikes: bool = False,
 ) -> TrainingRun:
     """A run of whatever is trained. `scales`: factors of the learning rate, by parameter name."""
+    runtime = trainee.runtime
     return TrainingRun(
         model=trainee.model,
         objective=trainee.objective,
@@ -84,23 +89,35 @@ def assemble(
         sinks=sinks,
         rhythm=rhythm,
         seed=trainee.seed,
-        runtime=trainee.runtime,
+        runtime=runtime,
         clip=options.clip,
         before_step=trainee.before_step,
         enough=trainee.enough,
         keeps_checkpoints=keeps_checkpoints,
         working=working,
+        scale=LossScale(runtime.device) if runtime.precision == torch.float16 else None,
+        on_nonfinite=on_nonfinite,
+        tells_spikes=tells_spikes,
     )
 
 
-def train_to_the_end(run: TrainingRun, emit: Emit, *, carried_over: Path | None = None) -> TrainState:
+def train_to_the_end(
+    run: TrainingRun,
+    emit: Emit,
+    *,
+    carried_over: Path | None = None,
+    opening: Callable[[TrainState], Sequence[Record]] = lambda state: (),
+) -> TrainState:
     """Go on from the newest checkpoint that is whole, or begin; the state at the end.
 
-    `carried_over`: another run's checkpoint, whose state of the optimizer a run begins with.
+    `carried_over`: another run's checkpoint, whose state of the optimizer a run begins with. `opening`: the
+    first records, by the state that it goes on from.
     Raises `Interrupted`, with a checkpoint saved, if asked to stop; `DivergedError`; `UserError` for
     checkpoints that are damaged or another run's.
     """
     state = _begin(run, emit, carried_over)
+    for record in opening(state):
+        run.record(record)
     try:
         with graceful_stop() as stop:
             return train(run, state, stop)

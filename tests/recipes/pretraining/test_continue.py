@@ -19,7 +19,8 @@ from fmlm_cli.engine.runtime import Runtime
 from fmlm_cli.errors import UserError
 from fmlm_cli.events import Caution, Event, Facts, Note, ignore
 from fmlm_cli.recipes import pretraining
-from fmlm_cli.recipes.pretraining.live_run import LiveRun, make_schedule
+from fmlm_cli.recipes.pretraining.live_run import LiveRun
+from fmlm_cli.recipes.pretraining.planning.changes import make_schedule
 from fmlm_cli.recipes.pretraining.planning.plan import plan_run
 from tests.conftest import MakeStore
 from tests.recipes.runs import RHYTHM, TINY, Settings, assert_same, at_step, raise_error, timeless

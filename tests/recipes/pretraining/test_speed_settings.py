@@ -11,7 +11,7 @@ import pytest
 from fmlm_cli.errors import UserError
 from fmlm_cli.events import Event, Facts, Note, Trained
 from fmlm_cli.model.attention import AttentionBackend, MaskOnRows
-from fmlm_cli.model.compiling import compiled_graphs
+from fmlm_cli.model.layerwise.compiling import compiled_graphs
 from fmlm_cli.recipes import pretraining
 from fmlm_cli.recipes.shared import speed
 from tests.model.backends import Traceable
@@ -45,6 +45,39 @@ def test_how_documents_are_kept_apart_changes_no_loss(settings: Settings, packin
     assert max(losses(mask)) > 1.05 * min(losses(mask))  # it learns
     facts = next(event for event in told if isinstance(event, Facts))
     assert facts.rows["attention"] == "documents"
+
+
+DEEP = {**TINY, "num_hidden_layers": 3}
+
+
+@pytest.mark.parametrize("attention", ["mask", pytest.param("documents", marks=pytest.mark.slow)])
+def test_recomputing_changes_no_loss(settings: Settings, attention: str, tmp_path: Path) -> None:
+    (tmp_path / "model" / "config.json").write_text(json.dumps(DEEP))
+    rate = 0.1 if attention == "mask" else 0.0
+    chosen = {**LONG, "model.dropout": rate, "speed.attention": attention}
+    kept = pretraining.pretrain(settings("kept", **chosen))
+    again = pretraining.pretrain(settings("again", **chosen, **{"speed.recompute": True}))
+    assert len(losses(kept)) == 53 and max(losses(kept)) > 1.05 * min(losses(kept))
+    assert losses(again) == pytest.approx(losses(kept), rel=1e-5)
+
+
+@pytest.mark.slow
+@compiler
+@pytest.mark.filterwarnings("ignore")  # of torch's own insides
+def test_recomputing_what_is_compiled_changes_no_loss(settings: Settings, tmp_path: Path) -> None:
+    (tmp_path / "model" / "config.json").write_text(json.dumps(DEEP))
+    chosen = {**LONG, "data.packing": "concat", "speed.compile": True}
+    kept = pretraining.pretrain(settings("kept", **chosen))
+    again = pretraining.pretrain(settings("again", **chosen, **{"speed.recompute": True}))
+    assert losses(again) == pytest.approx(losses(kept), rel=1e-4)
+
+
+def test_a_model_without_layers_to_recompute_is_refused_before_anything_is_written(
+    settings: Settings, tmp_path: Path
+) -> None:
+    with pytest.raises(UserError, match=r"speed\.recompute: the model has one layer"):
+        pretraining.pretrain(settings(**LONG, **{"speed.recompute": True}))
+    assert not list((tmp_path / "run").glob("*"))
 
 
 @pytest.mark.slow

@@ -1,5 +1,6 @@
 """From settings with gaps to a run without any: check, make the data, load, decide."""
 
+import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -20,6 +21,7 @@ from fmlm_cli.masking import Strategy
 from fmlm_cli.masking.schedule import Timetable
 from fmlm_cli.model.build import longest_sequence, weights_hash
 from fmlm_cli.model.layers import rate_scales
+from fmlm_cli.model.layerwise.recomputing import layers_to_recompute
 from fmlm_cli.model.masked_lm import MaskedLM
 from fmlm_cli.recipes.pretraining.planning.check import CheckedRun, batch_size, check_head_warmup, check_run
 from fmlm_cli.recipes.pretraining.planning.data import (
@@ -132,7 +134,8 @@ class RunPlan:
     def architecture(self) -> dict[str, Any]:
         """What the model's config.json says that has a part in results."""
         config = dict(self.start.model.config.to_diff_dict())
-        return {name: value for name, value in config.items() if name not in _NO_PART_IN_RESULTS}
+        kept = {name: value for name, value in config.items() if name not in _NO_PART_IN_RESULTS}
+        return dict(json.loads(json.dumps(kept)))  # as a checkpoint's facts will be read again
 
     @property
     def weights(self) -> str:
@@ -140,19 +143,24 @@ class RunPlan:
         return weights_hash(dict(self.start.model.named_parameters()))
 
     @cached_property
+    def decided_by(self) -> dict[str, Any]:
+        """All that decides the run's results; to be asked first while the model is as the run begins."""
+        content: dict[str, Any] = {
+            "data": self.stream.contents,
+            "evaluated": self.evaluated_contents,
+            "settings": deciding(self.settings),
+            "architecture": self.architecture,
+        }
+        if self.origin is not None:
+            content["weights"] = self.weights
+        if self.strategy.settings.collocations is not None:  # then they have a part in the masks
+            content["collocations"] = self.store.manifest.get("collocations")
+        return content
+
+    @property
     def identity(self) -> str:
         """Stands for all that decides the run's results."""
-        content: list[Any] = [
-            self.stream.contents,
-            self.evaluated_contents,
-            deciding(self.settings),
-            self.architecture,
-        ]
-        if self.origin is not None:
-            content.append(self.weights)
-        if self.strategy.settings.collocations is not None:  # then they have a part in the masks
-            content.append(self.store.manifest.get("collocations"))
-        return storage.sha256_of_json(content)
+        return storage.sha256_of_json(list(self.decided_by.values()))
 
 
 def plan_run(settings: PretrainSettings, emit: Emit, *, tokenized: bool = False) -> RunPlan:
@@ -194,6 +202,8 @@ def decide(checked: CheckedRun, opened: Sequence[OpenedStore], emit: Emit) -> Ru
     else:
         start = from_scratch(settings, store)
     model = MaskedLM(start.model)
+    if settings.speed.recompute:
+        layers_to_recompute(model)
     stream = _stream(checked, opened, model, emit)
     try_strategy(timetable, stream.sources[0].reader)
     names = {store.fingerprint: name for name, store in evaluated.items()}
