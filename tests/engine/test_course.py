@@ -19,7 +19,7 @@ from fmlm_cli.engine.loop import train
 from fmlm_cli.engine.numerics.course import MOST_SKIPPED
 from fmlm_cli.engine.numerics.spikes import spike
 from fmlm_cli.engine.optimizer import named_state
-from fmlm_cli.engine.ranks import OneProcess
+from fmlm_cli.engine.ranks.protocol import OneProcess
 from fmlm_cli.engine.signals import NEVER
 from fmlm_cli.engine.step import DivergedError
 from tests.engine.small_run import TIMING_FIELDS, Run, batches_of

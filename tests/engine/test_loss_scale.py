@@ -14,7 +14,7 @@ from fmlm_cli.engine.batch import Batch
 from fmlm_cli.engine.checkpoint import TrainState
 from fmlm_cli.engine.device.loss_scale import FIRST, LEAST, LossScale
 from fmlm_cli.engine.loop import train
-from fmlm_cli.engine.ranks import OneProcess
+from fmlm_cli.engine.ranks.protocol import OneProcess
 from fmlm_cli.engine.runtime import Runtime
 from fmlm_cli.engine.signals import NEVER
 from fmlm_cli.engine.step import DivergedError, train_step
