@@ -1,5 +1,7 @@
 """Tensors travel in few pieces, and come back whole."""
 
+import itertools
+
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
@@ -19,7 +21,7 @@ def test_each_tensor_is_in_one_bucket_and_none_is_larger_than_need_be(
     for bucket in buckets:
         assert len({tensor.dtype for tensor in bucket}) == 1
         assert len(bucket) == 1 or sum(tensor.nbytes for tensor in bucket) <= most
-    for one, other in zip(buckets, buckets[1:], strict=False):  # nothing more would have fitted
+    for one, other in itertools.pairwise(buckets):  # nothing more would have fitted
         assert one[0].dtype != other[0].dtype or sum(t.nbytes for t in one) + other[0].nbytes > most
 
 

@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import signal
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,12 +23,14 @@ from fmlm_cli.engine.ranks.protocol import OneProcess, Ranks
 from fmlm_cli.engine.records import MetricsLog
 from fmlm_cli.engine.runtime import Runtime
 from fmlm_cli.engine.signals import NEVER
-from fmlm_cli.errors import Interrupted
+from fmlm_cli.errors import AnotherEndedError, Interrupted, UserError
 from fmlm_cli.events import ignore
 from fmlm_cli.recipes.pretraining.live_run import LiveRun
+from fmlm_cli.recipes.pretraining.planning.agreement import check_same_plan, check_same_software
 from fmlm_cli.recipes.pretraining.planning.plan import plan_run
 from fmlm_cli.recipes.pretraining.run import pretrain
-from tests.engine.ranks.processes import on_processes, results
+from tests.engine.ranks.fake_ranks import FakeRanks, on_ranks
+from tests.engine.ranks.processes import Ended, on_processes, results
 from tests.engine.small_run import TIMING_FIELDS
 from tests.recipes.runs import RHYTHM, TINY, at_step, without_pictures
 
@@ -47,6 +50,10 @@ KINDS: dict[str, dict[str, Any]] = {
         "optimizer.head_warmup_steps": 4,
     },
 }
+
+
+FOUR = ("documents share rows", "ragged rows, fewer batches than processes")
+CASES = [*((kind, 2) for kind in (*KINDS, "float32")), *((kind, 4) for kind in FOUR)]
 
 
 @dataclass(frozen=True)
@@ -92,9 +99,15 @@ def _run(ranks: Ranks, tree: dict[str, Any], dtype: torch.dtype) -> Found:
 
 
 def _runs(ranks: Ranks, trees: dict[str, dict[str, Any]]) -> dict[str, Found]:
-    found = {kind: _run(ranks, tree, torch.float64) for kind, tree in trees.items()}
-    first = next(iter(trees))
-    return {**found, "float32": _run(ranks, trees[first], torch.float32)}
+    found = {kind: _run(ranks, trees[kind], torch.float64) for kind in KINDS if is_run(kind, ranks.world)}
+    if is_run("float32", ranks.world):
+        found["float32"] = _run(ranks, trees["documents share rows"], torch.float32)
+    return found
+
+
+def is_run(kind: str, world: int) -> bool:
+    """All on two processes; on four, for the time that it takes, what is not the same there."""
+    return world < 4 or kind in FOUR
 
 
 @pytest.fixture(scope="module")
@@ -134,8 +147,7 @@ def by_world(trees: dict[str, dict[str, Any]]) -> dict[int, list[dict[str, Found
     return {1: [_runs(OneProcess(), trees)], **together}
 
 
-@pytest.mark.parametrize("world", [2, 4])
-@pytest.mark.parametrize("kind", [*KINDS, "float32"])
+@pytest.mark.parametrize(("kind", "world"), CASES)
 def test_every_step_has_the_batches_of_one_process(by_world: Any, kind: str, world: int) -> None:
     """To the byte: rows, masks, corruption, and how they are cut."""
     assert by_world[world][0][kind].batches == by_world[1][0][kind].batches
@@ -143,8 +155,7 @@ def test_every_step_has_the_batches_of_one_process(by_world: Any, kind: str, wor
     assert steps == set(range(1, len(by_world[1][0][kind].losses) + 1))
 
 
-@pytest.mark.parametrize("world", [2, 4])
-@pytest.mark.parametrize("kind", [*KINDS, "float32"])
+@pytest.mark.parametrize(("kind", "world"), CASES)
 def test_losses_and_weights_are_those_of_one_process(by_world: Any, kind: str, world: int) -> None:
     tolerance = 1e-4 if kind == "float32" else 1e-9
     alone, (first, *others) = by_world[1][0][kind], [found[kind] for found in by_world[world]]
@@ -216,3 +227,86 @@ def test_a_run_that_moves_between_numbers_of_processes(settings: Callable[..., P
         assert record.pop("evaluation", None) == other.pop("evaluation", None)
         assert record == pytest.approx(other, rel=1e-4)
     assert {line.split()[0] for line in told.read_text().splitlines()} == {"0"}
+
+
+# ---------------------------------------------------------------- who differs is refused
+
+
+def refusals(act: Callable[[FakeRanks], None]) -> list[str]:
+    """What two processes say, each of which has to refuse."""
+
+    def one(ranks: FakeRanks) -> str:
+        with pytest.raises(UserError) as caught:
+            act(ranks)
+        return str(caught.value)
+
+    return on_ranks(2, one)
+
+
+class _Installed(threading.local):
+    """A version for each thread, which plays a process."""
+
+    version = "0.1"
+
+    def __str__(self) -> str:
+        return self.version
+
+
+def test_processes_of_other_versions_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    installed = _Installed()
+    monkeypatch.setattr(
+        "fmlm_cli.recipes.pretraining.planning.agreement.versions", lambda: {"fmlm": str(installed)}
+    )
+
+    def act(ranks: FakeRanks) -> None:
+        installed.version = "9.9" if ranks.rank else "0.1"
+        check_same_software(ranks)
+
+    (said, other) = refusals(act)
+    assert said == other and "process 1 (" in said
+    assert "another fmlm than process 0" in said and "9.9, not 0.1" in said
+
+
+def test_processes_with_other_data_are_refused(
+    settings: Callable[..., PretrainSettings], make_store: Any, documents: list[str], tmp_path: Path
+) -> None:
+    plan = plan_run(settings(), ignore)
+    store = make_store(tmp_path / "other", documents[20:], documents[:20])
+    other = plan_run(settings(**{"data.stores": [str(store)]}), ignore)
+    on_ranks(2, lambda ranks: check_same_plan(plan, ranks))
+    (said, again) = refusals(lambda ranks: check_same_plan(other if ranks.rank else plan, ranks))
+    assert said == again and "another data than process 0" in said
+
+
+def _pretrain_where(ranks: Ranks, settings: PretrainSettings) -> None:
+    with without_pictures():
+        pretrain(settings, ranks=ranks)
+
+
+def test_what_the_writer_refuses_ends_all_and_nothing_is_written(
+    settings: Callable[..., PretrainSettings],
+) -> None:
+    asked = settings(**{"budget.steps": None})
+    first, *others = on_processes(2, _pretrain_where, asked)
+    assert first.kind is UserError and "no budget" in first.words
+    assert others == [Ended(AnotherEndedError, "", 2)]
+    assert not Path(str(asked.out)).exists()
+
+
+def test_text_is_tokenized_once_and_all_read_that(
+    settings: Callable[..., PretrainSettings], small_encoder: Path, documents: list[str], tmp_path: Path
+) -> None:
+    (tmp_path / "text.txt").write_text("\n\n".join(documents[:60]))
+    given = {"data.stores": [], "text.sources": [str(tmp_path / "text.txt")], "model.name": "bert-mini"}
+    asked = settings(
+        **given, **{"model.checkpoint": str(small_encoder), "budget.steps": 2, "data.max_rows": 8}
+    )
+    assert results(on_processes(2, _pretrain_where, asked)) == [None, None]
+    run = storage.RunDirectory(Path(str(asked.out)))
+    assert run.is_finished and run.root.with_name("run.store").is_dir()
+    assert results(on_processes(2, _resume_again, asked)) == [None, None]
+
+
+def _resume_again(ranks: Ranks, settings: PretrainSettings) -> None:
+    """There is nothing left to do, on any of them."""
+    pretrain(settings, resume=True, ranks=ranks)
