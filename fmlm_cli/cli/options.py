@@ -1,6 +1,7 @@
 """What makes a command of a function: options, those of its settings and those that several commands have."""
 
 import inspect
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Annotated, Any, Concatenate, ParamSpec, TypeVar
 import typer
 
 from fmlm_cli.cli.flags import Flag, Shortcut, keyword, typer_option
-from fmlm_cli.cli.running import guarded
+from fmlm_cli.cli.running import USER_ERROR, guarded
 from fmlm_cli.config import (
     Section,
     build,
@@ -20,8 +21,9 @@ from fmlm_cli.config import (
     read_yaml,
     sets,
 )
+from fmlm_cli.engine.ranks.launch import read_launch
 from fmlm_cli.engine.signals import note_that_work_has_ended
-from fmlm_cli.errors import OtherSettingError, UserError
+from fmlm_cli.errors import AnotherEndedError, OtherSettingError, UserError
 from fmlm_cli.events import Emit
 from fmlm_cli.storage import RUN_CONFIG, kind_of
 
@@ -49,10 +51,13 @@ AllowChanges = Annotated[
     ),
 ]
 Jobs = Annotated[
-    int,
+    int | None,
     typer.Option(
         "--jobs",
-        help="Processes that share the work and the threads, by whose number sums round differently.",
+        metavar="N",
+        help="Processes that share the work and the threads, by whose number sums round differently; "
+        "default: as many as there are GPUs.",
+        show_default=False,
     ),
 ]
 Cell = Annotated[
@@ -89,12 +94,14 @@ def with_options(
     *flags: Flag | Shortcut,
     from_file: bool = False,
     assignable: bool = True,
+    by_one: bool = False,
     check: Callable[[Mapping[str, Any]], None] = _no_check,
 ) -> Callable[[Callable[Concatenate[S, Emit, P], str | None]], Callable[..., None]]:
     """A decorator that makes a command of a function of settings and of where to emit events.
 
     The command has these flags (of two that set the same, the later wins), --set and --settings if it is
     `assignable`, a CONFIG.yaml if it may be given `from_file`, the function's other parameters, and --debug.
+    `by_one`: it is work for one process, and refused in several that were started together.
     `check` sees what flags have set, by dotted name, before anything else is read. A text that the function
     returns is for programs: it goes to the standard output in UTF-8.
     """
@@ -110,6 +117,8 @@ def with_options(
         ) -> None:
             for_programs = bool(arguments.get("as_json"))
             with guarded(debug, leaves_files=leaves_files, for_programs=for_programs) as console:
+                if by_one:
+                    _check_alone()
                 flagged: dict[str, Any] = {}
                 by_flag: dict[str, str] = {}
                 for flag in flags:
@@ -134,6 +143,18 @@ def with_options(
         return command
 
     return decorate
+
+
+def _check_alone() -> None:
+    """Refuse to do the same several times at once; one of the processes says so."""
+    launch = read_launch(os.environ)
+    if launch is None:
+        return
+    if launch.rank:
+        raise AnotherEndedError(USER_ERROR)
+    raise UserError(
+        f"this command is work for one process, and {launch.by} has started {launch.world}: run it without"
+    )
 
 
 def _is_given(value: Any) -> bool:

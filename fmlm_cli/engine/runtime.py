@@ -83,7 +83,7 @@ class Runtime:
 
     def autocast(self) -> AbstractContextManager[Any]:
         """The context in which a forward runs."""
-        if self.precision == torch.float32 or self.low_weights:
+        if self.precision.itemsize >= torch.float32.itemsize or self.low_weights:
             return contextlib.nullcontext()
         return torch.autocast(self.device.type, dtype=self.precision)
 

@@ -319,7 +319,7 @@ def test_a_fault_of_the_program_says_so(call: Call, monkeypatch: pytest.MonkeyPa
     def broken(*_: Any, **__: Any) -> None:
         raise KeyError("half\na message")
 
-    monkeypatch.setattr("fmlm_cli.recipes.pretraining.pretrain", broken)
+    monkeypatch.setattr("fmlm_cli.recipes.pretraining.together.pretrain", broken)
     result = call()
     assert result.exit_code == 1
     assert len(result.stderr.splitlines()) == 1

@@ -40,7 +40,7 @@ def _one_start(flagged: Mapping[str, Any]) -> None:
 def command(
     settings: CompareSettings,
     emit: Emit,
-    jobs: Jobs = 1,
+    jobs: Jobs = None,
     cell: Cell = None,
     report_only: ReportOnly = False,
     report: Report = True,
@@ -51,6 +51,9 @@ def command(
 
     Example: fmlm compare-masks --data store --strategies random,fully-explored --budget 7-epochs --out races
     """
+    from fmlm_cli.recipes.jobs.launched import shared_out
+
+    cell, processes, emit = shared_out(cell, jobs, None if report_only else settings.run.device, emit)
     from fmlm_cli.recipes.comparison import compare_masks
 
     compare_masks(
@@ -58,7 +61,7 @@ def command(
         overwrite=overwrite,
         resume=resume,
         cell=cell,
-        jobs=jobs,
+        jobs=processes,
         report_only=report_only,
         report=report,
         emit=emit,

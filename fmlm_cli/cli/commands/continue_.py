@@ -101,13 +101,10 @@ def command(
     if settings.model.checkpoint is None and not (resume and _started_from_one(settings.out)):
         beside = f" ({settings.out} is no run that went on from one)" if resume and settings.out else ""
         raise UserError(f"no checkpoint{beside}: give --from, a run, a Hugging Face folder or a Hub name")
+    from fmlm_cli.recipes.shared.launching import hand_over
+
+    if hand_over(nproc, settings.device, emit):
+        return
     from fmlm_cli.recipes.pretraining.together import pretrain_together
 
-    pretrain_together(
-        settings,
-        processes=nproc,
-        overwrite=overwrite,
-        resume=resume,
-        allow_changes=allow_changes,
-        emit=emit,
-    )
+    pretrain_together(settings, overwrite=overwrite, resume=resume, allow_changes=allow_changes, emit=emit)

@@ -12,6 +12,7 @@ from fmlm_cli.events import Emit
     Flag("--data", "store", metavar="STORE"),
     Flag("--revision", "revision"),
     Flag("--trust-remote-code", "trust_remote_code"),
+    by_one=True,
 )
 def command(settings: EvaluateSettings, emit: Emit) -> None:
     """Evaluate any masked language model on a store's validation split.

@@ -32,7 +32,7 @@ from fmlm_cli.events import Emit
 def command(
     settings: FinetuneSettings,
     emit: Emit,
-    jobs: Jobs = 1,
+    jobs: Jobs = None,
     cell: Cell = None,
     report_only: ReportOnly = False,
     report: Report = True,
@@ -43,6 +43,9 @@ def command(
 
     Example: fmlm finetune --from run --task mrpc --data-dir glue --seeds 5 --out tuned
     """
+    from fmlm_cli.recipes.jobs.launched import shared_out
+
+    cell, processes, emit = shared_out(cell, jobs, None if report_only else settings.device, emit)
     from fmlm_cli.recipes.finetuning import finetune
 
     finetune(
@@ -50,7 +53,7 @@ def command(
         overwrite=overwrite,
         resume=resume,
         cell=cell,
-        jobs=jobs,
+        jobs=processes,
         report=report,
         report_only=report_only,
         emit=emit,

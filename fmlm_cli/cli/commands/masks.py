@@ -22,6 +22,7 @@ if TYPE_CHECKING:  # it brings torch along, which waits until a command runs
     Flag("--rows", "rows"),
     Flag("--epochs", "epochs"),
     Flag("--seed", "seed"),
+    by_one=True,
 )
 def command(
     settings: MasksSettings,

@@ -29,6 +29,7 @@ _BAR = 20  # characters of a bar that stands for 1
     Flag("--top", "top"),
     Flag("--revision", "revision"),
     Flag("--trust-remote-code", "trust_remote_code"),
+    by_one=True,
 )
 def command(
     settings: PredictSettings,

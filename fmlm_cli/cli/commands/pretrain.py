@@ -36,13 +36,10 @@ def command(
     """
     if settings.model.checkpoint is not None:
         raise UserError("model.checkpoint is set: `fmlm continue` goes on from a checkpoint")
+    from fmlm_cli.recipes.shared.launching import hand_over
+
+    if hand_over(nproc, settings.device, emit):
+        return
     from fmlm_cli.recipes.pretraining.together import pretrain_together
 
-    pretrain_together(
-        settings,
-        processes=nproc,
-        overwrite=overwrite,
-        resume=resume,
-        allow_changes=allow_changes,
-        emit=emit,
-    )
+    pretrain_together(settings, overwrite=overwrite, resume=resume, allow_changes=allow_changes, emit=emit)

@@ -39,6 +39,7 @@ KeepFinished = Annotated[
     Flag("--pmi", "pmi"),
     Flag("--pmi-size", "pmi_size"),
     assignable=False,  # each of its settings has a flag
+    by_one=True,
 )
 def command(
     settings: TokenizeSettings, emit: Emit, overwrite: Overwrite = False, resume: KeepFinished = False

@@ -25,9 +25,12 @@ def plan_as_told(settings: PretrainSettings, ranks: Ranks) -> RunPlan:
 
 def check_same_software(ranks: Ranks) -> None:
     """Refuse processes of other versions, in all of them alike."""
-    _check_same(
-        {"fmlm": __version__, "torch": torch.__version__, "transformers": transformers.__version__}, ranks
-    )
+    _check_same(versions(), ranks)
+
+
+def versions() -> dict[str, str]:
+    """Of what decides what a plan comes to."""
+    return {"fmlm": __version__, "torch": torch.__version__, "transformers": transformers.__version__}
 
 
 def check_same_plan(plan: RunPlan, ranks: Ranks) -> None:
