@@ -74,14 +74,17 @@ class TrainingRun:
             for sink in self.sinks:
                 sink.write(record)
 
-    def save(self, state: TrainState) -> Path:
-        """Write a checkpoint; its folder. One process writes it alone: each has all weights and state."""
+    def save(self, state: TrainState, *, last: bool = False) -> Path:
+        """Write a checkpoint; its folder. One process writes it alone: each has all weights and state.
+
+        `last`: see `Checkpoints.save`.
+        """
         if self.runtime.ranks.is_writer:
             log = metrics_log(self.sinks)
             if log is not None:
-                log.sync()
                 state = replace(state, records=log.sha256)
-            self.checkpoints.save(self.model, self.optimizer, state)
+            sync = log.sync if log is not None else None
+            self.checkpoints.save(self.model, self.optimizer, state, after=sync, last=last)
         return self.checkpoints.folder(state.step)
 
 
@@ -102,6 +105,7 @@ def train(run: TrainingRun, state: TrainState, stop: StopRequest) -> TrainState:
         first = state.step + 1
         feeder.order(first)
         while not (_is_over(run, state) or ranks.any(stop.asked)):
+            run.checkpoints.look()
             batches, waited = feeder.take(underway.all_there)
             step = state.step + len(underway) + 1
             if step < run.total_steps:
@@ -179,15 +183,16 @@ def _is_pause(run: TrainingRun, step: int) -> bool:
 
 def _is_saved(run: TrainingRun, step: int) -> bool:
     """Whether there is a checkpoint of a step, other than the last."""
-    return step % run.rhythm.checkpoint == 0 or step in run.checkpoints.keep_steps
+    return step % run.rhythm.checkpoint == 0 or run.checkpoints.stays(step)
 
 
 def _evaluate_and_save(run: TrainingRun, state: TrainState, clock: Clock, stop: StopRequest) -> TrainState:
     """Evaluate and save where it is time to."""
     state = _evaluate(run, state, stop)
-    due = run.keeps_checkpoints if _is_over(run, state) else _is_saved(run, state.step)
+    is_over = _is_over(run, state)
+    due = run.keeps_checkpoints if is_over else _is_saved(run, state.step)
     if due and not stop.asked:
-        run.save(state)
+        run.save(state, last=is_over)
     clock.skip()
     return state
 
@@ -201,7 +206,7 @@ def _is_over(run: TrainingRun, state: TrainState) -> bool:
 
 def _leave(run: TrainingRun, state: TrainState, stop: StopRequest) -> NoReturn:
     """Save, if there has been a step, and end."""
-    saved = f"saved in {run.save(state)}" if state.step else "there is nothing to save yet"
+    saved = f"saved in {run.save(state, last=True)}" if state.step else "there is nothing to save yet"
     raise stop.interrupted(f" at step {state.step} of {run.total_steps}; {saved}")
 
 

@@ -30,6 +30,7 @@ from fmlm_cli.storage.runs import METRICS, RUN, RUN_CONFIG, RunDirectory
 from fmlm_cli.storage.sealed import (
     HASHES,
     damage_of,
+    damage_on_disk,
     hashes_of,
     missing_file,
     read_sealed,
@@ -57,6 +58,7 @@ __all__ = [
     "complete_folder",
     "content_hash",
     "damage_of",
+    "damage_on_disk",
     "hashes_of",
     "in_use",
     "kind_of",

@@ -15,6 +15,7 @@ _FORBIDDEN = {
     errno.EACCES: "permission denied",
     errno.EPERM: "permission denied",
     errno.EROFS: "the disk is read-only",
+    errno.EIO: "the disk fails to write (input/output error)",
 }
 
 
@@ -22,6 +23,14 @@ def sha256_of_file(path: Path) -> str:
     """Hex SHA-256 of a file's bytes."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def let_the_disk_have(path: Path) -> None:
+    """Flush a file to the disk and forget it, so that whoever reads it next reads what the disk holds."""
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+        if hasattr(os, "posix_fadvise"):  # macOS has none
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
 def sha256_of_json(value: Any) -> str:

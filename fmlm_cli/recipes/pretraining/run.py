@@ -80,7 +80,8 @@ def _train(
     plan: RunPlan, run: storage.RunDirectory, runtime: Runtime, keep_steps: Collection[int], emit: Emit
 ) -> PretrainResult:
     """Train from where the run stands to its end, and leave what it is to leave."""
-    live, log = LiveRun(plan, run, runtime, emit), MetricsLog(run.metrics)
+    live = LiveRun(plan, run, runtime, emit)
+    log = MetricsLog(run.metrics, patient=plan.settings.checkpoint.on_error == "continue")
     training = live.training_run(log, Teller(emit), keep_steps=keep_steps)
     state = train_to_the_end(training, emit, carried_over=live.carried_over)
     finish_run(live, state, log.records)

@@ -102,7 +102,7 @@ def train_to_the_end(run: TrainingRun, emit: Emit, *, carried_over: Path | None 
     """
     state = _begin(run, emit, carried_over)
     try:
-        with graceful_stop() as stop:
+        with graceful_stop() as stop, run.checkpoints.settled():
             return train(run, state, stop)
     except DivergedError as error:
         if not run.keeps_checkpoints:
