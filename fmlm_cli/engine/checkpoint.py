@@ -55,12 +55,16 @@ class TrainState:
 
 
 class _Saving:
-    """How a run's checkpoints are being written. `longest`: seconds that one took."""
+    """How a run's checkpoints are being written.
+
+    `longest`: seconds that one took; `guess`: what is said before the first.
+    """
 
     def __init__(self) -> None:
         self.background = Background()
         self.copy: HostCopy | None = None
         self.longest: float | None = None
+        self.guess: float | None = None
 
 
 @dataclass(frozen=True)
@@ -140,14 +144,15 @@ class Checkpoints:
             raise
         self.settle()
 
-    def seconds_to_save(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> float:
+    def seconds_to_save(self, model: nn.Module) -> float:
         """What writing a checkpoint took at most so far, and waiting for another; a cautious guess before."""
-        longest = self._saving.longest
-        if longest is None:
-            moments = sum(2 * p.numel() * p.element_size() for p in model.parameters() if p.requires_grad)
-            weights = sum(p.numel() * p.element_size() for p in model.parameters())
-            return (weights + moments) / _CAUTIOUS_RATE
-        return 2 * longest if self._is_written_in_background(model, optimizer) else longest
+        saving = self._saving
+        if saving.longest is not None:
+            return saving.longest * (1 if self.background is False else 2)
+        if saving.guess is None:  # the optimizer may have no state yet, which is two moments as a rule
+            sizes = [(p.numel() * p.element_size(), p.requires_grad) for p in model.parameters()]
+            saving.guess = sum(size * (3 if trained else 1) for size, trained in sizes) / _CAUTIOUS_RATE
+        return saving.guess
 
     def _is_written_in_background(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> bool:
         if self.background == "auto":

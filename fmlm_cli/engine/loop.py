@@ -1,5 +1,6 @@
 """The training loop."""
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -74,6 +75,11 @@ class TrainingRun:
             for sink in self.sinks:
                 sink.write(record)
 
+    @property
+    def seconds_to_save(self) -> float:
+        """See `Checkpoints`."""
+        return self.checkpoints.seconds_to_save(self.model)
+
     def save(self, state: TrainState, *, last: bool = False) -> Path:
         """Write a checkpoint; its folder. One process writes it alone: each has all weights and state.
 
@@ -116,9 +122,12 @@ def train(run: TrainingRun, state: TrainState, stop: StopRequest) -> TrainState:
                 clock.skip()
                 waited = 0.0  # before there was anything to do
             try:
+                begun = time.monotonic()
                 taken = _take(run, step, batches, stop)
             except StoppedError:
                 break
+            if step > first:  # in which layers are compiled
+                stop.keep_free(run.seconds_to_save + time.monotonic() - begun)
             underway.send((taken, waited), taken.values)
             state = _receive(run, state, clock, underway, wait=_is_pause(run, step))
             if _is_pause(run, step):
@@ -205,7 +214,8 @@ def _is_over(run: TrainingRun, state: TrainState) -> bool:
 
 
 def _leave(run: TrainingRun, state: TrainState, stop: StopRequest) -> NoReturn:
-    """Save, if there has been a step, and end."""
+    """Save, if there has been a step, and end; for the same reason on all ranks."""
+    stop.signal = next(number for number in run.runtime.ranks.gather(stop.signal) if number is not None)
     saved = f"saved in {run.save(state, last=True)}" if state.step else "there is nothing to save yet"
     raise stop.interrupted(f" at step {state.step} of {run.total_steps}; {saved}")
 

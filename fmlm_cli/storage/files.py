@@ -15,7 +15,6 @@ _FORBIDDEN = {
     errno.EACCES: "permission denied",
     errno.EPERM: "permission denied",
     errno.EROFS: "the disk is read-only",
-    errno.EIO: "the disk fails to write (input/output error)",
 }
 
 

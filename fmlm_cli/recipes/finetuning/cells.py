@@ -177,6 +177,7 @@ class CellRun:
             result = self._result(TrainState(0), [], identity, failed=str(error))
         else:
             with graceful_stop() as stop:
+                stop.keep_free(training.seconds_to_save)
                 with contextlib.suppress(StoppedError):
                     result = self._finish(state, identity, stop)
                     keep(result)

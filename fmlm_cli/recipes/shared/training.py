@@ -103,7 +103,11 @@ def train_to_the_end(run: TrainingRun, emit: Emit, *, carried_over: Path | None 
     state = _begin(run, emit, carried_over)
     try:
         with graceful_stop() as stop, run.checkpoints.settled():
-            return train(run, state, stop)
+            stop.check_limit(run.seconds_to_save)
+            stop.keep_free(run.seconds_to_save)
+            state = train(run, state, stop)
+            stop.keep_free(0.0)
+            return state
     except DivergedError as error:
         if not run.keeps_checkpoints:
             raise
