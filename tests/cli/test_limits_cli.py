@@ -27,7 +27,7 @@ SMALL = [
     "--set",
     "data.max_rows=8",
     "--steps",
-    "40",
+    "22",
 ]
 OFTEN = [
     "--set",
