@@ -228,7 +228,7 @@ class CheckpointSettings(Section):
     )
     background: bool | Literal["auto"] = Field(
         "auto",
-        description="write from a copy in the host's memory while training goes on; auto: from 64 MiB on",
+        description="write from a copy in the host's memory while training goes on; auto: from 16 MiB on",
     )
     on_error: Literal["stop", "continue"] = Field(
         "stop",

@@ -31,7 +31,7 @@ STATE, OPTIMIZER = "state.json", "optimizer.safetensors"
 _ANOTHER = "give another checkpoint of its run, or remove this one"
 _WITHOUT = "set optimizer.carry_over=false"
 
-_PAYS_FROM = 64 << 20  # bytes; less is written in a moment, and a copy of it would only take memory
+_PAYS_FROM = 16 << 20  # bytes; of less only flushing takes time, and hardly a step would go on meanwhile
 _CAUTIOUS_RATE = 50e6  # bytes a second, written and read back: a disk on a busy network
 
 
