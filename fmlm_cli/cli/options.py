@@ -22,7 +22,7 @@ from fmlm_cli.config import (
     sets,
 )
 from fmlm_cli.engine.ranks.launch import read_launch
-from fmlm_cli.engine.signals import note_that_work_has_ended
+from fmlm_cli.engine.signals import TEMPFAIL, limit_process, note_that_work_has_ended
 from fmlm_cli.errors import AnotherEndedError, OtherSettingError, UserError
 from fmlm_cli.events import Emit
 from fmlm_cli.storage import RUN_CONFIG, kind_of
@@ -82,6 +82,29 @@ _SET = keyword(
     list[str],
     typer_option("--set", "NAME=VALUE", "Any setting, e.g. sequence_length=256 (may be repeated)."),
 )
+_LIMITS = (
+    keyword(
+        "max_minutes",
+        float,
+        typer.Option(
+            "--max-minutes",
+            metavar="M",
+            help=f"Save and end within M minutes of the start, with exit code {TEMPFAIL}; --resume goes on.",
+            show_default=False,
+        ),
+    ),
+    keyword(
+        "requeue_exit_code",
+        int,
+        typer.Option(
+            "--requeue-exit-code",
+            metavar="N",
+            help=f"The exit code of a run that was stopped, by time or a signal, in place of {TEMPFAIL} and "
+            "128 + the signal's number.",
+            show_default=False,
+        ),
+    ),
+)
 _DEBUG = keyword("debug", bool, typer_option("--debug", None, "Show a traceback when something goes wrong."))
 
 
@@ -95,12 +118,14 @@ def with_options(
     from_file: bool = False,
     assignable: bool = True,
     by_one: bool = False,
+    limited: bool = False,
     check: Callable[[Mapping[str, Any]], None] = _no_check,
 ) -> Callable[[Callable[Concatenate[S, Emit, P], str | None]], Callable[..., None]]:
     """A decorator that makes a command of a function of settings and of where to emit events.
 
     The command has these flags (of two that set the same, the later wins), --set and --settings if it is
-    `assignable`, a CONFIG.yaml if it may be given `from_file`, the function's other parameters, and --debug.
+    `assignable`, a CONFIG.yaml if it may be given `from_file`, --max-minutes and --requeue-exit-code if its
+    time can be `limited`, the function's other parameters, and --debug.
     `by_one`: it is work for one process, and refused in several that were started together.
     `check` sees what flags have set, by dotted name, before anything else is read. A text that the function
     returns is for programs: it goes to the standard output in UTF-8.
@@ -113,12 +138,15 @@ def with_options(
             config: Path | None = None,
             assignments: Sequence[str] | None = None,
             list_settings: bool = False,
+            max_minutes: float | None = None,
+            requeue_exit_code: int | None = None,
             **arguments: Any,
         ) -> None:
             for_programs = bool(arguments.get("as_json"))
             with guarded(debug, leaves_files=leaves_files, for_programs=for_programs) as console:
                 if by_one:
                     _check_alone()
+                _limit(max_minutes, requeue_exit_code)
                 flagged: dict[str, Any] = {}
                 by_flag: dict[str, str] = {}
                 for flag in flags:
@@ -137,7 +165,8 @@ def with_options(
                     console.write(output)
 
         leaves_files = "resume" in inspect.signature(body).parameters
-        parameters = [*_of_settings(section, flags, from_file, assignable), *_of_body(body)]
+        limits = _LIMITS if limited else ()
+        parameters = [*_of_settings(section, flags, from_file, assignable), *limits, *_of_body(body)]
         command.__doc__ = body.__doc__
         command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
         return command
@@ -155,6 +184,15 @@ def _check_alone() -> None:
     raise UserError(
         f"this command is work for one process, and {launch.by} has started {launch.world}: run it without"
     )
+
+
+def _limit(minutes: float | None, requeue_code: int | None) -> None:
+    """Let the process end by itself, if it is to."""
+    if minutes is not None and not 0 < minutes < float("inf"):
+        raise UserError(f"--max-minutes {minutes:g}: give more than 0")
+    if requeue_code is not None and not 1 <= requeue_code <= 255:
+        raise UserError(f"--requeue-exit-code {requeue_code}: give 1 to 255")
+    limit_process(minutes, requeue_code)
 
 
 def _is_given(value: Any) -> bool:

@@ -228,6 +228,17 @@ class CheckpointSettings(Section):
 
     every_steps: Count | None = Field(None, description="default: a tenth of the run, at most 1,000")
     keep: Count = Field(2, description="latest checkpoints kept")
+    keep_every: Count | None = Field(
+        None, description="there is a checkpoint after every so many steps, too, that stays for good"
+    )
+    background: bool | Literal["auto"] = Field(
+        "auto",
+        description="write from a copy in the host's memory while training goes on; auto: from 16 MiB on",
+    )
+    on_error: Literal["stop", "continue"] = Field(
+        "stop",
+        description="when one cannot be written, as on a full disk: stop | go on without it, and say so",
+    )
 
 
 class EvaluationSettings(Section):

@@ -7,17 +7,21 @@ checkpoints/step-1000/
                            every file and of itself; written last
 """
 
-from collections.abc import Callable, Collection, Mapping
+import contextlib
+import time
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from safetensors.torch import save_file
-from torch import nn
+from torch import Tensor, nn
 
 from fmlm_cli import storage
 from fmlm_cli.engine.optimizer import load_named_state, named_state
+from fmlm_cli.engine.saving.background import Background
+from fmlm_cli.engine.saving.host_copy import HostCopy, bytes_of
 from fmlm_cli.engine.step import DivergedError
 from fmlm_cli.errors import UserError
 from fmlm_cli.tensors import not_finite, read_own_tensors
@@ -26,6 +30,9 @@ STATE, OPTIMIZER = "state.json", "optimizer.safetensors"
 
 _ANOTHER = "give another checkpoint of its run, or remove this one"
 _WITHOUT = "set optimizer.carry_over=false"
+
+_PAYS_FROM = 16 << 20  # bytes; of less only flushing takes time, and hardly a step would go on meanwhile
+_CAUTIOUS_RATE = 50e6  # bytes a second, written and read back: a disk on a busy network
 
 
 @dataclass(frozen=True)
@@ -59,41 +66,146 @@ class TrainState:
             object.__setattr__(self, name, tuple(getattr(self, name)))
 
 
+class _Saving:
+    """How a run's checkpoints are being written.
+
+    `longest`: seconds that one took; `guess`: what is said before the first.
+    """
+
+    def __init__(self) -> None:
+        self.background = Background()
+        self.copy: HostCopy | None = None
+        self.longest: float | None = None
+        self.guess: float | None = None
+
+
 @dataclass(frozen=True)
 class Checkpoints:
     """The checkpoints of a run. `identity` says what the run is; a checkpoint of another one is refused.
 
-    `facts`: plain values to keep beside the state, for whoever goes on from a checkpoint in another run.
-    `keep`: how many of the newest are left; those of `keep_steps` are left whatever comes after them.
+    `save_model`: writes a model, the one that is trained or a copy, into a folder. `facts`: plain values to
+    keep beside the state, for whoever goes on from a checkpoint in another run. `keep`: how many of the
+    newest are left; `stays(step)`: whether there is one of this step, which is left whatever comes after it.
     `takes_over`: whether to go on from a state with its facts, whose identity is the same or not.
+    `background`: whether a thread writes a copy while training goes on; auto: where that pays.
+    `on_failure`: who is told of a checkpoint that could not be written, which otherwise is raised.
     """
 
     root: Path
     keep: int
     identity: str
-    save_model: Callable[[Path], None]
+    save_model: Callable[[Any, Path], None]
     load_model: Callable[[Path], None]
     facts: Mapping[str, Any] = field(default_factory=dict)
-    keep_steps: Collection[int] = ()
+    stays: Callable[[int], bool] = lambda step: False
     takes_over: Callable[[TrainState, Mapping[str, Any], bool], bool] = lambda state, facts, same: same
+    background: bool | Literal["auto"] = False
+    on_failure: Callable[[UserError], None] | None = None
+    _saving: _Saving = field(default_factory=_Saving, init=False, repr=False, compare=False)
 
-    def save(self, model: nn.Module, optimizer: torch.optim.Optimizer, state: TrainState) -> Path:
-        """Write step-N, then remove the older ones that are not to be kept.
+    def save(
+        self,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        state: TrainState,
+        *,
+        after: Callable[[], None] | None = None,
+        last: bool = False,
+    ) -> Path:
+        """Write step-N, read it back, then remove the older ones that are not to be kept.
 
-        Raises `DivergedError` for weights that nothing can go on from.
+        What a thread writes may not be there yet when this returns: `look` and `settle` say whether it is.
+        `after`: has the disk hold what the checkpoint depends on. `last`: training ends here; the checkpoint
+        is there when this returns, and if it cannot be written that is raised.
+        Raises `DivergedError` for weights that nothing can go on from, and `UserError` for what the disk does
+        not take or does not give back.
         """
+        self.settle()
+        began = time.monotonic()
+        try:
+            if after is not None:
+                after()
+            if not last and self._is_written_in_background(model, optimizer):
+                copy = self._saving.copy = self._saving.copy or HostCopy(model)
+                copied, moments = copy.take(model, optimizer)
+                self._saving.background.begin(lambda: self._write(copied, moments, state, began))
+            else:
+                self._write(model, named_state(model, optimizer), state, began)
+        except UserError as error:
+            if last and not isinstance(error, DivergedError):
+                raise type(error)(f"{error}; then --resume goes on from {self._newest}") from error
+            self._fail(error)
+        return self.folder(state.step)
+
+    def look(self) -> None:
+        """Raise, or tell, if writing has failed in the meantime; nothing is waited for."""
+        error = self._saving.background.take_error()
+        if error is not None:
+            self._fail(error)
+
+    def settle(self) -> None:
+        """Wait until nothing is being written, and `look`."""
+        self._saving.background.wait()
+        self.look()
+
+    @contextlib.contextmanager
+    def settled(self) -> Iterator[None]:
+        """Leave only when nothing is being written, whatever the reason."""
+        try:
+            yield
+        except BaseException:
+            self._saving.background.wait()
+            raise
+        self.settle()
+
+    def seconds_to_save(self, model: nn.Module) -> float:
+        """What writing a checkpoint took at most so far, and waiting for another; a cautious guess before."""
+        saving = self._saving
+        if saving.longest is not None:
+            return saving.longest * (1 if self.background is False else 2)
+        if saving.guess is None:  # the optimizer may have no state yet, which is two moments as a rule
+            sizes = [(p.numel() * p.element_size(), p.requires_grad) for p in model.parameters()]
+            saving.guess = sum(size * (3 if trained else 1) for size, trained in sizes) / _CAUTIOUS_RATE
+        return saving.guess
+
+    def _is_written_in_background(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> bool:
+        if self.background == "auto":
+            return bytes_of(model, optimizer) >= _PAYS_FROM
+        return self.background
+
+    @property
+    def _newest(self) -> str:
+        kept = self.all()
+        return str(kept[-1][1]) if kept else "the start"
+
+    def _fail(self, error: BaseException) -> None:
+        if self.on_failure is None or not isinstance(error, UserError) or isinstance(error, DivergedError):
+            raise error
+        self.on_failure(error)
+
+    def _write(
+        self, model: nn.Module, moments: Mapping[str, Tensor], state: TrainState, began: float
+    ) -> None:
+        """Write a checkpoint, and verify it before it takes its name; `moments`: the optimizer's state."""
         if name := not_finite(dict(model.named_parameters())):
             raise DivergedError(f"{name} is not finite (NaN or infinity) after step {state.step}")
         target = self.folder(state.step)
         with storage.complete_folder(target) as folder:
-            self.save_model(folder)
-            save_file(named_state(model, optimizer), folder / OPTIMIZER)
+            self.save_model(model, folder)
+            save_file(dict(moments), folder / OPTIMIZER)
             files = storage.hashes_of(folder)
             content = {"state": asdict(state), "identity": self.identity, "facts": self.facts, "files": files}
             storage.write_sealed(folder / STATE, content)
-        for old in [path for step, path in self.all() if step not in self.keep_steps][: -self.keep]:
+            if damage := storage.damage_on_disk(
+                folder, {**files, STATE: storage.sha256_of_file(folder / STATE)}
+            ):
+                raise UserError(
+                    f"{target} could not be kept: {damage}, as the disk gives it back; the disk or its "
+                    f"connection may be failing: check it, or choose another --out (older checkpoints stay)"
+                )
+        for old in [path for step, path in self.all() if not self.stays(step)][: -self.keep]:
             storage.remove(old)
-        return target
+        self._saving.longest = max(self._saving.longest or 0.0, time.monotonic() - began)
 
     def folder(self, step: int) -> Path:
         """Where the checkpoint of a step lies, if there is one."""

@@ -1,5 +1,6 @@
 """The training loop."""
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -81,14 +82,22 @@ class TrainingRun:
             for sink in self.sinks:
                 sink.write(record)
 
-    def save(self, state: TrainState) -> Path:
-        """Write a checkpoint; its folder. One process writes it alone: each has all weights and state."""
+    @property
+    def seconds_to_save(self) -> float:
+        """See `Checkpoints`."""
+        return self.checkpoints.seconds_to_save(self.model)
+
+    def save(self, state: TrainState, *, last: bool = False) -> Path:
+        """Write a checkpoint; its folder. One process writes it alone: each has all weights and state.
+
+        `last`: see `Checkpoints.save`.
+        """
         if self.runtime.ranks.is_writer:
             log = metrics_log(self.sinks)
             if log is not None:
-                log.sync()
                 state = replace(state, records=log.sha256(state.step, state.evaluated))
-            self.checkpoints.save(self.model, self.optimizer, state)
+            sync = log.sync if log is not None else None
+            self.checkpoints.save(self.model, self.optimizer, state, after=sync, last=last)
         return self.checkpoints.folder(state.step)
 
 
@@ -114,6 +123,7 @@ def train(run: TrainingRun, state: TrainState, stop: StopRequest) -> TrainState:
         first = state.step + 1
         feeder.order(first)
         while not (_is_over(run, state) or ranks.any(stop.asked)):
+            run.checkpoints.look()
             batches, waited = feeder.take(underway.all_there)
             step = state.step + len(underway) + 1
             if step < run.total_steps:
@@ -124,9 +134,12 @@ def train(run: TrainingRun, state: TrainState, stop: StopRequest) -> TrainState:
                 clock.skip()
                 waited = 0.0  # before there was anything to do
             try:
+                begun = time.monotonic()
                 taken = _take(run, step, batches, stop)
             except StoppedError:
                 break
+            if step > first:  # in which layers are compiled
+                stop.keep_free(run.seconds_to_save + time.monotonic() - begun)
             underway.send((taken, waited), taken.values)
             state = _receive(run, state, clock, underway, wait=_is_pause(run, step))
             if _is_pause(run, step):
@@ -188,15 +201,16 @@ def _is_pause(run: TrainingRun, step: int) -> bool:
 
 def _is_saved(run: TrainingRun, step: int) -> bool:
     """Whether there is a checkpoint of a step, other than the last."""
-    return step % run.rhythm.checkpoint == 0 or step in run.checkpoints.keep_steps
+    return step % run.rhythm.checkpoint == 0 or run.checkpoints.stays(step)
 
 
 def _evaluate_and_save(run: TrainingRun, state: TrainState, clock: Clock, stop: StopRequest) -> TrainState:
     """Evaluate and save where it is time to."""
     state = _evaluate(run, state, stop)
-    due = run.keeps_checkpoints if _is_over(run, state) else _is_saved(run, state.step)
+    is_over = _is_over(run, state)
+    due = run.keeps_checkpoints if is_over else _is_saved(run, state.step)
     if due and not stop.asked:
-        run.save(state)
+        run.save(state, last=is_over)
     clock.skip()
     return state
 
@@ -209,9 +223,11 @@ def _is_over(run: TrainingRun, state: TrainState) -> bool:
 
 
 def _leave(run: TrainingRun, state: TrainState, stop: StopRequest) -> NoReturn:
-    """Save, if there has been a step, and end."""
-    saved = f"saved in {run.save(state)}" if state.step else "there is nothing to save yet"
-    run.runtime.ranks.any(True)  # nobody leaves before it is saved
+    """Save, if there has been a step, and end; for the same reason on all ranks."""
+    ranks = run.runtime.ranks
+    stop.signal = next(number for number in ranks.gather(stop.signal) if number is not None)
+    saved = f"saved in {run.save(state, last=True)}" if state.step else "there is nothing to save yet"
+    ranks.any(True)  # nobody leaves before it is saved
     raise stop.interrupted(f" at step {state.step} of {run.total_steps}; {saved}")
 
 

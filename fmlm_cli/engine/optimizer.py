@@ -132,13 +132,18 @@ def hold_back(optimizer: torch.optim.Optimizer, bad: torch.Tensor, *, for_good: 
     return True
 
 
-def named_state(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
-    """An optimizer's state as `<parameter>/<entry>`, on the CPU."""
+def live_state(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
+    """An optimizer's state as `<parameter>/<entry>`: its own tensors, which the next step changes."""
     return {
-        f"{name}/{entry}": value.detach().to("cpu").contiguous()
+        f"{name}/{entry}": value.detach()
         for name, parameter in model.named_parameters()
         for entry, value in optimizer.state.get(parameter, {}).items()
     }
+
+
+def named_state(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
+    """An optimizer's state as `<parameter>/<entry>`, on the CPU."""
+    return {name: value.to("cpu").contiguous() for name, value in live_state(model, optimizer).items()}
 
 
 def load_named_state(

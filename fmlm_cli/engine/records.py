@@ -4,6 +4,7 @@ metrics.jsonl is one of them: one JSON object a line, appended and flushed, cut 
 run resumes.
 """
 
+import contextlib
 import json
 import os
 from collections.abc import Iterable, Mapping
@@ -11,7 +12,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from fmlm_cli import storage
-from fmlm_cli.errors import UserError
+from fmlm_cli.errors import OutOfSpaceError, UserError
 from fmlm_cli.events import Emit, Evaluated, Remarked, Trained
 
 Record = Trained | Evaluated | Remarked
@@ -47,10 +48,15 @@ class Teller:
 
 
 class MetricsLog:
-    """The sink that appends records to a file. `records`: those that `rewind` left, and all since."""
+    """The sink that appends records to a file. `records`: those that `rewind` left, and all since.
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
+    `patient`: what a full disk does not take is kept and tried again with the next record, until `sync`
+    insists. A checkpoint that is being written may fill the disk, and frees it when it is given up.
+    """
+
+    def __init__(self, path: Path, *, patient: bool = False) -> None:
+        self._path, self._patient = path, patient
+        self._waiting = b""  # whole lines that the disk has not taken
         self.records: list[dict[str, Any]] = []
 
     def rewind(self, step: int, evaluated: int) -> None:
@@ -64,10 +70,28 @@ class MetricsLog:
         return _up_to(written, step, evaluated)
 
     def write(self, record: Record) -> None:
-        """Append one record; it is in the file when this returns."""
+        """Append one record; it is in the file when this returns, or waits with others if that is full."""
         self.records.append(dict(record.record))
-        with storage.clear_disk_errors(self._path), self._path.open("a", encoding="utf-8") as file:
-            file.write(_line(record.record))
+        self._waiting += _line(record.record).encode()
+        try:
+            self._append()
+        except OutOfSpaceError:
+            if not self._patient:
+                raise
+
+    def _append(self) -> None:
+        """Append the lines that wait, all of them or none."""
+        with storage.clear_disk_errors(self._path), self._path.open("ab") as file:
+            end = file.tell()
+            try:
+                file.write(self._waiting)
+                file.flush()
+            except OSError:
+                with contextlib.suppress(OSError):  # of what is still in the buffer
+                    file.close()
+                os.truncate(self._path, end)
+                raise
+        self._waiting = b""
 
     def sha256(self, step: int, evaluated: int) -> str:
         """The hash of the records up to a step, which its checkpoint keeps."""
@@ -75,6 +99,7 @@ class MetricsLog:
 
     def sync(self) -> None:
         """Have the disk hold all records before it holds what depends on them."""
+        self._append()
         with storage.clear_disk_errors(self._path), self._path.open("rb") as file:
             os.fsync(file.fileno())
 

@@ -1,15 +1,23 @@
-"""Requests to stop: Ctrl-C, and the signals by which schedulers, shells and closing terminals ask for it."""
+"""Requests to stop: Ctrl-C, and the signals by which schedulers, shells and closing terminals ask for it.
+
+A limit of time is a signal too, SIGALRM, which the process has sent to itself early enough to save and end.
+"""
 
 import contextlib
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import FrameType
 from typing import Final
 
-from fmlm_cli.errors import Interrupted
+from fmlm_cli.errors import Interrupted, UserError
+
+TEMPFAIL = 75  # EX_TEMPFAIL of sysexits.h: run it again
+_ENDING_SECONDS = 5.0  # that a process takes to end once all is saved
+_BEGAN = time.monotonic()  # the process, but for the moment that Python takes to get here
 
 # SIGHUP: a terminal was closed. SIGUSR1, SIGUSR2, SIGXCPU: schedulers' warnings (Slurm's --signal, Grid
 # Engine's -notify and soft limits). Each would end a process unsaved.
@@ -20,6 +28,7 @@ STOPPING = (
     signal.SIGUSR1,
     signal.SIGUSR2,
     signal.SIGXCPU,
+    signal.SIGALRM,
 )
 
 AtOnce = Callable[["StopRequest", FrameType | None], None]
@@ -39,7 +48,8 @@ class StopRequest:
     """Whether a stop was asked for, and by which signal first: many are one request.
 
     `patient`: whoever is at work looks here from time to time, and nothing is done `at_once`.
-    `work_has_ended`: no more than what was found is to be told.
+    `work_has_ended`: no more than what was found is to be told. `minutes`: how long the process may take in
+    all. `requeue_code`: the exit code whatever asked for the stop.
     """
 
     signal: int | None = None
@@ -47,6 +57,8 @@ class StopRequest:
     at_once: AtOnce = interrupt
     times_ctrl_c: int = 0
     work_has_ended: bool = False
+    minutes: float | None = None
+    requeue_code: int | None = None
 
     @property
     def asked(self) -> bool:
@@ -55,8 +67,19 @@ class StopRequest:
 
     @property
     def exit_code(self) -> int:
-        """The shell's convention for a process that a signal ended."""
-        return 128 + self._number
+        """`TEMPFAIL` where time is up, else the shell's convention for a process that a signal ended."""
+        if self.requeue_code is not None:
+            return self.requeue_code
+        return TEMPFAIL if self._is_by_time else 128 + self._number
+
+    @property
+    def _is_by_time(self) -> bool:
+        return self._number == signal.SIGALRM and self.minutes is not None
+
+    @property
+    def seconds_left(self) -> float | None:
+        """Until the process has to have ended; None where there is no limit."""
+        return None if self.minutes is None else _BEGAN + 60 * self.minutes - time.monotonic()
 
     @property
     def _number(self) -> int:
@@ -66,7 +89,24 @@ class StopRequest:
     def interrupted(self, how_far: str) -> Interrupted:
         """What ends the process in order. `how_far`: what goes on the words "stopped by ..."."""
         cause = "Ctrl-C" if self._number == signal.SIGINT else signal.Signals(self._number).name
+        if self._is_by_time:
+            cause = f"--max-minutes {self.minutes:g}"
         return Interrupted(f"stopped by {cause}{how_far}", self.exit_code)
+
+    def keep_free(self, seconds: float) -> None:
+        """From now on ask for a stop so early that this much is left before the process has to end."""
+        left = self.seconds_left
+        if left is not None and not self.asked:
+            signal.setitimer(signal.ITIMER_REAL, max(left - _ENDING_SECONDS - seconds, 1e-3))
+
+    def check_limit(self, seconds: float) -> None:
+        """Refuse a limit of time that leaves nothing beside this much: the process would be begun in vain."""
+        needed = seconds + _ENDING_SECONDS
+        if self.minutes is not None and 60 * self.minutes <= needed:
+            raise UserError(
+                f"--max-minutes {self.minutes:g} is too short: {needed:.0f} s of it are kept for saving: "
+                f"give {1 + 2 * needed / 60:.0f} or more"
+            )
 
     def hear(self, number: int, frame: FrameType | None) -> None:
         """Handle a signal. Of all that follow the first only a second Ctrl-C does something."""
@@ -115,6 +155,7 @@ def stoppable() -> Iterator[StopRequest]:
     try:
         yield listen()
     finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
         _of_process = None
         for number, handler in before.items():
             signal.signal(number, handler)
@@ -134,9 +175,29 @@ def graceful_stop() -> Iterator[StopRequest]:
 
 
 def note_that_work_has_ended() -> None:
-    """For whoever is asked to stop from now on."""
+    """For whoever is asked to stop from now on; time is up for nothing any more."""
     if _of_process is not None:
+        signal.setitimer(signal.ITIMER_REAL, 0)
         _of_process.work_has_ended = True
+
+
+def limit_process(minutes: float | None, requeue_code: int | None) -> None:
+    """Stop by itself in time to end `minutes` after the process began; with this exit code for any stop."""
+    if _of_process is not None:
+        _of_process.minutes, _of_process.requeue_code = minutes, requeue_code
+        _of_process.keep_free(0.0)
+
+
+def minutes_left() -> float | None:
+    """What is left to this process, and to those that work for it; None where there is no limit."""
+    left = None if _of_process is None else _of_process.seconds_left
+    return None if left is None else max(left, 0.0) / 60
+
+
+def out_of_time(how_far: str) -> Interrupted:
+    """What ends a process whose time another one, which works for it, has found to be up."""
+    request = StopRequest() if _of_process is None else _of_process
+    return replace(request, signal=signal.SIGALRM).interrupted(how_far)
 
 
 def ignore_from_now_on() -> None:

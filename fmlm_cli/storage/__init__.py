@@ -11,6 +11,7 @@ from fmlm_cli.storage.files import (
     write_text,
 )
 from fmlm_cli.storage.folders import complete_folder, remove
+from fmlm_cli.storage.locks import one_at_a_time
 from fmlm_cli.storage.ownership import (
     MARKER,
     Kind,
@@ -20,7 +21,6 @@ from fmlm_cli.storage.ownership import (
     clear_left_overs,
     in_use,
     kind_of,
-    one_at_a_time,
     owned_folder,
     replaced_folder,
     sole_owner,
@@ -30,6 +30,7 @@ from fmlm_cli.storage.runs import METRICS, RUN, RUN_CONFIG, RunDirectory
 from fmlm_cli.storage.sealed import (
     HASHES,
     damage_of,
+    damage_on_disk,
     hashes_of,
     missing_file,
     read_sealed,
@@ -57,6 +58,7 @@ __all__ = [
     "complete_folder",
     "content_hash",
     "damage_of",
+    "damage_on_disk",
     "hashes_of",
     "in_use",
     "kind_of",

@@ -24,6 +24,14 @@ def sha256_of_file(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def let_the_disk_have(path: Path) -> None:
+    """Flush a file to the disk and forget it, so that whoever reads it next reads what the disk holds."""
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+        if hasattr(os, "posix_fadvise"):  # macOS has none
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+
+
 def sha256_of_json(value: Any) -> str:
     """Hex SHA-256 of a value's canonical JSON (sorted keys, no blanks, UTF-8)."""
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)

@@ -51,6 +51,7 @@ def put_in_place(temporary: Path, target: Path) -> None:
     _sync_tree(temporary)
     if not target.exists():
         temporary.rename(target)
+        _sync_folder(target.parent)
         return
     replaced = beside(target, "replaced")
     remove(replaced)
@@ -61,7 +62,19 @@ def put_in_place(temporary: Path, target: Path) -> None:
         if replaced.exists() and not target.exists():
             replaced.rename(target)
         raise
+    _sync_folder(target.parent)
     remove(replaced)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Flush the names in a folder: what is removed next may not be gone before these are there."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError:  # some network file systems flush no folders
+        pass
+    finally:
+        os.close(descriptor)
 
 
 def _sync_tree(folder: Path) -> None:

@@ -1,13 +1,12 @@
 """Whose a folder is, by a marker that nobody writes by chance, and who may write into it, by a lock on that.
 
 .fmlm.json is the first file in every folder that a command makes, and says what kind of folder it is. Nothing
-without it is ever cleared or replaced. Whoever writes into the folder holds a lock of the operating system on
-it, which is given back however the process ends.
+without it is ever cleared or replaced. Whoever writes into the folder holds a lock on it, which is given back
+however the process ends.
 """
 
 import contextlib
 import errno
-import fcntl
 import json
 import os
 from collections.abc import Iterator, Mapping
@@ -15,7 +14,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from fmlm_cli.errors import InUseError, UserError
+from fmlm_cli.errors import UserError
 from fmlm_cli.storage.files import clear_disk_errors
 from fmlm_cli.storage.folders import (
     beside,
@@ -27,6 +26,8 @@ from fmlm_cli.storage.folders import (
     remove_empty,
     sweep,
 )
+from fmlm_cli.storage.leases import is_lease
+from fmlm_cli.storage.locks import Lock, is_held, locked
 
 MARKER = ".fmlm.json"
 LOCK = ".lock"  # in a part of a marked folder
@@ -49,10 +50,10 @@ class Kind:
 
 
 class OwnedFolder:
-    """A folder that this process may write into; `descriptor`: of its marker, on which the lock is."""
+    """A folder that this process may write into; `lock`: the one on its marker."""
 
-    def __init__(self, root: Path, kind: Kind, descriptor: int) -> None:
-        self.root, self.kind, self._descriptor = root, kind, descriptor
+    def __init__(self, root: Path, kind: Kind, lock: Lock) -> None:
+        self.root, self.kind, self._lock = root, kind, lock
 
     @property
     def is_empty(self) -> bool:
@@ -70,13 +71,19 @@ class OwnedFolder:
 
     def share(self) -> None:
         """From now on let others in that share the work."""
-        _lock(self._descriptor, self.root, shared=True)
+        self._lock.take(self.root, shared=True)
+
+    def has_moved(self, target: Path) -> None:
+        """It lies there now, with its marker."""
+        self._lock.lease.moved_to(target)
 
     def leave(self) -> None:
         """Take back the marker of a folder that holds nothing else, and in which nobody else is at work."""
         with contextlib.suppress(OSError, UserError):
-            if self.is_empty and os.path.samestat(os.fstat(self._descriptor), (self.root / MARKER).stat()):
-                _lock(self._descriptor, self.root, shared=False)
+            if self.is_empty and os.path.samestat(
+                os.fstat(self._lock.descriptor), (self.root / MARKER).stat()
+            ):
+                self._lock.take(self.root, shared=False)
                 (self.root / MARKER).unlink()
 
 
@@ -99,14 +106,14 @@ def owned_folder(
     check_claim(root, kind, overwrite=overwrite, resume=resume)
     missing = missing_folders(root)
     try:
-        with _locked(root / MARKER, shown or root, shared=shared) as descriptor:
+        with locked(root / MARKER, shown or root, shared=shared) as lock:
             check_claim(root, kind, overwrite=overwrite, resume=resume)  # another one may just have finished
-            folder = OwnedFolder(root, kind, descriptor)
+            folder = OwnedFolder(root, kind, lock)
             try:
                 with clear_disk_errors(root):
                     if kind_of(root) and not shared:
                         sweep(root)
-                    _write_marker(descriptor, kind)
+                    _write_marker(lock.descriptor, kind)
                 yield folder
             finally:
                 folder.leave()
@@ -134,6 +141,7 @@ def replaced_folder(
                     yield place
                     _check_replaceable(target, kind, overwrite=overwrite, resume=resume)
                     put_in_place(place, target)
+                    building.has_moved(target)
             except BaseException:
                 _remove_contents(building.root)
                 raise
@@ -158,7 +166,7 @@ def clear_left_overs(target: Path) -> None:
             put_back(replaced)
             remove(replaced)
         if kind_of(partial):
-            with _locked(partial / MARKER, shown, shared=False):
+            with locked(partial / MARKER, shown, shared=False):
                 _remove_contents(partial)
                 (partial / MARKER).unlink()
             remove_empty([partial])
@@ -167,41 +175,26 @@ def clear_left_overs(target: Path) -> None:
 @contextlib.contextmanager
 def work_in(folder: Path, shown: Path | None = None) -> Iterator[None]:
     """Keep other processes of fmlm's out of a folder that exists; `shown`: what to call it."""
-    with _locked(folder / MARKER if kind_of(folder) else folder, shown or folder, shared=False):
+    with locked(folder / MARKER if kind_of(folder) else folder, shown or folder, shared=False):
         sweep(folder)
         yield
 
 
 def in_use(part: Path) -> bool:
     """Whether a process is the `sole_owner` of a part of an owned folder, or of all of it."""
-    try:
-        with (part / LOCK).open("rb") as file:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-            return False
-    except FileNotFoundError:
-        return False
-    except BlockingIOError:
-        return True
+    return is_held(part / LOCK)
 
 
 @contextlib.contextmanager
 def sole_owner(part: Path) -> Iterator[None]:
     """Keep other processes of fmlm's out of a part of an owned folder, which is made if need be."""
     lock = part / LOCK
-    with _locked(lock, part, shared=False):
+    with locked(lock, part, shared=False):
         try:
             sweep(part)
             yield
         finally:
             lock.unlink(missing_ok=True)
-
-
-@contextlib.contextmanager
-def one_at_a_time(path: Path) -> Iterator[None]:
-    """Keep other processes waiting at `path`, a file made for this, while inside."""
-    with path.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
 
 
 def kind_of(folder: Path) -> str | None:
@@ -271,7 +264,7 @@ def _check_nothing_foreign(root: Path, kind: Kind) -> None:
 def _contents(root: Path) -> list[Path]:
     """What lies in a folder beside its marker; nothing in one that is gone."""
     try:
-        return sorted(path for path in root.iterdir() if path.name != MARKER)
+        return sorted(path for path in root.iterdir() if path.name != MARKER and not is_lease(path.name))
     except FileNotFoundError:
         return []
 
@@ -295,58 +288,3 @@ def _write_marker(descriptor: int, kind: Kind) -> None:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         os.ftruncate(descriptor, len(text))
         os.fsync(descriptor)
-
-
-@contextlib.contextmanager
-def _locked(path: Path, folder: Path, *, shared: bool) -> Iterator[int]:
-    """Hold the lock on a file or folder; its descriptor. `folder`: what refusals call it.
-
-    A file is made, with its folder, where it is not there. Raises `InUseError` if another process holds it.
-    """
-    with clear_disk_errors(folder):
-        descriptor = None
-        while descriptor is None:
-            descriptor = _opened_and_locked(path, folder, shared=shared)
-    try:
-        yield descriptor
-    finally:
-        os.close(descriptor)
-
-
-def _opened_and_locked(path: Path, folder: Path, *, shared: bool) -> int | None:
-    """A locked file or folder, or None where another process has just removed it, with its folder perhaps."""
-    try:
-        if not path.is_dir():
-            path.parent.mkdir(parents=True, exist_ok=True)
-        flags = os.O_RDONLY if path.is_dir() else os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW
-        descriptor = os.open(path, flags, 0o666)
-    except (FileExistsError, FileNotFoundError):
-        if os.path.lexists(path.parent) and not path.parent.is_dir():
-            raise
-        return None
-    try:
-        _lock(descriptor, folder, shared=shared)
-        if os.path.samestat(os.fstat(descriptor), path.stat()):
-            return descriptor
-    except FileNotFoundError:
-        pass
-    except BaseException:
-        os.close(descriptor)
-        raise
-    os.close(descriptor)  # a lock of nothing
-    return None
-
-
-def _lock(descriptor: int, folder: Path, *, shared: bool) -> None:
-    """Lock an open file, or change the lock that it has. `InUseError` if another process holds it."""
-    try:
-        fcntl.flock(descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise InUseError(
-            f"{folder} is in use by another fmlm process: wait for it, or choose another --out"
-        ) from None
-    except OSError as error:  # some network file systems have no locks
-        raise UserError(
-            f"{folder}: its file system does not lock files ({error.strerror}), so two commands could "
-            "destroy each other's work there: choose another --out, or mount it with locks (flock)"
-        ) from None

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from fmlm_cli.errors import UserError
-from fmlm_cli.storage.files import read_json, sha256_of_file, sha256_of_json, write_json
+from fmlm_cli.storage.files import let_the_disk_have, read_json, sha256_of_file, sha256_of_json, write_json
 
 HASHES = "fmlm_hashes.json"  # in a folder that other tools read too, which pass it over
 
@@ -54,3 +54,10 @@ def damage_of(folder: Path, hashes: Mapping[str, str]) -> str | None:
         return f"{missing} is missing"
     changed = (folder / name for name, sha256 in hashes.items() if sha256_of_file(folder / name) != sha256)
     return next((f"{path} has changed since it was written" for path in changed), None)
+
+
+def damage_on_disk(folder: Path, hashes: Mapping[str, str]) -> str | None:
+    """As `damage_of`, of what the disk gives back, and not the system's memory of what was written."""
+    for name in hashes:
+        let_the_disk_have(folder / name)
+    return damage_of(folder, hashes)

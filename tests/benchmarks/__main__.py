@@ -2,6 +2,7 @@
 
 training   every line below: `fmlm pretrain` against transformers' Trainer
 batch      making a batch, against transformers' collator
+checkpoint what saving holds up, at once and in the background, and resuming, against transformers' Trainer
 tune       fine-tuning on GLUE, where there is some, against transformers' Trainer
 """
 
@@ -43,7 +44,7 @@ LINES = (
     Line("real", "bert-mini 32 x 128, real lengths", Fmlm(REAL, SMALL), Stock(REAL, SMALL)),
     *_lines("bert-base", 16, LARGE),
 )
-PLAN = Plan(LINES, COMPARED, "cpu", rounds=3, json="bench-cpu.json", others=("batch", "tune"))
+PLAN = Plan(LINES, COMPARED, "cpu", rounds=3, json="bench-cpu.json", others=("batch", "checkpoint", "tune"))
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -58,6 +59,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         from tests.benchmarks import batches
 
         batches.main(console)
+    if "checkpoint" in others:
+        from tests.benchmarks import checkpoints
+
+        checkpoints.main(console, chosen.json, quick=chosen.quick)
     if "tune" in others:
         from tests.benchmarks import finetune
 

@@ -68,7 +68,14 @@ class Run:
         self.model = net()
         self.log = MetricsLog(folder / "metrics.jsonl")
         self.checkpoints = Checkpoints(
-            folder / "checkpoints", 2, "run", self.save, self.load, keep_steps=changed.pop("keep_steps", ())
+            folder / "checkpoints",
+            2,
+            "run",
+            self.save,
+            self.load,
+            stays=changed.pop("stays", lambda step: False),
+            background=changed.pop("background", False),
+            on_failure=changed.pop("on_failure", None),
         )
         self.run = TrainingRun(
             model=self.model,
@@ -86,8 +93,8 @@ class Run:
             **changed,
         )
 
-    def save(self, folder: Path) -> None:
-        save_file(self.model.state_dict(), folder / "model.safetensors")
+    def save(self, model: nn.Module, folder: Path) -> None:
+        save_file(model.state_dict(), folder / "model.safetensors")
 
     def load(self, folder: Path) -> None:
         self.model.load_state_dict(load_file(folder / "model.safetensors"))

@@ -39,8 +39,8 @@ class Run:
         self.root = root
         self.checkpoints = Checkpoints(root, keep, identity, self.save_model, self.load_model)
 
-    def save_model(self, folder: Path) -> None:
-        save_file(self.model.state_dict(), folder / WEIGHTS)
+    def save_model(self, model: nn.Module, folder: Path) -> None:
+        save_file(model.state_dict(), folder / WEIGHTS)
         (folder / "tokenizer").mkdir()
         (folder / "tokenizer" / "vocab.txt").write_text("[PAD]\n")
 
@@ -274,9 +274,9 @@ def test_an_end_while_saving_leaves_no_half_checkpoint(
     wanted = run.weights()
     run.train(3, 4)
 
-    def fail(folder: Path) -> None:
+    def fail(model: nn.Module, folder: Path) -> None:
         if partly:
-            Run.save_model(run, folder)
+            run.save_model(model, folder)
         raise error
 
     failing = Checkpoints(tmp_path, 2, "this run", fail, run.load_model)
@@ -292,7 +292,7 @@ def test_a_full_disk_while_saving_is_one_clear_line(tmp_path: Path) -> None:
     run = Run(tmp_path)
     run.save(2)
 
-    def full(folder: Path) -> None:
+    def full(model: nn.Module, folder: Path) -> None:
         (folder / "half").write_bytes(b"1234")
         raise OSError(28, "No space left on device")
 
@@ -324,7 +324,7 @@ def test_older_checkpoints_go_only_after_the_new_one_is_whole(tmp_path: Path) ->
     run = Run(tmp_path, keep=1)
     run.save(2)
 
-    def fail(folder: Path) -> None:
+    def fail(model: nn.Module, folder: Path) -> None:
         raise RuntimeError
 
     with pytest.raises(RuntimeError):

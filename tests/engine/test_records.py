@@ -1,6 +1,8 @@
 """metrics.jsonl: what is written is there, and a resumed run forgets what lies after its checkpoint."""
 
+import contextlib
 import json
+import resource
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fmlm_cli.engine.records import MetricsLog, Teller, read_metrics
-from fmlm_cli.errors import UserError
+from fmlm_cli.errors import OutOfSpaceError, UserError
 from fmlm_cli.events import Evaluated, Event, Trained
 
 values = st.one_of(st.integers(), st.floats(allow_nan=False), st.text(), st.booleans(), st.none())
@@ -123,3 +125,28 @@ def test_what_is_told_is_the_record_itself() -> None:
     for record in records:
         sink.write(record)
     assert told == records
+
+
+@pytest.mark.parametrize("patient", [False, True])
+def test_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, patient: bool) -> None:
+    """A line is in the file as a whole or not at all; one who is patient keeps it for the next time."""
+    path = tmp_path / "metrics.jsonl"
+    log = MetricsLog(path, patient=patient)
+    log.rewind(0, -1)
+    log.write(Trained({"step": 1}, 9, None))
+    whole = path.stat().st_size
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (whole + 5, before[1]))  # the next line does not fit
+    try:
+        refused = pytest.raises(OutOfSpaceError, match=r"no space left .*metrics\.jsonl")
+        with contextlib.nullcontext() if patient else refused:
+            log.write(Trained({"step": 2}, 9, None))
+        assert path.stat().st_size == whole
+        with refused:
+            log.sync()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    log.write(Trained({"step": 3}, 9, None))
+    log.sync()
+    assert [record["step"] for record in read_metrics(path)] == [1, 2, 3]
+    assert log.change_since(3, -1, log.sha256) is None

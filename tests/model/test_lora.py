@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from transformers import AutoModelForMaskedLM, PreTrainedModel
 
 from fmlm_cli.errors import UserError
-from fmlm_cli.model.adapting.lora import add_lora, load_trained, merged, save_trained
+from fmlm_cli.model.adapting.lora import add_lora, load_trained, merged, save_trained, trained_names
 from fmlm_cli.model.build import save_model
 from fmlm_cli.model.isolation import isolates_documents
 from fmlm_cli.model.masked_lm import MaskedLM
@@ -163,20 +163,21 @@ def test_dropout_is_in_front_of_the_adapters() -> None:
 def test_what_is_trained_is_saved_and_read_back(tmp_path: Path) -> None:
     model = adapted("bert", ("cls.predictions.bias",))
     disturb(model)
-    save_trained(model, tmp_path)
+    save_trained(model, trained_names(model), tmp_path)
     fresh = adapted("bert", ("cls.predictions.bias",), seed=8)
     assert not torch.equal(logits_of(fresh), logits_of(model))
-    load_trained(fresh, tmp_path, "make it anew")
+    load_trained(fresh, trained_names(fresh), tmp_path, "make it anew")
     assert torch.equal(logits_of(fresh), logits_of(model))
     with pytest.raises(UserError, match="holds other adapters"):
-        load_trained(adapted("bert"), tmp_path, "make it anew")
+        load_trained(other := adapted("bert"), trained_names(other), tmp_path, "make it anew")
     with pytest.raises(UserError, match="holds other adapters"):
-        load_trained(adapted("bert", ("cls.predictions.bias",), rank=2), tmp_path, "make it anew")
+        other = adapted("bert", ("cls.predictions.bias",), rank=2)
+        load_trained(other, trained_names(other), tmp_path, "make it anew")
     with pytest.raises(UserError, match=r"trained\.safetensors is missing or damaged .*: make it anew$"):
-        load_trained(fresh, tmp_path / "elsewhere", "make it anew")
+        load_trained(fresh, trained_names(fresh), tmp_path / "elsewhere", "make it anew")
     (tmp_path / "trained.safetensors").write_bytes(b"damaged")
     with pytest.raises(UserError, match=r"trained\.safetensors is missing or damaged .*: make it anew$"):
-        load_trained(fresh, tmp_path, "make it anew")
+        load_trained(fresh, trained_names(fresh), tmp_path, "make it anew")
 
 
 def test_a_model_without_linear_layers_is_refused() -> None:

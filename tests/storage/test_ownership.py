@@ -1,5 +1,4 @@
 import contextlib
-import errno
 import shutil
 import subprocess
 import sys
@@ -25,10 +24,11 @@ def raising(error: BaseException) -> Callable[..., Any]:
 
 
 def contents(folder: Path) -> dict[str, str | None]:
-    """Everything below a folder, hidden things too."""
+    """Everything below a folder, hidden things too; but leases, by which who is at work there is known."""
     return {
         str(path.relative_to(folder)): path.read_text() if path.is_file() else None
         for path in folder.rglob("*")
+        if path.suffix != ".lease"
     }
 
 
@@ -162,6 +162,14 @@ def test_claims(tmp_path: Path, there: Callable[[Path], None], flags: str, messa
     assert contents(tmp_path) == was  # nothing is touched
 
 
+WITHOUT_LOCKS = """
+import errno, fcntl
+def flock(*_):
+    raise OSError(errno.ENOSYS, "Function not implemented")
+fcntl.flock = flock
+"""
+
+
 class TestOwnedFolder:
     def test_is_marked_before_anything_else(self, tmp_path: Path) -> None:
         with storage.owned_folder(tmp_path / "a" / "b", KIND) as folder:
@@ -264,20 +272,14 @@ class TestOwnedFolder:
             enter(shared=True)
         enter(overwrite=True)
 
-    def test_a_file_system_without_locks(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("fcntl.flock", raising(OSError(errno.ENOSYS, "Function not implemented")))
-        with (
-            pytest.raises(UserError, match=r"does not lock files .*: choose another --out"),
-            storage.owned_folder(tmp_path / "a", KIND),
-        ):
-            pass
-
-    def test_of_many_that_begin_together_one_gets_it(self, tmp_path: Path) -> None:
-        """Those that come while another leaves may be refused, but never are two in at once."""
+    @pytest.mark.parametrize("locks", [True, False])
+    def test_of_many_that_begin_together_one_gets_it(self, tmp_path: Path, locks: bool) -> None:
+        """Also on a file system without locks. Those that come while another leaves may be refused, but never are two in at once."""
         script = (
             "import sys, time\nfrom pathlib import Path\nfrom fmlm_cli import storage\n"
             "from fmlm_cli.errors import UserError\n"
             "kind, root = storage.Kind('cake', 'bake', ()), Path(sys.argv[1])\n"
+            f"{'' if locks else WITHOUT_LOCKS}"
             "for turn in range(200):\n"
             "    try:\n"
             "        with storage.owned_folder(root / 'a', kind):\n"

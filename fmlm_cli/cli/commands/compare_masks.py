@@ -35,6 +35,7 @@ def _one_start(flagged: Mapping[str, Any]) -> None:
     Flag("--revision", "run.model.revision"),
     Flag("--trust-remote-code", "run.model.trust_remote_code"),
     from_file=True,
+    limited=True,
     check=_one_start,
 )
 def command(

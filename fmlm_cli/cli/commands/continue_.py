@@ -85,6 +85,7 @@ def _started_from_one(out: str | None) -> bool:
     Flag("--trust-remote-code", "model.trust_remote_code"),
     Flag("--seed", "seed"),
     from_file=True,
+    limited=True,
 )
 def command(
     settings: PretrainSettings,

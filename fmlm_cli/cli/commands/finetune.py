@@ -28,6 +28,7 @@ from fmlm_cli.events import Emit
     Flag("--revision", "revision"),
     Flag("--trust-remote-code", "trust_remote_code"),
     from_file=True,
+    limited=True,
 )
 def command(
     settings: FinetuneSettings,

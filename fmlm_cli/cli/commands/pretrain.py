@@ -21,6 +21,7 @@ from fmlm_cli.events import Emit
     Flag("--epochs", "budget.epochs"),
     Flag("--seed", "seed"),
     from_file=True,
+    limited=True,
 )
 def command(
     settings: PretrainSettings,

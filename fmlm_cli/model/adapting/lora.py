@@ -64,21 +64,23 @@ def merged(model: PreTrainedModel) -> PreTrainedModel:
     return plain.requires_grad_(True)
 
 
-def save_trained(model: PreTrainedModel, folder: Path) -> None:
-    """Write what is trained of a model, its adapters above all, to `folder`."""
-    save_file({name: p.detach().contiguous() for name, p in _trained(model).items()}, folder / TRAINED)
+def trained_names(model: PreTrainedModel) -> frozenset[str]:
+    """The parameters that are trained."""
+    return frozenset(name for name, p in model.named_parameters() if p.requires_grad)
+
+
+def save_trained(model: PreTrainedModel, names: Collection[str], folder: Path) -> None:
+    """Write what is trained of a model, its adapters above all, to `folder`; `names`: of all that is."""
+    tensors = {name: p.detach().contiguous() for name, p in model.named_parameters() if name in names}
+    save_file(tensors, folder / TRAINED)
 
 
 @torch.no_grad()
-def load_trained(model: PreTrainedModel, folder: Path, remedy: str) -> None:
+def load_trained(model: PreTrainedModel, names: Collection[str], folder: Path, remedy: str) -> None:
     """Read back what `save_trained` wrote, for the same adapters; `remedy`: what to do if it is damaged."""
-    trained = _trained(model)
+    trained = {name: p for name, p in model.named_parameters() if name in names}
     saved = read_own_tensors(folder / TRAINED, remedy)
     if {name: value.shape for name, value in saved.items()} != {name: p.shape for name, p in trained.items()}:
         raise UserError(f"{folder / TRAINED} holds other adapters than this run's settings make")
     for name, parameter in trained.items():
         parameter.copy_(saved[name])
-
-
-def _trained(model: PreTrainedModel) -> dict[str, nn.Parameter]:
-    return {name: p for name, p in model.named_parameters() if p.requires_grad}

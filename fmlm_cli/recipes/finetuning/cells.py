@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from safetensors.torch import save_file
+from torch import nn
 from transformers import PreTrainedTokenizerFast
 
 from fmlm_cli import storage
@@ -176,11 +177,12 @@ class CellRun:
             result = self._result(TrainState(0), [], identity, failed=str(error))
         else:
             with graceful_stop() as stop:
+                stop.keep_free(training.seconds_to_save)
                 with contextlib.suppress(StoppedError):
                     result = self._finish(state, identity, stop)
                     keep(result)
                 if stop.asked:
-                    saved = training.save(state)
+                    saved = training.save(state, last=True)
                     raise stop.interrupted(f" after training, before all was measured; saved in {saved}")
         return replace(result, seconds=round(time.monotonic() - begun, 2))
 
@@ -207,8 +209,8 @@ class CellRun:
             keeps_checkpoints=False,
         )
 
-    def _save(self, folder: Path) -> None:
-        save_file(_apart(self.model.state_dict()), folder / _MODEL)
+    def _save(self, model: nn.Module, folder: Path) -> None:
+        save_file(_apart(model.state_dict()), folder / _MODEL)
         if self.best:
             save_file(_apart(self.best), folder / _BEST)
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch
 
+from fmlm_cli.engine import signals
 from fmlm_cli.engine.ranks.launcher import fmlm_command
 from fmlm_cli.errors import UserError
 
@@ -21,8 +22,10 @@ def spread(words: Sequence[str], jobs: int, logs: Path, look: Callable[[], None]
     Each has its share of the processor's threads, and of the GPUs if there are several; what they say goes to
     `logs`/job-i.log. `look` is called from time to time. If one fails the others are stopped, and its last
     line is raised as a `UserError`; whatever ends this process early, be it SIGKILL, stops them all, and they
-    save what they have.
+    save what they have. They have the time that is left to this process: raises `Interrupted` where it is up.
     """
+    minutes = signals.minutes_left()
+    limit = [] if minutes is None else ["--max-minutes", f"{minutes:.3f}"]
     logs.mkdir(parents=True, exist_ok=True)
     running: dict[int, subprocess.Popen[bytes]] = {}
     # Nothing is ever written: whatever ends this process closes the pipe, and by that the others end.
@@ -31,7 +34,14 @@ def spread(words: Sequence[str], jobs: int, logs: Path, look: Callable[[], None]
         for number in range(jobs):
             with (logs / f"job-{number + 1}.log").open("wb") as log:
                 running[number] = subprocess.Popen(
-                    [*fmlm_command(), "--until-stdin-closes", *words, "--cell", f"{number + 1}/{jobs}"],
+                    [
+                        *fmlm_command(),
+                        "--until-stdin-closes",
+                        *words,
+                        *limit,
+                        "--cell",
+                        f"{number + 1}/{jobs}",
+                    ],
                     stdin=until_closed,
                     stdout=log,
                     stderr=subprocess.STDOUT,
@@ -66,6 +76,8 @@ def _share(number: int, jobs: int) -> dict[str, str]:
 def _check(process: subprocess.Popen[bytes], log: Path) -> None:
     if process.returncode == 0:
         return
+    if process.returncode == signals.TEMPFAIL:
+        raise signals.out_of_time("; all processes have saved what they have")
     if process.returncode < 0:
         name = signal.Signals(-process.returncode).name
         raise UserError(f"a process was ended by {name} ({log}): the same command with --resume goes on")

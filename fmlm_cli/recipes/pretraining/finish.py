@@ -30,7 +30,7 @@ def finish_run(live: LiveRun, state: TrainState, records: Sequence[Mapping[str, 
     curve = draw_loss_curve(records, live.run.plots)
     better = _improved(live, state)
     with storage.complete_folder(live.run.final) as folder:
-        live.save_model(folder)
+        live.save_model(live.model, folder)
         where = where_line(live.runtime)
         told = [caution.text for caution in live.cautions]
         card = card_text(live.plan, state, evaluations, better, told, where)

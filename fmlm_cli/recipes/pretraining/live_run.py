@@ -23,10 +23,11 @@ from fmlm_cli.errors import UserError
 from fmlm_cli.events import Caution, Emit
 from fmlm_cli.masking import Strategy
 from fmlm_cli.model.adapting.dropout import draw_dropout_by_bits
-from fmlm_cli.model.adapting.lora import load_trained, merged, save_trained
+from fmlm_cli.model.adapting.lora import load_trained, merged, save_trained, trained_names
 from fmlm_cli.model.build import save_model, tokenizer_for
 from fmlm_cli.model.checkpoints.pretrained import load_pretrained
 from fmlm_cli.model.layerwise.recomputing import recompute_layers
+from fmlm_cli.model.masked_lm import MaskedLM
 from fmlm_cli.recipes.pretraining.planning.changes import (
     Changes,
     changes_since,
@@ -83,6 +84,7 @@ class LiveRun:
         self.adapters = self.settings.model.lora.rank is not None
         self.head_steps = self.settings.optimizer.head_warmup_steps
         self.resting = beside_head(self.model.pretrained) if self.head_steps else []
+        self.trained = trained_names(self.model.pretrained)  # what rests for now among them
         self.cautions = cautions(plan)
         self.held_out = self._held_out()
         self.scores: dict[str, Scores] = {}
@@ -211,16 +213,23 @@ class LiveRun:
         )
 
     def _checkpoints(self, keep_steps: Collection[int]) -> Checkpoints:
-        facts = {**facts_of(self.plan), "changes": self.changes}
+        facts, asked = {**facts_of(self.plan), "changes": self.changes}, self.settings.checkpoint
         return Checkpoints(
             self.run.checkpoints,
-            self.settings.checkpoint.keep,
+            asked.keep,
             self.plan.identity,
             self._save_checkpoint,
             self._load_model,
             facts,
-            keep_steps,
-            self._takes_over,
+            stays=lambda step: step in keep_steps or bool(asked.keep_every and step % asked.keep_every == 0),
+            takes_over=self._takes_over,
+            background=asked.background,
+            on_failure=self._tell_failure if asked.on_error == "continue" else None,
+        )
+
+    def _tell_failure(self, error: UserError) -> None:
+        self.emit(
+            Caution(f"{error}; training goes on, and the next checkpoint is tried (checkpoint.on_error)")
         )
 
     def _takes_over(self, state: TrainState, facts: Mapping[str, Any], same: bool) -> bool:
@@ -259,22 +268,21 @@ class LiveRun:
         assert self.plan.origin and self.plan.origin.training
         return self.plan.origin.training
 
-    def save_model(self, folder: Path) -> None:
+    def save_model(self, of: MaskedLM, folder: Path) -> None:
         """Write weights, configuration and tokenizer: every checkpoint is a Hugging Face folder."""
-        model = merged(self.model.pretrained) if self.adapters else self.model.pretrained
+        model = merged(of.pretrained) if self.adapters else of.pretrained
         save_model(model, folder, self.plan.start.dropout, self.plan.start.kept)
         trained = self.plan.trained_length
         save_tokenizer(tokenizer_for(model, self.plan.store.tokenizer, trained=trained), folder)
 
-    def _save_checkpoint(self, folder: Path) -> None:
-        self.save_model(folder)
+    def _save_checkpoint(self, of: MaskedLM, folder: Path) -> None:
+        self.save_model(of, folder)
         if self.adapters:  # what is merged in the folder's model cannot be taken apart again
-            self.before_step(self.head_steps + 1)  # what rests for now is saved too
-            save_trained(self.model.pretrained, folder)
+            save_trained(of.pretrained, self.trained, folder)
 
     def _load_model(self, folder: Path) -> None:
         if self.adapters:
-            load_trained(self.model.pretrained, folder, begin_again(self.run.checkpoints))
+            load_trained(self.model.pretrained, self.trained, folder, begin_again(self.run.checkpoints))
             return
         trusted = self.settings.model.trust_remote_code
         saved = load_pretrained(folder, name=str(folder), trust_remote_code=trusted, seed=0)

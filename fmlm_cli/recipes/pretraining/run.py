@@ -138,7 +138,8 @@ def _train(
     allow_changes: bool,
 ) -> PretrainResult:
     """Train from where the run stands to its end, and leave what it is to leave."""
-    live, log = LiveRun(plan, run, runtime, emit, allow_changes=allow_changes), MetricsLog(run.metrics)
+    live = LiveRun(plan, run, runtime, emit, allow_changes=allow_changes)
+    log = MetricsLog(run.metrics, patient=plan.settings.checkpoint.on_error == "continue")
     training = live.training_run(log, Teller(emit), keep_steps=keep_steps)
     state = train_to_the_end(training, emit, carried_over=live.carried_over, opening=live.opening)
     if runtime.ranks.is_writer:

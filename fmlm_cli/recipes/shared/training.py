@@ -119,8 +119,12 @@ def train_to_the_end(
     for record in opening(state):
         run.record(record)
     try:
-        with graceful_stop() as stop:
-            return train(run, state, stop)
+        with graceful_stop() as stop, run.checkpoints.settled():
+            stop.check_limit(run.seconds_to_save)
+            stop.keep_free(run.seconds_to_save)
+            state = train(run, state, stop)
+            stop.keep_free(0.0)
+            return state
     except DivergedError as error:
         if not run.keeps_checkpoints:
             raise

@@ -182,7 +182,7 @@ def test_a_stop_on_one_rank_stops_all_and_another_number_goes_on(tmp_path: Path)
 
 @pytest.mark.parametrize("every", [1, 2, 100])
 def test_steps_that_are_asked_for_are_saved_and_stay(tmp_path: Path, every: int) -> None:
-    to_the_end(Run(tmp_path, OneProcess(), keep_steps=(1, 3), checkpoint=every))
+    to_the_end(Run(tmp_path, OneProcess(), stays=lambda step: step in (1, 3), checkpoint=every))
     names = sorted(path.name for path in (tmp_path / "checkpoints").iterdir())
     newest = {1: ["step-5", "step-6"], 2: ["step-4", "step-6"], 100: ["step-6"]}[every]
     assert names == ["step-1", "step-3", *newest]

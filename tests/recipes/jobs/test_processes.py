@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from fmlm_cli import storage
-from fmlm_cli.errors import InUseError
+from fmlm_cli.engine import signals
+from fmlm_cli.errors import Interrupted, InUseError
 from fmlm_cli.events import Event, Note, ignore
 from fmlm_cli.recipes.jobs import processes, work
 from fmlm_cli.recipes.jobs.board import Board, Outcome
@@ -140,3 +141,26 @@ def test_a_call_that_goes_on_waits_for_the_processes_of_one_that_was_killed(
     ) as folder:
         assert not folder.is_empty
     assert isinstance(told[0], Note) and "waiting up to" in told[0].text
+
+
+OUT_OF_TIME = """
+import sys
+print(*sys.argv[1:])
+sys.exit(75)
+"""
+
+
+@pytest.mark.parametrize("code", [None, 99])
+def test_time_is_up_for_processes_and_for_who_began_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int | None
+) -> None:
+    (tmp_path / "child.py").write_text(OUT_OF_TIME)
+    monkeypatch.setattr(processes, "_fmlm", lambda: [sys.executable, str(tmp_path / "child.py")])
+    monkeypatch.setattr(signals, "_BEGAN", time.monotonic() - 120)
+    with signals.stoppable():
+        signals.limit_process(10, code)
+        with pytest.raises(Interrupted, match="stopped by --max-minutes 10; all processes have") as caught:
+            processes.spread(["pretrain"], 2, tmp_path / "logs", lambda: None)
+    assert caught.value.exit_code == (code or 75)
+    *_, flag, minutes, cell, share = (tmp_path / "logs" / "job-2.log").read_text().split()
+    assert (flag, cell, share) == ("--max-minutes", "--cell", "2/2") and 7.5 < float(minutes) < 8.01
