@@ -44,7 +44,7 @@ def test_how_documents_are_kept_apart_changes_no_loss(settings: Settings, packin
     assert losses(flat) == pytest.approx(losses(mask), rel=1e-4)
     assert max(losses(mask)) > 1.05 * min(losses(mask))  # it learns
     facts = next(event for event in told if isinstance(event, Facts))
-    assert facts.rows["attention"] == "documents"
+    assert facts.rows["attention"].startswith("documents: documents end to end ")
 
 
 @pytest.mark.slow
