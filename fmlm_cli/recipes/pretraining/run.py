@@ -15,7 +15,7 @@ from fmlm_cli.events import Caution, Emit, Note, ignore, starting_anew
 from fmlm_cli.recipes.pretraining.finish import finish_run
 from fmlm_cli.recipes.pretraining.live_run import LiveRun, settle_attention_of
 from fmlm_cli.recipes.pretraining.micro_size import with_micro_size
-from fmlm_cli.recipes.pretraining.planning.plan import RunPlan, plan_run
+from fmlm_cli.recipes.pretraining.planning.plan import plan_run
 from fmlm_cli.recipes.pretraining.planning.resume import check_same_run, settings_to_resume
 from fmlm_cli.recipes.pretraining.report.describe import describe_run
 from fmlm_cli.recipes.shared.checkpoints import check_model_files, lost_of_model
@@ -69,18 +69,17 @@ def pretrain(
         plan = with_micro_size(plan, runtime, emit)
         if overwrite:
             storage.check_outside(run.root, plan.made_from)
+        live = LiveRun(plan, run, runtime, emit)  # compiles, which may fail, and writes nothing
         with storage.clear_disk_errors(run.root):
             if overwrite:
                 folder.clear()
             storage.write_text(run.config, to_yaml(plan.settings))
-            return _train(plan, run, runtime, keep_steps, emit)
+            return _train(live, keep_steps, emit)
 
 
-def _train(
-    plan: RunPlan, run: storage.RunDirectory, runtime: Runtime, keep_steps: Collection[int], emit: Emit
-) -> PretrainResult:
+def _train(live: LiveRun, keep_steps: Collection[int], emit: Emit) -> PretrainResult:
     """Train from where the run stands to its end, and leave what it is to leave."""
-    live, log = LiveRun(plan, run, runtime, emit), MetricsLog(run.metrics)
+    run, log = live.run, MetricsLog(live.run.metrics)
     training = live.training_run(log, Teller(emit), keep_steps=keep_steps)
     state = train_to_the_end(training, emit, carried_over=live.carried_over)
     finish_run(live, state, log.records)
