@@ -42,7 +42,7 @@ FREE: dict[type[BaseModel], set[str]] = {
     },
     FinetuneSettings: {
         *("checkpoint", "revision", "trust_remote_code", "out", "grid", "seeds", "first_seed", "from_mnli"),
-        *("micro_size", "checkpoint_every_steps", "device", "precision"),
+        *("micro_size", "checkpoint_every_steps", "device", "precision", "speed.attention"),
         *("tasks.names", "tasks.folder", "tasks.train", "tasks.dev", "tasks.test", "tasks.name"),
         *("tasks.text_field", "tasks.text_pair_field", "tasks.label_field", "tasks.regression"),
         *("tasks.metric",),

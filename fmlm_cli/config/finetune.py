@@ -7,6 +7,7 @@ from pydantic import Field, field_validator, model_validator
 
 from fmlm_cli.config.roles import Free
 from fmlm_cli.config.section import Count, Positive, Section, Seed, Share
+from fmlm_cli.config.speed import AttentionSettings
 
 ALL = "all"
 
@@ -115,6 +116,7 @@ class FinetuneSettings(Section):
     checkpoint_every_steps: Free[Count] = Field(1000, description="what an interruption can cost at most")
     device: Free[str] = Field("auto", description="auto | cpu | cuda | cuda:N | mps")
     precision: Free[Literal["auto", "float32", "bfloat16"]] = Field("auto", description="as for pretrain")
+    speed: Free[AttentionSettings] = AttentionSettings()
 
 
 class PredictSettings(Section):
@@ -138,6 +140,7 @@ class PredictSettings(Section):
     batch_size: Count = Field(32, description="texts forwarded at once")
     device: str = Field("auto", description="auto | cpu | cuda | cuda:N | mps")
     precision: Literal["auto", "float32", "bfloat16"] = Field("auto", description="as for pretrain")
+    speed: AttentionSettings = AttentionSettings()
 
     @field_validator("texts", "pairs", mode="before")
     @classmethod

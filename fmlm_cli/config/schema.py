@@ -10,6 +10,7 @@ from pydantic import Field, field_validator, model_validator
 
 from fmlm_cli.config.roles import Free
 from fmlm_cli.config.section import Count, Packing, Positive, Section, Seed, Share
+from fmlm_cli.config.speed import AttentionSettings, SpeedSettings
 from fmlm_cli.config.tokenize import TextSettings
 
 
@@ -257,24 +258,6 @@ class EvaluationSettings(Section):
     )
 
 
-class SpeedSettings(Section):
-    """What makes a run faster or smaller, and changes its results by rounding only (and dropout's draws)."""
-
-    attention: Literal["auto", "varlen", "flash", "flex", "mask", "documents"] = Field(
-        "auto",
-        description="how documents that share a batch are kept apart; auto: the fastest that is right here | "
-        "torch's variable-length kernel | flash-attn | flex attention | a mask | one by one, slowly",
-    )
-    compile: bool | Literal["auto"] = Field(
-        "auto", description="compile the model's layers; auto: on a GPU, where they can be"
-    )
-    recompute: bool = Field(
-        False,
-        description="keep no activations inside layers, but compute them again in the backward: a fraction "
-        "of the memory, for up to a third more time",
-    )
-
-
 class LoggingSettings(Section):
     """Training records in metrics.jsonl."""
 
@@ -330,6 +313,7 @@ class EvaluateSettings(Section):
     batch_size: Count = Field(32, description="rows forwarded at once")
     device: str = Field("auto", description="auto | cpu | cuda | cuda:N | mps")
     precision: Literal["auto", "float32", "bfloat16"] = Field("auto", description="as for pretrain")
+    speed: AttentionSettings = AttentionSettings()
 
 
 class MasksSettings(Section):

@@ -276,8 +276,15 @@ class Checkpoints:
             )
         if against := objection(state):
             raise DamagedError(against)
+        optimizer_state = read_own_tensors(path / OPTIMIZER, begin_again(self.root))
+        unknown = {key.rpartition("/")[0] for key in optimizer_state} - dict(model.named_parameters()).keys()
+        if unknown:  # as of a version of fmlm that named them otherwise
+            raise UserError(
+                f"{path / OPTIMIZER} is of a model with other parameters ({min(unknown)}); "
+                f"{begin_again(self.root)}"
+            )
         self.load_model(path)
-        load_named_state(model, optimizer, read_own_tensors(path / OPTIMIZER, begin_again(self.root)))
+        load_named_state(model, optimizer, optimizer_state)
         return state
 
 

@@ -100,6 +100,7 @@ def make_optimizer(
     as `scale`.
     """
     trained = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
+    assert {*(scales or ())} <= {name for name, _ in model.named_parameters()}
     groups: dict[tuple[bool, float], list[nn.Parameter]] = {}
     for name, parameter in trained:
         groups.setdefault((decayed(name, parameter), (scales or {}).get(name, 1.0)), []).append(parameter)

@@ -1,10 +1,12 @@
 """Whether a model keeps packed documents apart, and by which attention backend: tried, not assumed."""
 
 from collections.abc import Iterator, Sequence
+from typing import Protocol, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
+from transformers import PreTrainedModel
 
 from fmlm_cli.hub import quiet
 from fmlm_cli.model.attention import BACKENDS, AttentionBackend, DocumentByDocument
@@ -18,6 +20,39 @@ _SHORTEST = 4  # positions in which there are two documents, the second of more 
 _LONGEST_TRIAL = 2048  # positions of a flat row: no table of learned positions that is in use is longer
 
 
+class Attending(Protocol):
+    """A Hugging Face model, and by which backend it attends."""
+
+    pretrained: PreTrainedModel
+    attention: AttentionBackend
+
+    def attend_by(self, backend: type[AttentionBackend]) -> None:
+        """Attend by another one from now on."""
+        ...
+
+
+A = TypeVar("A", bound=Attending)
+A_contra = TypeVar("A_contra", bound=Attending, contravariant=True)
+
+
+class KeepsApart(Protocol[A_contra]):
+    """Whether a model keeps what shares a batch apart by a backend, tried on a copy of it.
+
+    `length`: positions of a row, or of the longest sequence.
+    """
+
+    def __call__(
+        self,
+        model: A_contra,
+        length: int,
+        *,
+        backend: type[AttentionBackend],
+        device: torch.device | None = None,
+    ) -> bool:
+        """The model stays as it is."""
+        ...
+
+
 def choose_backend(
     model: MaskedLM,
     device: torch.device,
@@ -29,16 +64,17 @@ def choose_backend(
 
     In rows of `length`, or of 4: some families attend otherwise in longer ones. The model stays as it is.
     """
-    tried = try_backends(model, device, length, backends, precision)
+    tried = try_backends(model, device, length, backends, precision, isolates_documents)
     return next((backend for backend, fault in tried if fault is None), None)
 
 
 def try_backends(
-    model: MaskedLM,
+    model: A,
     device: torch.device,
     length: int,
     backends: Sequence[type[AttentionBackend]],
     precision: torch.dtype,
+    keeps_apart: KeepsApart[A],
 ) -> Iterator[tuple[type[AttentionBackend], str | None]]:
     """Each backend in turn, tried when it is asked for, with what is wrong with it; None where nothing is.
 
@@ -46,14 +82,16 @@ def try_backends(
     """
     for backend in backends:
         fault = backend.obstacle(model.pretrained, device, precision)
-        yield backend, fault or _fault(model, length, backend, device)
+        yield backend, fault or _fault(model, length, backend, device, keeps_apart)
 
 
-def _fault(model: MaskedLM, length: int, backend: type[AttentionBackend], device: torch.device) -> str | None:
+def _fault(
+    model: A, length: int, backend: type[AttentionBackend], device: torch.device, keeps_apart: KeepsApart[A]
+) -> str | None:
     # Sixteen bits hide what is wrong with positions; the reference goes the same road in 32.
     exact = (DocumentByDocument,) if backend.sixteen_bit else ()
     for tried in (*exact, backend):
-        if not isolates_documents(model, length, backend=tried, device=device):
+        if not keeps_apart(model, length, backend=tried, device=device):
             return f"it does not keep documents apart in this '{model.pretrained.config.model_type}'"
     return None
 
@@ -91,9 +129,16 @@ def isolates_documents(
     except NOT_TAKEN:
         return False  # the family does not take a mask of this form
     check_finite(alone, trial.pretrained.config)
-    if trial.attention.sixteen_bit:
-        return agree(packed, alone, _COARSE) and agree(beside_another, packed)
-    return agree(packed, alone) and agree(beside_another, alone)
+    return as_exactly_as_it_can(type(trial.attention), packed, beside_another, alone)
+
+
+def as_exactly_as_it_can(
+    backend: type[AttentionBackend], beside_one: Tensor, beside_another: Tensor, alone: Tensor
+) -> bool:
+    """Whether logits are those of the stock forward, `alone`, whatever stands beside, as far as bits go."""
+    if backend.sixteen_bit:
+        return agree(beside_one, alone, _COARSE) and agree(beside_another, beside_one)
+    return agree(beside_one, alone) and agree(beside_another, alone)
 
 
 def _second_of_two(model: MaskedLM, tokens: Int64s, first: int) -> Tensor:

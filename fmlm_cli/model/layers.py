@@ -95,10 +95,14 @@ def _depths_of(part: str, model: PreTrainedModel) -> range:
     return range(first + 1, last + 2)
 
 
-def rate_scales(model: PreTrainedModel, decay: float) -> dict[str, float]:
-    """Factors of the learning rate by parameter: `decay` to the power of how far it lies below the head."""
+def rate_scales(model: nn.Module, pretrained: PreTrainedModel, decay: float) -> dict[str, float]:
+    """Factors of the learning rate: `decay` to the power of how far a parameter lies below the head.
+
+    By the names that the parameters have in `model`, which is trained and holds `pretrained`.
+    """
     if decay == 1:
         return {}
-    depth = depths(model)
+    parameters, depth = dict(pretrained.named_parameters()), depths(pretrained)
     top = max(depth.values())
-    return {name: decay ** (top - at) for name, at in depth.items()}
+    scales = {id(parameters[name]): decay ** (top - at) for name, at in depth.items()}
+    return {name: scales[id(p)] for name, p in model.named_parameters()}

@@ -54,7 +54,7 @@ class Probed(nn.Module):
         raise NotImplementedError
 
 
-T = TypeVar("T", bound=Probed)
+T = TypeVar("T", bound=nn.Module)
 
 
 @contextmanager

@@ -10,6 +10,7 @@ from fmlm_cli.errors import UserError
 from fmlm_cli.events import Caution, Emit, Facts, ignore
 from fmlm_cli.model.build import longest_sequence
 from fmlm_cli.model.checkpoints.pretrained import load_model
+from fmlm_cli.model.isolation import isolates_documents
 from fmlm_cli.model.masked_lm import MaskedLM
 from fmlm_cli.recipes.shared.checkpoints import check_tokenizer, find_checkpoint
 from fmlm_cli.recipes.shared.held_out import HeldOut
@@ -57,7 +58,7 @@ def evaluate_checkpoint(settings: EvaluateSettings, *, emit: Emit = ignore) -> d
         subset_seed=_own(settings, run, "subset_seed"),
     )
     model.to(runtime.device)  # after the probe of resolve_packing, which so runs where pre-training runs it
-    settle_attention(model, runtime, length, "auto")
+    settle_attention(model, runtime, length, settings.speed.attention, isolates_documents)
     held_out = HeldOut.of(store, reader, settings.batch_size)
     if not held_out.has_targets:
         raise UserError(

@@ -37,7 +37,7 @@ from fmlm_cli.recipes.finetuning.cells import CellRun
 from fmlm_cli.recipes.finetuning.plan import FinetunePlan, plan_finetuning
 from tests.environment import ROOT
 
-TASKS = ("sst2", "mrpc")
+TASKS = {"sst2": "SST-2", "mnli": "MNLI", "mrpc": "MRPC"}  # and their folders
 STEPS = 8  # in one turn
 PAIRS = 4
 BATCH = 32
@@ -57,7 +57,9 @@ def make_checkpoint(folder: Path, texts: list[str]) -> Path:
 
 def our_turns(plan: FinetunePlan, task: str) -> Iterator[int]:
     """Each time `STEPS` steps of a cell; the examples in them."""
-    run = CellRun(plan.cells[0], plan.prepared(task), plan.settings, plan.runtime, plan.root / "cell")
+    cell, folder = plan.cells[0], plan.root / "cell"
+    backend = plan.backends[cell.point.training.dropout]
+    run = CellRun(cell, plan.prepared(task), plan.settings, plan.runtime, backend, folder)
     optimizer = make_optimizer(
         OptimizerSettings(weight_decay=0.01, betas=(0.9, 0.999), epsilon=1e-8), run.model
     )
@@ -99,7 +101,9 @@ def their_turns(plan: FinetunePlan, task: str, folder: Path, *, to_128: bool) ->
         {k: v[i] for k, v in encoded.items()} | {"labels": int(train.labels[i])} for i in range(len(train))
     ]
     with quiet():
-        model = AutoModelForSequenceClassification.from_pretrained(plan.origin.folder, num_labels=2)
+        model = AutoModelForSequenceClassification.from_pretrained(
+            plan.origin.folder, num_labels=len(plan.data[task].task.labels)
+        )
     turn = 0
     while True:
         turn += 1
@@ -146,9 +150,9 @@ def main(glue: Path) -> None:
     )
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        for task in TASKS:
+        for task, subfolder in TASKS.items():
             given = {"out": str(folder / task), "tasks.names": [task], "tasks.folder": str(glue), "seeds": 1}
-            texts = (glue / {"sst2": "SST-2", "mrpc": "MRPC"}[task] / "train.tsv").read_text().split("\n")
+            texts = (glue / subfolder / "train.tsv").read_text().split("\n")
             checkpoint = make_checkpoint(folder / f"{task}-encoder", texts)
             plan = plan_finetuning(
                 build(FinetuneSettings, nested({"checkpoint": str(checkpoint), **given})), ignore

@@ -10,8 +10,8 @@ from safetensors.torch import load_file, save_file
 from transformers import BertConfig, BertForMaskedLM
 
 from fmlm_cli.errors import UserError
+from fmlm_cli.model.classification.first_token import check_outputs
 from fmlm_cli.model.classifier import EncoderCheckpoint
-from fmlm_cli.model.first_token import check_outputs
 from fmlm_cli.model.isolation import choose_backend, isolates_documents
 from fmlm_cli.model.masked_lm import MaskedLM
 from fmlm_cli.tensors import not_finite

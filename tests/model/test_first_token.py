@@ -5,7 +5,7 @@ import torch
 from transformers import AutoModelForSequenceClassification
 
 from fmlm_cli.hub import quiet
-from fmlm_cli.model.first_token import shorten_last_layer
+from fmlm_cli.model.classification.first_token import shorten_last_layer
 from tests.model.families import FAMILIES, LENGTH, VOCABULARY
 
 BUILT_LIKE_BERT = {"bert", "roberta", "xlm-roberta", "camembert", "electra"}

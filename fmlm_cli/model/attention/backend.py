@@ -16,11 +16,13 @@ class AttentionBackend(Protocol):
 
     Making it may prepare that model, and for good: `MaskedLM.attend_by` takes nothing back.
 
-    `layout`: in which form it takes a batch. `sixteen_bit`: whether it computes in 16 bits even where all
-    else is in 32. The tests hold every entry of `BACKENDS` to the isolation probe.
+    `meaning`: what it does, in words. `layout`: in which form it takes a batch. `sixteen_bit`: whether it
+    computes in 16 bits even where all else is in 32. The tests hold every entry of `BACKENDS` to the
+    isolation probe.
     """
 
     name: ClassVar[str]
+    meaning: ClassVar[str]
     layout: ClassVar[LayoutName]
     sixteen_bit: ClassVar[bool]
 

@@ -54,6 +54,7 @@ class DocumentByDocument(_ByKernel):
     """The reference: each document by itself. Right on any device, and slow."""
 
     name: ClassVar[str] = "documents"
+    meaning: ClassVar[str] = "documents end to end without padding, one after another, which is slow"
     implementation: ClassVar[str | None] = "fmlm_documents"
     sixteen_bit: ClassVar[bool] = False
 
@@ -101,6 +102,7 @@ class VarlenAttention(_SixteenBit):
     """`torch.nn.attention.varlen`."""
 
     name: ClassVar[str] = "varlen"
+    meaning: ClassVar[str] = "documents end to end without padding, by torch's variable-length kernel"
     implementation: ClassVar[str | None] = "fmlm_varlen"
     takes_dropout: ClassVar[bool] = False
 
@@ -114,6 +116,7 @@ class FlashAttention(_SixteenBit):
     """The package flash-attn, where it is installed."""
 
     name: ClassVar[str] = "flash"
+    meaning: ClassVar[str] = "documents end to end without padding, by the package flash-attn"
     implementation: ClassVar[str | None] = "fmlm_flash"
     takes_dropout: ClassVar[bool] = True
 

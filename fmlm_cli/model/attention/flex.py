@@ -18,6 +18,7 @@ class FlexAttention(OnFlatRow):
     """transformers' flex attention, which it compiles, with masks of blocks; in any precision."""
 
     name: ClassVar[str] = "flex"
+    meaning: ClassVar[str] = "documents end to end without padding, by flex attention"
     implementation: ClassVar[str | None] = "flex_attention"
     sixteen_bit: ClassVar[bool] = False
 

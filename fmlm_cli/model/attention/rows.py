@@ -20,6 +20,7 @@ class MaskOnRows:
     """
 
     name: ClassVar[str] = "mask"
+    meaning: ClassVar[str] = "in padded rows, with a mask that hides padding and other documents"
     layout: ClassVar[LayoutName] = "rows"
     sixteen_bit: ClassVar[bool] = False
 

@@ -12,7 +12,6 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from safetensors.torch import save_file
-from torch import nn
 from transformers import PreTrainedTokenizerFast
 
 from fmlm_cli import storage
@@ -29,16 +28,16 @@ from fmlm_cli.engine.runtime import Runtime
 from fmlm_cli.engine.signals import StoppedError, StopRequest, graceful_stop
 from fmlm_cli.engine.step import DivergedError
 from fmlm_cli.events import Emit, ignore
-from fmlm_cli.model.adapting.dropout import draw_dropout_by_bits
-from fmlm_cli.model.classifier import Classifier, EncoderCheckpoint
-from fmlm_cli.model.first_token import shorten_last_layer
+from fmlm_cli.model.attention import AttentionBackend
+from fmlm_cli.model.classification.sequence_classifier import SequenceClassifier, ready_classifier
+from fmlm_cli.model.classifier import EncoderCheckpoint
 from fmlm_cli.model.layers import rate_scales
 from fmlm_cli.objectives.classification import SequenceClassification
 from fmlm_cli.recipes.finetuning.grid import Cell, epochs_of
 from fmlm_cli.recipes.jobs.board import Outcome
 from fmlm_cli.recipes.shared.predictions import keep_predictions, predict_split, split_name
 from fmlm_cli.recipes.shared.training import assemble, train_to_the_end
-from fmlm_cli.tasks import Examples, TaskData, compute_metrics
+from fmlm_cli.tasks import Examples, Task, TaskData, compute_metrics
 from fmlm_cli.tensors import read_own_tensors
 
 _MODEL, _BEST = "model.safetensors", "best.safetensors"
@@ -76,14 +75,24 @@ def outcome(result: CellResult, decides: str) -> Outcome:
     return Outcome(text, words, max(result.seconds, result.train_seconds))
 
 
+def objective_for(
+    model: SequenceClassifier, settings: FinetuneSettings, tokenizer: PreTrainedTokenizerFast, task: Task
+) -> SequenceClassification:
+    """What a task's model learns, in the form that it takes batches in."""
+    assert settings.max_length is not None
+    pad = int(tokenizer.pad_token_id or 0)
+    return SequenceClassification.of_model(model, settings.max_length, pad=pad, regression=task.regression)
+
+
 @dataclass
 class CellRun:
-    """A cell at work. `emit` is told of every record."""
+    """A cell at work. `backend`: how its model attends. `emit` is told of every record."""
 
     cell: Cell
     prepared: Prepared
     settings: FinetuneSettings
     runtime: Runtime
+    backend: type[AttentionBackend]
     folder: Path
     emit: Emit = ignore
     best: dict[str, torch.Tensor] = field(default_factory=dict)
@@ -91,20 +100,15 @@ class CellRun:
     def __post_init__(self) -> None:
         self.training, self.seed = self.cell.point.training, self.cell.seed
         self.log = MetricsLog(self.folder / storage.METRICS)
-        classifier: Classifier = self.prepared.encoder.classifier(
+        classifier = self.prepared.encoder.classifier(
             self.prepared.data.task.labels,
             seed=self.cell.seed,
             dropout=self.training.dropout,
             reinit_layers=self.training.reinit_layers,
         )
-        shorten_last_layer(classifier.model)
-        self.model = classifier.model.to(self.runtime.device)
-        draw_dropout_by_bits(self.model)
-        self.objective = SequenceClassification(
-            regression=self.prepared.data.task.regression,
-            pad=int(self.prepared.tokenizer.pad_token_id or 0),
-            multiple=8 if self.runtime.device.type == "cuda" else 1,
-        )
+        self.model = ready_classifier(classifier.model, self.backend, self.runtime.device)
+        task = self.prepared.data.task
+        self.objective = objective_for(self.model, self.settings, self.prepared.tokenizer, task)
         self.buckets = LengthBuckets(
             self.prepared.train.sequences.lengths, self.training.batch_size, self.cell.seed
         )
@@ -122,9 +126,11 @@ class CellRun:
     def prepare(self, step: int) -> list[Batch]:
         """The batches of a step (from 1)."""
         train = self.prepared.train
+        flat = self.objective.layout == "flat"  # where padding costs nothing
+        parts = [self.buckets.at(step - 1)] if flat else self.buckets.parts(step - 1)
+        micro = self.settings.micro_size or self.training.batch_size
         batches: list[Batch] = []
-        for part in self.buckets.parts(step - 1):
-            micro = self.settings.micro_size or len(part)
+        for part in parts:
             batches += self.objective.prepare(train.sequences, part, train.examples.labels, micro)
         return batches
 
@@ -150,7 +156,8 @@ class CellRun:
         measures = self.measure(split, self.outputs(split, stop))
         before = max((record["score"] for record in _evaluations(self.log)), default=-np.inf)
         if self.settings.select == "last" or measures["score"] > before:
-            self.best = {k: v.detach().to("cpu", copy=True) for k, v in self.model.state_dict().items()}
+            weights = self.model.pretrained.state_dict()
+            self.best = {k: v.detach().to("cpu", copy=True) for k, v in weights.items()}
         return [{"evaluation": self.prepared.data.decides, "epoch": step // self.buckets.batches, **measures}]
 
     def before_step(self, step: int) -> None:
@@ -192,7 +199,7 @@ class CellRun:
         return assemble(
             self,
             training,
-            scales=rate_scales(self.model, training.layer_decay),
+            scales=rate_scales(self.model, self.model.pretrained, training.layer_decay),
             schedule=Schedule.of_shares(
                 self.steps,
                 peak=training.learning_rate,
@@ -209,20 +216,20 @@ class CellRun:
             keeps_checkpoints=False,
         )
 
-    def _save(self, model: nn.Module, folder: Path) -> None:
-        save_file(_apart(model.state_dict()), folder / _MODEL)
+    def _save(self, model: SequenceClassifier, folder: Path) -> None:
+        save_file(_apart(model.pretrained.state_dict()), folder / _MODEL)
         if self.best:
             save_file(_apart(self.best), folder / _BEST)
 
     def _load(self, folder: Path) -> None:
         anew = f"remove {self.folder}, and the cell is done again with --resume"
-        self.model.load_state_dict(read_own_tensors(folder / _MODEL, anew))
+        self.model.pretrained.load_state_dict(read_own_tensors(folder / _MODEL, anew))
         if (folder / _BEST).is_file():
             self.best = read_own_tensors(folder / _BEST, anew)
 
     def _finish(self, state: TrainState, identity: str, stop: StopRequest) -> CellResult:
         """Measure the weights that count on all labelled splits, and keep their predictions."""
-        self.model.load_state_dict(self.best)
+        self.model.pretrained.load_state_dict(self.best)
         measures: dict[str, dict[str, dict[str, float]]] = {"dev": {}, "test": {}}
         for kind, splits in (("dev", self.prepared.dev), ("test", self.prepared.test)):
             for name, split in splits.items():

@@ -16,11 +16,13 @@ from fmlm_cli.corpus.tokenizer import loading as tokenizers
 from fmlm_cli.engine.runtime import Runtime
 from fmlm_cli.errors import UserError, unknown_name
 from fmlm_cli.events import Caution, Emit, Note
+from fmlm_cli.model.attention import AttentionBackend
 from fmlm_cli.model.build import longest_sequence, preset_of, tokenizer_for, weights_hash
+from fmlm_cli.model.classification.first_token import check_outputs
+from fmlm_cli.model.classification.sequence_classifier import SequenceClassifier, classifies_alone
 from fmlm_cli.model.classifier import EncoderCheckpoint
-from fmlm_cli.model.first_token import check_outputs
 from fmlm_cli.recipes.finetuning.cells import CellResult, EncodedSplit, Prepared, outcome
-from fmlm_cli.recipes.finetuning.grid import Cell, find_cells, find_points
+from fmlm_cli.recipes.finetuning.grid import Cell, Point, find_cells, find_points
 from fmlm_cli.recipes.jobs.board import Outcome
 from fmlm_cli.recipes.jobs.ledger import Ledger
 from fmlm_cli.recipes.jobs.records import FolderRecord
@@ -33,6 +35,7 @@ from fmlm_cli.recipes.shared.checkpoints import (
     find_checkpoint,
 )
 from fmlm_cli.recipes.shared.limits import resolve_length
+from fmlm_cli.recipes.shared.speed import settle_attention
 from fmlm_cli.tasks import GLUE, Examples, TaskData, available, load_files, load_glue
 
 FINETUNING = storage.Kind(
@@ -56,7 +59,10 @@ _BY_HASH = {
 
 @dataclass
 class FinetunePlan:
-    """A call of `finetune` with every choice made."""
+    """A call of `finetune` with every choice made.
+
+    `backends`: how models attend, by their dropout; `attention`: the same in words.
+    """
 
     settings: FinetuneSettings
     root: Path
@@ -67,6 +73,8 @@ class FinetunePlan:
     cells: Sequence[Cell]
     runtime: Runtime
     weights: str
+    backends: Mapping[float | None, type[AttentionBackend]]
+    attention: str
     _prepared: dict[str, Prepared] = field(default_factory=dict)
 
     def prepared(self, task: str) -> Prepared:
@@ -233,6 +241,7 @@ def plan_finetuning(settings: FinetuneSettings, emit: Emit) -> FinetunePlan:
     if settings.grid == "none":
         settings = settings.model_copy(update={"training": points[0].training})
     seeds = range(settings.first_seed, settings.first_seed + settings.seeds)
+    backends, attention = _settle_attention(encoder, settings, points, runtime)
     return FinetunePlan(
         settings,
         Path(settings.out or ""),
@@ -243,7 +252,24 @@ def plan_finetuning(settings: FinetuneSettings, emit: Emit) -> FinetunePlan:
         find_cells(data, points, seeds),
         runtime,
         weights_hash(encoder.tensors),
+        backends,
+        attention,
     )
+
+
+def _settle_attention(
+    encoder: EncoderCheckpoint, settings: FinetuneSettings, points: Sequence[Point], runtime: Runtime
+) -> tuple[dict[float | None, type[AttentionBackend]], str]:
+    """How the models of each dropout attend, for not every kernel has it; and in words."""
+    assert settings.max_length is not None
+    backends: dict[float | None, type[AttentionBackend]] = {}
+    words: list[str] = []
+    for dropout in dict.fromkeys(point.training.dropout for point in points):
+        model = SequenceClassifier(encoder.classifier(["0", "1"], seed=0, dropout=dropout).model)
+        asked, length = settings.speed.attention, settings.max_length
+        words.append(settle_attention(model, runtime, length, asked, classifies_alone))
+        backends[dropout] = type(model.attention)
+    return backends, "; ".join(dict.fromkeys(words))
 
 
 def _load(settings: FinetuneSettings, emit: Emit) -> dict[str, TaskData]:

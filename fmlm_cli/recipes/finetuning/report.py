@@ -22,8 +22,9 @@ from fmlm_cli.analysis.results.finetuning import (
 from fmlm_cli.analysis.results.plain import as_json
 from fmlm_cli.config import to_yaml
 from fmlm_cli.events import Caution, Emit, Facts, counted
+from fmlm_cli.model.classification.sequence_classifier import ready_classifier
 from fmlm_cli.model.classifier import EncoderCheckpoint
-from fmlm_cli.objectives.classification import SequenceClassification
+from fmlm_cli.recipes.finetuning.cells import objective_for
 from fmlm_cli.recipes.finetuning.plan import FinetunePlan
 from fmlm_cli.recipes.shared.checkpoints import FINETUNED
 from fmlm_cli.recipes.shared.predictions import AT_ONCE, keep_predictions, predict_split
@@ -203,9 +204,10 @@ def _submit(plan: FinetunePlan, emit: Emit) -> tuple[str | None, list[str]]:
         folder = plan.model_folder(name)
         if not tests or not (folder / FINETUNED).is_file() or plan.loss_of_model(name):  # which has been said
             continue
-        model = EncoderCheckpoint.read(folder, name=str(folder)).classifier(data.task.labels, seed=0).model
-        model.to(plan.runtime.device)
-        objective = SequenceClassification(data.task.regression, int(plan.tokenizer.pad_token_id or 0))
+        saved = EncoderCheckpoint.read(folder, name=str(folder)).classifier(data.task.labels, seed=0)
+        backend = next(iter(plan.backends.values()))  # any: nothing is dropped here
+        model = ready_classifier(saved.model, backend, plan.runtime.device)
+        objective = objective_for(model, plan.settings, plan.tokenizer, data.task)
         for split, examples in tests.items():
             outputs = predict_split(model, objective, plan.split(examples).sequences, AT_ONCE, plan.runtime)
             outputs = outputs[:, 0] if data.task.regression else outputs

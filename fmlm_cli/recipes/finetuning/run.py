@@ -80,7 +80,9 @@ def _made_from(plan: FinetunePlan) -> dict[Path, str]:
 
 def _tuned(plan: FinetunePlan, cell: Cell, board: Board[Cell, CellResult]) -> CellResult:
     """Work at a cell; keep its model if that is the task's best so far."""
-    run = CellRun(cell, plan.prepared(cell.task), plan.settings, plan.runtime, plan.folder(cell), board.hear)
+    backend = plan.backends[cell.point.training.dropout]
+    prepared, folder = plan.prepared(cell.task), plan.folder(cell)
+    run = CellRun(cell, prepared, plan.settings, plan.runtime, backend, folder, board.hear)
     identity = storage.sha256_of_json(plan.ledger.decides(cell))
     return run.run(identity, lambda result: _keep_if_best(plan, run, result))
 
@@ -95,7 +97,7 @@ def _keep_if_best(plan: FinetunePlan, run: CellRun, result: CellResult) -> None:
         if rank_of(target) <= rank or (best is not None and (-best[1], best[0].name) <= rank):
             return
         with storage.complete_folder(target) as folder:
-            save_model(run.model, folder, {})
+            save_model(run.model.pretrained, folder, {})
             tokenizers.save_tokenizer(run.prepared.tokenizer, folder)
             task = run.prepared.data.task
             facts = {
@@ -142,6 +144,7 @@ def _describe(plan: FinetunePlan, emit: Emit) -> None:
             f"{settings.max_length} tokens"
         ),
         "device": f"{where_line(plan.runtime)}, {counted(torch.get_num_threads(), 'thread')}",
+        "attention": plan.attention,
     }
     if len(points) > 1:
         rows["training"] = f"grid {settings.grid}: " + "; ".join(sorted(points))

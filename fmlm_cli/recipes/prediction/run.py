@@ -24,7 +24,13 @@ from fmlm_cli.model.build import known_config, longest_sequence, raw_config, tok
 from fmlm_cli.model.checkpoints.adapters import adapter_settings
 from fmlm_cli.model.checkpoints.own_code import needs_own_code
 from fmlm_cli.model.checkpoints.pretrained import load_model
+from fmlm_cli.model.classification.sequence_classifier import (
+    SequenceClassifier,
+    classifies_alone,
+    ready_classifier,
+)
 from fmlm_cli.model.classifier import EncoderCheckpoint
+from fmlm_cli.model.isolation import isolates_documents
 from fmlm_cli.model.layouts import LAYOUTS, on_device
 from fmlm_cli.model.masked_lm import MaskedLM
 from fmlm_cli.objectives.classification import SequenceClassification
@@ -37,6 +43,7 @@ from fmlm_cli.recipes.shared.checkpoints import (
     finetuned_models,
 )
 from fmlm_cli.recipes.shared.predictions import predict_split
+from fmlm_cli.recipes.shared.speed import settle_attention
 
 _MASKS = re.compile(r"\[MASK\]|<mask>")  # what users of BERT and of RoBERTa write
 _CLASSIFIER = "ForSequenceClassification"
@@ -247,6 +254,8 @@ def _fill_masks(call: Call) -> list[FilledText]:
     longest, trained = int(tokenizer.model_max_length), int(saved_tokenizer.model_max_length)
     sequences = _encode(call, loaded, tokenizer, texts, longest)
     _check_masks(call.inputs, texts, sequences, tokenizer, longest)
+    width = int(sequences.lengths.max())
+    settle_attention(model, call.runtime, width, call.settings.speed.attention, isolates_documents)
     if beyond := int((sequences.lengths > trained).sum()):
         call.caution(
             f"{beyond:,} of {len(texts):,} texts longer than the {trained:,} tokens that the model was "
@@ -330,7 +339,7 @@ def _classify(call: Call) -> list[LabelledText] | list[ScoredText]:
         announce=call.caution,
     )
     labels = [str(encoder.config.id2label[number]) for number in sorted(encoder.config.id2label)]
-    classifier = encoder.classifier(labels, seed=0)
+    classifier = encoder.classifier(labels, seed=0, dropout=0.0)  # which some kernels have not
     if classifier.new:
         raise UserError(
             f"{origin.name} lacks weights of its head ({', '.join(classifier.new[:3])}): give a whole "
@@ -342,9 +351,12 @@ def _classify(call: Call) -> list[LabelledText] | list[ScoredText]:
         call.emit(Note(f"{origin.name}: task {facts['task']}, development score {facts['score']:.3f}"))
         longest = min(longest, int(facts["max_length"]))
     sequences = _encode(call, model, tokenizer, inputs.texts, longest)
-    objective = SequenceClassification(regression=False, pad=int(tokenizer.pad_token_id))
+    longest = int(sequences.lengths.max())  # some models have no limit at all
+    running = _attending(call, model, longest)
+    pad = int(tokenizer.pad_token_id)
+    objective = SequenceClassification.of_model(running, longest, pad=pad, regression=False)
     outputs = predict_split(
-        model.to(call.runtime.device),
+        running,
         objective,
         sequences,
         call.settings.batch_size,
@@ -358,6 +370,13 @@ def _classify(call: Call) -> list[LabelledText] | list[ScoredText]:
         return [ScoredText(*parts) for parts in zip(inputs.texts, inputs.pairs, scores, strict=True)]
     guesses = (_ranked(labels, row) for row in likely.tolist())
     return [LabelledText(*parts) for parts in zip(inputs.texts, inputs.pairs, guesses, strict=True)]
+
+
+def _attending(call: Call, pretrained: PreTrainedModel, longest: int) -> SequenceClassifier:
+    """A classifier that attends as the settings ask."""
+    tried, asked = SequenceClassifier(pretrained), call.settings.speed.attention
+    settle_attention(tried, call.runtime, longest, asked, classifies_alone)
+    return ready_classifier(pretrained, type(tried.attention), call.runtime.device)
 
 
 def _probabilities(outputs: Tensor, problem_type: str | None) -> Tensor | None:

@@ -26,6 +26,7 @@ from fmlm_cli.model.adapting.dropout import draw_dropout_by_bits
 from fmlm_cli.model.adapting.lora import load_trained, merged, save_trained, trained_names
 from fmlm_cli.model.build import save_model, tokenizer_for
 from fmlm_cli.model.checkpoints.pretrained import load_pretrained
+from fmlm_cli.model.isolation import isolates_documents
 from fmlm_cli.model.layerwise.recomputing import recompute_layers
 from fmlm_cli.model.masked_lm import MaskedLM
 from fmlm_cli.recipes.pretraining.planning.changes import (
@@ -48,7 +49,7 @@ def settle_attention_of(plan: RunPlan, runtime: Runtime) -> str:
     """Have a planned run's model attend as its settings ask; which way that is, in words."""
     length = plan.settings.sequence_length
     assert length is not None
-    return settle_attention(plan.model, runtime, length, plan.settings.speed.attention)
+    return settle_attention(plan.model, runtime, length, plan.settings.speed.attention, isolates_documents)
 
 
 class LiveRun:

@@ -21,7 +21,7 @@ from fmlm_cli.recipes.pretraining.planning.agreement import (
     check_same_software,
     plan_as_told,
 )
-from fmlm_cli.recipes.pretraining.planning.plan import RunPlan, plan_run
+from fmlm_cli.recipes.pretraining.planning.plan import plan_run
 from fmlm_cli.recipes.pretraining.planning.resume import check_changes, check_same_run, settings_to_resume
 from fmlm_cli.recipes.pretraining.report.describe import describe_run
 from fmlm_cli.recipes.shared.checkpoints import check_model_files, lost_of_model
@@ -68,7 +68,7 @@ def pretrain(
     run, ranks = storage.RunDirectory(Path(settings.out)), ranks or OneProcess()
     check_same_software(ranks)
     if not ranks.is_writer:
-        return _follow(settings, run, keep_steps, ranks, allow_changes=allow_changes)
+        return _follow(run, keep_steps, ranks, allow_changes=allow_changes)
     with storage.owned_folder(run.root, storage.RUN, overwrite=overwrite, resume=resume) as folder:
         resuming = resume and run.config.is_file()
         if not (overwrite or resuming or folder.is_empty):
@@ -78,9 +78,9 @@ def pretrain(
             )
         if resume and not complete_checkpoints(run.checkpoints) and not run.is_finished:
             emit(starting_anew(run.root))
-        runtime = _runtime_of(settings, ranks)
         if resuming:
             settings = settings_to_resume(settings, run)
+        runtime = _runtime_of(ranks.from_writer(settings), ranks)
         plan = plan_run(settings, emit)
         if resuming:
             if run.is_finished or not allow_changes:
@@ -97,23 +97,20 @@ def pretrain(
         plan = with_micro_size(plan, runtime, emit)
         if overwrite:
             storage.check_outside(run.root, plan.made_from)
+        # It compiles, which may fail, and writes nothing.
+        live = LiveRun(plan, run, runtime, emit, allow_changes=allow_changes)
         with storage.clear_disk_errors(run.root):
             if overwrite:
                 folder.clear()
             storage.write_text(run.config, to_yaml(plan.settings))
-            return _train(plan, run, runtime, keep_steps, emit, allow_changes=allow_changes)
+            return _train(live, keep_steps, emit)
 
 
 def _follow(
-    settings: PretrainSettings,
-    run: storage.RunDirectory,
-    keep_steps: Collection[int],
-    ranks: Ranks,
-    *,
-    allow_changes: bool,
+    run: storage.RunDirectory, keep_steps: Collection[int], ranks: Ranks, *, allow_changes: bool
 ) -> PretrainResult:
     """Do a process's part of a run whose writer is another one: nothing is written or said."""
-    runtime = _runtime_of(settings, ranks)
+    runtime = _runtime_of(ranks.from_writer(PretrainSettings()), ranks)
     told = ranks.from_writer(_Told(None))
     if told.settings is None:  # there is nothing left to do
         return PretrainResult(run, [])
@@ -121,28 +118,20 @@ def _follow(
     check_same_plan(plan, ranks)
     settle_attention_of(plan, runtime)
     plan = with_micro_size(plan, runtime, ignore)
-    return _train(plan, run, runtime, keep_steps, ignore, allow_changes=allow_changes)
+    return _train(LiveRun(plan, run, runtime, ignore, allow_changes=allow_changes), keep_steps, ignore)
 
 
 def _runtime_of(settings: PretrainSettings, ranks: Ranks) -> Runtime:
     return Runtime.resolve(settings.device, settings.precision, ranks, deterministic=settings.deterministic)
 
 
-def _train(
-    plan: RunPlan,
-    run: storage.RunDirectory,
-    runtime: Runtime,
-    keep_steps: Collection[int],
-    emit: Emit,
-    *,
-    allow_changes: bool,
-) -> PretrainResult:
+def _train(live: LiveRun, keep_steps: Collection[int], emit: Emit) -> PretrainResult:
     """Train from where the run stands to its end, and leave what it is to leave."""
-    live = LiveRun(plan, run, runtime, emit, allow_changes=allow_changes)
-    log = MetricsLog(run.metrics, patient=plan.settings.checkpoint.on_error == "continue")
+    run, patient = live.run, live.settings.checkpoint.on_error == "continue"
+    log = MetricsLog(run.metrics, patient=patient)
     training = live.training_run(log, Teller(emit), keep_steps=keep_steps)
     state = train_to_the_end(training, emit, carried_over=live.carried_over, opening=live.opening)
-    if runtime.ranks.is_writer:
+    if live.runtime.ranks.is_writer:
         live.goes_on_alone()
         finish_run(live, state, log.records)
     return PretrainResult(run, log.records)

@@ -12,33 +12,33 @@ from fmlm_cli.engine.runtime import Runtime
 from fmlm_cli.errors import UserError, one_line
 from fmlm_cli.events import Caution, Emit, Note, counted
 from fmlm_cli.model.attention import BACKENDS, BY_NAME
-from fmlm_cli.model.isolation import try_backends
+from fmlm_cli.model.isolation import A, KeepsApart, try_backends
 from fmlm_cli.model.layerwise.compiling import NotCompiledError, compile_layers, compiled_graphs
 from fmlm_cli.model.masked_lm import MaskedLM
 
 
-def settle_attention(model: MaskedLM, runtime: Runtime, length: int, asked: str) -> str:
+def settle_attention(model: A, runtime: Runtime, length: int, asked: str, keeps_apart: KeepsApart[A]) -> str:
     """Have a model attend as asked, on rows of `length`; which way that is, in words.
 
-    auto: by the first of the ways that are faster than its own and keep documents apart on this device.
+    auto: by the first of the ways that are faster than its own and, as `keeps_apart` tries, right on this
+    device.
     Raises `UserError` for one that is asked for and cannot be had.
     """
     device, precision = runtime.device, runtime.precision
     own = type(model.attention)
-    if asked != "auto":
-        backend = BY_NAME[asked]
-        for _, fault in () if backend is own else try_backends(model, device, length, (backend,), precision):
-            if fault is not None:
-                raise UserError(f"speed.attention {asked}: {fault}; use auto")
-        model.attend_by(backend)
-        return asked
-    faster, faults = itertools.takewhile(lambda backend: backend is not own, BACKENDS), []
-    for backend, fault in try_backends(model, device, length, tuple(faster), precision):
+    if asked == "auto":
+        wanted = tuple(itertools.takewhile(lambda backend: backend is not own, BACKENDS))
+    else:
+        wanted = () if BY_NAME[asked] is own else (BY_NAME[asked],)
+    faults = []
+    for backend, fault in try_backends(model, device, length, wanted, precision, keeps_apart):
         if fault is None:
             model.attend_by(backend)
             break
+        if asked != "auto":
+            raise UserError(f"speed.attention {asked}: {fault}; use auto")
         faults.append(f"not {backend.name}: {fault}")
-    chosen = model.attention.name
+    chosen = f"{model.attention.name}: {model.attention.meaning}"
     return f"{chosen} ({'; '.join(faults)})" if faults and device.type == "cuda" else chosen
 
 

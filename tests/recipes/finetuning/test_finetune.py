@@ -418,9 +418,30 @@ def test_ax_is_predicted_by_the_mnli_model(tune: Tune, glue: Path, tmp_path: Pat
 # ---------------------------------------------------------------- what is refused
 
 
+def test_neither_attention_nor_micro_batches_decide_a_result(tune: Tune, tmp_path: Path) -> None:
+    """At dropout 0 they are rounding, and cells that are done stay done."""
+    chosen = {"training.dropout": 0.0, "training.epsilon": 1e-3, "training.epochs": 1, "seeds": 1}
+
+    def losses(out: str) -> list[float]:
+        path = tmp_path / out / "cells/rivers/default/seed-0/metrics.jsonl"
+        records = [json.loads(line) for line in path.read_text().splitlines()]
+        return [record["loss"] for record in records if "loss" in record]
+
+    report, text = said(tune(**chosen))
+    assert "'attention': 'mask: " in text
+    flat = {"speed.attention": "documents"}
+    for name, others in {"flat": flat, "cut": {"micro_size": 3}, "both": {**flat, "micro_size": 3}}.items():
+        _, text = said(tune(name, **chosen, **others))
+        assert ("'attention': 'documents: " in text) == ("speed.attention" in others)
+        assert losses(name) == pytest.approx(losses("tuned"), rel=1e-3)
+    again, _ = said(tune(**chosen, **flat), resume=True)
+    assert again.results.tasks == report.results.tasks
+
+
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
+        ({"speed.attention": "varlen"}, "speed.attention varlen: it needs CUDA; use auto"),
         ({"tasks.names": ["colla"]}, "unknown task 'colla': did you mean 'cola'"),
         ({"tasks.names": ["cola"], "tasks.folder": "nowhere"}, "nowhere"),
         ({"grid": "papper"}, "unknown grid 'papper': did you mean 'paper'"),

@@ -114,6 +114,18 @@ def test_the_head_is_trained_alone_first(going_on: Continue, encoder: Path) -> N
     assert not torch.equal(resting[head], after[head])
 
 
+def test_lower_layers_learn_more_slowly_with_layer_decay(going_on: Continue, encoder: Path) -> None:
+    result = pretraining.pretrain(going_on(**{"optimizer.layer_decay": 1e-4, "budget.steps": 3}))
+    before = load_file(encoder / "model.safetensors")
+    after = load_file(result.run.final / "model.safetensors")
+
+    def moved(name: str) -> float:
+        return float((after[f"bert.{name}"] - before[name]).abs().max())
+
+    layer = moved("encoder.layer.0.output.dense.weight")
+    assert 0 < moved("embeddings.position_embeddings.weight") < layer / 100
+
+
 @pytest.mark.parametrize(
     "kind",
     [

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from fmlm_cli.config import PretrainSettings
 from fmlm_cli.errors import UserError
 from fmlm_cli.events import Event, Facts, Note, Trained
 from fmlm_cli.model.attention import AttentionBackend, MaskOnRows
@@ -44,7 +45,7 @@ def test_how_documents_are_kept_apart_changes_no_loss(settings: Settings, packin
     assert losses(flat) == pytest.approx(losses(mask), rel=1e-4)
     assert max(losses(mask)) > 1.05 * min(losses(mask))  # it learns
     facts = next(event for event in told if isinstance(event, Facts))
-    assert facts.rows["attention"] == "documents"
+    assert facts.rows["attention"].startswith("documents: documents end to end ")
 
 
 DEEP = {**TINY, "num_hidden_layers": 3}
@@ -121,5 +122,16 @@ def test_compiling_changes_no_loss_and_is_done_once(
 @pytest.mark.filterwarnings("ignore")
 def test_what_cannot_be_one_graph_is_refused(settings: Settings) -> None:
     """The reference looks at each document: a graph cannot."""
+    asked = settings(**LONG, **{"speed.attention": "documents", "speed.compile": True})
+    refused_before_anything_is_written(asked)
+
+
+def test_rows_of_many_lengths_are_refused(settings: Settings) -> None:
+    refused_before_anything_is_written(settings(**LONG, **{"data.packing": "none", "speed.compile": True}))
+
+
+def refused_before_anything_is_written(asked: PretrainSettings) -> None:
+    assert asked.out is not None
     with pytest.raises(UserError, match=r"^speed\.compile: .*; set it to auto or false$"):
-        pretraining.pretrain(settings(**LONG, **{"speed.attention": "documents", "speed.compile": True}))
+        pretraining.pretrain(asked)
+    assert not Path(asked.out).exists()

@@ -10,15 +10,24 @@ from fmlm_cli.config import PretrainSettings, choices
 from fmlm_cli.engine.runtime import Runtime
 from fmlm_cli.errors import UserError
 from fmlm_cli.events import Caution, Event, Note
-from fmlm_cli.model.attention import BY_NAME, DocumentByDocument, MaskOnRows
+from fmlm_cli.model.attention import BY_NAME, AttentionBackend, DocumentByDocument, MaskOnRows
+from fmlm_cli.model.isolation import isolates_documents
 from fmlm_cli.model.masked_lm import MaskedLM
 from fmlm_cli.recipes.shared import speed
-from fmlm_cli.recipes.shared.speed import compile_as_asked, settle_attention
+from fmlm_cli.recipes.shared.speed import compile_as_asked
 from tests.model.backends import Rounded, RoundedLeaking
 from tests.model.families import LENGTH, small_config, small_model
 
 CPU = Runtime.resolve("cpu")
 GPU = Runtime(torch.device("cuda"), torch.bfloat16)
+
+
+def settle_attention(model: MaskedLM, runtime: Runtime, length: int, asked: str) -> str:
+    return speed.settle_attention(model, runtime, length, asked, isolates_documents)
+
+
+def said_of(backend: type[AttentionBackend], faults: str = "") -> str:
+    return f"{backend.name}: {backend.meaning}{faults}"
 
 
 @pytest.fixture
@@ -34,7 +43,7 @@ def test_every_way_can_be_asked_for_by_its_name() -> None:
     ("asked", "backend"), [("auto", MaskOnRows), ("mask", MaskOnRows), ("documents", DocumentByDocument)]
 )
 def test_on_a_cpu_a_model_attends_as_asked(model: MaskedLM, asked: str, backend: Any) -> None:
-    assert settle_attention(model, CPU, LENGTH, asked) == backend.name
+    assert settle_attention(model, CPU, LENGTH, asked) == said_of(backend)
     assert type(model.attention) is backend
 
 
@@ -52,7 +61,7 @@ def test_what_cannot_be_had_is_refused(model: MaskedLM) -> None:
 def faults(*found: str | None) -> Any:
     """As `try_backends` gives them, on a machine that is not there."""
 
-    def tried(_model: MaskedLM, _device: Any, _length: int, backends: Any, _precision: Any) -> Iterator[Any]:
+    def tried(_model: MaskedLM, _device: Any, _length: int, backends: Any, *_: Any) -> Iterator[Any]:
         return zip(backends, found, strict=False)
 
     return tried
@@ -64,18 +73,20 @@ def test_on_a_gpu_it_is_said_why_it_is_not_a_faster_one(
     monkeypatch.setattr(speed, "BACKENDS", (RoundedLeaking, Rounded, MaskOnRows))
     monkeypatch.setattr(speed, "try_backends", faults("it leaks", "it fails"))
     said = settle_attention(model, GPU, LENGTH, "auto")
-    assert said == "mask (not rounded, leaking: it leaks; not rounded: it fails)"
+    assert said == said_of(MaskOnRows, " (not rounded, leaking: it leaks; not rounded: it fails)")
     assert type(model.attention) is MaskOnRows
     monkeypatch.setattr(speed, "try_backends", faults("it leaks", None))
-    assert settle_attention(model, GPU, LENGTH, "auto") == "rounded (not rounded, leaking: it leaks)"
+    assert settle_attention(model, GPU, LENGTH, "auto") == said_of(
+        Rounded, " (not rounded, leaking: it leaks)"
+    )
     assert type(model.attention) is Rounded
     monkeypatch.setattr(speed, "try_backends", faults(None))
-    assert settle_attention(model, GPU, LENGTH, "auto") == "rounded, leaking"
+    assert settle_attention(model, GPU, LENGTH, "auto") == said_of(RoundedLeaking)
 
 
 def test_the_first_that_is_right_is_taken(model: MaskedLM, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(speed, "BACKENDS", (RoundedLeaking, Rounded, DocumentByDocument, MaskOnRows))
-    assert settle_attention(model, CPU, LENGTH, "auto") == "rounded"
+    assert settle_attention(model, CPU, LENGTH, "auto") == said_of(Rounded)
 
 
 def fails() -> None:

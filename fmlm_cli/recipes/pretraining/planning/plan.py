@@ -208,7 +208,7 @@ def decide(checked: CheckedRun, opened: Sequence[OpenedStore], emit: Emit) -> Ru
     try_strategy(timetable, stream.sources[0].reader)
     names = {store.fingerprint: name for name, store in evaluated.items()}
     settings, steps = _without_gaps(checked, strategy, stream, names)
-    scales = rate_scales(start.model, settings.optimizer.layer_decay)
+    scales = rate_scales(model, start.model, settings.optimizer.layer_decay)
     by_weight = tuple(evaluated)  # in the order in which they are found: the first data come first
     return RunPlan(settings, origin, start, model, stream, timetable, evaluated, steps, scales, by_weight)
 

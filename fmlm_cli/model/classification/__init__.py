@@ -1,0 +1,1 @@
+"""Models that classify or score whole sequences, as they run."""
