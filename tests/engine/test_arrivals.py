@@ -72,6 +72,17 @@ def test_all_arrive_once_in_order_and_few_are_on_their_way(delay: int, most: int
         assert mail.waited_for == 0
 
 
+def test_processes_that_receive_together_do_not_go_by_what_has_arrived() -> None:
+    """Their devices are not equally fast: by the number underway alone all receive the same at the same time."""
+    arrivals: Arrivals[int] = Arrivals(most=2, promptly=False)
+    received = []
+    for number in range(4):
+        arrivals.send(number, torch.tensor([0.0]))
+        received.append([thing for thing, _ in arrivals.receive(wait=False)])
+    assert received == [[], [], [0], [1]]
+    assert [thing for thing, _ in arrivals.receive(wait=True)] == [2, 3]
+
+
 # ---------------------------------------------------------------- whole runs
 
 

@@ -167,7 +167,7 @@ def _told_as_lost() -> Iterator[None]:
         raise
     except RuntimeError as error:
         raise LostRankError(
-            f"a process of this run has ended without a word ({one_line(error)}): the same command with "
+            "a process of this run has ended without a word: the same command with "
             "--resume goes on from the newest checkpoint"
         ) from error
 

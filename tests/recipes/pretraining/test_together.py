@@ -270,9 +270,9 @@ def test_processes_of_other_versions_are_refused(monkeypatch: pytest.MonkeyPatch
 def test_processes_with_other_data_are_refused(
     settings: Callable[..., PretrainSettings], make_store: Any, documents: list[str], tmp_path: Path
 ) -> None:
-    plan = plan_run(settings(), ignore)
+    plan = plan_run(settings(**{"budget.steps": 1}), ignore)
     store = make_store(tmp_path / "other", documents[20:], documents[:20])
-    other = plan_run(settings(**{"data.stores": [str(store)]}), ignore)
+    other = plan_run(settings(**{"budget.steps": 1, "data.stores": [str(store)]}), ignore)
     on_ranks(2, lambda ranks: check_same_plan(plan, ranks))
     (said, again) = refusals(lambda ranks: check_same_plan(other if ranks.rank else plan, ranks))
     assert said == again and "another data than process 0" in said
