@@ -84,6 +84,7 @@ def _started_from_one(out: str | None) -> bool:
     Flag("--revision", "model.revision"),
     Flag("--trust-remote-code", "model.trust_remote_code"),
     Flag("--seed", "seed"),
+    Flag("--deterministic", "deterministic"),
     from_file=True,
     limited=True,
 )

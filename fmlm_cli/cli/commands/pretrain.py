@@ -20,6 +20,7 @@ from fmlm_cli.events import Emit
     Flag("--tokens", "budget.tokens"),
     Flag("--epochs", "budget.epochs"),
     Flag("--seed", "seed"),
+    Flag("--deterministic", "deterministic"),
     from_file=True,
     limited=True,
 )
