@@ -154,11 +154,17 @@ def failing_at(run: Run, *steps: int) -> list[int]:
 @pytest.mark.parametrize("background", [False, True])
 def test_a_full_disk_stops_the_run(tmp_path: Path, background: bool) -> None:
     run = made(tmp_path, background=background, checkpoint=2)
-    tried = failing_at(run, 4)
-    before_each_step(run, lambda step: run.checkpoints._saving.background.wait())
+    tried, begun = failing_at(run, 4), []
+
+    def wait(step: int) -> None:
+        begun.append(step)
+        run.checkpoints._saving.background.wait()
+
+    before_each_step(run, wait)
     with pytest.raises(OutOfSpaceError, match=r"no space left on the disk while writing .*step-4"):
         train_to_the_end(run.run, ignore)
-    assert tried == [2, 4] and names(run) == ["step-2"]  # at the next look: no step 6 was saved
+    assert tried == [2, 4] and names(run) == ["step-2"]
+    assert begun == ([1, 2, 3, 4, 5] if background else [1, 2, 3, 4])  # it ends at the next look
 
 
 @pytest.mark.parametrize("background", [False, True])
