@@ -1,8 +1,8 @@
 """Settings that make a run faster and change its results by rounding only (and dropout's draws)."""
 
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from fmlm_cli.config.section import Section
 
@@ -23,3 +23,11 @@ class SpeedSettings(AttentionSettings):
     compile: bool | Literal["auto"] = Field(
         "auto", description="compile the model's layers; auto: on a GPU, where they can be"
     )
+
+    @field_validator("compile", mode="before")
+    @classmethod
+    def _auto_or_bool(cls, value: Any) -> Any:
+        """In one sentence, where a union has one for each of its members."""
+        if value != "auto" and not isinstance(value, bool):
+            raise ValueError(f"should be auto, true or false, not {value!r}")
+        return value
