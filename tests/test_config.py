@@ -127,6 +127,8 @@ class TestYamlFile:
                 "batch.micro_size",
                 "should be auto or a whole number greater than 0, not 'all'",
             ),
+            ("speed:\n  compile: maybe\n", 2, "speed.compile", "auto, true or false, not 'maybe'"),
+            ("speed:\n  compile: 1\n", 2, "speed.compile", "auto, true or false, not 1"),
             ("optimizer:\n  learning_rate: .inf\n", 2, "optimizer.learning_rate", "finite"),
             ("optimizer:\n  weight_decay: .nan\n", 2, "optimizer.weight_decay", "finite"),
             ("optimizer:\n\n  betas: [0.9, 2]\n", 3, "optimizer.betas.1", "not 2"),

@@ -1,8 +1,8 @@
 """What makes a run faster or smaller, and changes its results by rounding only (and dropout's draws)."""
 
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from fmlm_cli.config.section import Section
 
@@ -28,3 +28,11 @@ class SpeedSettings(AttentionSettings):
         description="keep no activations inside layers, but compute them again in the backward: a fraction "
         "of the memory, for up to a third more time",
     )
+
+    @field_validator("compile", mode="before")
+    @classmethod
+    def _auto_or_bool(cls, value: Any) -> Any:
+        """In one sentence, where a union has one for each of its members."""
+        if value != "auto" and not isinstance(value, bool):
+            raise ValueError(f"should be auto, true or false, not {value!r}")
+        return value

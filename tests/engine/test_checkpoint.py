@@ -320,6 +320,19 @@ def test_another_runs_checkpoint_is_refused(tmp_path: Path) -> None:
         Run(tmp_path, identity="another").restore()
 
 
+def test_the_state_of_parameters_by_other_names_is_refused(tmp_path: Path) -> None:
+    """Else the optimizer would begin anew without a word."""
+    run = Run(tmp_path)
+    run.train(1, 2)
+    run.save(2)
+    again = Run(tmp_path)
+    again.model = nn.Sequential(again.model)
+    with pytest.raises(
+        UserError, match=r"optimizer.* of a model with other parameters \(0\.bias\).*--resume"
+    ):
+        again.restore()
+
+
 def test_older_checkpoints_go_only_after_the_new_one_is_whole(tmp_path: Path) -> None:
     run = Run(tmp_path, keep=1)
     run.save(2)
