@@ -29,6 +29,12 @@ class SpeedSettings(AttentionSettings):
         "of the memory, for up to a third more time",
     )
 
+    shard: bool = Field(
+        False,
+        description="leave each of several processes a part of weights, gradients and the optimizer's state "
+        "(FSDP2): less memory, for more that travels",
+    )
+
     @field_validator("compile", mode="before")
     @classmethod
     def _auto_or_bool(cls, value: Any) -> Any:

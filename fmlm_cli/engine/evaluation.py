@@ -44,7 +44,7 @@ def evaluate(
 def _until_asked(stop: StopRequest, batches: Iterable[Batch], runtime: Runtime) -> Iterator[Batch]:
     """This process's batches. Raises `StoppedError` in all processes if one of them is asked to stop."""
     for batch in runtime.ranks.mine(batches):
-        if stop.asked:
+        if runtime.leaves(stop.asked):
             break
         yield batch
     if runtime.ranks.any(stop.asked):

@@ -33,7 +33,8 @@ class Runtime:
 
     `low_weights`: the weights that compute have this precision themselves, in a `WorkingCopy`; else they are
     float32, and autocast sees to the products. `ranks`: the processes that have a part in each step and
-    evaluation. `deterministic`: whether what it computes again has to be the same bits.
+    evaluation. `deterministic`: whether what it computes again has to be the same bits. `shard`: whether each
+    process holds a part of the model; then all of them take part in each forward and backward.
     """
 
     device: torch.device
@@ -41,6 +42,7 @@ class Runtime:
     ranks: Ranks = field(default_factory=OneProcess)
     low_weights: bool = False
     deterministic: bool = False
+    shard: bool = False
 
     @classmethod
     def resolve(
@@ -50,6 +52,7 @@ class Runtime:
         ranks: Ranks | None = None,
         *,
         deterministic: bool = False,
+        shard: bool = False,
     ) -> "Runtime":
         """The runtime that settings name; `ranks`: the processes that train together, this one alone if None.
 
@@ -69,12 +72,16 @@ class Runtime:
             _be_deterministic()
         low_weights = precision == "bfloat16-weights"
         products = _resolve_precision(precision, resolved)
-        return cls(resolved, products, ranks, low_weights, deterministic)
+        return cls(resolved, products, ranks, low_weights, deterministic, shard and ranks.world > 1)
 
     @property
     def alone(self) -> "Runtime":
         """The same for what this process does without the others."""
-        return replace(self, ranks=OneProcess())
+        return replace(self, ranks=OneProcess(), shard=False)
+
+    def leaves(self, asked: bool) -> bool:
+        """Whether to leave between two batches, if this process is `asked` to; who is sharded, together."""
+        return self.ranks.any(asked) if self.shard else asked
 
     @property
     def exact(self) -> torch.dtype:

@@ -15,6 +15,7 @@ from fmlm_cli.engine.device.loss_scale import LossScale
 from fmlm_cli.engine.device.working_copy import WorkingCopy
 from fmlm_cli.engine.optimizer import hold_back
 from fmlm_cli.engine.ranks.protocol import Ranks
+from fmlm_cli.engine.ranks.sharding import own_part
 from fmlm_cli.engine.runtime import Runtime
 from fmlm_cli.engine.signals import NEVER, StoppedError, StopRequest
 from fmlm_cli.errors import UserError
@@ -125,7 +126,7 @@ def compute_gradient(
     count = ranks.sum(sum(batch.count for batch in batches))
     total = torch.zeros((), device=runtime.device, dtype=runtime.exact)
     for index, batch in enumerate(batches):
-        if stop.asked:
+        if runtime.leaves(stop.asked):
             break
         if reseed is not None:
             reseed(ranks.place(index))
@@ -138,7 +139,8 @@ def compute_gradient(
         total += loss_sum.detach()
     if ranks.any(stop.asked):
         raise StoppedError
-    ranks.sum_gradients(model.parameters())
+    if not runtime.shard:  # then each backward has summed them
+        ranks.sum_gradients(model.parameters())
     return ranks.sum(total), count
 
 
@@ -181,7 +183,7 @@ def train_step(
     )
     if scale is not None:
         scale.unscale_(model.parameters())
-    norm = nn.utils.clip_grad_norm_(model.parameters(), clip if clip is not None else float("inf"))
+    norm = _clip(model, clip if clip is not None else math.inf, runtime)
     rows = tuple(row for batch in batches for row in batch.rows)
     values = torch.stack([total, norm.to(total)])
     bad = ~values.isfinite().all()
@@ -198,6 +200,15 @@ def train_step(
         group["lr"] = learning_rate * group.get("scale", 1.0)
     optimizer.step()
     return taken
+
+
+def _clip(model: nn.Module, most: float, runtime: Runtime) -> torch.Tensor:
+    """Scale the gradient down where its norm is more than `most`; the norm before, of the whole of it."""
+    norm = nn.utils.get_total_norm([own_part(p.grad) for p in model.parameters() if p.grad is not None])
+    if runtime.shard:
+        norm = runtime.ranks.sum(norm.to(runtime.exact).square()).sqrt().to(norm)
+    nn.utils.clip_grads_with_norm_(model.parameters(), most, norm)
+    return norm
 
 
 def _seed_everything(seed: int, step: int, number: int) -> None:

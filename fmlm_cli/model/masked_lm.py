@@ -2,6 +2,7 @@
 
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
@@ -119,7 +120,7 @@ class MaskedLM(Probed):
                 states: Tensor = self.pretrained(input_ids=input_ids, **inputs).logits
         finally:
             self._masked_index = None
-        hidden = states.flatten(0, 1)[masked_index] if self.head.whole else states.squeeze(0)
+        hidden = states.flatten(0, 1)[masked_index] if self.head.whole else torch.squeeze_copy(states, 0)
         if self.head.decoder is None:
             return HeadOutput(hidden, nn.Identity())
         return HeadOutput(hidden, self.pretrained.get_submodule(self.head.decoder))

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -178,6 +178,12 @@ class MaskedLanguageModelling:
         share = 8 if self.layout == "flat" else 1
         whole = number * math.ceil(self.strategy.rate * length / share - 1e-9)
         return whole * max(1, math.ceil(count / whole))
+
+    @staticmethod
+    def without_targets(batch: Batch) -> Batch:
+        """A batch that costs what this one does, and whose loss, scores and gradients are 0."""
+        nothing = torch.full_like(batch.inputs["targets"], IGNORED)
+        return replace(batch, inputs={**batch.inputs, "targets": nothing}, count=0, tokens=0, rows=())
 
     def _predict(self, model: nn.Module, batch: Batch) -> HeadOutput:
         output: HeadOutput = model(**{n: value for n, value in batch.inputs.items() if n != "targets"})

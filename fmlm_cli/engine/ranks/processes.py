@@ -7,7 +7,7 @@ waited for. Gradients travel between GPUs by NCCL, where each process has one of
 import contextlib
 import socket
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import timedelta
 from itertools import islice
 from typing import TypeVar
@@ -15,12 +15,14 @@ from typing import TypeVar
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.rendezvous import rendezvous
 
 from fmlm_cli.engine.ranks.buckets import Bucket, in_buckets
 from fmlm_cli.engine.ranks.endings import LostRankError, linger, told_once
 from fmlm_cli.engine.ranks.launch import Launch
 from fmlm_cli.engine.ranks.protocol import Addend, OneProcess, Ranks
+from fmlm_cli.engine.ranks.sharding import shard
 from fmlm_cli.errors import UserError, one_line
 
 T = TypeVar("T")
@@ -147,6 +149,17 @@ class TorchRanks:
         if len(set(gpus)) == self.world:
             with _told_as_lost():
                 self._devices = dist.new_group(backend="nccl")
+
+    def shard(
+        self, model: nn.Module, layers: Sequence[nn.Module], device: torch.device, low: torch.dtype | None
+    ) -> None:
+        """Raises `UserError`, in all processes, for GPUs that several of them share."""
+        if device.type == "cuda" and self._devices is self._hosts:
+            raise UserError(
+                "speed.shard: each process needs a GPU of its own, and NCCL between them: start no more "
+                "processes than there are GPUs, or set it to false"
+            )
+        shard(model, layers, DeviceMesh.from_group(self._devices, device.type), low)
 
     def _reduce(self, tensor: Tensor, operation: dist.ReduceOp.RedOpType, group: dist.ProcessGroup) -> None:
         with _told_as_lost():

@@ -1,6 +1,6 @@
 """What a process knows of the others with which it trains one model; and one that trains alone."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Protocol, TypeVar
 
@@ -67,6 +67,12 @@ class Ranks(Protocol):
         """Settle how tensors on this process's device travel to the others'."""
         ...
 
+    def shard(
+        self, model: nn.Module, layers: Sequence[nn.Module], device: torch.device, low: torch.dtype | None
+    ) -> None:
+        """Leave each process its part of a model, on its device: see `sharding`."""
+        ...
+
 
 @dataclass(frozen=True)
 class OneProcess:
@@ -106,3 +112,8 @@ class OneProcess:
 
     def meet_on(self, device: torch.device) -> None:
         """There is nobody to meet."""
+
+    def shard(
+        self, model: nn.Module, layers: Sequence[nn.Module], device: torch.device, low: torch.dtype | None
+    ) -> None:
+        """Its part is the whole."""

@@ -1,13 +1,13 @@
 """Low-rank adapters (LoRA, Hu et al. 2021, arXiv:2106.09685) in a model's encoder, by the optional `peft`."""
 
 import copy
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors.torch import save_file
-from torch import nn
+from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from fmlm_cli.errors import UserError
@@ -76,11 +76,20 @@ def save_trained(model: PreTrainedModel, names: Collection[str], folder: Path) -
 
 
 @torch.no_grad()
-def load_trained(model: PreTrainedModel, names: Collection[str], folder: Path, remedy: str) -> None:
-    """Read back what `save_trained` wrote, for the same adapters; `remedy`: what to do if it is damaged."""
+def load_trained(
+    model: PreTrainedModel,
+    names: Collection[str],
+    folder: Path,
+    remedy: str,
+    fill: Callable[[Tensor, Tensor], object] = Tensor.copy_,
+) -> None:
+    """Read back what `save_trained` wrote, for the same adapters; `remedy`: what to do if it is damaged.
+
+    `fill(parameter, values)`: sets a parameter.
+    """
     trained = {name: p for name, p in model.named_parameters() if name in names}
     saved = read_own_tensors(folder / TRAINED, remedy)
     if {name: value.shape for name, value in saved.items()} != {name: p.shape for name, p in trained.items()}:
         raise UserError(f"{folder / TRAINED} holds other adapters than this run's settings make")
     for name, parameter in trained.items():
-        parameter.copy_(saved[name])
+        fill(parameter, saved[name])

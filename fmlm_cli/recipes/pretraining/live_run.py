@@ -1,6 +1,7 @@
 """A planned run on its device: the batches of each step, its evaluation, and what its checkpoints hold."""
 
 import itertools
+import math
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -16,8 +17,10 @@ from fmlm_cli.engine.batch import Batch
 from fmlm_cli.engine.checkpoint import Checkpoints, TrainState, begin_again
 from fmlm_cli.engine.device.working_copy import WorkingCopy
 from fmlm_cli.engine.loop import Rhythm, TrainingRun
+from fmlm_cli.engine.ranks.sharding import fill, rest
 from fmlm_cli.engine.records import Record, Sink
 from fmlm_cli.engine.runtime import Runtime
+from fmlm_cli.engine.saving.whole_copy import WholeCopy
 from fmlm_cli.engine.signals import NEVER, StopRequest
 from fmlm_cli.errors import UserError
 from fmlm_cli.events import Caution, Emit
@@ -27,6 +30,7 @@ from fmlm_cli.model.adapting.lora import load_trained, merged, save_trained, tra
 from fmlm_cli.model.build import save_model, tokenizer_for
 from fmlm_cli.model.checkpoints.pretrained import load_pretrained
 from fmlm_cli.model.isolation import isolates_documents
+from fmlm_cli.model.layers import layer_lists
 from fmlm_cli.model.layerwise.recomputing import recompute_layers
 from fmlm_cli.model.masked_lm import MaskedLM
 from fmlm_cli.recipes.pretraining.planning.changes import (
@@ -72,9 +76,10 @@ class LiveRun:
         self.allow_changes = allow_changes
         self.changes: list[tuple[int, Changes]] = []
         self.settings, self.seed = plan.settings, plan.settings.seed
-        self.model = plan.model.to(runtime.device)
+        self.model = plan.model
         draw_dropout_by_bits(self.model)
-        self.working = WorkingCopy(self.model) if runtime.low_weights else None
+        self.whole = self._shard() if runtime.shard else None
+        self._take_device()
         self.objective = make_objective(
             plan.store,
             plan.strategy,
@@ -93,6 +98,22 @@ class LiveRun:
             emit(caution)
         self._settle_layers()
 
+    def _take_device(self) -> None:
+        """Have the model on its device; what of it is sharded is there, and needs no copy to compute."""
+        self.working = None
+        if self.whole is None:
+            self.model.to(self.runtime.device)
+            self.working = WorkingCopy(self.model) if self.runtime.low_weights else None
+
+    def _shard(self) -> WholeCopy[MaskedLM]:
+        """Leave this process its part of the model."""
+        _ = self.plan.decided_by  # which is of the weights as they are in the beginning
+        whole = WholeCopy(self.model)
+        layers = [layer for alike in layer_lists(self.model.pretrained) for layer in alike]
+        low = self.runtime.precision if self.runtime.low_weights else None
+        self.runtime.ranks.shard(self.model, layers, self.runtime.device, low)
+        return whole
+
     def _settle_layers(self) -> None:
         """Have the model's layers compiled and recomputed, if they are to be, by the first batch."""
 
@@ -101,7 +122,7 @@ class LiveRun:
         def once() -> None:
             computing.train().zero_grad(set_to_none=True)
             with self.runtime.autocast():
-                (first,) = self._batches(1, lambda places: places[:1])
+                first = self._first_batch(1)
                 loss = self.objective.loss(computing, first.to(self.runtime.device))
             loss.backward()
 
@@ -138,12 +159,23 @@ class LiveRun:
     def prepare(self, step: int) -> list[Batch]:
         """This process's batches of a step (from 1): a pure function of the step.
 
-        A step is cut into batches in the same way on any number of processes, and then dealt out.
+        A step is cut into batches in the same way on any number of processes, and then dealt out. Where a
+        forward takes all of them, whoever has no batch left has one without targets.
         """
-        return self._batches(step, self.runtime.ranks.mine)
+        ranks = self.runtime.ranks
+        batches, number = self._batches(step, ranks.mine)
+        if self.runtime.shard and len(batches) < math.ceil(number / ranks.world):
+            batches.append(self.objective.without_targets(self._first_batch(step)))
+        return batches
 
-    def _batches(self, step: int, deal: Callable[[Sequence[int]], Iterable[int]]) -> list[Batch]:
-        """Some batches of a step: `deal` says which, of the places of all."""
+    def _first_batch(self, step: int) -> Batch:
+        (first,), _ = self._batches(step, lambda places: places[:1])
+        return first
+
+    def _batches(
+        self, step: int, deal: Callable[[Sequence[int]], Iterable[int]]
+    ) -> tuple[list[Batch], int]:
+        """Some batches of a step, `deal` says which, of the places of all; and how many all are."""
         number = self.plan.sequences_per_step
         progress = (step - 1) / max(1, self.plan.total_steps - 1)
         # Rows of all sources that are masked alike share batches.
@@ -159,20 +191,24 @@ class LiveRun:
             for strategy, parts in alike.values()
         ]
         cut = [objective.cut(rows, micro_size) for objective, rows, _ in groups]
-        wanted, place = set(deal(range(sum(map(len, cut))))), itertools.count()
+        number = sum(map(len, cut))
+        wanted, place = set(deal(range(number))), itertools.count()
         batches: list[Batch] = []
         for (objective, rows, parts), pieces in zip(groups, cut, strict=True):
             epoch, mask_epoch = (np.concatenate([part[i] for part in parts]) for i in (1, 2))
             own = [piece for piece in pieces if next(place) in wanted]
             batches += objective.masked(rows, own, epoch, micro_size, mask_epoch)
-        return batches
+        return batches, number
 
     def evaluate(self, step: int, stop: StopRequest = NEVER) -> list[dict[str, Any]]:
         """The fields of the evaluation records."""
         model = self.working.catch_up() if self.working else self.model
-        self.scores = {
-            name: held_out.run(model, self.runtime, stop) for name, held_out in self.held_out.items()
-        }
+        try:
+            self.scores = {
+                name: held_out.run(model, self.runtime, stop) for name, held_out in self.held_out.items()
+            }
+        finally:
+            rest(model)
         main = self.main_evaluation
         if step == 0 and self.plan.origin and main is not None and self.runtime.ranks.is_writer:
             keep_first_scores(self.run, self.scores[main])
@@ -184,8 +220,13 @@ class LiveRun:
             parameter.requires_grad_(step > self.head_steps)
 
     def goes_on_alone(self) -> None:
-        """From now on without the other processes, which have done their part."""
-        self.runtime = self.runtime.alone
+        """From now on without the other processes, of which the writer is left the model."""
+        is_writer, self.runtime = self.runtime.ranks.is_writer, self.runtime.alone
+        if self.whole is not None:
+            model = self.whole.take(self.model, keeps=is_writer)
+            if model is not None:
+                self.model, self.whole = model, None
+                self._take_device()
 
     def enough(self) -> bool:
         """It is never: a run makes all its steps."""
@@ -283,8 +324,11 @@ class LiveRun:
 
     def _load_model(self, folder: Path) -> None:
         if self.adapters:
-            load_trained(self.model.pretrained, self.trained, folder, begin_again(self.run.checkpoints))
+            remedy = begin_again(self.run.checkpoints)
+            load_trained(self.model.pretrained, self.trained, folder, remedy, fill)
             return
         trusted = self.settings.model.trust_remote_code
         saved = load_pretrained(folder, name=str(folder), trust_remote_code=trusted, seed=0)
-        self.model.pretrained.load_state_dict(saved.model.state_dict())
+        own = self.model.pretrained.state_dict()
+        for key, values in saved.model.state_dict().items():
+            fill(own[key], values)

@@ -122,7 +122,13 @@ def _follow(
 
 
 def _runtime_of(settings: PretrainSettings, ranks: Ranks) -> Runtime:
-    return Runtime.resolve(settings.device, settings.precision, ranks, deterministic=settings.deterministic)
+    return Runtime.resolve(
+        settings.device,
+        settings.precision,
+        ranks,
+        deterministic=settings.deterministic,
+        shard=settings.speed.shard,
+    )
 
 
 def _train(live: LiveRun, keep_steps: Collection[int], emit: Emit) -> PretrainResult:
@@ -131,8 +137,9 @@ def _train(live: LiveRun, keep_steps: Collection[int], emit: Emit) -> PretrainRe
     log = MetricsLog(run.metrics, patient=patient)
     training = live.training_run(log, Teller(emit), keep_steps=keep_steps)
     state = train_to_the_end(training, emit, carried_over=live.carried_over, opening=live.opening)
-    if live.runtime.ranks.is_writer:
-        live.goes_on_alone()
+    is_writer = live.runtime.ranks.is_writer
+    live.goes_on_alone()
+    if is_writer:
         finish_run(live, state, log.records)
     return PretrainResult(run, log.records)
 

@@ -100,6 +100,14 @@ class HeldOut:
             index = np.arange(begin, min(begin + self.batch_size, len(self.reader)))
             yield from objective.prepare(self.reader.read(index), 0, self.batch_size)
 
+    def _evened(self, batches: Iterator[Batch], world: int) -> Iterator[Batch]:
+        """The same, and more without targets, up to a number that can be dealt out evenly."""
+        number = 0
+        for number, batch in enumerate(batches, start=1):  # noqa: B007 - the last ones are asked for below
+            yield batch
+        for _ in range(-number % world):
+            yield self.objective.without_targets(batch)
+
     def run(self, model: MaskedLM, runtime: Runtime, stop: StopRequest = NEVER) -> Scores:
         """Evaluate a model.
 
@@ -107,6 +115,8 @@ class HeldOut:
         targets. Raises `DivergedError` for a loss that is no number, `StoppedError` if a stop is asked for.
         """
         batches = self.batches(model.attention.layout)
+        if runtime.shard:
+            batches = self._evened(batches, runtime.ranks.world)
         sums, count = evaluate(model, self.objective, batches, runtime, stop)
         by_token = [sums.pop(name).numpy() for name in ("token_losses", "token_counts")]
         means = {name: float(value) / count for name, value in sums.items()}

@@ -54,6 +54,9 @@ class FakeRanks:
     def meet_on(self, device: torch.device) -> None:
         pass
 
+    def shard(self, *_: Any) -> None:
+        raise NotImplementedError
+
     def gather(self, value: T) -> list[T]:
         self.group.values[self.rank] = value
         self.group.barrier.wait()
