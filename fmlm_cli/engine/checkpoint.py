@@ -2,7 +2,8 @@
 
 checkpoints/step-1000/
   ...                      the weights, as the recipe saves them (a Hugging Face folder)
-  optimizer.safetensors    the optimizer's state, by parameter name
+  optimizer.safetensors    the optimizer's state, by parameter name; or, of a sharded run,
+  optimizer/part-00000...  a file of each process's part of it
   state.json               step, running sums, what the run was, facts for a run that goes on, a hash of
                            every file and of itself; written last
 """
@@ -19,14 +20,18 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from fmlm_cli import storage
-from fmlm_cli.engine.optimizer import load_named_state, named_state
+from fmlm_cli.engine.optimizer import live_state, load_named_state, named_state
+from fmlm_cli.engine.ranks.protocol import OneProcess, Ranks
 from fmlm_cli.engine.saving.background import Background
 from fmlm_cli.engine.saving.host_copy import HostCopy, bytes_of
+from fmlm_cli.engine.saving.moments import OPTIMIZER, is_of_optimizer, read_moments
+from fmlm_cli.engine.saving.together import SAME_FOLDER, verify, write_together
+from fmlm_cli.engine.saving.whole_copy import WholeCopy
 from fmlm_cli.engine.step import DivergedError
 from fmlm_cli.errors import UserError
-from fmlm_cli.tensors import not_finite, read_own_tensors
+from fmlm_cli.tensors import not_finite
 
-STATE, OPTIMIZER = "state.json", "optimizer.safetensors"
+STATE = "state.json"
 
 _ANOTHER = "give another checkpoint of its run, or remove this one"
 _WITHOUT = "set optimizer.carry_over=false"
@@ -89,6 +94,8 @@ class Checkpoints:
     `takes_over`: whether to go on from a state with its facts, whose identity is the same or not.
     `background`: whether a thread writes a copy while training goes on; auto: where that pays.
     `on_failure`: who is told of a checkpoint that could not be written, which otherwise is raised.
+    `whole`: of a model that `ranks` hold in parts, each of whom then writes its own; the weights are gathered
+    in the writer's memory, and are there as those of any model.
     """
 
     root: Path
@@ -101,6 +108,8 @@ class Checkpoints:
     takes_over: Callable[[TrainState, Mapping[str, Any], bool], bool] = lambda state, facts, same: same
     background: bool | Literal["auto"] = False
     on_failure: Callable[[UserError], None] | None = None
+    ranks: Ranks = field(default_factory=OneProcess)
+    whole: WholeCopy[Any] | None = None
     _saving: _Saving = field(default_factory=_Saving, init=False, repr=False, compare=False)
 
     def save(
@@ -109,7 +118,7 @@ class Checkpoints:
         optimizer: torch.optim.Optimizer,
         state: TrainState,
         *,
-        after: Callable[[], None] | None = None,
+        after: Callable[[], None] = lambda: None,
         last: bool = False,
     ) -> Path:
         """Write step-N, read it back, then remove the older ones that are not to be kept.
@@ -123,8 +132,11 @@ class Checkpoints:
         self.settle()
         began = time.monotonic()
         try:
-            if after is not None:
-                after()
+            if self.whole is not None:
+                self._write_together(self.whole, model, live_state(model, optimizer), state, after)
+                self._take_time(began)
+                return self.folder(state.step)
+            after()
             if not last and self._is_written_in_background(model, optimizer):
                 copy = self._saving.copy = self._saving.copy or HostCopy(model)
                 copied, moments = copy.take(model, optimizer)
@@ -187,24 +199,56 @@ class Checkpoints:
         self, model: nn.Module, moments: Mapping[str, Tensor], state: TrainState, began: float
     ) -> None:
         """Write a checkpoint, and verify it before it takes its name; `moments`: the optimizer's state."""
+        with storage.complete_folder(self.folder(state.step)) as folder:
+            self._write_model(model, state, folder)
+            save_file(dict(moments), folder / OPTIMIZER)
+            self._seal(folder, state, {})
+        self._remove_older()
+        self._take_time(began)
+
+    def _write_together(
+        self,
+        whole: WholeCopy[Any],
+        model: nn.Module,
+        moments: Mapping[str, Tensor],
+        state: TrainState,
+        after: Callable[[], None],
+    ) -> None:
+        """The same by all processes."""
+        plain = whole.take(model, keeps=self.ranks.is_writer)
+
+        def begin(folder: Path) -> None:
+            assert plain is not None
+            after()
+            self._write_model(plain, state, folder)
+
+        write_together(
+            self.folder(state.step),
+            moments,
+            self.ranks,
+            begin=begin,
+            seal=lambda folder, hashes: self._seal(folder, state, hashes),
+            then=self._remove_older,
+        )
+
+    def _write_model(self, model: nn.Module, state: TrainState, folder: Path) -> None:
         if name := not_finite(dict(model.named_parameters())):
             raise DivergedError(f"{name} is not finite (NaN or infinity) after step {state.step}")
-        target = self.folder(state.step)
-        with storage.complete_folder(target) as folder:
-            self.save_model(model, folder)
-            save_file(dict(moments), folder / OPTIMIZER)
-            files = storage.hashes_of(folder)
-            content = {"state": asdict(state), "identity": self.identity, "facts": self.facts, "files": files}
-            storage.write_sealed(folder / STATE, content)
-            if damage := storage.damage_on_disk(
-                folder, {**files, STATE: storage.sha256_of_file(folder / STATE)}
-            ):
-                raise UserError(
-                    f"{target} could not be kept: {damage}, as the disk gives it back; the disk or its "
-                    f"connection may be failing: check it, or choose another --out (older checkpoints stay)"
-                )
+        self.save_model(model, folder)
+
+    def _seal(self, folder: Path, state: TrainState, verified: Mapping[str, str]) -> None:
+        """Write what makes a folder a checkpoint; `verified`: hashes of files that others have written."""
+        own = storage.hashes_of(folder, but={Path(name).name for name in verified})
+        files = {**own, **verified}
+        content = {"state": asdict(state), "identity": self.identity, "facts": self.facts, "files": files}
+        storage.write_sealed(folder / STATE, content)
+        verify(self.folder(state.step), folder, {**own, STATE: storage.sha256_of_file(folder / STATE)})
+
+    def _remove_older(self) -> None:
         for old in [path for step, path in self.all() if not self.stays(step)][: -self.keep]:
             storage.remove(old)
+
+    def _take_time(self, began: float) -> None:
         self._saving.longest = max(self._saving.longest or 0.0, time.monotonic() - began)
 
     def folder(self, step: int) -> Path:
@@ -252,8 +296,7 @@ class Checkpoints:
             return self._load(self.folder(step), model, optimizer, lambda state: None)
         except DamagedError as error:
             raise UserError(
-                f"{error}, as this process sees it, and the first one of the run does not: all need the same "
-                "folder"
+                f"{error}, as this process sees it, and the first one of the run does not: {SAME_FOLDER}"
             ) from None
 
     def _load(
@@ -276,11 +319,11 @@ class Checkpoints:
             )
         if against := objection(state):
             raise DamagedError(against)
-        optimizer_state = read_own_tensors(path / OPTIMIZER, begin_again(self.root))
+        optimizer_state = read_moments(path, model, begin_again(self.root))
         unknown = {key.rpartition("/")[0] for key in optimizer_state} - dict(model.named_parameters()).keys()
         if unknown:  # as of a version of fmlm that named them otherwise
             raise UserError(
-                f"{path / OPTIMIZER} is of a model with other parameters ({min(unknown)}); "
+                f"the optimizer's state in {path} is of a model with other parameters ({min(unknown)}); "
                 f"{begin_again(self.root)}"
             )
         self.load_model(path)
@@ -320,21 +363,22 @@ def read_facts(checkpoint: Path) -> tuple[int, Mapping[str, Any]]:
 
 def check_weights(checkpoint: Path) -> None:
     """Refuse a checkpoint of which any file but the optimizer's is not what its run wrote."""
-    files = {name: sha256 for name, sha256 in read_state(checkpoint)["files"].items() if name != OPTIMIZER}
-    if damage := storage.damage_of(checkpoint, files):
+    files = read_state(checkpoint)["files"].items()
+    of_model = {name: sha256 for name, sha256 in files if not is_of_optimizer(name)}
+    if damage := storage.damage_of(checkpoint, of_model):
         raise UserError(f"{damage}: {_ANOTHER}")
 
 
 def check_optimizer(checkpoint: Path) -> None:
     """Refuse a checkpoint whose state of the optimizer is not what its run wrote."""
-    sha256 = read_state(checkpoint)["files"][OPTIMIZER]
-    if damage := storage.damage_of(checkpoint, {OPTIMIZER: sha256}):
+    files = read_state(checkpoint)["files"].items()
+    if damage := storage.damage_of(checkpoint, {n: sha256 for n, sha256 in files if is_of_optimizer(n)}):
         raise UserError(f"{damage}: {_WITHOUT}")
 
 
 def carry_over(checkpoint: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
     """Give an optimizer the state of another run's. Raises `UserError` where its parameters are not these."""
-    tensors = read_own_tensors(checkpoint / OPTIMIZER, _WITHOUT)
+    tensors = read_moments(checkpoint, model, _WITHOUT)
     shapes = {name: p.shape for name, p in model.named_parameters() if p.requires_grad}
     saved = {key.rpartition("/")[0]: value.shape for key, value in tensors.items() if value.ndim}
     for name in {**shapes, **saved}:

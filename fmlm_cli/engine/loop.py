@@ -88,15 +88,16 @@ class TrainingRun:
         return self.checkpoints.seconds_to_save(self.model)
 
     def save(self, state: TrainState, *, last: bool = False) -> Path:
-        """Write a checkpoint; its folder. One process writes it alone: each has all weights and state.
+        """Write a checkpoint; its folder. One process writes it alone, unless they hold parts of the model.
 
         `last`: see `Checkpoints.save`.
         """
-        if self.runtime.ranks.is_writer:
-            log = metrics_log(self.sinks)
+        is_writer = self.runtime.ranks.is_writer
+        if is_writer or self.runtime.shard:
+            log = metrics_log(self.sinks) if is_writer else None
             if log is not None:
                 state = replace(state, records=log.sha256(state.step, state.evaluated))
-            sync = log.sync if log is not None else None
+            sync = log.sync if log is not None else lambda: None
             self.checkpoints.save(self.model, self.optimizer, state, after=sync, last=last)
         return self.checkpoints.folder(state.step)
 
@@ -209,7 +210,7 @@ def _evaluate_and_save(run: TrainingRun, state: TrainState, clock: Clock, stop: 
     state = _evaluate(run, state, stop)
     is_over = _is_over(run, state)
     due = run.keeps_checkpoints if is_over else _is_saved(run, state.step)
-    if due and not stop.asked:
+    if due and not run.runtime.leaves(stop.asked):
         run.save(state, last=is_over)
     clock.skip()
     return state

@@ -6,7 +6,6 @@ parts after each backward: nobody ever holds those of the whole model. So each f
 processes.
 """
 
-import warnings
 from collections.abc import Sequence
 
 import torch
@@ -27,18 +26,16 @@ def shard(
     """
     policy = MixedPrecisionPolicy(param_dtype=low, reduce_dtype=low and torch.float32)
     for module in (*layers, model):
-        fully_shard(module, mesh=mesh, mp_policy=policy)
-    for module in _sharded_modules(model):
-        module.set_gradient_divide_factor(1.0)  # gradients are summed, as in all of the house
-        module.set_force_sum_reduction_for_comms(True)  # gloo cannot scale while it sums
-    # Of an output changed in place, which no family's layer is after it has been returned.
-    warnings.filterwarnings("ignore", "FSDP2-wrapped module", UserWarning)
+        sharded = fully_shard(module, mesh=mesh, mp_policy=policy)
+        sharded.set_gradient_divide_factor(1.0)  # gradients are summed, as in all of the house
+        sharded.set_force_sum_reduction_for_comms(True)  # gloo cannot scale while it sums
 
 
 def rest(model: nn.Module) -> None:
     """Free what a forward without a backward has left whole."""
-    for module in _sharded_modules(model):
-        module.reshard()
+    for module in model.modules():
+        if isinstance(module, FSDPModule):
+            module.reshard()
 
 
 def own_part(tensor: Tensor) -> Tensor:
@@ -52,15 +49,15 @@ def whole(tensor: Tensor) -> Tensor:
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor.detach()
 
 
+def cut_as(tensor: Tensor, values: Tensor) -> Tensor:
+    """All the values of a tensor like this one, which each process has; sharded as this one is."""
+    if not isinstance(tensor, DTensor) or values.shape != tensor.shape:
+        return values
+    values = values.to(tensor.device)
+    return distribute_tensor(values, tensor.device_mesh, tensor.placements, src_data_rank=None)
+
+
 @torch.no_grad()
 def fill(tensor: Tensor, values: Tensor) -> None:
     """Set a tensor, or this process's part of it, to `values`, which are those of the whole."""
-    if isinstance(tensor, DTensor):
-        values = values.to(tensor.device)
-        # No source: each process has all the values, and takes its own.
-        values = distribute_tensor(values, tensor.device_mesh, tensor.placements, src_data_rank=None)
-    tensor.copy_(values)
-
-
-def _sharded_modules(model: nn.Module) -> list[FSDPModule]:
-    return [module for module in model.modules() if isinstance(module, FSDPModule)]
+    tensor.copy_(cut_as(tensor, values))

@@ -39,6 +39,6 @@ class WholeCopy(Generic[Model]):
                 memo[id(room)] = nn.Parameter(values.to("cpu", copy=True), part.requires_grad)
         if not keeps:
             return None
-        for room, buffer in zip(self._structure.buffers(), model.buffers(), strict=True):
-            memo[id(room)] = buffer.to("cpu", copy=True)
+        for old, buffer in zip(self._structure.buffers(), model.buffers(), strict=True):
+            memo[id(old)] = buffer.to("cpu", copy=True)
         return copy.deepcopy(self._structure, memo)

@@ -1,6 +1,7 @@
 """Compiling a model layer by layer."""
 
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import nn
@@ -9,6 +10,7 @@ from transformers import PreTrainedModel
 from fmlm_cli.errors import one_line
 from fmlm_cli.hub import quiet
 from fmlm_cli.model.layers import layer_lists
+from fmlm_cli.model.layerwise.calls import unwrap_call, wrap_call
 
 # Kinds of layers, times shapes, times with and without gradients: beyond it torch gives up in mid-run.
 _MOST_GRAPHS = 256
@@ -38,7 +40,7 @@ def compile_layers(
     settings.recompile_limit = max(settings.recompile_limit, _MOST_GRAPHS)
     settings.accumulated_recompile_limit = max(settings.accumulated_recompile_limit, 4 * _MOST_GRAPHS)
     for layer in layers:
-        layer.compile(fullgraph=True, dynamic=False)
+        wrap_call(layer, partial(torch.compile, fullgraph=True, dynamic=False))
     try:
         with quiet():
             once()
@@ -46,7 +48,7 @@ def compile_layers(
         raise
     except Exception as error:  # of a compiler, of what a family's code has in it, of a kernel
         for layer in layers:
-            layer._compiled_call_impl = None
+            unwrap_call(layer)
         raise NotCompiledError(one_line(error)) from error
     return len(layers)
 

@@ -1,6 +1,5 @@
 """Layers whose activations are not kept, but computed again in the backward (Chen et al. 2016)."""
 
-from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -12,6 +11,7 @@ from transformers import PreTrainedConfig
 from fmlm_cli.errors import UserError
 from fmlm_cli.model.attention import attending_by
 from fmlm_cli.model.layers import layer_lists
+from fmlm_cli.model.layerwise.calls import Call, wrap_call
 from fmlm_cli.model.masked_lm import MaskedLM
 
 
@@ -39,11 +39,10 @@ def recompute_layers(model: MaskedLM) -> None:
     attend, the second time, by what the configuration names by then, and is inside of what is compiled.)
     """
     for layer in layers_to_recompute(model):
-        compiled: Callable[..., Any] | None = layer._compiled_call_impl
-        layer._compiled_call_impl = _recomputing(compiled or layer._call_impl, model.pretrained.config)
+        wrap_call(layer, lambda call: _recomputing(call, model.pretrained.config))
 
 
-def _recomputing(call: Callable[..., Any], config: PreTrainedConfig) -> Callable[..., Any]:
+def _recomputing(call: Call, config: PreTrainedConfig) -> Call:
     """A layer's call of which only the inputs are kept."""
 
     def recomputing(*inputs: Any, **named: Any) -> Any:

@@ -172,9 +172,7 @@ class LiveRun:
         (first,), _ = self._batches(step, lambda places: places[:1])
         return first
 
-    def _batches(
-        self, step: int, deal: Callable[[Sequence[int]], Iterable[int]]
-    ) -> tuple[list[Batch], int]:
+    def _batches(self, step: int, deal: Callable[[Sequence[int]], Iterable[int]]) -> tuple[list[Batch], int]:
         """Some batches of a step, `deal` says which, of the places of all; and how many all are."""
         number = self.plan.sequences_per_step
         progress = (step - 1) / max(1, self.plan.total_steps - 1)
@@ -267,6 +265,8 @@ class LiveRun:
             takes_over=self._takes_over,
             background=asked.background,
             on_failure=self._tell_failure if asked.on_error == "continue" else None,
+            ranks=self.runtime.ranks,
+            whole=self.whole,
         )
 
     def _tell_failure(self, error: UserError) -> None:

@@ -80,7 +80,7 @@ def pretrain(
             emit(starting_anew(run.root))
         if resuming:
             settings = settings_to_resume(settings, run)
-        runtime = _runtime_of(ranks.from_writer(settings), ranks)
+        runtime = _runtime_of(ranks.from_writer(settings), ranks, emit)
         plan = plan_run(settings, emit)
         if resuming:
             if run.is_finished or not allow_changes:
@@ -110,7 +110,7 @@ def _follow(
     run: storage.RunDirectory, keep_steps: Collection[int], ranks: Ranks, *, allow_changes: bool
 ) -> PretrainResult:
     """Do a process's part of a run whose writer is another one: nothing is written or said."""
-    runtime = _runtime_of(ranks.from_writer(PretrainSettings()), ranks)
+    runtime = _runtime_of(ranks.from_writer(PretrainSettings()), ranks, ignore)
     told = ranks.from_writer(_Told(None))
     if told.settings is None:  # there is nothing left to do
         return PretrainResult(run, [])
@@ -121,7 +121,14 @@ def _follow(
     return _train(LiveRun(plan, run, runtime, ignore, allow_changes=allow_changes), keep_steps, ignore)
 
 
-def _runtime_of(settings: PretrainSettings, ranks: Ranks) -> Runtime:
+def _runtime_of(settings: PretrainSettings, ranks: Ranks, emit: Emit) -> Runtime:
+    if settings.speed.shard and settings.checkpoint.background is True:
+        raise UserError(
+            "checkpoint.background=true: what is sharded is written by all processes at once, which no "
+            "thread can do beside training; set it to auto, or speed.shard to false"
+        )
+    if settings.speed.shard and ranks.world == 1:
+        emit(Note("speed.shard: there is one process, which holds all of the model"))
     return Runtime.resolve(
         settings.device,
         settings.precision,

@@ -59,7 +59,9 @@ def _run(ranks: Ranks, tree: dict[str, Any]) -> Found:
             log.rewind(0, 0)
         train(replace(live.training_run(log), keeps_checkpoints=False), TrainState(0), NEVER)
         live.goes_on_alone()
-    weights = {name: v.detach().clone() for name, v in live.model.state_dict().items()} if ranks.is_writer else {}
+    weights = (
+        {name: v.detach().clone() for name, v in live.model.state_dict().items()} if ranks.is_writer else {}
+    )
     losses = [record["loss"] for record in log.records if "loss" in record]
     evaluated = [record["eval_loss"] for record in log.records if "eval_loss" in record]
     return Found(losses, evaluated, weights)
@@ -78,7 +80,11 @@ def trees(
 
     def tree(kind: str) -> dict[str, Any]:
         from_checkpoint = "model.freeze" in KINDS[kind] or "model.lora.rank" in KINDS[kind]
-        start = {"model.checkpoint": str(small_encoder)} if from_checkpoint else {"model.name": str(folder / "config.json")}
+        start = (
+            {"model.checkpoint": str(small_encoder)}
+            if from_checkpoint
+            else {"model.name": str(folder / "config.json")}
+        )
         given = {
             **RHYTHM,
             "data.stores": [str(tiny_store)],
