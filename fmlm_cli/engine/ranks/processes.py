@@ -30,6 +30,11 @@ T = TypeVar("T")
 _TO_MEET = timedelta(minutes=10)  # for all processes to be there
 _TO_WAIT = timedelta(days=7)  # for one that is at work alone, as at tokenizing: a connection tells of its end
 
+_LOST = (
+    "a process of this run has ended without a word: the same command with "
+    "--resume goes on from the newest checkpoint"
+)
+
 
 class TorchRanks:
     """One of `launch.world` processes. Every method but `mine` and `place` waits for the others.
@@ -179,10 +184,18 @@ def _told_as_lost() -> Iterator[None]:
     except torch.OutOfMemoryError:
         raise
     except RuntimeError as error:
-        raise LostRankError(
-            "a process of this run has ended without a word: the same command with "
-            "--resume goes on from the newest checkpoint"
-        ) from error
+        raise LostRankError(_LOST) from error
+
+
+@contextlib.contextmanager
+def _told_as_lost_while_computing() -> Iterator[None]:
+    """The same where FSDP has them at work, among much else that may raise."""
+    try:
+        yield
+    except RuntimeError as error:
+        if isinstance(error, dist.DistError) or "/gloo/" in str(error):
+            raise LostRankError(_LOST) from error
+        raise
 
 
 @contextlib.contextmanager
@@ -198,7 +211,7 @@ def joined(launch: Launch | None) -> Iterator[Ranks]:
     take_own_gpu(launch)
     store, hosts = _meet(launch)
     try:
-        with told_once(store, launch):
+        with told_once(store, launch), _told_as_lost_while_computing():
             ranks = TorchRanks(launch, hosts)
             yield ranks
             ranks.any(False)

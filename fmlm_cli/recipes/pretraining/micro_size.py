@@ -71,6 +71,11 @@ def _tried_on(plan: RunPlan, runtime: Runtime, size: int, length: int, emit: Emi
 
     most = min(POSITIONS_ON_GPU, _positions_by_estimate(plan.model, runtime))
     micro = largest_that_fits(size, max(1, most // length), fits)
+    if micro is None and plan.settings.speed.shard:
+        raise UserError(
+            f"batch.micro_size auto is tried by a model that is whole, which does not fit the memory of "
+            f"{runtime.device}: set it to a number, as 1 to begin with"
+        )
     if micro is None:
         raise UserError(
             f"not even one row of {length} positions fits the memory of {runtime.device}: take a smaller "

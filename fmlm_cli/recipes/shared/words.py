@@ -8,5 +8,6 @@ def where_line(runtime: Runtime) -> str:
     precision = str(runtime.precision).removeprefix("torch.")
     weights = " weights, kept in float32 by the optimizer" if runtime.low_weights else ""
     world = runtime.ranks.world
-    several = f"{world} processes, on " if world > 1 else ""
+    parts = ", each with a part of the model" if runtime.shard else ""
+    several = f"{world} processes{parts}, on " if world > 1 else ""
     return f"{several}{runtime.device}, {precision}{weights}"
