@@ -10,7 +10,7 @@ from typing import Annotated, Any, Concatenate, ParamSpec, TypeVar
 import typer
 
 from fmlm_cli.cli.flags import Flag, Shortcut, keyword, typer_option
-from fmlm_cli.cli.running import USER_ERROR, guarded
+from fmlm_cli.cli.running import guarded
 from fmlm_cli.config import (
     Section,
     build,
@@ -23,7 +23,7 @@ from fmlm_cli.config import (
 )
 from fmlm_cli.engine.ranks.launch import read_launch
 from fmlm_cli.engine.signals import TEMPFAIL, limit_process, note_that_work_has_ended
-from fmlm_cli.errors import AnotherEndedError, OtherSettingError, UserError
+from fmlm_cli.errors import USER_ERROR, AnotherEndedError, OtherSettingError, UserError
 from fmlm_cli.events import Emit
 from fmlm_cli.storage import RUN_CONFIG, kind_of
 

@@ -41,7 +41,7 @@ def on_processes(world: int, act: Callable[..., Any], *arguments: Any, limit: fl
         started = []
         for rank in range(world):
             ours, theirs = context.Pipe(duplex=False)
-            launch = Launch(rank, world, rank, world, f"file://{Path(folder, 'store')}", "fmlm")
+            launch = Launch(rank, world, rank, world, f"file://{Path(folder, 'store')}", "torchrun")
             process = context.Process(target=_one, args=(theirs, launch, act, arguments), daemon=True)
             process.start()
             theirs.close()

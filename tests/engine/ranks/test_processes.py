@@ -98,14 +98,14 @@ def test_who_ends_first_tells_and_the_others_end_with_its_code(how: str, code: i
     assert first == third == Ended(AnotherEndedError, "", code)
 
 
-def test_of_one_that_was_killed_one_other_tells() -> None:
+def test_of_one_that_was_killed_the_first_tells() -> None:
     begin = time.monotonic()
     first, second, third = on_processes(3, _end, "killed")
     assert time.monotonic() - begin < 30
     assert second is None
-    told, quiet = sorted((first, third), key=lambda ended: not ended.words)
-    assert told.kind is LostRankError and "has ended without a word" in told.words
-    assert quiet == Ended(AnotherEndedError, "", 2)
+    assert first.kind is LostRankError
+    assert first.words.startswith("rank 1 of 3 (") and "has ended without a word" in first.words
+    assert third == Ended(AnotherEndedError, "", 2)
 
 
 def _same_mistake(ranks: Ranks) -> None:
@@ -114,8 +114,9 @@ def _same_mistake(ranks: Ranks) -> None:
 
 
 def test_what_all_meet_is_told_once() -> None:
-    errors = on_processes(3, _same_mistake)
-    assert sorted(error.kind.__name__ for error in errors) == ["AnotherEndedError"] * 2 + ["UserError"]
+    first, *others = on_processes(3, _same_mistake)
+    assert first == Ended(UserError, "not finite at step 3", None)
+    assert others == [Ended(AnotherEndedError, "", 2)] * 2
 
 
 def test_nobody_leaves_before_all_have_come_to_the_end() -> None:
