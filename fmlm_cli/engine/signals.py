@@ -251,10 +251,15 @@ def stop_when_parent_ends() -> None:
     """Take the end of the process that has started this one as a request to stop."""
 
     def ended() -> None:
-        while os.getppid() == _PARENT:
+        while not parent_has_ended():
             time.sleep(_LOOK_EVERY)
 
     _stop_after(ended)
+
+
+def parent_has_ended() -> bool:
+    """Whether the process that has started this one is no more."""
+    return os.getppid() != _PARENT
 
 
 def _stop_after(wait: Callable[[], None]) -> None:

@@ -21,6 +21,7 @@ from fmlm_cli.engine import signals
 from fmlm_cli.engine.ranks.buckets import Bucket, in_buckets
 from fmlm_cli.engine.ranks.endings import LostRankError
 from fmlm_cli.engine.ranks.launch import Launch
+from fmlm_cli.engine.ranks.launcher import tidy_up_after_launcher
 from fmlm_cli.engine.ranks.protocol import Addend, OneProcess, Ranks
 from fmlm_cli.engine.ranks.watch import Watch
 from fmlm_cli.engine.ranks.wires import connect
@@ -212,6 +213,7 @@ def joined(launch: Launch | None) -> Iterator[Ranks]:
         ranks.leave(at_once=False)
     finally:
         watch.close()
+        tidy_up_after_launcher(launch)
 
 
 def take_own_gpu(launch: Launch) -> None:

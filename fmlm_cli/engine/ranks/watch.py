@@ -20,9 +20,9 @@ from fmlm_cli.engine.saving.background import is_saving
 from fmlm_cli.errors import USER_ERROR, AnotherEndedError, ending_of
 
 _EVERY = 1.0  # second between signs of life
-_SILENT = 20.0  # seconds without one; those in which this process was stopped itself do not count
+_SILENT = 15.0  # seconds without one; those in which this process was stopped itself do not count
 _TO_COME_OUT = 5.0  # seconds for a process to leave what it is at by itself
-_TO_SAVE = 15.0  # and more of them while a checkpoint is being written
+_TO_SAVE = 5.0  # and more of them while a checkpoint is being written
 _TO_HEAR = 3.0  # for an ending that has happened to be known here
 _THE_SAME = 0.5  # for the first process to meet what another one has met
 _GOES_ON = "the same command with --resume goes on from the newest checkpoint"
@@ -109,6 +109,8 @@ class Watch:
             if self._is_first:
                 self._known.wait(_THE_SAME)
             self._settle(Ending.from_bytes(said))
+            if not self._is_first:
+                self._send(0, _FAREWELL)  # that it has been read
 
     def _count_silence(self, seconds: float) -> None:
         for rank in self._silent:
@@ -158,10 +160,11 @@ class Watch:
     def _linger(self) -> None:
         """Until the others have read what ends all, which this process's end might take from them."""
         until = time.monotonic() + _TO_HEAR
-        open_still = list(self._peers.values())
-        while open_still and time.monotonic() < until:
-            for connection in wait(open_still, 0.1):
-                try:
-                    connection.recv_bytes()  # type: ignore[union-attr]
-                except (EOFError, OSError):
-                    open_still.remove(connection)  # type: ignore[arg-type]
+        reading = set(self._peers.values())
+        while reading and time.monotonic() < until:
+            for connection in wait(reading, 0.1):
+                assert isinstance(connection, Connection)
+                with contextlib.suppress(EOFError, OSError):
+                    if connection.recv_bytes() != _FAREWELL:
+                        continue
+                reading.discard(connection)

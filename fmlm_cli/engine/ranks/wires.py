@@ -1,5 +1,6 @@
 """Connections between the first of several processes and each other one, beside those that they train by."""
 
+import contextlib
 import os
 import secrets
 import socket
@@ -83,11 +84,12 @@ def _connected(launch: Launch, port: int, secret: bytes, addresses: list[str]) -
     faults = []
     for address in addresses:
         try:
-            wire = socket.create_connection((address, port), timeout=_TO_GREET)
-            wire.sendall(secret + launch.rank.to_bytes(_RANK_BYTES))
-            if wire.recv(len(_HEARD)) == _HEARD:
-                return _lasting(wire)
-            wire.close()
+            with contextlib.ExitStack() as failing:
+                wire = failing.enter_context(socket.create_connection((address, port), timeout=_TO_GREET))
+                wire.sendall(secret + launch.rank.to_bytes(_RANK_BYTES))
+                if wire.recv(len(_HEARD)) == _HEARD:
+                    failing.pop_all()
+                    return _lasting(wire)
         except OSError as error:
             faults.append(one_line(error))
     raise UserError(
