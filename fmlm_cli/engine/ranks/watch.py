@@ -20,7 +20,7 @@ from fmlm_cli.engine.saving.background import is_saving
 from fmlm_cli.errors import USER_ERROR, AnotherEndedError, ending_of
 
 _EVERY = 1.0  # second between signs of life
-_SILENT = 15.0  # seconds without one; those in which this process was stopped itself do not count
+_SILENT = 20.0  # seconds without one; those in which this process was stopped itself do not count
 _TO_COME_OUT = 5.0  # seconds for a process to leave what it is at by itself
 _TO_SAVE = 5.0  # and more of them while a checkpoint is being written
 _TO_HEAR = 3.0  # for an ending that has happened to be known here
@@ -65,6 +65,7 @@ class Watch:
 
     def close(self) -> None:
         """Leave, in order or after an ending: from now on this process goes its own way."""
+        self._is_leaving = True
         if self._ending is None:
             for rank in list(self._peers):
                 self._send(rank, _FAREWELL)
@@ -79,7 +80,7 @@ class Watch:
     def _watch(self) -> None:
         looked = time.monotonic()
         signed = 0.0
-        while self._peers and not self._known.is_set():
+        while self._peers and not (self._known.is_set() or self._closed.is_set()):
             by_connection = {connection: rank for rank, connection in self._peers.items()}
             for connection in wait(list(by_connection), _EVERY):
                 self._hear(by_connection[connection])  # type: ignore[index]
