@@ -65,7 +65,7 @@ def _end_if_deaf(request: signals.StopRequest) -> None:
     def watch() -> None:
         while number := os.read(heard, 1)[0]:
             time.sleep(_DEAF_SECONDS)
-            if number in signals.STOPPING and not (request.asked or request.patient):
+            if number in signals.STOPPING and not (request.asked or request.patient or request.ended_by):
                 request.signal = number
                 _end(request, "; the next call removes what is half-written")
 
@@ -74,8 +74,10 @@ def _end_if_deaf(request: signals.StopRequest) -> None:
 
 def _end(request: signals.StopRequest, how_far: str) -> NoReturn:
     """Say why, and end without any more ado."""
-    with contextlib.suppress(OSError):
-        os.write(_STANDARD_ERROR, f"{request.interrupted(how_far)}\n".encode())
+    ending = request.interrupted(how_far)
+    if request.tell_others(ending):
+        with contextlib.suppress(OSError):
+            os.write(_STANDARD_ERROR, f"{ending}\n".encode())
     os._exit(request.exit_code)
 
 

@@ -7,7 +7,19 @@ is an `assert` or an ordinary exception.
 
 import difflib
 import errno
+import os
+import signal
 from collections.abc import Iterable
+
+USER_ERROR, PROGRAM_ERROR = 2, 1  # exit codes
+
+# What the user can put right of what libraries raise; by name, for they may not be imported.
+_OF_LIBRARIES = {
+    "OutOfMemoryError": "out of GPU memory: forward fewer rows at once, with --set batch.micro_size=N (and "
+    "--resume)",
+    "PanicException": "the tokenizer gave up on a text: choose another tokenizer",
+}
+_RAISED_IN = "raised in "
 
 
 class UserError(ValueError):
@@ -73,6 +85,50 @@ class AnotherEndedError(BaseException):
     def __init__(self, exit_code: int, message: str = "") -> None:
         super().__init__(message)
         self.exit_code = exit_code
+
+
+def ending_of(error: BaseException) -> tuple[str, int]:
+    """The line and the exit code for whatever ends a command."""
+    error = _refused_by_the_system(error) or error
+    if isinstance(error, UserError):
+        return f"error: {error}", USER_ERROR
+    if isinstance(error, Interrupted | AnotherEndedError):
+        return str(error), error.exit_code
+    if isinstance(error, KeyboardInterrupt):
+        return "stopped at once by Ctrl-C", 128 + signal.SIGINT
+    if is_out_of_space(error):
+        return (
+            f"error: {OutOfSpaceError('no space left on the disk: free some, or choose another --out')}",
+            USER_ERROR,
+        )
+    kind = type(error).__name__
+    if kind in _OF_LIBRARIES:
+        return f"error: {_OF_LIBRARIES[kind]}", USER_ERROR
+    reason = (str(error).splitlines() or [""])[0]
+    return f"unexpected {kind}: {reason} (this is a fault of fmlm's: --debug shows where)", PROGRAM_ERROR
+
+
+def _refused_by_the_system(error: BaseException) -> UserError | None:
+    """A name that is too long, a file of another user's, JSON nested too deep, wherever it is met."""
+    if isinstance(error, RecursionError) and "JSON" in str(error):  # as libraries read it, without its name
+        return UserError("a .json file of the checkpoint or tokenizer is nested too deep: fetch it again")
+    if not isinstance(error, OSError) or is_out_of_space(error):
+        return None
+    if error.filename is None and not isinstance(error, PermissionError):  # pyarrow's have the name inside
+        return None
+    place = "" if error.filename is None else f"{os.fsdecode(error.filename)}: "
+    return UserError(f"{place}{error.strerror}; check the name and its permissions")
+
+
+def name_process(error: BaseException, name: str) -> None:
+    """Note in which of several processes an error was raised, for whoever tells it."""
+    error.add_note(_RAISED_IN + name)
+
+
+def process_of(error: BaseException) -> str | None:
+    """The process that an error was raised in; None where that need not be said."""
+    notes = getattr(error, "__notes__", [])
+    return next((note.removeprefix(_RAISED_IN) for note in notes if note.startswith(_RAISED_IN)), None)
 
 
 def nearest(name: str, known: Iterable[str]) -> str | None:

@@ -3,6 +3,7 @@
 import contextlib
 import importlib
 import io
+import os
 import signal
 import sys
 from typing import Annotated, Any
@@ -13,7 +14,7 @@ from typer.core import TyperGroup
 
 from fmlm_cli import __version__
 from fmlm_cli.cli.streams import lead_nowhere, not_writable, occupy_closed_descriptors
-from fmlm_cli.engine.signals import stop_when_stdin_closes
+from fmlm_cli.engine.signals import stop_when_parent_ends, stop_when_stdin_closes
 
 # By name: the module whose `command` it is, and what it does.
 COMMANDS = {
@@ -70,6 +71,8 @@ def _root(
     """Options of `fmlm` itself."""
     if until_stdin_closes:
         stop_when_stdin_closes()
+    if "TORCHELASTIC_RUN_ID" in os.environ:  # torchrun's agent, whose end nothing else tells of
+        stop_when_parent_ends()
 
 
 def _not_loaded() -> None:

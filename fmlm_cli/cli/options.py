@@ -10,7 +10,7 @@ from typing import Annotated, Any, Concatenate, ParamSpec, TypeVar
 import typer
 
 from fmlm_cli.cli.flags import Flag, Shortcut, keyword, typer_option
-from fmlm_cli.cli.running import USER_ERROR, guarded
+from fmlm_cli.cli.running import guarded
 from fmlm_cli.config import (
     Section,
     build,
@@ -23,7 +23,7 @@ from fmlm_cli.config import (
 )
 from fmlm_cli.engine.ranks.launch import read_launch
 from fmlm_cli.engine.signals import TEMPFAIL, limit_process, note_that_work_has_ended
-from fmlm_cli.errors import AnotherEndedError, OtherSettingError, UserError
+from fmlm_cli.errors import USER_ERROR, AnotherEndedError, OtherSettingError, UserError
 from fmlm_cli.events import Emit
 from fmlm_cli.storage import RUN_CONFIG, kind_of
 
@@ -144,18 +144,19 @@ def with_options(
         ) -> None:
             for_programs = bool(arguments.get("as_json"))
             with guarded(debug, leaves_files=leaves_files, for_programs=for_programs) as console:
-                if by_one:
-                    _check_alone()
-                _limit(max_minutes, requeue_exit_code)
-                flagged: dict[str, Any] = {}
-                by_flag: dict[str, str] = {}
-                for flag in flags:
-                    value = arguments.pop(flag.parameter)
-                    given = flag.settings(value, section) if _is_given(value) else {}
-                    flagged |= given
-                    by_flag |= dict.fromkeys(given, flag.name)
-                check(flagged)
-                settings = _read_settings(section, flags, config, flagged, assignments or ())
+                with _told_once_a_machine():
+                    if by_one:
+                        _check_alone()
+                    _limit(max_minutes, requeue_exit_code)
+                    flagged: dict[str, Any] = {}
+                    by_flag: dict[str, str] = {}
+                    for flag in flags:
+                        value = arguments.pop(flag.parameter)
+                        given = flag.settings(value, section) if _is_given(value) else {}
+                        flagged |= given
+                        by_flag |= dict.fromkeys(given, flag.name)
+                    check(flagged)
+                    settings = _read_settings(section, flags, config, flagged, assignments or ())
                 try:
                     with _naming_origins(section, config, by_flag, assignments or ()):
                         output = body(settings, console.emit, **arguments)  # type: ignore[call-arg] # Typer gives them all
@@ -174,16 +175,26 @@ def with_options(
     return decorate
 
 
+@contextmanager
+def _told_once_a_machine() -> Iterator[None]:
+    """What is wrong with a command's words is wrong in all processes: the first of each machine says so."""
+    try:
+        yield
+    except UserError:
+        launch = read_launch(os.environ)
+        if launch is not None and launch.local_rank:
+            raise AnotherEndedError(USER_ERROR) from None
+        raise
+
+
 def _check_alone() -> None:
-    """Refuse to do the same several times at once; one of the processes says so."""
+    """Refuse to do the same several times at once."""
     launch = read_launch(os.environ)
-    if launch is None:
-        return
-    if launch.rank:
-        raise AnotherEndedError(USER_ERROR)
-    raise UserError(
-        f"this command is work for one process, and {launch.by} has started {launch.world}: run it without"
-    )
+    if launch is not None:
+        raise UserError(
+            f"this command is work for one process, and {launch.by} has started {launch.world}: "
+            "run it without"
+        )
 
 
 def _limit(minutes: float | None, requeue_code: int | None) -> None:

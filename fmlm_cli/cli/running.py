@@ -10,16 +10,8 @@ import typer
 
 from fmlm_cli.cli.console import Console
 from fmlm_cli.engine.signals import stoppable
-from fmlm_cli.errors import AnotherEndedError, Interrupted, OutOfSpaceError, UserError, is_out_of_space
+from fmlm_cli.errors import AnotherEndedError, Interrupted, ending_of, process_of
 
-USER_ERROR, PROGRAM_ERROR = 2, 1
-
-# What the user can put right of what libraries raise; by name, for they may not be imported.
-_OF_LIBRARIES = {
-    "OutOfMemoryError": "out of GPU memory: forward fewer rows at once, with --set batch.micro_size=N (and "
-    "--resume)",
-    "PanicException": "the tokenizer gave up on a text: choose another tokenizer",
-}
 _GOES_ON = "; the same command with --resume keeps what is finished"
 
 
@@ -46,42 +38,11 @@ def guarded(debug: bool, *, leaves_files: bool, for_programs: bool = False) -> I
             raise
         if debug and not isinstance(error, Interrupted | AnotherEndedError | KeyboardInterrupt):
             raise
-        line, code = _ending(error)
+        line, code = ending_of(error)
+        if name := process_of(error):
+            line = f"{name}: {line}"
         if isinstance(error, Interrupted | KeyboardInterrupt) and leaves_files:
             line += _GOES_ON
         if line:
             console.error(line)
         raise typer.Exit(code) from None
-
-
-def _ending(error: BaseException) -> tuple[str, int]:
-    """The line and the exit code for whatever ended a command."""
-    error = _refused_by_the_system(error) or error
-    if isinstance(error, UserError):
-        return f"error: {error}", USER_ERROR
-    if isinstance(error, Interrupted | AnotherEndedError):
-        return str(error), error.exit_code
-    if isinstance(error, KeyboardInterrupt):
-        return "stopped at once by Ctrl-C", 128 + signal.SIGINT
-    if is_out_of_space(error):
-        return (
-            f"error: {OutOfSpaceError('no space left on the disk: free some, or choose another --out')}",
-            USER_ERROR,
-        )
-    kind = type(error).__name__
-    if kind in _OF_LIBRARIES:
-        return f"error: {_OF_LIBRARIES[kind]}", USER_ERROR
-    reason = (str(error).splitlines() or [""])[0]
-    return f"unexpected {kind}: {reason} (this is a fault of fmlm's: --debug shows where)", PROGRAM_ERROR
-
-
-def _refused_by_the_system(error: BaseException) -> UserError | None:
-    """A name that is too long, a file of another user's, JSON nested too deep, wherever it is met."""
-    if isinstance(error, RecursionError) and "JSON" in str(error):  # as libraries read it, without its name
-        return UserError("a .json file of the checkpoint or tokenizer is nested too deep: fetch it again")
-    if not isinstance(error, OSError) or is_out_of_space(error):
-        return None
-    if error.filename is None and not isinstance(error, PermissionError):  # pyarrow's have the name inside
-        return None
-    place = "" if error.filename is None else f"{os.fsdecode(error.filename)}: "
-    return UserError(f"{place}{error.strerror}; check the name and its permissions")

@@ -17,6 +17,8 @@ from fmlm_cli.errors import Interrupted, UserError
 
 TEMPFAIL = 75  # EX_TEMPFAIL of sysexits.h: run it again
 _ENDING_SECONDS = 5.0  # that a process takes to end once all is saved
+_LOOK_EVERY = 1.0  # second
+_PARENT = os.getppid()  # of a process that has only begun
 _BEGAN = time.monotonic()  # the process, but for the moment that Python takes to get here
 
 # SIGHUP: a terminal was closed. SIGUSR1, SIGUSR2, SIGXCPU: schedulers' warnings (Slurm's --signal, Grid
@@ -49,7 +51,9 @@ class StopRequest:
 
     `patient`: whoever is at work looks here from time to time, and nothing is done `at_once`.
     `work_has_ended`: no more than what was found is to be told. `minutes`: how long the process may take in
-    all. `requeue_code`: the exit code whatever asked for the stop.
+    all. `requeue_code`: the exit code whatever asked for the stop. `keeps_time`: whether this process looks
+    at the clock, or another one does for it. `ended_by`: what ends it that another thread has found.
+    `tell_others`: where processes train together, whether this one is to say how it ends.
     """
 
     signal: int | None = None
@@ -59,6 +63,9 @@ class StopRequest:
     work_has_ended: bool = False
     minutes: float | None = None
     requeue_code: int | None = None
+    keeps_time: bool = True
+    ended_by: BaseException | None = None
+    tell_others: Callable[[Interrupted], bool] = lambda error: True
 
     @property
     def asked(self) -> bool:
@@ -96,7 +103,7 @@ class StopRequest:
     def keep_free(self, seconds: float) -> None:
         """From now on ask for a stop so early that this much is left before the process has to end."""
         left = self.seconds_left
-        if left is not None and not self.asked:
+        if left is not None and self.keeps_time and not self.asked:
             signal.setitimer(signal.ITIMER_REAL, max(left - _ENDING_SECONDS - seconds, 1e-3))
 
     def check_limit(self, seconds: float) -> None:
@@ -114,6 +121,8 @@ class StopRequest:
         if number == signal.SIGINT and self.times_ctrl_c > 1:
             signal.signal(signal.SIGINT, signal.SIG_DFL)  # a third one need not be waited for
             raise KeyboardInterrupt
+        if self.ended_by is not None and not self.patient:
+            raise self.ended_by
         if self.asked:
             return
         self.signal = number
@@ -188,6 +197,26 @@ def limit_process(minutes: float | None, requeue_code: int | None) -> None:
         _of_process.keep_free(0.0)
 
 
+def of_process() -> StopRequest:
+    """The one that the process listens for; where it does not listen, one that nobody makes."""
+    return StopRequest() if _of_process is None else _of_process
+
+
+def leave_the_clock_to_another() -> None:
+    """Another process asks for a stop when time is up, and this one with it."""
+    if _of_process is not None:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        _of_process.keeps_time = False
+
+
+def end_by(error: BaseException) -> None:
+    """From another thread: have the main thread raise this as if a signal had asked for it."""
+    main = threading.main_thread().ident
+    if _of_process is not None and main is not None:
+        _of_process.ended_by = error
+        signal.pthread_kill(main, signal.SIGTERM)  # ends what that thread waits for, too
+
+
 def minutes_left() -> float | None:
     """What is left to this process, and to those that work for it; None where there is no limit."""
     left = None if _of_process is None else _of_process.seconds_left
@@ -196,8 +225,7 @@ def minutes_left() -> float | None:
 
 def out_of_time(how_far: str) -> Interrupted:
     """What ends a process whose time another one, which works for it, has found to be up."""
-    request = StopRequest() if _of_process is None else _of_process
-    return replace(request, signal=signal.SIGALRM).interrupted(how_far)
+    return replace(of_process(), signal=signal.SIGALRM).interrupted(how_far)
 
 
 def ignore_from_now_on() -> None:
@@ -211,12 +239,35 @@ def stop_when_stdin_closes() -> None:
 
     However that process ends, the operating system closes the pipe.
     """
+
+    def closed() -> None:
+        while os.read(0, 1):
+            pass
+
+    _stop_after(closed)
+
+
+def stop_when_parent_ends() -> None:
+    """Take the end of the process that has started this one as a request to stop."""
+
+    def ended() -> None:
+        while not parent_has_ended():
+            time.sleep(_LOOK_EVERY)
+
+    _stop_after(ended)
+
+
+def parent_has_ended() -> bool:
+    """Whether the process that has started this one is no more."""
+    return os.getppid() != _PARENT
+
+
+def _stop_after(wait: Callable[[], None]) -> None:
     main = threading.main_thread().ident
     assert main is not None
 
     def watch() -> None:
-        while os.read(0, 1):
-            pass
+        wait()
         signal.pthread_kill(main, signal.SIGTERM)  # ends what that thread waits for, too
 
-    threading.Thread(target=watch, name="standard input", daemon=True).start()
+    threading.Thread(target=watch, name="launcher", daemon=True).start()

@@ -29,7 +29,7 @@ class Launch:
     by: Literal["torchrun", "srun", "fmlm"]
 
     def __str__(self) -> str:
-        return f"process {self.rank} of {self.world}"
+        return f"rank {self.rank} of {self.world}"
 
 
 def read_launch(environment: Mapping[str, str]) -> Launch | None:

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -9,13 +10,14 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from urllib.parse import urlsplit
 
-from fmlm_cli.engine.ranks.launch import RENDEZVOUS
-from fmlm_cli.engine.signals import StopRequest, graceful_stop
+from fmlm_cli.engine.ranks.launch import RENDEZVOUS, Launch
+from fmlm_cli.engine.signals import StopRequest, graceful_stop, parent_has_ended
 from fmlm_cli.errors import AnotherEndedError
 
 _LOOK_EVERY = 0.1  # seconds
-_TO_END = 30.0  # seconds that the others are given when one has failed
+_TO_END = 12.0  # seconds that the others are given when one has failed: more than they take by themselves
 
 
 def run_ranks(number: int, words: Sequence[str]) -> None:
@@ -25,7 +27,10 @@ def run_ranks(number: int, words: Sequence[str]) -> None:
     passed on, once. Raises `AnotherEndedError` with the exit code of the first that failed, and with what it
     said where that was not seen. Whatever ends this process early, be it SIGKILL, has them all stop.
     """
-    with tempfile.TemporaryDirectory(prefix="fmlm-ranks-") as folder, graceful_stop() as stop:
+    with (
+        tempfile.TemporaryDirectory(prefix="fmlm-ranks-", ignore_cleanup_errors=True) as folder,
+        graceful_stop() as stop,
+    ):
         running = _Ranks(Path(folder), number)
         with _ended(running):
             running.start(words)
@@ -33,6 +38,12 @@ def run_ranks(number: int, words: Sequence[str]) -> None:
         if failed is not None:
             raise AnotherEndedError(*running.ending_of(failed))
         stop.signal = None  # it was passed on, and what came of it is what all did
+
+
+def tidy_up_after_launcher(launch: Launch) -> None:
+    """Remove the folder in which processes have met, if the one that started them cannot: it was killed."""
+    if launch.by == "fmlm" and launch.rank == 0 and parent_has_ended():
+        shutil.rmtree(Path(urlsplit(launch.rendezvous).path).parent, ignore_errors=True)
 
 
 class _Ranks:
@@ -81,7 +92,7 @@ class _Ranks:
         code = self.processes[rank].returncode
         if code < 0:
             name = signal.Signals(-code).name
-            return 128 - code, f"process {rank} of {self.number} was ended by {name}: --resume goes on"
+            return 128 - code, f"rank {rank} of {self.number} was ended by {name}: --resume goes on"
         lines = self._said(rank).read_text(encoding="utf-8", errors="replace").strip().splitlines() or [""]
         return code, lines[-1]
 

@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import timedelta
 from itertools import islice
-from typing import TypeVar
+from typing import NoReturn, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -18,17 +18,21 @@ from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.rendezvous import rendezvous
 
+from fmlm_cli.engine import signals
 from fmlm_cli.engine.ranks.buckets import Bucket, in_buckets
-from fmlm_cli.engine.ranks.endings import LostRankError, linger, told_once
+from fmlm_cli.engine.ranks.endings import LostRankError
 from fmlm_cli.engine.ranks.launch import Launch
+from fmlm_cli.engine.ranks.launcher import tidy_up_after_launcher
 from fmlm_cli.engine.ranks.protocol import Addend, OneProcess, Ranks
 from fmlm_cli.engine.ranks.sharding import shard
-from fmlm_cli.errors import UserError, one_line
+from fmlm_cli.engine.ranks.watch import Watch
+from fmlm_cli.engine.ranks.wires import connect
+from fmlm_cli.errors import AnotherEndedError, UserError, name_process, one_line
 
 T = TypeVar("T")
 
 _TO_MEET = timedelta(minutes=10)  # for all processes to be there
-_TO_WAIT = timedelta(days=7)  # for one that is at work alone, as at tokenizing: a connection tells of its end
+_TO_WAIT = timedelta(days=7)  # for one that is at work alone, as at tokenizing: the watch tells of its end
 
 _LOST = (
     "a process of this run has ended without a word: the same command with "
@@ -153,7 +157,13 @@ class TorchRanks:
         gpus = self.gather((socket.gethostname(), str(torch.cuda.get_device_properties(device).uuid)))
         if len(set(gpus)) == self.world:
             with _told_as_lost():
-                self._devices = dist.new_group(backend="nccl")
+                self._devices = dist.new_group(backend="nccl", timeout=_TO_WAIT)
+
+    def leave(self, *, at_once: bool) -> None:
+        """Close what connects this process to the others; `at_once`: whatever is still under way."""
+        if at_once and self._devices is not self._hosts:
+            self._devices.abort()
+        dist.destroy_process_group()
 
     def shard(
         self, model: nn.Module, layers: Sequence[nn.Module], device: torch.device, low: torch.dtype | None
@@ -202,24 +212,35 @@ def _told_as_lost_while_computing() -> Iterator[None]:
 def joined(launch: Launch | None) -> Iterator[Ranks]:
     """The processes of a launch, as this one sees them; nobody leaves before all have come to the end.
 
-    However one ends, the others end too, and one of them says why: see `told_once`. Raises `UserError` where
-    the others are not there in time.
+    However one ends, the others end too, and one of them says why: the process that it happened to raises
+    what it was, and the others raise `AnotherEndedError`. Raises `UserError` where the others are not there
+    in time.
     """
     if launch is None:
         yield OneProcess()
         return
     take_own_gpu(launch)
-    store, hosts = _meet(launch)
+    ranks = TorchRanks(launch, _meet(launch))
+    watch = Watch(launch, ranks.gather(socket.gethostname()), connect(launch, ranks.from_writer))
+    stop = signals.of_process()
+    stop.tell_others = lambda error: watch.end_by(error).teller == launch.rank
+    if not ranks.is_writer:
+        signals.leave_the_clock_to_another()
     try:
-        with told_once(store, launch), _told_as_lost_while_computing():
-            ranks = TorchRanks(launch, hosts)
+        with _told_as_lost_while_computing():
             yield ranks
             ranks.any(False)
-    except BaseException:
-        dist.destroy_process_group()  # by which the others notice
-        linger(store, launch)
-        raise
-    dist.destroy_process_group()
+    except BaseException as error:
+        stop.patient = True  # it is about to end: one more signal changes nothing
+        try:
+            _raise_once(error, watch, launch)
+        finally:
+            ranks.leave(at_once=True)
+    else:
+        ranks.leave(at_once=False)
+    finally:
+        watch.close()
+        tidy_up_after_launcher(launch)
 
 
 def take_own_gpu(launch: Launch) -> None:
@@ -228,8 +249,8 @@ def take_own_gpu(launch: Launch) -> None:
         torch.cuda.set_device(launch.local_rank % torch.cuda.device_count())
 
 
-def _meet(launch: Launch) -> tuple[dist.Store, dist.ProcessGroup]:
-    """Find the others; the store that all can read, and the group of their hosts."""
+def _meet(launch: Launch) -> dist.ProcessGroup:
+    """Find the others; the group of their hosts."""
     try:
         place, _, _ = next(rendezvous(launch.rendezvous, launch.rank, launch.world, timeout=_TO_MEET))
         dist.init_process_group(
@@ -242,4 +263,16 @@ def _meet(launch: Launch) -> tuple[dist.Store, dist.ProcessGroup]:
             "started, and that this address can be reached from their machines"
         ) from error
     assert group is not None
-    return place, group
+    return group
+
+
+def _raise_once(error: BaseException, watch: Watch, launch: Launch) -> NoReturn:
+    """Raise what has ended this process if it is this one that tells of it."""
+    ending = watch.end_by(error)
+    if ending.teller != launch.rank:
+        raise AnotherEndedError(ending.code) from error
+    if ending.rank != launch.rank:
+        raise LostRankError(ending.line) from error
+    if launch.rank:
+        name_process(error, watch.name_of(launch.rank))
+    raise error

@@ -3,6 +3,13 @@
 import threading
 from collections.abc import Callable
 
+_NAME = "saving"
+
+
+def is_saving() -> bool:
+    """Whether such a thread is at work in this process."""
+    return any(thread.name == _NAME for thread in threading.enumerate())
+
 
 class Background:
     """A thread for work that whoever gives it need not wait for; what it raises is kept for them.
@@ -29,7 +36,7 @@ class Background:
             except BaseException as error:  # whatever it is, it is raised where it is asked for
                 self._error = error
 
-        self._thread = threading.Thread(target=act, name="saving")
+        self._thread = threading.Thread(target=act, name=_NAME)
         self._thread.start()
 
     def wait(self) -> None:

@@ -1,18 +1,12 @@
-"""Processes of their own, by torch.distributed: what they sum, say to each other, and how they end."""
+"""Processes of their own, by torch.distributed: what they sum and say to each other."""
 
-import os
-import signal
-import time
 from typing import Any
 
-import pytest
 import torch
 from torch import nn
 
-from fmlm_cli.engine.ranks.endings import LostRankError
 from fmlm_cli.engine.ranks.protocol import Ranks
-from fmlm_cli.errors import AnotherEndedError, Interrupted, UserError
-from tests.engine.ranks.processes import Ended, on_processes, rank_of, results
+from tests.engine.ranks.processes import on_processes, rank_of, results
 
 
 def _talk(ranks: Ranks) -> dict[str, Any]:
@@ -73,58 +67,3 @@ def test_gradients_are_summed_and_nobody_gets_one_that_nobody_has() -> None:
         assert nowhere is None and frozen is None
         # Which of the four have one, and one round of the gradients: 40 MB need a bucket of their own.
         assert travelled == [4, 5, 10_000_000]
-
-
-# ---------------------------------------------------------------- the end of one is the end of all
-
-
-def _end(ranks: Ranks, how: str) -> None:
-    ranks.any(False)
-    if rank_of(ranks) == 1:
-        if how == "killed":
-            os.kill(os.getpid(), signal.SIGKILL)
-        if how == "stopped":
-            raise Interrupted("stopped by SIGUSR1", 138)
-        raise UserError("the disk of this machine is full")
-    ranks.gather("what the others wait for")
-
-
-@pytest.mark.parametrize(("how", "code"), [("refused", 2), ("stopped", 138)])
-def test_who_ends_first_tells_and_the_others_end_with_its_code(how: str, code: int) -> None:
-    begin = time.monotonic()
-    first, second, third = on_processes(3, _end, how)
-    assert time.monotonic() - begin < 30
-    assert second.kind is (Interrupted if how == "stopped" else UserError)
-    assert first == third == Ended(AnotherEndedError, "", code)
-
-
-def test_of_one_that_was_killed_one_other_tells() -> None:
-    begin = time.monotonic()
-    first, second, third = on_processes(3, _end, "killed")
-    assert time.monotonic() - begin < 30
-    assert second is None
-    told, quiet = sorted((first, third), key=lambda ended: not ended.words)
-    assert told.kind is LostRankError and "has ended without a word" in told.words
-    assert quiet == Ended(AnotherEndedError, "", 2)
-
-
-def _same_mistake(ranks: Ranks) -> None:
-    ranks.any(True)
-    raise UserError("not finite at step 3")
-
-
-def test_what_all_meet_is_told_once() -> None:
-    errors = on_processes(3, _same_mistake)
-    assert sorted(error.kind.__name__ for error in errors) == ["AnotherEndedError"] * 2 + ["UserError"]
-
-
-def test_nobody_leaves_before_all_have_come_to_the_end() -> None:
-    """So a run whose writer fails in the end has not succeeded anywhere."""
-    outcomes = on_processes(2, _fail_in_the_end)
-    assert [outcome.kind for outcome in outcomes] == [UserError, AnotherEndedError]
-
-
-def _fail_in_the_end(ranks: Ranks) -> None:
-    if ranks.is_writer:
-        time.sleep(0.2)
-        raise UserError("no space left for the model")
