@@ -7,7 +7,7 @@ waited for. Gradients travel between GPUs by NCCL, where each process has one of
 import contextlib
 import socket
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import timedelta
 from itertools import islice
 from typing import NoReturn, TypeVar
@@ -209,19 +209,19 @@ def _told_as_lost_while_computing() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def joined(launch: Launch | None) -> Iterator[Ranks]:
+def joined(launch: Launch | None, is_saving: Callable[[], bool] = lambda: False) -> Iterator[Ranks]:
     """The processes of a launch, as this one sees them; nobody leaves before all have come to the end.
 
     However one ends, the others end too, and one of them says why: the process that it happened to raises
     what it was, and the others raise `AnotherEndedError`. Raises `UserError` where the others are not there
-    in time.
+    in time. `is_saving`: whether this process is writing what its end should wait for.
     """
     if launch is None:
         yield OneProcess()
         return
     take_own_gpu(launch)
     ranks = TorchRanks(launch, _meet(launch))
-    watch = Watch(launch, ranks.gather(socket.gethostname()), connect(launch, ranks.from_writer))
+    watch = Watch(launch, ranks.gather(socket.gethostname()), connect(launch, ranks.from_writer), is_saving)
     stop = signals.of_process()
     stop.tell_others = lambda error: watch.end_by(error).teller == launch.rank
     if not ranks.is_writer:

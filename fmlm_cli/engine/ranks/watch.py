@@ -10,13 +10,13 @@ watch.
 import contextlib
 import os
 import time
+from collections.abc import Callable
 from multiprocessing.connection import Connection, wait
 from threading import Event, Lock, Thread
 
 from fmlm_cli.engine import signals
 from fmlm_cli.engine.ranks.endings import Ending, LostRankError
 from fmlm_cli.engine.ranks.launch import Launch
-from fmlm_cli.engine.saving.background import is_saving
 from fmlm_cli.errors import USER_ERROR, AnotherEndedError, ending_of
 
 _EVERY = 1.0  # second between signs of life
@@ -30,10 +30,19 @@ _SIGN, _FAREWELL = b"alive", b"farewell"
 
 
 class Watch:
-    """One process's. `hosts`: each rank's machine. `peers`: connections, by rank, as `wires.connect` says."""
+    """One process's. `hosts`: each rank's machine. `peers`: connections, by rank, as `wires.connect` says.
 
-    def __init__(self, launch: Launch, hosts: list[str], peers: dict[int, Connection]) -> None:
-        self._launch, self._hosts, self._peers = launch, hosts, peers
+    `is_saving`: whether the end of this process would cost what is being written.
+    """
+
+    def __init__(
+        self,
+        launch: Launch,
+        hosts: list[str],
+        peers: dict[int, Connection],
+        is_saving: Callable[[], bool],
+    ) -> None:
+        self._launch, self._hosts, self._peers, self._is_saving = launch, hosts, peers, is_saving
         self._silent = dict.fromkeys(peers, 0.0)
         self._ending: Ending | None = None
         self._lock, self._known, self._closed = Lock(), Event(), Event()
@@ -129,7 +138,7 @@ class Watch:
         latest = until + _TO_SAVE
         while not self._closed.wait(0.1):
             now = time.monotonic()
-            if now > latest or (now > until and not is_saving()):
+            if now > latest or (now > until and not self._is_saving()):
                 self._exit(self._ending)
 
     def _exit(self, ending: Ending) -> None:
