@@ -99,15 +99,17 @@ def test_the_flat_layout_and_adapters() -> None:
 
 
 def test_what_runs_in_the_backward_is_each_layer_once_but_the_last() -> None:
-    model, calls = made("bert", 0.0), list[int]()
+    """Not the hooks on a layer, such as those that gather what is sharded."""
+    model, calls, hooks = made("bert", 0.0), list[int](), list[int]()
     (layers,) = layer_lists(model.pretrained)
     for number, layer in enumerate(layers):
-        layer.register_forward_pre_hook(lambda *_, number=number: calls.append(number))
+        layer.attention.register_forward_pre_hook(lambda *_, number=number: calls.append(number))
+        layer.register_forward_pre_hook(lambda *_, number=number: hooks.append(number))
     recompute_layers(model)
     gradients(model)
     assert model.narrowed_layer is layers[-1]
     last = len(layers) - 1
-    assert calls == [*range(last + 1), *reversed(range(last))]
+    assert calls == [*range(last + 1), *reversed(range(last))] and hooks == [*range(last + 1)]
     calls.clear()
     with torch.no_grad():
         kept_bytes(model)

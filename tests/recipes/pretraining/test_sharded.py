@@ -1,6 +1,9 @@
 """A sharded run (`speed.shard`) is the run of one process that holds the whole model."""
 
+import itertools
 import json
+import os
+import signal
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,6 +17,7 @@ from fmlm_cli import storage
 from fmlm_cli.config import PretrainSettings, build, nested
 from fmlm_cli.engine.checkpoint import TrainState, check_optimizer
 from fmlm_cli.engine.loop import train
+from fmlm_cli.engine.ranks.endings import LostRankError
 from fmlm_cli.engine.ranks.protocol import OneProcess, Ranks
 from fmlm_cli.engine.records import MetricsLog
 from fmlm_cli.engine.runtime import Runtime
@@ -21,11 +25,12 @@ from fmlm_cli.engine.signals import NEVER
 from fmlm_cli.errors import UserError
 from fmlm_cli.events import Event, Note, ignore
 from fmlm_cli.model.checkpoints.pretrained import load_model
+from fmlm_cli.model.masked_lm import MaskedLM
 from fmlm_cli.recipes.pretraining.live_run import LiveRun
 from fmlm_cli.recipes.pretraining.planning.plan import plan_run
 from fmlm_cli.recipes.pretraining.run import pretrain
 from fmlm_cli.recipes.shared.checkpoints import find_checkpoint
-from tests.engine.ranks.processes import Ended, on_processes, results
+from tests.engine.ranks.processes import Ended, on_processes, rank_of, results
 from tests.recipes.pretraining.test_together import _pretrain
 from tests.recipes.runs import RHYTHM, TINY, without_pictures
 
@@ -35,7 +40,8 @@ QUICK: dict[str, dict[str, Any]] = {
     "ragged rows, fewer batches than processes": {"data.packing": "none", "batch.micro_size": 8},
     "a head that is trained alone, and frozen embeddings": {
         "model.freeze": ["embeddings"],
-        "optimizer.head_warmup_steps": 2,
+        "optimizer.head_warmup_steps": 1,
+        "batch.micro_size": 3,
     },
 }
 LONG: dict[str, dict[str, Any]] = {
@@ -92,10 +98,10 @@ def trees(tiny_store: Path, small_encoder: Path, tmp_path: Path) -> Callable[...
             "data.stores": [str(tiny_store)],
             "model.name": str(tmp_path / "config.json"),
             "out": str(tmp_path / name),
-            "budget.steps": 5,
+            "budget.steps": 3,
             "model.dropout": 0.1,
             "batch.size": 12,
-            "batch.micro_size": 3,
+            "batch.micro_size": 4,
             "logging.every_steps": 1,
             "checkpoint.every_steps": 1000,
             **start,
@@ -121,6 +127,27 @@ def test_losses_and_weights_are_those_of_one_process(trees: Any) -> None:
     for kind in QUICK:
         _assert_same(alone[kind], first[kind])
         assert first[kind].part + second[kind].part == pytest.approx(1) and second[kind].part > 0.4
+
+
+def _lose(ranks: Ranks, tree: dict[str, Any]) -> None:
+    """One process is killed between two forwards of a step, where the others wait for its parts."""
+    plain, calls = MaskedLM.forward, itertools.count()
+
+    def forward(*given: Any, **named: Any) -> Any:
+        if next(calls) == 5:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return plain(*given, **named)
+
+    with pytest.MonkeyPatch.context() as patch:
+        if rank_of(ranks) == 1:
+            patch.setattr(MaskedLM, "forward", forward)
+        _run(ranks, tree)
+
+
+def test_one_that_is_lost_in_the_middle_is_told_in_words(trees: Any) -> None:
+    (tree,) = trees({"lost": {}}).values()
+    first, second = on_processes(2, _lose, tree)
+    assert second is None and first.kind is LostRankError and "has ended without a word" in first.words
 
 
 @pytest.mark.slow
