@@ -193,7 +193,7 @@ class Checkpoints:
         with storage.complete_folder(target) as folder:
             self.save_model(model, folder)
             save_file(dict(moments), folder / OPTIMIZER)
-            files = storage.hashes_of(folder)
+            files = storage.hashes_while_flushed(folder)
             content = {"state": asdict(state), "identity": self.identity, "facts": self.facts, "files": files}
             storage.write_sealed(folder / STATE, content)
             if damage := storage.damage_on_disk(
