@@ -15,7 +15,7 @@ from torch import nn
 
 from fmlm_cli import storage
 from fmlm_cli.engine.checkpoint import STATE, read_state
-from fmlm_cli.engine.ranks import OneProcess
+from fmlm_cli.engine.ranks.protocol import OneProcess
 from fmlm_cli.engine.saving.background import Background
 from fmlm_cli.engine.saving.host_copy import HostCopy
 from fmlm_cli.errors import Interrupted, OutOfSpaceError, UserError
@@ -250,7 +250,7 @@ def test_an_error_midway_finishes_it(tmp_path: Path) -> None:
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from fmlm_cli.engine.ranks import OneProcess
+from fmlm_cli.engine.ranks.protocol import OneProcess
 from fmlm_cli.events import ignore
 from fmlm_cli.recipes.shared.training import train_to_the_end
 from tests.engine.small_run import Run
