@@ -8,9 +8,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -20,6 +19,7 @@ from fmlm_cli import storage
 from tests.environment import python_path
 
 STEPS, KILLS = 60, 6
+TO_END = 30  # seconds for all to end when one is killed
 SETTINGS = {
     "sequence_length": 32,
     "batch.size": 8,
@@ -69,19 +69,21 @@ def wait_for(met: Callable[[], bool], seconds: float) -> None:
         time.sleep(0.01)
 
 
-def kill(store: Path, out: Path, at_step: int, draw: random.Random) -> Sequence[Any]:
+def kill(store: Path, out: Path, at_step: int, draw: random.Random) -> str:
     """Kill the launcher or one of the two, a moment after a step; all end. What it was, for who reads of it."""
     run = storage.RunDirectory(out)
     with started(store, out, "--nproc", "2", "--resume") as launcher:
         wait_for(lambda: steps_recorded(run) >= at_step and len(processes_of(launcher.pid)) == 3, 240)
         time.sleep(delay := draw.uniform(0, 0.3))
-        running = processes_of(launcher.pid)
-        victim = draw.choice(running)
-        os.kill(victim, signal.SIGKILL)
-        wait_for(lambda: not any(map(is_running, running)), 30)
+        running = dict(zip(("launcher", "process 0", "process 1"), processes_of(launcher.pid), strict=True))
+        victim = draw.choice(list(running))
+        os.kill(running[victim], signal.SIGKILL)
+        killed = time.monotonic()
+        wait_for(lambda: not any(map(is_running, running.values())), TO_END)
+        taken = time.monotonic() - killed
         launcher.communicate(timeout=30)
     assert not run.is_finished
-    return at_step, round(delay, 3), ("launcher", "process 0", "process 1")[running.index(victim)]
+    return f"{victim} after step {at_step} and {delay:.3f} s; all had ended {taken:.1f} s later"
 
 
 @pytest.mark.slow
@@ -94,19 +96,22 @@ def test_bert_mini_on_two_processes_killed_six_times_ends_where_it_would_have(
     kills = [kill(tiny_store, tmp_path / "killed", 8 * number, draw) for number in range(KILLS)]
     print(f"PYTEST_KILLS={seed}:", *kills, sep="\n")
     record_property("kills", kills)
-    for out, more in (("killed", ("--nproc", "2", "--resume")), ("whole", ("--nproc", "2")), ("alone", ())):
+    for out, more in (("killed", ("--nproc", "2", "--resume")), ("whole", ("--nproc", "2"))):
         with started(tiny_store, tmp_path / out, *more) as process:
             said, _ = process.communicate(timeout=600)
         assert process.returncode == 0, said
-    killed, whole, alone = (storage.RunDirectory(tmp_path / out) for out in ("killed", "whole", "alone"))
-    mine, theirs, one = (load_file(run.final / "model.safetensors") for run in (killed, whole, alone))
+    killed, whole = (storage.RunDirectory(tmp_path / out) for out in ("killed", "whole"))
+    mine, theirs = (load_file(run.final / "model.safetensors") for run in (killed, whole))
     apart = max(float((mine[name] - theirs[name]).abs().max()) for name in theirs)
     print(f"weights differ by {apart:.1e} at most from the uninterrupted run's")
     for name, value in theirs.items():
         torch.testing.assert_close(mine[name], value, rtol=1e-4, atol=1e-6)
-        torch.testing.assert_close(one[name], value, rtol=1e-4, atol=1e-5)
     losses, wanted = (
-        [record["loss"] for line in run.metrics.open() if "loss" in (record := json.loads(line))]
+        [
+            record["loss"]
+            for line in run.metrics.read_text().splitlines()
+            if "loss" in (record := json.loads(line))
+        ]
         for run in (killed, whole)
     )
     assert len(losses) == STEPS and losses == pytest.approx(wanted, rel=1e-4)
