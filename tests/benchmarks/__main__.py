@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from rich.console import Console
 
 from tests.benchmarks.bench import Plan, chosen_lines, options, run_bench
+from tests.benchmarks.commands import leave_in_order
 from tests.benchmarks.contest import Fmlm, Line, Pace, Stock, Workload
 from tests.benchmarks.tables import WIDTH
 
@@ -82,4 +83,5 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
+    leave_in_order()
     main()

@@ -3,6 +3,7 @@
 import argparse
 import importlib.util
 import json
+import os
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -58,9 +59,25 @@ def options(plan: Plan, program: str, description: str | None) -> argparse.Argum
     parser.add_argument(
         "--seconds", type=float, default=plan.seconds, help="budget for all of it (%(default)s)"
     )
-    parser.add_argument("--data", type=Path, metavar="STORE", help="fill rows from this token store")
-    parser.add_argument("--json", type=Path, default=Path(plan.json), help="where figures go (%(default)s)")
+    parser.add_argument("--data", type=_store, metavar="STORE", help="fill rows from this token store")
+    parser.add_argument(
+        "--json", type=_writable, default=Path(plan.json), help="where figures go (%(default)s)"
+    )
     return parser
+
+
+def _store(text: str) -> Path:
+    if not (Path(text) / "manifest.json").is_file():
+        raise argparse.ArgumentTypeError(f"{text} is no token store (it has no manifest.json)")
+    return Path(text)
+
+
+def _writable(text: str) -> Path:
+    """Where a file can be written; said before anything is measured."""
+    path = Path(text)
+    if path.is_dir() or not os.access(path.parent, os.W_OK):
+        raise argparse.ArgumentTypeError(f"{text} cannot be written")
+    return path
 
 
 def _positive(text: str) -> int:

@@ -11,13 +11,25 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from types import FrameType
+from typing import Any, NoReturn
 
 from tests.benchmarks.contest import Contestant, Fmlm, Measured, NotRunError, Pace, Stock, Workload
 from tests.environment import ROOT
 
 _POLL = 0.05  # seconds
 _MAXRSS_UNIT = 1 if sys.platform == "darwin" else 1024  # bytes
+
+
+def leave_in_order() -> None:
+    """From now on a signal ends this process by an exception, and with it the command that it runs."""
+
+    def leave(number: int, frame: FrameType | None) -> NoReturn:
+        sys.exit(128 + number)
+
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, leave)
 
 
 @dataclass(frozen=True)

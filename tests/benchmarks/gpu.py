@@ -12,6 +12,7 @@ from dataclasses import replace
 from rich.console import Console
 
 from tests.benchmarks.bench import Plan, options, run_bench
+from tests.benchmarks.commands import leave_in_order
 from tests.benchmarks.contest import Fmlm, Line, Pace, Stock, Workload
 from tests.benchmarks.tables import WIDTH
 
@@ -74,4 +75,5 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
+    leave_in_order()
     main()

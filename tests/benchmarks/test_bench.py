@@ -85,3 +85,14 @@ def test_a_quick_bench_runs_the_real_commands(
         assert 0 < line[side]["useful_share"] < 1
     printed = capsys.readouterr().out
     assert "bert-tiny 32 x 128" in printed and all(len(row) <= WIDTH for row in printed.splitlines())
+
+
+@pytest.mark.parametrize(
+    "wrong", [("--data", "no-such-store"), ("--json", "no/such/folder/x.json"), ("--json", ".")]
+)
+def test_what_a_bench_cannot_use_is_refused_before_anything_is_measured(
+    wrong: tuple[str, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        options(on_cpu.PLAN, "bench", None).parse_args(wrong)
+    assert f"argument {wrong[0]}: {wrong[1]} " in capsys.readouterr().err

@@ -1,5 +1,8 @@
 """Commands as they are run, and what is read of what they leave."""
 
+import os
+import signal
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -9,6 +12,7 @@ import pytest
 
 from tests.benchmarks.commands import Bench, run_command, windows_of
 from tests.benchmarks.contest import Fmlm, NotRunError, Pace, Stock, Workload
+from tests.environment import python_path
 
 PACE = Pace(warm_up=2, windows=2, steps=2)
 REAL = Workload("bert-tiny", 8, 64, "real")
@@ -107,3 +111,23 @@ def _runs(pid: str) -> bool:
     except OSError:
         return False
     return state != "Z"
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_bench_that_is_stopped_leaves_nothing_running(tmp_path: Path, number: signal.Signals) -> None:
+    command = "import os, time; print(os.getpid(), flush=True); time.sleep(600)"
+    bench = f"""
+import sys, pathlib
+from tests.benchmarks.commands import leave_in_order, run_command
+leave_in_order()
+run_command([sys.executable, "-c", {command!r}], pathlib.Path({str(tmp_path)!r}), 600)
+"""
+    process = subprocess.Popen([sys.executable, "-c", bench], env={**os.environ, "PYTHONPATH": python_path()})
+    said, until = tmp_path / "said.txt", time.monotonic() + 60
+    while not (said.exists() and said.read_text().strip()):
+        assert process.poll() is None and time.monotonic() < until
+        time.sleep(0.05)
+    process.send_signal(number)
+    assert process.wait(60) == 128 + number
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(said.read_text()), 0)
