@@ -179,7 +179,7 @@ def test_two_machines(folder: Path) -> None:
 @pytest.mark.slow
 def test_a_run_that_its_limit_stops_is_requeued_and_finished(folder: Path) -> None:
     """Slurm's signal before a limit comes in the middle; then the script is run again, as requeued jobs are."""
-    text = scaled_down(SCRIPTS["pretrain.sbatch"]).replace("60e3", "2e6")
+    text = scaled_down(SCRIPTS["pretrain.sbatch"]).replace("60e3", "150e3")
     asked = folder / "bin" / "scontrol.log"
     with started(text, folder, SLURM_JOB_ID="4711") as job:
         metrics = folder / "run" / "metrics.jsonl"
