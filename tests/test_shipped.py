@@ -88,6 +88,16 @@ def test_settings_in_the_readme_exist() -> None:
     assert {name for name in mentioned if name not in names and not name.startswith(free)} == set()
 
 
+def test_what_survives_what_names_tests_that_there_are() -> None:
+    section = README.split("\n## What survives what\n")[1].split("\n## ")[0]
+    rows = [line for line in section.splitlines() if line.startswith("| ")][2:]
+    assert 12 <= len(rows) <= 16
+    for row in rows:
+        [(path, name)] = re.findall(r"`([a-z_/]+\.py)::([a-z_0-9]+)` \|$", row)
+        text = (ROOT / "tests" / path).read_text(encoding="utf-8")
+        assert re.search(rf"^def {name}\(", text, flags=re.MULTILINE), row
+
+
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.name)
 def test_shipped_configurations_run(path: Path, tiny_store: Path, tmp_path: Path) -> None:
     """Each configuration as it stands, but for two steps of two rows."""

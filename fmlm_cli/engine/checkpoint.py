@@ -238,7 +238,7 @@ class Checkpoints:
 
     def _seal(self, folder: Path, state: TrainState, verified: Mapping[str, str]) -> None:
         """Write what makes a folder a checkpoint; `verified`: hashes of files that others have written."""
-        own = storage.hashes_of(folder, but={Path(name).name for name in verified})
+        own = storage.hashes_while_flushed(folder, but={Path(name).name for name in verified})
         files = {**own, **verified}
         content = {"state": asdict(state), "identity": self.identity, "facts": self.facts, "files": files}
         storage.write_sealed(folder / STATE, content)

@@ -24,6 +24,12 @@ def sha256_of_file(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def flush(path: Path) -> None:
+    """Have the disk take a file; the system's memory of it stays."""
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+
+
 def let_the_disk_have(path: Path) -> None:
     """Flush a file to the disk and forget it, so that whoever reads it next reads what the disk holds."""
     with path.open("rb") as file:

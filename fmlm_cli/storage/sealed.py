@@ -1,12 +1,20 @@
 """What a result depends on: hashed when it is written, checked when it is read."""
 
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 from fmlm_cli.errors import UserError
-from fmlm_cli.storage.files import let_the_disk_have, read_json, sha256_of_file, sha256_of_json, write_json
+from fmlm_cli.storage.files import (
+    flush,
+    let_the_disk_have,
+    read_json,
+    sha256_of_file,
+    sha256_of_json,
+    write_json,
+)
 
 HASHES = "fmlm_hashes.json"  # in a folder that other tools read too, which pass it over
 
@@ -38,8 +46,32 @@ def read_sealed(path: Path) -> dict[str, Any]:
 
 def hashes_of(folder: Path, *, but: Collection[str] = ()) -> dict[str, str]:
     """The hash of every file of a folder by its path in it, those called `but` left out."""
-    files = [path for path in sorted(folder.rglob("*")) if path.is_file() and path.name not in but]
-    return {path.relative_to(folder).as_posix(): sha256_of_file(path) for path in files}
+    files = _files_of(folder, but)
+    return dict(zip(_names(folder, files), _hashed(files), strict=True))
+
+
+def hashes_while_flushed(folder: Path, *, but: Collection[str] = ()) -> dict[str, str]:
+    """The same, read from the system's memory of what was just written, while the disk takes it."""
+    files = _files_of(folder, but)
+    with ThreadPoolExecutor() as threads:
+        flushing = threads.map(flush, files)
+        hashes = dict(zip(_names(folder, files), threads.map(sha256_of_file, files), strict=True))
+        list(flushing)  # which may have failed
+    return hashes
+
+
+def _files_of(folder: Path, but: Collection[str]) -> list[Path]:
+    return [path for path in sorted(folder.rglob("*")) if path.is_file() and path.name not in but]
+
+
+def _names(folder: Path, files: Iterable[Path]) -> list[str]:
+    return [path.relative_to(folder).as_posix() for path in files]
+
+
+def _hashed(files: Iterable[Path]) -> list[str]:
+    """The hashes of several files at a time: reading and hashing let other threads run."""
+    with ThreadPoolExecutor() as threads:
+        return list(threads.map(sha256_of_file, files))
 
 
 def missing_file(folder: Path, hashes: Mapping[str, str]) -> Path | None:
@@ -52,7 +84,9 @@ def damage_of(folder: Path, hashes: Mapping[str, str]) -> str | None:
     missing = missing_file(folder, hashes)
     if missing is not None:
         return f"{missing} is missing"
-    changed = (folder / name for name, sha256 in hashes.items() if sha256_of_file(folder / name) != sha256)
+    files = [folder / name for name in hashes]
+    found = zip(files, hashes.values(), _hashed(files), strict=True)
+    changed = (path for path, written, read in found if read != written)
     return next((f"{path} has changed since it was written" for path in changed), None)
 
 

@@ -3,6 +3,7 @@
 training   every line below: `fmlm pretrain` against transformers' Trainer
 batch      making a batch, against transformers' collator
 checkpoint what saving holds up, at once and in the background, and resuming, against transformers' Trainer
+processes  two processes that train one model, against one
 tune       fine-tuning on GLUE, where there is some, against transformers' Trainer
 """
 
@@ -45,7 +46,14 @@ LINES = (
     Line("real", "bert-mini 32 x 128, real lengths", Fmlm(REAL, SMALL), Stock(REAL, SMALL)),
     *_lines("bert-base", 16, LARGE),
 )
-PLAN = Plan(LINES, COMPARED, "cpu", rounds=3, json="bench-cpu.json", others=("batch", "checkpoint", "tune"))
+PLAN = Plan(
+    LINES,
+    COMPARED,
+    "cpu",
+    rounds=3,
+    json="bench-cpu.json",
+    others=("batch", "checkpoint", "processes", "tune"),
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -64,6 +72,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         from tests.benchmarks import checkpoints
 
         checkpoints.main(console, chosen.json, quick=chosen.quick)
+    if "processes" in others:
+        from tests.benchmarks import processes
+
+        processes.main(console, chosen.json, rounds=chosen.rounds, quick=chosen.quick)
     if "tune" in others:
         from tests.benchmarks import finetune
 

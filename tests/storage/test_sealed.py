@@ -1,7 +1,9 @@
 """What carries its own hash: read as it was written, or refused."""
 
 import contextlib
+import errno
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -70,12 +72,42 @@ def test_damage_of_a_folder(tmp_path: Path) -> None:
     (tmp_path / "card").write_bytes(b"3")
     hashes = storage.hashes_of(tmp_path, but=("card",))
     assert list(hashes) == ["b", "in/a"]
+    assert storage.hashes_while_flushed(tmp_path) == storage.hashes_of(tmp_path)
     (tmp_path / "card").write_bytes(b"4")
     assert storage.damage_of(tmp_path, hashes) is None
     (tmp_path / "in" / "a").write_bytes(b"2")
     assert storage.damage_of(tmp_path, hashes) == f"{tmp_path / 'in/a'} has changed since it was written"
     (tmp_path / "b").unlink()
     assert storage.damage_of(tmp_path, hashes) == f"{tmp_path / 'b'} is missing"
+
+
+def test_hashes_of_what_was_written_and_not_of_what_the_disk_holds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file that is forgotten before it is hashed would be compared with itself."""
+    (tmp_path / "a").write_bytes(b"1")
+    happened: list[str] = []
+    monkeypatch.setattr("os.fsync", lambda file: happened.append("flushed"))
+    monkeypatch.setattr("os.posix_fadvise", lambda *_: happened.append("forgotten"), raising=False)
+    hashes = storage.hashes_while_flushed(tmp_path)
+    assert happened == ["flushed"]
+    assert storage.damage_on_disk(tmp_path, hashes) is None
+    assert happened == ["flushed", "flushed", "forgotten"]
+
+
+@pytest.mark.parametrize("act", [storage.hashes_of, storage.hashes_while_flushed])
+def test_what_cannot_be_read_or_flushed_is_told(
+    act: Callable[[Path], object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From whichever thread."""
+    (tmp_path / "a").write_bytes(b"1")
+
+    def fail(*_: Any) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr("hashlib.file_digest" if act is storage.hashes_of else "os.fsync", fail)
+    with pytest.raises(OSError, match="Input/output error"):
+        act(tmp_path)
 
 
 # ---------------------------------------------------------------- arrays
