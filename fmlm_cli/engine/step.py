@@ -3,7 +3,6 @@
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
 from typing import Any, Literal
 
 import torch
@@ -85,7 +84,7 @@ class StepTaken:
             f"rows {self.rows_listed}"
         )
 
-    @cached_property
+    @property
     def all_rows(self) -> list[int]:
         """The rows of all processes, which all of them ask for or none."""
         return sorted({row for part in self.ranks.gather(self.rows) for row in part})
@@ -93,8 +92,8 @@ class StepTaken:
     @property
     def rows_listed(self) -> str:
         """The first of all rows, for messages."""
-        more = f" and {len(self.all_rows) - 8} more" if len(self.all_rows) > 8 else ""
-        return ", ".join(map(str, self.all_rows[:8])) + more
+        rows = self.all_rows
+        return ", ".join(map(str, rows[:8])) + (f" and {len(rows) - 8} more" if len(rows) > 8 else "")
 
     def _advice(self, result: StepResult) -> str:
         if self.step == 1 and not math.isfinite(result.loss_sum):

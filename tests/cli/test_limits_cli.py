@@ -92,12 +92,12 @@ AT: dict[str, tuple[Any, str, Callable[..., bool], str]] = {
 def test_time_is_up(call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at: str) -> None:
     owner, name, when, said = AT[at]
     in_place_of(monkeypatch, owner, name, when)
-    done = call("--max-minutes", "30")
+    done = call("--max-minutes", "6000")
     assert done.exit_code == 75, done.output
     line = done.output.strip().splitlines()[-1]
-    assert line.startswith(f"stopped by --max-minutes 30{said}") and "--resume" in line
+    assert line.startswith(f"stopped by --max-minutes 6000{said}") and "--resume" in line
     assert not [path for path in tmp_path.rglob(".*") if path.name != storage.MARKER]
-    resumed = call("--resume", "--max-minutes", "30")
+    resumed = call("--resume", "--max-minutes", "6000")
     assert resumed.exit_code == 0, resumed.output
     if at == "an evaluation":  # as good as any
         assert call(out="whole").exit_code == 0
@@ -110,7 +110,7 @@ def weights(run: Path) -> bytes:
 
 def test_a_scheduler_may_want_another_code(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
     in_place_of(monkeypatch, LiveRun, "before_step", lambda _, step: step == 13)
-    assert call("--max-minutes", "30", "--requeue-exit-code", "99").exit_code == 99
+    assert call("--max-minutes", "6000", "--requeue-exit-code", "99").exit_code == 99
     before = LiveRun.before_step
 
     def ask(self: LiveRun, step: int) -> None:
@@ -141,7 +141,7 @@ def test_the_margin_is_what_saving_takes(call: Call, monkeypatch: pytest.MonkeyP
         save(self, of, folder)
 
     monkeypatch.setattr(LiveRun, "save_model", slowly)
-    assert call("--max-minutes", "30").exit_code == 0
+    assert call("--max-minutes", "6000").exit_code == 0
     parameters = sum(_sizes(call))
     assert kept[1] == pytest.approx(3 * 4 * parameters / 1000)  # weights and two moments, float32
     assert max(kept[1:10]) < 1.1 * kept[1]

@@ -149,4 +149,4 @@ def test_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, patient: b
     log.write(Trained({"step": 3}, 9, None))
     log.sync()
     assert [record["step"] for record in read_metrics(path)] == [1, 2, 3]
-    assert log.change_since(3, -1, log.sha256) is None
+    assert log.change_since(3, -1, log.sha256(3, -1)) is None

@@ -115,9 +115,9 @@ def test_flash_is_given_what_it_takes(monkeypatch: pytest.MonkeyPatch) -> None:
     def function(
         q: Tensor, k: Tensor, v: Tensor, cu_seqlens_q: Tensor, cu_seqlens_k: Tensor, max_seqlen_q: int,
         max_seqlen_k: int, dropout_p: float = 0.0, softmax_scale: float | None = None, causal: bool = False,
-        window_size: tuple[int, int] = (-1, -1),
+        window_size: tuple[int, int] = (-1, -1), deterministic: bool = False,
     ) -> Tensor:  # fmt: skip
-        assert not causal and dropout_p == 0
+        assert not causal and dropout_p == 0 and not deterministic
         options = {"scale": softmax_scale, "window_size": window_size}
         return varlen_of_2_11(q, k, v, cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k, **options)  # type: ignore[arg-type]
 

@@ -155,7 +155,7 @@ def test_time_is_up_for_processes_and_for_who_began_them(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int | None
 ) -> None:
     (tmp_path / "child.py").write_text(OUT_OF_TIME)
-    monkeypatch.setattr(processes, "_fmlm", lambda: [sys.executable, str(tmp_path / "child.py")])
+    monkeypatch.setattr(processes, "fmlm_command", lambda: [sys.executable, str(tmp_path / "child.py")])
     monkeypatch.setattr(signals, "_BEGAN", time.monotonic() - 120)
     with signals.stoppable():
         signals.limit_process(10, code)
