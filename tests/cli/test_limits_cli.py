@@ -176,3 +176,15 @@ def test_a_limit_that_leaves_nothing_beside_saving(call: Call, monkeypatch: pyte
     monkeypatch.setattr("fmlm_cli.engine.checkpoint._CAUTIOUS_RATE", 100.0)
     done = call("--max-minutes", "1.5")
     assert done.exit_code == 2 and "--max-minutes 1.5 is too short" in done.output
+
+
+def test_of_several_processes_one_keeps_the_time() -> None:
+    """The others end with its code, and none of them by a clock of its own."""
+    with signals.stoppable() as stop:
+        signals.limit_process(60.0, None)
+        assert signal.getitimer(signal.ITIMER_REAL)[0] > 0
+        signals.leave_the_clock_to_another()
+        stop.keep_free(10.0)
+        assert signal.getitimer(signal.ITIMER_REAL)[0] == 0
+        stop.signal = signal.SIGALRM
+        assert stop.exit_code == signals.TEMPFAIL

@@ -100,6 +100,17 @@ def test_what_does_not_go_together_with_torchrun(
     assert not list(tmp_path.iterdir())
 
 
+def test_a_wrong_word_is_told_by_one_process_of_a_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    said = []
+    for rank in ("0", "1"):
+        for name, value in {**TORCHRUN, "RANK": rank, "LOCAL_RANK": rank, "LOCAL_WORLD_SIZE": "2"}.items():
+            monkeypatch.setenv(name, value)
+        result = CliRunner().invoke(app, ["pretrain", "--data", "s", "--out", "r", "--set", "seeds=1"])
+        assert result.exit_code == 2
+        said.append(result.stderr)
+    assert "seeds" in said[0] and said[1] == ""
+
+
 @pytest.mark.parametrize(("name", "value"), [("WORLD_SIZE", ""), ("RANK", "x")])
 def test_an_environment_that_is_half_set(name: str, value: str, monkeypatch: pytest.MonkeyPatch) -> None:
     for key, given in {**TORCHRUN, name: value}.items():
