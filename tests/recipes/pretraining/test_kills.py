@@ -39,7 +39,9 @@ STAGES: dict[str, tuple[Any, str, float, Sequence[int]]] = {
     "checkpoint": (Checkpoints, "_write", 0.04, (0,)),
     "export": (recipe, "finish_run", 0.04, (0,)),
 }
-LONG = {"budget.steps": 48, "checkpoint.every_steps": 4, "evaluation.every_steps": 5, "model.dropout": 0.1}
+# Which time, from and to: late enough for a checkpoint to go on from, and for records after it.
+NTH = {"step": (5, 8), "evaluation": (1, 2), "checkpoint": (1, 2)}
+LONG = {"budget.steps": 60, "checkpoint.every_steps": 4, "evaluation.every_steps": 5, "model.dropout": 0.1}
 
 
 @dataclass(frozen=True)
@@ -59,7 +61,7 @@ def drawn(seed: str, world: int, stages: Sequence[str]) -> list[Kill]:
     return [
         Kill(
             stage,
-            draw.randint(1, 4 if stage == "step" else 1),
+            draw.randint(*NTH.get(stage, (1, 1))),
             draw.uniform(0, STAGES[stage][2]),
             draw.choice([rank for rank in STAGES[stage][3] if rank < world]),
         )
