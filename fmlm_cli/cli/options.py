@@ -148,13 +148,7 @@ def with_options(
                     if by_one:
                         _check_alone()
                     _limit(max_minutes, requeue_exit_code)
-                    flagged: dict[str, Any] = {}
-                    by_flag: dict[str, str] = {}
-                    for flag in flags:
-                        value = arguments.pop(flag.parameter)
-                        given = flag.settings(value, section) if _is_given(value) else {}
-                        flagged |= given
-                        by_flag |= dict.fromkeys(given, flag.name)
+                    flagged, by_flag = _taken_from(arguments, section, flags)
                     check(flagged)
                     settings = _read_settings(section, flags, config, flagged, assignments or ())
                 try:
@@ -173,6 +167,20 @@ def with_options(
         return command
 
     return decorate
+
+
+def _taken_from(
+    arguments: dict[str, Any], section: type[Section], flags: Iterable[Flag | Shortcut]
+) -> tuple[dict[str, Any], dict[str, str]]:
+    """What flags set, by dotted name, and which flag each is from; they are taken out of the `arguments`."""
+    flagged: dict[str, Any] = {}
+    by_flag: dict[str, str] = {}
+    for flag in flags:
+        value = arguments.pop(flag.parameter)
+        given = flag.settings(value, section) if _is_given(value) else {}
+        flagged |= given
+        by_flag |= dict.fromkeys(given, flag.name)
+    return flagged, by_flag
 
 
 @contextmanager

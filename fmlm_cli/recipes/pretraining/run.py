@@ -72,7 +72,7 @@ def pretrain(
     with storage.owned_folder(run.root, storage.RUN, overwrite=overwrite, resume=resume) as folder:
         resuming = resume and run.config.is_file()
         if not (overwrite or resuming or folder.is_empty):
-            raise UserError(f"{run.config} is lost: put it back, or pass --overwrite to start again")
+            raise UserError(f"{run.root} has lost its {run.config.name}: put it back, or pass --overwrite")
         if resume and not complete_checkpoints(run.checkpoints) and not run.is_finished:
             emit(starting_anew(run.root))
         if resuming:
