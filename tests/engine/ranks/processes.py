@@ -15,6 +15,7 @@ import torch
 from fmlm_cli.engine.ranks.launch import Launch
 from fmlm_cli.engine.ranks.processes import joined
 from fmlm_cli.engine.ranks.protocol import Ranks
+from fmlm_cli.engine.saving.background import is_saving
 from fmlm_cli.errors import process_of
 from tests.environment import python_path
 
@@ -86,7 +87,7 @@ def _receive(connection: Connection, limit: float) -> Outcome:
 def _one(connection: Connection, launch: Launch, act: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
     torch.set_num_threads(1)
     try:
-        with joined(launch) as ranks:
+        with joined(launch, is_saving) as ranks:
             outcome = act(ranks, *arguments)
     except BaseException as error:
         outcome = Ended(

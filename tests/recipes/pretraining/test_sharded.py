@@ -30,7 +30,7 @@ from fmlm_cli.recipes.pretraining.live_run import LiveRun
 from fmlm_cli.recipes.pretraining.planning.plan import plan_run
 from fmlm_cli.recipes.pretraining.run import pretrain
 from fmlm_cli.recipes.shared.checkpoints import find_checkpoint
-from tests.engine.ranks.processes import Ended, on_processes, rank_of, results
+from tests.engine.ranks.processes import Ended, Gone, on_processes, rank_of, results
 from tests.recipes.pretraining.test_together import _pretrain
 from tests.recipes.runs import RHYTHM, TINY, without_pictures
 
@@ -144,10 +144,15 @@ def _lose(ranks: Ranks, tree: dict[str, Any]) -> None:
         _run(ranks, tree)
 
 
+@pytest.mark.slow
 def test_one_that_is_lost_in_the_middle_is_told_in_words(trees: Any) -> None:
     (tree,) = trees({"lost": {}}).values()
     first, second = on_processes(2, _lose, tree)
-    assert second is None and first.kind is LostRankError and "has ended without a word" in first.words
+    assert (
+        second == Gone(-signal.SIGKILL)
+        and first.kind is LostRankError
+        and "has ended without a word" in first.words
+    )
 
 
 @pytest.mark.slow

@@ -7,6 +7,7 @@ import signal
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -35,10 +36,11 @@ from tests.engine.small_run import TIMING_FIELDS
 from tests.recipes.runs import RHYTHM, TINY, at_step, without_pictures
 
 STEPS, FEWER = 50, 12
+FEWER_THAN_PROCESSES = "ragged rows, fewer batches than processes"
 # Each with dropout, and several micro-batches a step.
 KINDS: dict[str, dict[str, Any]] = {
     "documents share rows": {"budget.steps": STEPS},
-    "ragged rows, fewer batches than processes": {"data.packing": "none", "batch.micro_size": 6},
+    FEWER_THAN_PROCESSES: {"data.packing": "none", "batch.micro_size": 6},
     "rates that change within a step": {
         "masking.segments": 4,
         "masking.scope": "epoch",
@@ -52,8 +54,12 @@ KINDS: dict[str, dict[str, Any]] = {
 }
 
 
-FOUR = ("documents share rows", "ragged rows, fewer batches than processes")
-CASES = [*((kind, 2) for kind in (*KINDS, "float32")), *((kind, 4) for kind in FOUR)]
+FOUR = ("documents share rows", FEWER_THAN_PROCESSES)
+QUICK = (("documents share rows", 2), (FEWER_THAN_PROCESSES, 4))
+CASES = [
+    pytest.param(kind, world, marks=[] if (kind, world) in QUICK else [pytest.mark.slow])
+    for kind, world in [*((kind, 2) for kind in (*KINDS, "float32")), *((kind, 4) for kind in FOUR)]
+]
 
 
 @dataclass(frozen=True)
@@ -98,18 +104,6 @@ def _run(ranks: Ranks, tree: dict[str, Any], dtype: torch.dtype) -> Found:
     return Found(together, [record["loss"] for record in log.records], weights)
 
 
-def _runs(ranks: Ranks, trees: dict[str, dict[str, Any]]) -> dict[str, Found]:
-    found = {kind: _run(ranks, trees[kind], torch.float64) for kind in KINDS if is_run(kind, ranks.world)}
-    if is_run("float32", ranks.world):
-        found["float32"] = _run(ranks, trees["documents share rows"], torch.float32)
-    return found
-
-
-def is_run(kind: str, world: int) -> bool:
-    """All on two processes; on four, for the time that it takes, what is not the same there."""
-    return world < 4 or kind in FOUR
-
-
 @pytest.fixture(scope="module")
 def trees(
     tiny_store: Path, small_encoder: Path, tmp_path_factory: pytest.TempPathFactory
@@ -141,24 +135,31 @@ def trees(
 
 
 @pytest.fixture(scope="module")
-def by_world(trees: dict[str, dict[str, Any]]) -> dict[int, list[dict[str, Found]]]:
-    """What each process found, by the number of processes."""
-    together = {world: results(on_processes(world, _runs, trees)) for world in (2, 4)}
-    return {1: [_runs(OneProcess(), trees)], **together}
+def found(trees: dict[str, dict[str, Any]]) -> Callable[[str, int], list[Found]]:
+    """What each of so many processes found of a kind; it is run when it is asked for."""
+
+    @cache
+    def of(kind: str, world: int) -> list[Found]:
+        which, dtype = ("documents share rows", torch.float32) if kind == "float32" else (kind, torch.float64)
+        if world == 1:
+            return [_run(OneProcess(), trees[which], dtype)]
+        return results(on_processes(world, _run, trees[which], dtype))
+
+    return of
 
 
 @pytest.mark.parametrize(("kind", "world"), CASES)
-def test_every_step_has_the_batches_of_one_process(by_world: Any, kind: str, world: int) -> None:
+def test_every_step_has_the_batches_of_one_process(found: Any, kind: str, world: int) -> None:
     """To the byte: rows, masks, corruption, and how they are cut."""
-    assert by_world[world][0][kind].batches == by_world[1][0][kind].batches
-    steps = {step for step, _ in by_world[world][0][kind].batches}
-    assert steps == set(range(1, len(by_world[1][0][kind].losses) + 1))
+    (alone,), (first, *_) = found(kind, 1), found(kind, world)
+    assert first.batches == alone.batches
+    assert {step for step, _ in first.batches} == set(range(1, len(alone.losses) + 1))
 
 
 @pytest.mark.parametrize(("kind", "world"), CASES)
-def test_losses_and_weights_are_those_of_one_process(by_world: Any, kind: str, world: int) -> None:
+def test_losses_and_weights_are_those_of_one_process(found: Any, kind: str, world: int) -> None:
     tolerance = 1e-4 if kind == "float32" else 1e-9
-    alone, (first, *others) = by_world[1][0][kind], [found[kind] for found in by_world[world]]
+    (alone,), (first, *others) = found(kind, 1), found(kind, world)
     assert first.losses == pytest.approx(alone.losses, rel=tolerance)
     for name, value in alone.weights.items():
         torch.testing.assert_close(first.weights[name], value, rtol=tolerance, atol=tolerance)
@@ -166,15 +167,17 @@ def test_losses_and_weights_are_those_of_one_process(by_world: Any, kind: str, w
             assert torch.equal(other.weights[name], first.weights[name])
 
 
-def test_the_kinds_are_what_they_say(by_world: Any) -> None:
+@pytest.mark.slow
+def test_the_kinds_are_what_they_say(found: Any) -> None:
     """Dropout, accumulation, a process without work: or the tests above would hold of less."""
-    alone = by_world[1][0]
-    numbers = {
-        kind: max(place for step, place in found.batches if step == 1) + 1 for kind, found in alone.items()
-    }
-    assert numbers["documents share rows"] == 4 and numbers["all masks in one step"] > 2
-    assert numbers["ragged rows, fewer batches than processes"] < 4
-    assert len(set(alone["documents share rows"].losses)) == len(set(alone["float32"].losses)) == STEPS
+
+    def batches_of_a_step(kind: str) -> int:
+        return max(place for step, place in found(kind, 1)[0].batches if step == 1) + 1
+
+    assert batches_of_a_step("documents share rows") == 4 and batches_of_a_step("all masks in one step") > 2
+    assert batches_of_a_step(FEWER_THAN_PROCESSES) < 4
+    for kind in ("documents share rows", "float32"):
+        assert len(set(found(kind, 1)[0].losses)) == STEPS
 
 
 # ---------------------------------------------------------------- the recipe: one writer
@@ -204,6 +207,7 @@ def _timeless(path: Path) -> list[dict[str, Any]]:
     return [{k: v for k, v in record.items() if k not in TIMING_FIELDS} for record in records]
 
 
+@pytest.mark.slow
 def test_a_run_that_moves_between_numbers_of_processes(settings: Callable[..., PretrainSettings]) -> None:
     """1 -> 2 -> 4 -> 1: each is stopped in the middle, and the next goes on."""
     chosen = {"budget.steps": 16, "model.dropout": 0.1, "batch.size": 8, "batch.micro_size": 2}
