@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.table import Table
 
 from tests.benchmarks.commands import Bench, run_command, windows_of
-from tests.benchmarks.contest import Fmlm, Pace, Workload
+from tests.benchmarks.contest import Fmlm, NotRunError, Pace, Workload
 
 PACE, QUICK = Pace(warm_up=2, windows=4, steps=2), Pace(warm_up=1, windows=1, steps=1)
 MODELS = ("bert-tiny", "bert-mini")
@@ -69,7 +69,11 @@ def main(console: Console, json_path: Path, *, rounds: int, quick: bool) -> None
         folder = Path(name)
         run_command([sys.executable, "-m", "tests.benchmarks.material", name, "full"], folder, LIMIT)
         bench = Bench(folder, "cpu", {"full": folder / "full"}, folder / "models")
-        found = {model: measure(bench, model, pace, rounds) for model in MODELS}
+        try:
+            found = {model: measure(bench, model, pace, rounds) for model in MODELS}
+        except NotRunError as error:
+            console.print(f"processes: {error}")
+            return
     heads = (*map(str, (TWO, THREADS, ONE)), "against\n2 threads", "of twice\n1 thread")
     table = Table("32 x 128, tokens/s", *heads, title="median of windows (least to most)")
     for model, speeds in found.items():
