@@ -86,20 +86,17 @@ def _is_alive(process: int) -> bool:
     return state not in "XZ"
 
 
+def pretrain_words(store: Path, folder: Path) -> list[str]:
+    """Of a small run with many checkpoints."""
+    return ["pretrain", "--data", str(store), *SMALL.split(), *OFTEN.split(), "--out", str(folder / "run")]
+
+
 @pytest.fixture
 def start(tiny_store: Path, tmp_path: Path) -> Iterator[Callable[..., Started]]:
     started: list[Started] = []
 
     def begin(by: str, *more: str) -> Started:
-        words = [
-            "pretrain",
-            "--data",
-            str(tiny_store),
-            *SMALL.split(),
-            *OFTEN.split(),
-            "--out",
-            str(tmp_path / "run"),
-        ]
+        words = pretrain_words(tiny_store, tmp_path)
         fmlm = [sys.executable, "-m", "fmlm_cli", *words, *more]
         commands = {
             "nproc": [*fmlm, "--nproc", "2"],
@@ -125,16 +122,7 @@ def start(tiny_store: Path, tmp_path: Path) -> Iterator[Callable[..., Started]]:
 def check_that_it_goes_on(tmp_path: Path, tiny_store: Path) -> None:
     """By one process, from the newest checkpoint; nothing is left of those that ended."""
     newest = complete_checkpoints(tmp_path / "run" / "checkpoints")[-1][0]
-    words = [
-        "pretrain",
-        "--data",
-        str(tiny_store),
-        *SMALL.split(),
-        *OFTEN.split(),
-        "--out",
-        str(tmp_path / "run"),
-    ]
-    words += ["--resume"]
+    words = [*pretrain_words(tiny_store, tmp_path), "--resume"]
     done = subprocess.run(
         [sys.executable, "-m", "fmlm_cli", *words],
         check=False,
