@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fmlm_cli.corpus.text.corpus import TextCorpus
-from fmlm_cli.corpus.text.files import ReadOptions
+from fmlm_cli.corpus.text.documents import ReadOptions
 from fmlm_cli.corpus.text.source import ReadStats
 from fmlm_cli.corpus.text.splits import HeldOut
 from fmlm_cli.events import Caution, Emit, Note
