@@ -10,8 +10,8 @@ from fmlm_cli.config.section import Count, Section
 _VOCAB_SIZE = 8192  # unless it is given
 
 
-class TextSettings(Section):
-    """Text, and how it becomes tokens."""
+class ReadingSettings(Section):
+    """Text, and how it is read."""
 
     sources: Free[tuple[str, ...]] = Field(
         (), description="text: .txt or .jsonl files (also .gz), folders, globs, or python-docs"
@@ -29,6 +29,11 @@ class TextSettings(Section):
     on_long_document: Literal["stop", "cut", "skip"] = Field(
         "stop", description="what to do with a longer document: say where it is, keep its beginning, or none"
     )
+
+
+class TextSettings(ReadingSettings):
+    """Text, and how it becomes tokens."""
+
     valid: Free[tuple[str, ...]] = Field(
         (), description="text of the validation split; what it holds is not trained on"
     )

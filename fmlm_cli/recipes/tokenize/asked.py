@@ -7,7 +7,7 @@ from typing import Any
 from transformers import PreTrainedTokenizerFast
 
 from fmlm_cli import storage
-from fmlm_cli.config import TokenizeSettings, deciding, differing
+from fmlm_cli.config import ReadingSettings, TokenizeSettings, deciding, differing
 from fmlm_cli.corpus.store.reading import TokenStore
 from fmlm_cli.corpus.text.corpora import Corpora
 from fmlm_cli.corpus.text.files import ReadOptions
@@ -28,14 +28,7 @@ class Asked:
     @classmethod
     def resolve(cls, settings: TokenizeSettings, emit: Emit) -> "Asked":
         """Find the text, which is read for its hashes, and load the tokenizer. Raises `UserError`."""
-        options = ReadOptions(
-            settings.documents,
-            settings.text_field,
-            settings.on_bad_text,
-            settings.max_document_chars,
-            settings.on_long_document,
-        )
-        corpora = Corpora.find(settings.sources, settings.valid, options, emit)
+        corpora = Corpora.find(settings.sources, settings.valid, read_options(settings), emit)
         # Replacing the store would remove it.
         storage.check_outside(Path(settings.out), dict.fromkeys(corpora.paths, "source"))
         loaded = tokenizers.load_tokenizer(settings.tokenizer) if settings.tokenizer is not None else None
@@ -79,6 +72,17 @@ def check_same(out: Path, request: dict[str, Any]) -> None:
             f"{out} was made with other {' and '.join(different)}: choose another --out, or pass "
             "--overwrite to replace it"
         )
+
+
+def read_options(settings: ReadingSettings) -> ReadOptions:
+    """How to read text, of all that there is to set."""
+    return ReadOptions(
+        settings.documents,
+        settings.text_field,
+        settings.on_bad_text,
+        settings.max_document_chars,
+        settings.on_long_document,
+    )
 
 
 def validation_share(settings: TokenizeSettings) -> float:
