@@ -67,7 +67,17 @@ def test_the_strategy_of_ones_own_in_the_readme_works(
 
 @pytest.mark.parametrize(
     "command",
-    ["tokenize", "masks", "pretrain", "continue", "evaluate", "finetune", "predict", "compare-masks"],
+    [
+        "tokenize",
+        "masks",
+        "pretrain",
+        "continue",
+        "evaluate",
+        "finetune",
+        "predict",
+        "compare-masks",
+        "inspect",
+    ],
 )
 def test_options_in_the_readme_exist(command: str) -> None:
     shown = CliRunner().invoke(app, [command, "--help"], env={"COLUMNS": "200", "TERM": "dumb"}).output

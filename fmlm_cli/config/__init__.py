@@ -16,6 +16,7 @@ from fmlm_cli.config.finetune import (
     PredictSettings,
     TaskSettings,
 )
+from fmlm_cli.config.inspect import InspectSettings
 from fmlm_cli.config.layers import (
     as_typed,
     build,
@@ -41,7 +42,7 @@ from fmlm_cli.config.schema import (
     PretrainSettings,
 )
 from fmlm_cli.config.section import Section
-from fmlm_cli.config.tokenize import TextSettings, TokenizeSettings
+from fmlm_cli.config.tokenize import ReadingSettings, TextSettings, TokenizeSettings
 
 __all__ = [
     "ALL",
@@ -54,11 +55,13 @@ __all__ = [
     "EvaluationSettings",
     "FinetuneSettings",
     "Hyperparameters",
+    "InspectSettings",
     "MaskingSettings",
     "MasksSettings",
     "Part",
     "PredictSettings",
     "PretrainSettings",
+    "ReadingSettings",
     "Section",
     "TaskSettings",
     "TextSettings",

@@ -10,8 +10,8 @@ from fmlm_cli.config.section import Count, Section
 _VOCAB_SIZE = 8192  # unless it is given
 
 
-class TextSettings(Section):
-    """Text, and how it becomes tokens."""
+class ReadingSettings(Section):
+    """Text, and how it is read."""
 
     sources: Free[tuple[str, ...]] = Field(
         (),
@@ -50,6 +50,11 @@ class TextSettings(Section):
     max_chars: Count | None = Field(
         None, description="characters that a document may have to be wanted; longer ones are left out"
     )
+
+
+class TextSettings(ReadingSettings):
+    """Text, and how it becomes tokens."""
+
     valid: Free[tuple[str, ...]] = Field(
         (), description="text of the validation split; what it holds is not trained on"
     )

@@ -89,15 +89,17 @@ class TextCorpus(Source):
         Documents of the validation split are left out: those `held_out`, and those that it takes by their
         contents.
         """
-        sampled = (_Document(text, storage.content_hash(text)) for text in self._beginnings(largest))
+        texts = self.beginnings(largest, ReadStats())
+        sampled = (_Document(text, storage.content_hash(text)) for text in texts)
         for split, document in assign_splits(sampled, valid_fraction):
             if split == "train" and document.content not in held_out:
                 yield document.text
 
-    def _beginnings(self, largest: int) -> Iterator[str]:
+    def beginnings(self, largest: int, stats: ReadStats) -> Iterator[str]:
+        """At most about `largest` bytes of text: from each part its beginning, in proportion to its size."""
         total = max(self.size, 1)
         for part in self.parts:
-            stats, quota = ReadStats(), largest * part.size / total
+            quota = stats.text_bytes + largest * part.size / total
             for text in part.documents(stats):
                 yield text
                 if stats.text_bytes >= quota:

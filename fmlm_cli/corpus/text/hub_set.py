@@ -11,7 +11,7 @@ from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id
 
 from fmlm_cli import hub
-from fmlm_cli.corpus.text.documents import ReadOptions, documents_of, found_in_columns
+from fmlm_cli.corpus.text.documents import Found, ReadOptions, documents_of, found_in_columns
 from fmlm_cli.corpus.text.files.passed_over import data_size
 from fmlm_cli.corpus.text.source import ReadStats, Source
 from fmlm_cli.errors import UserError, shortened
@@ -78,8 +78,7 @@ class HubSet(Source):
         """The texts of the rows. Raises `UserError` (row, remedy), also where the network fails meanwhile."""
         before = stats.disk_bytes
         for part in self.parts:
-            yield from documents_of(part._found(), self.options, stats, part._place)
-            stats.disk_bytes += part.size
+            yield from documents_of(part._found(stats), self.options, stats, part._place)
         stats.disk_bytes = before + self.size
 
     def identity(self) -> list[dict[str, Any]]:
@@ -100,14 +99,17 @@ class HubSet(Source):
         stream = _streamed(self.repository, self.config, self.commit, self.split)
         return stream if self.only is None else stream.shard(self.shards, self.only)
 
-    def _found(self) -> Iterator[Any]:
+    def _found(self, stats: ReadStats) -> Iterator[Found]:
+        """Of one piece. How much of its file has been read nobody says: its rows' own bytes stand in for it."""
         batches = iter(self._stream().with_format("arrow").iter(_ROWS))
-        row = 1
+        row, end = 1, stats.disk_bytes + self.size
         while (batch := self._next(batches)) is not None:
             columns = self.options.fields.of_schema(batch.schema, self.name)
             arrays = [reached(batch, column).combine_chunks() for column in columns]
             yield from found_in_columns(arrays, row, self.options)
             row += len(batch)
+            stats.disk_bytes = min(stats.disk_bytes + sum(array.nbytes for array in arrays), end)
+        stats.disk_bytes = end
 
     def _next(self, batches: Iterator[pa.Table]) -> pa.Table | None:
         try:

@@ -37,6 +37,7 @@ _PLAIN = [ending for ending, kind in _KINDS.items() if kind not in _COLUMNAR]
 EXTENSIONS = f"{', '.join(_PLAIN)} (each also {ENDINGS}), .parquet, .arrow, .feather"
 _GLOB = re.compile(r"[*?[]")
 _HEAD = 1 << 12
+STDIN = "-"
 
 
 @dataclass(frozen=True)
@@ -150,6 +151,10 @@ def _resolve(source: str, form: Kind | None, split: str | None) -> FoundFiles:
     if not source:
         raise UserError("a source is an empty name (an unset shell variable?): give a file, folder or glob")
     path = Path(source)
+    if source == STDIN:
+        raise UserError(
+            "standard input can be read only once, which is not enough here: save it to a file first"
+        )
     if path.is_dir():
         entries, none = _in_folder(path, split), "the folder holds no"
     elif path.exists():  # also where its name has glob characters
