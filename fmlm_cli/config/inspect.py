@@ -16,7 +16,7 @@ class InspectSettings(ReadingSettings):
     )
     split: str | None = Field(
         None,
-        description="of a store: the split whose lengths and documents are shown; of a data set: the one to read",
+        description="the split of a store that is shown, or of a data set that is read",
     )
     verify: bool = Field(False, description="of a store: hash every file and compare")
     shown: Count = Field(3, description="documents to show")

@@ -100,7 +100,7 @@ class HubSet(Source):
         return stream if self.only is None else stream.shard(self.shards, self.only)
 
     def _found(self, stats: ReadStats) -> Iterator[Found]:
-        """Of one piece. How much of its file has been read nobody says: its rows' own bytes stand in for it."""
+        """Of one piece. How far its file has been read nobody says: the bytes of rows stand in for it."""
         batches = iter(self._stream().with_format("arrow").iter(_ROWS))
         row, end = 1, stats.disk_bytes + self.size
         while (batch := self._next(batches)) is not None:
