@@ -33,7 +33,7 @@ FREE: dict[type[BaseModel], set[str]] = {
     PretrainSettings: {
         *("out", "device", "data.stores", "data.replay", "data.verify", "model.checkpoint"),
         *("batch.micro_size", "evaluation.stores", "evaluation.names", "speed.attention", "speed.compile"),
-        *("speed.recompute", "speed.shard", "deterministic"),
+        *("speed.recompute", "speed.shard", "deterministic", "budget.minutes"),
         *("checkpoint.every_steps", "checkpoint.keep", "checkpoint.keep_every"),
         *("checkpoint.background", "checkpoint.on_error", "logging.every_steps"),
         *("text.sources", "text.documents", "text.text_field", "text.on_bad_text", "text.valid"),

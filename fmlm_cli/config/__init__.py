@@ -1,5 +1,6 @@
 """Every setting: typed, documented, validated. YAML in, resolved YAML out."""
 
+from fmlm_cli.config.budget import SPELLINGS, Budget
 from fmlm_cli.config.compare import (
     CHECKPOINTS,
     CORRUPTIONS,
@@ -35,6 +36,7 @@ from fmlm_cli.config.layers import (
 from fmlm_cli.config.reading import yaml_file, yaml_value
 from fmlm_cli.config.roles import deciding, differing
 from fmlm_cli.config.schema import (
+    BudgetSettings,
     EvaluateSettings,
     EvaluationSettings,
     MaskingSettings,
@@ -49,6 +51,9 @@ __all__ = [
     "CHECKPOINTS",
     "CORRUPTIONS",
     "LEAST_SEQUENCES",
+    "SPELLINGS",
+    "Budget",
+    "BudgetSettings",
     "CompareSettings",
     "DownstreamSettings",
     "EvaluateSettings",

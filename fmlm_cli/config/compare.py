@@ -2,8 +2,9 @@
 
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
+from fmlm_cli.config.budget import Budget
 from fmlm_cli.config.finetune import Hyperparameters
 from fmlm_cli.config.roles import Free
 from fmlm_cli.config.schema import PretrainSettings
@@ -120,3 +121,10 @@ class CompareSettings(Section):
         description="lists of values, every combination of which is raced too: of strategy, "
         "of settings of masking (segments, scope, ...), or below run",
     )
+
+    @field_validator("budget")
+    @classmethod
+    def _is_a_budget(cls, text: str | None) -> str | None:
+        if text is not None:
+            Budget.parse(text)
+        return text

@@ -177,11 +177,14 @@ class BatchSettings(Section):
 
 
 class BudgetSettings(Section):
-    """How long to train: one of the three."""
+    """How long to train: one of them; the minutes of a run that was begun stand beside its tokens."""
 
     steps: Count | None = Field(None, description="budget in optimizer steps")
     tokens: Positive | None = Field(None, description="budget in tokens forwarded, padding not counted")
     epochs: Positive | None = Field(None, description="budget in passes over the rows")
+    minutes: Free[Positive | None] = Field(
+        None, description="budget in minutes, which a few timed steps turn into tokens when a run begins"
+    )
 
 
 class OptimizerSettings(Section):

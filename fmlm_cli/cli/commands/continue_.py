@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from fmlm_cli.cli.flags import Flag, Shortcut
+from fmlm_cli.cli.flags import BUDGET, Flag, Shortcut
 from fmlm_cli.cli.options import AllowChanges, Overwrite, Processes, Resume, with_options
 from fmlm_cli.config import PretrainSettings, saved_settings
 from fmlm_cli.errors import UserError
@@ -66,6 +66,7 @@ def _started_from_one(out: str | None) -> bool:
     Flag("--extend-vocab", "text.extend_vocab", metavar="N"),
     Flag("--replay", "data.replay", metavar="STORE:SHARE"),
     Flag("--eval", "evaluation.stores", metavar="NAME=STORE"),
+    BUDGET,
     Flag("--steps", "budget.steps"),
     Flag("--tokens", "budget.tokens"),
     Flag("--epochs", "budget.epochs"),

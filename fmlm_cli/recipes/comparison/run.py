@@ -12,22 +12,21 @@ from fmlm_cli.analysis.report.values import Arms
 from fmlm_cli.analysis.report.writing import write_report
 from fmlm_cli.analysis.results.comparison import ComparisonResults
 from fmlm_cli.analysis.results.plain import as_json
-from fmlm_cli.config import CompareSettings, Part, build, saved_settings, to_yaml
+from fmlm_cli.config import Budget, CompareSettings, Part, build, saved_settings, to_yaml
 from fmlm_cli.engine.runtime import Runtime
 from fmlm_cli.engine.step import DivergedError
 from fmlm_cli.errors import UserError
 from fmlm_cli.events import Emit, Facts, Grid, Note, ignore, starting_anew
 from fmlm_cli.recipes.comparison.cautions import cautions_of
-from fmlm_cli.recipes.comparison.draft import PARTS, Budget, Draft, draft_comparison
+from fmlm_cli.recipes.comparison.draft import PARTS, Draft, draft_comparison
 from fmlm_cli.recipes.comparison.plan import ComparisonPlan, with_budget
 from fmlm_cli.recipes.comparison.results import results_of, with_reruns
 from fmlm_cli.recipes.comparison.work import Worker, board_of
 from fmlm_cli.recipes.jobs.work import Sharing, owned_by, report_once_done, work_through
-from fmlm_cli.recipes.pretraining.timing import measure_speed
+from fmlm_cli.recipes.pretraining.timing import TIMED_STEPS, measure_speed
 from fmlm_cli.recipes.shared.words import where_line
 
 RESULTS, PLAN = "results.json", "plan.json"
-TIMED_STEPS = 20
 
 _LOCK = ".plan.lock"
 COMPARISON = storage.Kind(
@@ -128,8 +127,6 @@ def _plan(
         saved, explicit = saved_settings(CompareSettings, config), settings.model_dump(exclude_unset=True)
         settings = build(CompareSettings, saved.model_dump(), explicit)
         only = _either(saved.only, settings.only)
-    if settings.budget is not None:
-        Budget.parse(settings.budget)
     draft = draft_comparison(settings, root, emit)
     draft = replace(draft, settings=draft.settings.model_copy(update={"only": only}))
     planned = _planned(root) if resume else {}

@@ -24,6 +24,7 @@ from fmlm_cli.recipes.pretraining.planning.agreement import (
 from fmlm_cli.recipes.pretraining.planning.plan import plan_run
 from fmlm_cli.recipes.pretraining.planning.resume import check_changes, check_same_run, settings_to_resume
 from fmlm_cli.recipes.pretraining.report.describe import describe_run
+from fmlm_cli.recipes.pretraining.timing import with_timed_budget
 from fmlm_cli.recipes.shared.checkpoints import check_model_files, lost_of_model
 from fmlm_cli.recipes.shared.training import train_to_the_end
 
@@ -78,6 +79,7 @@ def pretrain(
         if resuming:
             settings = settings_to_resume(settings, run)
         runtime = _runtime_of(ranks.from_writer(settings), ranks, emit)
+        settings = with_timed_budget(settings, ranks.world, emit)
         plan = plan_run(settings, emit)
         if resuming:
             if run.is_finished or not allow_changes:

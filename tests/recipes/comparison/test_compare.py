@@ -16,14 +16,14 @@ from scipy import stats
 from fmlm_cli import storage
 from fmlm_cli.analysis.results.plain import as_json
 from fmlm_cli.analysis.statistics import falling_curve
-from fmlm_cli.config import CompareSettings, PretrainSettings, build, nested
+from fmlm_cli.config import Budget, CompareSettings, PretrainSettings, build, nested
 from fmlm_cli.engine.step import DivergedError
 from fmlm_cli.errors import UserError
 from fmlm_cli.events import Caution, Event, Facts, Note, Scoreboard
 from fmlm_cli.masking import get_strategy
 from fmlm_cli.recipes import comparison
 from fmlm_cli.recipes.comparison.coverage import expected_times, hamming
-from fmlm_cli.recipes.comparison.draft import Budget, draft_comparison
+from fmlm_cli.recipes.comparison.draft import draft_comparison
 from fmlm_cli.recipes.comparison.plan import with_budget
 from fmlm_cli.recipes.comparison.run import COMPARISON
 from fmlm_cli.recipes.finetuning.plan import FINETUNING
@@ -468,21 +468,6 @@ def test_fresh_rows_where_there_are_enough(compare: Compare, changed: dict[str, 
     made = draft_comparison(compare("never", **changed), Path("never"), lambda event: None)
     plan = with_budget(made, made.steps(Budget.parse(made.settings.budget or "")))
     assert [arm.name for arm in plan.arms if arm.control] == ["random:rows=fresh"] * there
-
-
-@pytest.mark.parametrize(
-    ("text", "amount", "unit"),
-    [
-        ("2000-steps", 2000, "steps"),
-        ("5M-tokens", 5e6, "tokens"),
-        ("7-epochs", 7, "epochs"),
-        ("1.5k steps", 1500, "steps"),
-        ("20m", 20, "minutes"),
-        ("2h", 120, "minutes"),
-    ],
-)
-def test_budgets(text: str, amount: float, unit: str) -> None:
-    assert Budget.parse(text) == Budget(amount, unit)  # type: ignore[arg-type]
 
 
 def test_minutes_are_timed_once(compare: Compare, monkeypatch: pytest.MonkeyPatch) -> None:

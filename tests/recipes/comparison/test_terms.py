@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
-from fmlm_cli.config import CompareSettings, build, read_yaml
+from fmlm_cli.config import Budget, CompareSettings, build, read_yaml
 from fmlm_cli.errors import UserError
 from fmlm_cli.events import Caution, Event, ignore
 from fmlm_cli.recipes import comparison
 from fmlm_cli.recipes.comparison.cautions import cautions_of
-from fmlm_cli.recipes.comparison.draft import Budget, draft_comparison
+from fmlm_cli.recipes.comparison.draft import draft_comparison
 from fmlm_cli.recipes.comparison.plan import ComparisonPlan, with_budget
 from fmlm_cli.recipes.comparison.run import _plan
 from fmlm_cli.recipes.pretraining.planning.plan import plan_run
