@@ -96,7 +96,7 @@ class CompareSettings(Section):
 
     out: str | None = Field(None, description="folder of the results")
     strategies: tuple[str, ...] = Field(
-        (),
+        ("random", "fully-explored"),
         description="each NAME[:SETTING=VALUE...], with settings of masking or rows=fresh, e.g. "
         "random,fully-explored:scope=batch; the first plain random is the baseline",
     )

@@ -50,7 +50,7 @@ def command(
 ) -> None:
     """Compare masking strategies: coverage, gradient variance, a race over seeds, and downstream tasks.
 
-    Example: fmlm compare-masks --data store --strategies random,fully-explored --budget 7-epochs --out races
+    Example: fmlm compare-masks --data store --budget 7-epochs --out races
     """
     from fmlm_cli.recipes.jobs.launched import shared_out
 

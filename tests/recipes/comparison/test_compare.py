@@ -574,7 +574,6 @@ def test_what_strategies_promise() -> None:
         ({"strategies": ["random", "fully-explored", "fully-explored:scope=epoch"]}, "are the same"),
         ({"strategies": ["random", "fully-explored:rows=fresh"]}, "leave scope epoch nothing to do"),
         ({"budget": "9-steps"}, "makes 9 steps of 8 rows: a race takes at least 10"),
-        ({"budget": "20 bananas"}, "write it as 2000-steps, 5M-tokens"),
         ({"budget": None}, "no budget"),
         ({"seeds": 1}, "--seeds 1: the race's intervals"),
         ({"run.batch.size": 10}, r"batch.size 10 does not suit all strategies.*=8 or 12"),
