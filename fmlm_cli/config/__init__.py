@@ -43,7 +43,7 @@ from fmlm_cli.config.schema import (
     MasksSettings,
     PretrainSettings,
 )
-from fmlm_cli.config.section import Section
+from fmlm_cli.config.section import Packing, Section
 from fmlm_cli.config.tokenize import ReadingSettings, TextSettings, TokenizeSettings
 
 __all__ = [
@@ -63,6 +63,7 @@ __all__ = [
     "InspectSettings",
     "MaskingSettings",
     "MasksSettings",
+    "Packing",
     "Part",
     "PredictSettings",
     "PretrainSettings",

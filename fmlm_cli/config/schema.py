@@ -303,7 +303,10 @@ class PretrainSettings(Section):
 class EvaluateSettings(Section):
     """`fmlm evaluate`."""
 
-    checkpoint: str = Field(description="a run, one of its checkpoints, a Hugging Face folder, or a Hub name")
+    checkpoints: tuple[str, ...] = Field(
+        description="runs, checkpoints of them, Hugging Face folders or Hub names; of several, all on the rows "
+        "of the first"
+    )
     store: str = Field(description="folder made by `fmlm tokenize`")
     revision: str | None = Field(None, description="branch, tag or commit of a Hub name")
     trust_remote_code: bool = Field(False, description="run the Python code that a checkpoint brings")
