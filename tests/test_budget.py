@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fmlm_cli.config import Budget, CompareSettings, build
-from fmlm_cli.config.budget import Unit
+from fmlm_cli.config.section import Unit
 from fmlm_cli.errors import UserError
 
 

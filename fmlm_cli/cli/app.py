@@ -30,6 +30,7 @@ COMMANDS = {
         "compare_masks",
         "Compare masking strategies: coverage, gradient variance, a race over seeds, and downstream tasks.",
     ),
+    "doctor": ("doctor", "Show what training will meet on this machine."),
 }
 
 

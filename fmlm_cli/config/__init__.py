@@ -1,6 +1,5 @@
 """Every setting: typed, documented, validated. YAML in, resolved YAML out."""
 
-from fmlm_cli.config.budget import SPELLINGS, Budget
 from fmlm_cli.config.compare import (
     CHECKPOINTS,
     CORRUPTIONS,
@@ -17,7 +16,6 @@ from fmlm_cli.config.finetune import (
     PredictSettings,
     TaskSettings,
 )
-from fmlm_cli.config.inspect import InspectSettings
 from fmlm_cli.config.layers import (
     as_typed,
     build,
@@ -33,6 +31,7 @@ from fmlm_cli.config.layers import (
     setting_names,
     to_yaml,
 )
+from fmlm_cli.config.looking import DoctorSettings, InspectSettings
 from fmlm_cli.config.reading import yaml_file, yaml_value
 from fmlm_cli.config.roles import deciding, differing
 from fmlm_cli.config.schema import (
@@ -43,7 +42,7 @@ from fmlm_cli.config.schema import (
     MasksSettings,
     PretrainSettings,
 )
-from fmlm_cli.config.section import Packing, Section
+from fmlm_cli.config.section import SPELLINGS, Budget, Packing, Section
 from fmlm_cli.config.tokenize import ReadingSettings, TextSettings, TokenizeSettings
 
 __all__ = [
@@ -55,6 +54,7 @@ __all__ = [
     "Budget",
     "BudgetSettings",
     "CompareSettings",
+    "DoctorSettings",
     "DownstreamSettings",
     "EvaluateSettings",
     "EvaluationSettings",

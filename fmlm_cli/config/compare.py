@@ -4,11 +4,10 @@ from typing import Annotated, Any, Literal, get_args
 
 from pydantic import Field, field_validator
 
-from fmlm_cli.config.budget import Budget
 from fmlm_cli.config.finetune import Hyperparameters
 from fmlm_cli.config.roles import Free
 from fmlm_cli.config.schema import PretrainSettings
-from fmlm_cli.config.section import Count, Positive, Section, Seed
+from fmlm_cli.config.section import Budget, Count, Positive, Section, Seed
 
 Part = Literal["coverage", "variance", "race", "downstream"]
 Checkpoint = Literal["start", "early", "late"]

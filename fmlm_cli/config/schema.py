@@ -304,8 +304,8 @@ class EvaluateSettings(Section):
     """`fmlm evaluate`."""
 
     checkpoints: tuple[str, ...] = Field(
-        description="runs, checkpoints of them, Hugging Face folders or Hub names; of several, all on the rows "
-        "of the first"
+        description="runs, checkpoints of them, Hugging Face folders or Hub names; several are evaluated on "
+        "the rows of the first"
     )
     store: str = Field(description="folder made by `fmlm tokenize`")
     revision: str | None = Field(None, description="branch, tag or commit of a Hub name")

@@ -1,8 +1,8 @@
-"""Settings of looking at text and at token stores."""
+"""Settings of looking: at text, at token stores, at a machine."""
 
 from pydantic import Field, model_validator
 
-from fmlm_cli.config.section import Count, Seed
+from fmlm_cli.config.section import Count, Section, Seed
 from fmlm_cli.config.tokenize import ReadingSettings
 
 
@@ -24,3 +24,11 @@ class InspectSettings(ReadingSettings):
         if not self.sources:
             raise ValueError("nothing to inspect: give a token store, or text (files, folders, globs)")
         return self
+
+
+class DoctorSettings(Section):
+    """`fmlm doctor`."""
+
+    device: str = Field("auto", description="auto | cpu | cuda | cuda:N | mps")
+    precision: str = Field("auto", description="as for pretrain")
+    out: str = Field(".", description="folder whose disk is looked at")
