@@ -77,6 +77,7 @@ def test_the_strategy_of_ones_own_in_the_readme_works(
         "predict",
         "compare-masks",
         "inspect",
+        "doctor",
     ],
 )
 def test_options_in_the_readme_exist(command: str) -> None:
