@@ -5,15 +5,18 @@ import json
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 from tokenizers import Encoding, Tokenizer
-from transformers import PreTrainedTokenizerFast
 
 from fmlm_cli.corpus.tokenizer.panics import failures_as_errors
 from fmlm_cli.corpus.tokenizer.words import Borders
 from fmlm_cli.errors import UserError
+
+if TYPE_CHECKING:  # whoever encodes by a pipeline alone need not wait for it
+    from transformers import PreTrainedTokenizerFast
 
 PIECE = 32_768  # characters; a piece of a long text is at least this long and at most twice
 _BATCH = 64 * PIECE  # characters that go to the Rust threads at a time: bounds the memory of their answers
@@ -29,16 +32,25 @@ _PROBES = (
 
 @dataclass(frozen=True)
 class Encoded:
-    """Texts as tokens; for each text two arrays of one length: ids, and whether a token begins a word."""
+    """Texts as tokens, laid end to end.
 
-    input_ids: list[npt.NDArray[np.uint32]]
-    word_starts: list[npt.NDArray[np.bool_]]
+    `input_ids`: uint32[tokens]. `word_starts`: bool[tokens], whether a token begins a word. `lengths`:
+    int64[texts], the tokens of each text.
+    """
+
+    input_ids: npt.NDArray[np.uint32]
+    word_starts: npt.NDArray[np.bool_]
+    lengths: npt.NDArray[np.int64]
+
+    def each(self) -> Iterator[tuple[npt.NDArray[np.uint32], npt.NDArray[np.bool_]]]:
+        """The ids and word starts of one text after the other: views, not copies."""
+        begin = 0
+        for end in np.cumsum(self.lengths).tolist():
+            yield self.input_ids[begin:end], self.word_starts[begin:end]
+            begin = end
 
 
-_Tokens = tuple[npt.NDArray[np.uint32], npt.NDArray[np.bool_]]
-
-
-def plain_pipeline(tokenizer: PreTrainedTokenizerFast) -> Tokenizer:
+def plain_pipeline(tokenizer: "PreTrainedTokenizerFast") -> Tokenizer:
     """A copy of the pipeline that neither cuts nor pads, and does not look for special tokens in texts."""
     backend = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
     backend.no_truncation()
@@ -119,23 +131,33 @@ class Encoder:
     text whole.
     """
 
-    def __init__(self, tokenizer: PreTrainedTokenizerFast, *, piece_length: int = PIECE) -> None:
-        self._backend = _literal(plain_pipeline(tokenizer))
+    def __init__(self, tokenizer: "PreTrainedTokenizerFast | str", *, piece_length: int = PIECE) -> None:
+        """Of a tokenizer, or of another encoder's `pipeline`."""
+        if isinstance(tokenizer, str):
+            self._backend = Tokenizer.from_str(tokenizer)
+        else:
+            self._backend = _literal(plain_pipeline(tokenizer))
         self._piece_length = piece_length
         with failures_as_errors("the tokenizer cannot split a text"):
             self._cuts = _cuts_safely(self._backend)
 
+    @property
+    def pipeline(self) -> str:
+        """What makes the same encoder in another process, which then need not import transformers: JSON."""
+        return self._backend.to_str()
+
     def __call__(self, texts: Sequence[str]) -> Encoded:
-        """Encode each text; an empty one gives empty arrays. Half characters (lone surrogates) become "?"."""
+        """Encode each text; an empty one gives no tokens. Half characters (lone surrogates) become "?"."""
         cut = [self._cut(well_formed(text)) for text in texts]
-        tokens = self._encode(itertools.chain.from_iterable(cut))
-        encoded = [_joined(list(itertools.islice(tokens, len(pieces)))) for pieces in cut]
-        return Encoded([ids for ids, _ in encoded], [starts for _, starts in encoded])
+        encoded = _joined(list(self._encode(itertools.chain.from_iterable(cut))))
+        ends = np.concatenate([[0], np.cumsum(encoded.lengths)])
+        of_texts = ends[np.cumsum([0, *map(len, cut)])]
+        return Encoded(encoded.input_ids, encoded.word_starts, np.diff(of_texts))
 
     def _cut(self, text: str) -> list[str]:
         return pieces_of(text, self._piece_length) if self._cuts else [text]
 
-    def _encode(self, pieces: Iterable[str]) -> Iterator[_Tokens]:
+    def _encode(self, pieces: Iterable[str]) -> Iterator[Encoded]:
         """Encode pieces some at a time, in order."""
         batch: list[str] = []
         size = 0
@@ -143,11 +165,11 @@ class Encoder:
             batch.append(piece)
             size += len(piece)
             if size >= _BATCH:
-                yield from self._encode_batch(batch)
+                yield self._encode_batch(batch)
                 batch, size = [], 0
-        yield from self._encode_batch(batch)
+        yield self._encode_batch(batch)
 
-    def _encode_batch(self, batch: list[str]) -> Iterator[_Tokens]:
+    def _encode_batch(self, batch: list[str]) -> Encoded:
         """Encode in one call; `encode_batch_fast` would be a third faster, but gives no offsets."""
         encodings = self._encodings(batch)
         counts = np.fromiter(map(len, encodings), np.int64, len(encodings))
@@ -155,9 +177,7 @@ class Encoder:
         flat = itertools.chain.from_iterable
         ids = np.fromiter(flat(encoding.ids for encoding in encodings), np.uint32, total)
         offsets = np.fromiter(flat(flat(encoding.offsets for encoding in encodings)), np.int64, 2 * total)
-        starts = Borders(batch).word_starts(counts, offsets.reshape(total, 2))
-        ends = np.cumsum(counts)[:-1]
-        yield from zip(np.split(ids, ends), np.split(starts, ends), strict=True)
+        return Encoded(ids, Borders(batch).word_starts(counts, offsets.reshape(total, 2)), counts)
 
     def _encodings(self, batch: list[str]) -> list[Encoding]:
         try:
@@ -170,8 +190,12 @@ class Encoder:
             raise
 
 
-def _joined(pieces: list[_Tokens]) -> _Tokens:
-    """One text's tokens from its pieces'."""
-    if len(pieces) == 1:
-        return pieces[0]
-    return np.concatenate([ids for ids, _ in pieces]), np.concatenate([starts for _, starts in pieces])
+def _joined(parts: Sequence[Encoded]) -> Encoded:
+    """The texts of all parts."""
+    if len(parts) == 1:
+        return parts[0]
+    return Encoded(
+        np.concatenate([part.input_ids for part in parts]),
+        np.concatenate([part.word_starts for part in parts]),
+        np.concatenate([part.lengths for part in parts]),
+    )
