@@ -39,7 +39,7 @@ def encode_documents(texts: Iterable[str], encoder: Encoder) -> Iterator[TokenDo
     """Tokenize a stream of texts, a megabyte at a time."""
     for chunk in _chunks(texts):
         encoded = encoder(chunk)
-        for text, ids, words in zip(chunk, encoded.input_ids, encoded.word_starts, strict=True):
+        for text, (ids, words) in zip(chunk, encoded.each(), strict=True):
             yield TokenDocument(ids, words, storage.content_hash(text), len(text.encode("utf-8")))
 
 
