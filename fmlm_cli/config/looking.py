@@ -14,7 +14,10 @@ class InspectSettings(ReadingSettings):
         description="for the estimate: tokenizer folder, vocab.txt, tokenizer.json or Hub name; default: one "
         "learnt from a sample",
     )
-    split: str | None = Field(None, description="of a store: the split whose lengths and documents are shown")
+    split: str | None = Field(
+        None,
+        description="the split of a store that is shown, or of a data set that is read",
+    )
     verify: bool = Field(False, description="of a store: hash every file and compare")
     shown: Count = Field(3, description="documents to show")
     seed: Seed = Field(0, description="seed: which documents of a store")

@@ -11,7 +11,7 @@ from fmlm_cli.corpus.store.reading import token_dtype
 from fmlm_cli.corpus.store.survey import Lengths
 from fmlm_cli.corpus.text.corpora import Corpora
 from fmlm_cli.corpus.text.corpus import TextCorpus
-from fmlm_cli.corpus.text.passed_over import data_size
+from fmlm_cli.corpus.text.files.passed_over import data_size
 from fmlm_cli.corpus.text.source import ReadStats
 from fmlm_cli.corpus.tokenizer.encoding import Encoder
 from fmlm_cli.corpus.tokenizer.learning import train_tokenizer

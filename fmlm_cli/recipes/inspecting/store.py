@@ -19,7 +19,7 @@ from fmlm_cli.corpus.store.survey import (
     repeated_documents,
     worded,
 )
-from fmlm_cli.corpus.text.passed_over import data_size
+from fmlm_cli.corpus.text.files.passed_over import data_size
 from fmlm_cli.errors import UserError
 from fmlm_cli.events import Caution, Emit, Facts, Grid, Note, Progress, ignore
 from fmlm_cli.recipes.inspecting.words import histogram

@@ -10,7 +10,8 @@ from fmlm_cli import storage
 from fmlm_cli.config import ReadingSettings, TokenizeSettings, deciding, differing
 from fmlm_cli.corpus.store.reading import TokenStore
 from fmlm_cli.corpus.text.corpora import Corpora
-from fmlm_cli.corpus.text.files import ReadOptions
+from fmlm_cli.corpus.text.documents import ReadOptions
+from fmlm_cli.corpus.text.fields import TextFields
 from fmlm_cli.corpus.tokenizer import loading as tokenizers
 from fmlm_cli.errors import UserError
 from fmlm_cli.events import Emit
@@ -75,13 +76,18 @@ def check_same(out: Path, request: dict[str, Any]) -> None:
 
 
 def read_options(settings: ReadingSettings) -> ReadOptions:
-    """How to read text, of all that there is to set."""
+    """How to find and read text, of all that there is to set."""
     return ReadOptions(
-        settings.documents,
-        settings.text_field,
-        settings.on_bad_text,
-        settings.max_document_chars,
-        settings.on_long_document,
+        documents=settings.documents,
+        fields=TextFields.parse(settings.text_field),
+        on_bad_text=settings.on_bad_text,
+        most_characters=settings.max_document_chars,
+        on_long=settings.on_long_document,
+        min_characters=settings.min_chars,
+        max_characters=settings.max_chars,
+        split=settings.split,
+        revision=settings.revision,
+        format=settings.format,
     )
 
 

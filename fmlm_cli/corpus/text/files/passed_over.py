@@ -23,7 +23,9 @@ class Reason(Enum):
     SAME_FILE = ("other name of a file", "other names of files")
     EMPTY = ("empty file", "empty files")
     BROKEN_LINK = ("broken link", "broken links")
-    LINKED_FOLDER = ("link to a folder", "links to folders")
+    LINKED_FOLDER = ("link to a folder that is read anyway", "links to folders that are read anyway")
+    OTHER_SPLIT = ("other split", "other splits")
+    NO_ARRAY = (".json file that is no array", ".json files that are no arrays")
     NO_FILE = ("pipe or device", "pipes or devices")
     HIDDEN = ("hidden", "hidden")
 
