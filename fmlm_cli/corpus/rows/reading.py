@@ -133,12 +133,16 @@ class RowReader:
             else index
         )
         plan = self.plan
-        counts = plan.first[number + 1] - plan.first[number]
+        first = plan.first[number].astype(np.int64)
+        counts = plan.first[number + 1] - first
         row = np.repeat(np.arange(len(number)), counts)
         within = np.arange(len(row)) - np.repeat(np.cumsum(counts) - counts, counts)
-        piece = plan.first[number][row] + within
-        spans = TokenSpans(plan.spans.document[piece], plan.spans.start[piece], plan.spans.length[piece])
-        return self._fill(_Layout(number, row, within, spans, plan.column[piece], plan.closed[piece]))
+        piece = first[row] + within
+        document, start, length, column = (
+            array[piece].astype(np.int64) for array in (plan.document, plan.start, plan.length, plan.column)
+        )
+        spans = TokenSpans(document, start, length)
+        return self._fill(_Layout(number, row, within, spans, column, plan.closed[piece]))
 
     def _fill(self, layout: "_Layout") -> Rows:
         shape = (len(layout.number), self.sequence_length)
