@@ -22,7 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fmlm_cli.corpus.rows.best_fit import best_fit_decreasing
-from fmlm_cli.corpus.store.reading import TokenSpans
+from fmlm_cli.corpus.store.split import TokenSpans
 
 Packing = Literal["documents", "concat", "none"]
 Integers = npt.NDArray[np.integer]

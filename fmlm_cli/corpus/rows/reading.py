@@ -9,7 +9,8 @@ import numpy.typing as npt
 
 from fmlm_cli import keys
 from fmlm_cli.corpus.rows.packing import Frame, Packing, RowPlan, plan_rows
-from fmlm_cli.corpus.store.reading import TokenSpans, TokenStore
+from fmlm_cli.corpus.store.reading import TokenStore
+from fmlm_cli.corpus.store.split import TokenSpans
 from fmlm_cli.errors import UserError
 
 Int64s = npt.NDArray[np.int64]
