@@ -81,7 +81,7 @@ class RowPlan:
         return 1 - self.used / max(1, len(self) * self.sequence_length)
 
 
-_STRETCHES = ("document", "start", "length", "column", "closed")  # the arrays with an entry a stretch
+STRETCHES = ("document", "start", "length", "column", "closed")  # the arrays with an entry a stretch
 
 
 class _Laid(NamedTuple):
@@ -106,7 +106,7 @@ def plan_rows(lengths: Integers, packing: Packing, sequence_length: int, frame: 
     types = _unsigned(len(lengths)), _unsigned(lengths.max(initial=0)), _unsigned(sequence_length)
     laid = [_shrunk(part, *types) for part in lay(lengths, sequence_length, frame)]
     document, start, length, column, closed = (
-        np.concatenate(arrays) for arrays in list(zip(*laid, strict=True))[: len(_STRETCHES)]
+        np.concatenate(arrays) for arrays in list(zip(*laid, strict=True))[: len(STRETCHES)]
     )
     after = np.cumsum([len(part.document) for part in laid])
     begins = [part.begins + end - len(part.document) for part, end in zip(laid, after, strict=True)]

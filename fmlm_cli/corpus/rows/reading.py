@@ -8,7 +8,8 @@ import numpy as np
 import numpy.typing as npt
 
 from fmlm_cli import keys
-from fmlm_cli.corpus.rows.packing import Frame, Packing, RowPlan, plan_rows
+from fmlm_cli.corpus.rows.packing import Frame, Packing, RowPlan
+from fmlm_cli.corpus.rows.plans import plan_of
 from fmlm_cli.corpus.store.reading import TokenStore
 from fmlm_cli.corpus.store.split import TokenSpans
 from fmlm_cli.errors import UserError
@@ -96,7 +97,7 @@ class RowReader:
                 f"sequence_length {sequence_length} leaves no room for text "
                 f"beside {self.frame.size} special tokens"
             )
-        self.plan: RowPlan = plan_rows(self._split.lengths, packing, sequence_length, self.frame)
+        self.plan: RowPlan = plan_of(store, split, self._split, packing, sequence_length, self.frame)
         self._maskable = np.ones(store.vocabulary, np.bool_)
         self._maskable[list(self._special.never_masked)] = False
         self._rows = min(len(self.plan), max_rows or len(self.plan))

@@ -9,12 +9,12 @@
       train/, validation/    Arrow stream files, one record a document:
         input_ids: list<uint8 | uint16 | uint32>   without special tokens
         word_starts: list<bool>                    bit-packed by Arrow; True where a word begins
+      cache/                 what can be made again, of large stores: hashes that were checked, plans of rows
 
 Reading is zero-copy: see `split`.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -33,7 +33,7 @@ SPLITS = ("train", "validation")
 TOKEN_COUNTS = "token_counts.npy"
 TOKENIZER = "tokenizer"
 _HOLDS = (
-    *(storage.MANIFEST, TOKEN_COUNTS, TOKENIZER, "dataset_dict.json", "collocations-*.arrow"),
+    *(storage.MANIFEST, TOKEN_COUNTS, TOKENIZER, "dataset_dict.json", "collocations-*.arrow", storage.CACHE),
     *SPLITS,
 )
 STORE = storage.Kind("token store", "tokenize", _HOLDS)
@@ -79,14 +79,17 @@ class TokenStore:
         """Number of ids of the tokenizer, special and added ones included."""
         return int(self.manifest["tokenizer"]["vocabulary"])
 
+    def contents(self, split: str) -> list[str]:
+        """The hashes of a split's files."""
+        return [file["sha256"] for file in self.manifest["splits"][split]["files"]]
+
     def identity(self, split: str) -> int:
         """A 64-bit integer that stands for this split in the identity of its rows.
 
         It depends on this split's tokens alone: the same validation text has the same evaluation masks in
         whatever store.
         """
-        hashes = [file["sha256"] for file in self.manifest["splits"][split]["files"]]
-        content = storage.sha256_of_json([self.manifest["tokenizer"]["fingerprint"], hashes])
+        content = storage.sha256_of_json([self.manifest["tokenizer"]["fingerprint"], self.contents(split)])
         return int(keys.derive(int(content[:16], 16), SPLITS.index(split)))
 
     @cached_property
@@ -126,6 +129,11 @@ class TokenStore:
             )
         return path
 
+    @cached_property
+    def cache(self) -> storage.Cache:
+        """What is made of the store and can be made again; and hashes of its files."""
+        return storage.Cache(storage.cache_of(self.root, self.fingerprint))
+
     def has(self, split: str) -> bool:
         """Whether the split holds any document."""
         return bool(self.manifest["splits"][split]["documents"])
@@ -150,18 +158,26 @@ class TokenStore:
                 )
                 raise UserError(f"damaged store: {path} {damage}; tokenize the corpus again (--overwrite)")
 
-    def verify(self, splits: Sequence[str]) -> None:
-        """Compare the hashes of these splits' files. Raises `UserError` for one that has changed."""
+    def verify(self, splits: Sequence[str], *, afresh: bool = False) -> None:
+        """Compare the hashes of these splits' files. Raises `UserError` for one that has changed.
+
+        Of a large store a file is hashed again only where the system says that it was written to since the
+        last time, or `afresh`.
+        """
         paths, expected = zip(*self._files(splits), strict=True)
-        with ThreadPoolExecutor() as pool:
-            for path, recorded, sha256 in zip(
-                paths, expected, pool.map(storage.sha256_of_file, paths), strict=True
-            ):
-                if recorded["sha256"] != sha256:
-                    raise UserError(
-                        f"damaged store: the contents of {path} have changed since it was written; "
-                        "tokenize the corpus again (--overwrite)"
-                    )
+        for path, recorded, sha256 in zip(
+            paths, expected, self.cache.hashes.of(paths, afresh=afresh), strict=True
+        ):
+            if recorded["sha256"] != sha256:
+                raise UserError(
+                    f"damaged store: the contents of {path} have changed since it was written; "
+                    "tokenize the corpus again (--overwrite)"
+                )
+
+    def is_known_whole(self, split: str) -> bool:
+        """Whether a split's files are remembered to have the hashes that they should."""
+        paths, expected = zip(*self._files([split]), strict=True)
+        return self.cache.hashes.known(paths) == [recorded["sha256"] for recorded in expected]
 
 
 def read_manifest(root: Path) -> Mapping[str, Any]:

@@ -126,28 +126,29 @@ class Split:
 
     def read(self, spans: TokenSpans) -> tuple[Int64s, Bools]:
         """Token ids, int64[total], and word starts, bool[total] (without any, all False), of the spans."""
+        batch = np.searchsorted(self._first, spans.document, side="right") - 1
+        if len(self._bytes) == 1:
+            return self._read_file(0, batch, spans)
         ids = np.empty(spans.total, np.int64)
         words = np.zeros(spans.total, np.bool_)
-        batch = np.searchsorted(self._first, spans.document, side="right") - 1
         files = self._file[batch]
         for file in np.unique(files).tolist():  # of up to 512 MB: a batch of rows touches few
-            every = len(self._bytes) == 1
-            mine = slice(None) if every else files == file
-            in_file = slice(None) if every else np.repeat(mine, spans.length)
+            mine = files == file
+            in_file = np.repeat(mine, spans.length)
             part = TokenSpans(spans.document[mine], spans.start[mine], spans.length[mine])
             ids[in_file], words[in_file] = self._read_file(file, batch[mine], part)
         return ids, words
 
-    def _read_file(self, file: int, batch: Int64s, spans: TokenSpans) -> tuple[Int64s, Bools | bool]:
+    def _read_file(self, file: int, batch: Int64s, spans: TokenSpans) -> tuple[Int64s, Bools]:
         """The same of spans in one file. `batch`: int64[spans], the record batches that they lie in."""
         offset = self._items(file, np.int32)[self._offsets_at[batch] + spans.document - self._first[batch]]
         first = offset + spans.start
-        ids = self._items(file, self._dtype)[spans.spread(self._tokens_at[batch] + first)]
+        ids = self._items(file, self._dtype)[spans.spread(self._tokens_at[batch] + first)].astype(np.int64)
         if not self.has_word_starts:
-            return ids, False
+            return ids, np.zeros(spans.total, np.bool_)
         bits = spans.spread(self._bits_at[batch] + first)
         words = (self._bytes[file][bits >> 3] >> (bits & 7).astype(np.uint8)) & 1
-        return ids, words.astype(np.bool_)
+        return ids, words.view(np.bool_)
 
     def documents(self) -> Iterator[tuple[Int64s, Bools]]:
         """Every document's ids and word starts, in order."""
