@@ -199,13 +199,23 @@ def _told_as_lost() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _told_as_lost_while_computing() -> Iterator[None]:
-    """The same where FSDP has them at work, among much else that may raise."""
+    """The same where FSDP has them at work, and what it raises may have been made something else."""
     try:
         yield
-    except RuntimeError as error:
-        if isinstance(error, dist.DistError) or "/gloo/" in str(error):
+    except Exception as error:
+        if not isinstance(error, LostRankError) and any(map(_is_of_a_connection, _causes(error))):
             raise LostRankError(_LOST) from error
         raise
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__
+
+
+def _is_of_a_connection(error: BaseException) -> bool:
+    return isinstance(error, dist.DistError) or (isinstance(error, RuntimeError) and "/gloo/" in str(error))
 
 
 @contextlib.contextmanager
