@@ -52,9 +52,9 @@ def command(
 
     Example: fmlm compare-masks --data store --budget 7-epochs --out races
     """
-    from fmlm_cli.recipes.jobs.launched import shared_out
+    from fmlm_cli.recipes.shared.launching import share_out
 
-    cell, processes, emit = shared_out(cell, jobs, None if report_only else settings.run.device, emit)
+    cell, processes, emit = share_out(cell, jobs, None if report_only else settings.run.device, emit)
     from fmlm_cli.recipes.comparison import compare_masks
 
     compare_masks(

@@ -70,7 +70,9 @@ def pretrain(
     check_same_software(ranks)
     if not ranks.is_writer:
         return _follow(run, keep_steps, ranks, allow_changes=allow_changes)
-    with storage.owned_folder(run.root, storage.RUN, overwrite=overwrite, resume=resume) as folder:
+    with storage.owned_folder(
+        run.root, storage.RUN, overwrite=overwrite, resume=resume, tell=lambda text: emit(Note(text))
+    ) as folder:
         resuming = resume and run.config.is_file()
         if not (overwrite or resuming or folder.is_empty):
             raise UserError(f"{run.root} has lost its {run.config.name}: put it back, or pass --overwrite")
