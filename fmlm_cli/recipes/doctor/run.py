@@ -8,9 +8,8 @@ from pathlib import Path
 from huggingface_hub import constants, is_offline_mode
 
 from fmlm_cli.config import DoctorSettings
-from fmlm_cli.corpus.text.passed_over import data_size
 from fmlm_cli.engine.runtime import Runtime
-from fmlm_cli.events import Caution, Emit, Facts, Note, Progress, ignore
+from fmlm_cli.events import Caution, Emit, Facts, Note, Progress, data_size, ignore
 from fmlm_cli.model.build import VocabularyFacts, build_model
 from fmlm_cli.model.isolation import isolates_documents
 from fmlm_cli.model.masked_lm import MaskedLM

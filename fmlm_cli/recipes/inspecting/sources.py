@@ -11,13 +11,12 @@ from fmlm_cli.corpus.store.reading import token_dtype
 from fmlm_cli.corpus.store.survey import Lengths
 from fmlm_cli.corpus.text.corpora import Corpora
 from fmlm_cli.corpus.text.corpus import TextCorpus
-from fmlm_cli.corpus.text.files.passed_over import data_size
 from fmlm_cli.corpus.text.source import ReadStats
 from fmlm_cli.corpus.tokenizer.encoding import Encoder
 from fmlm_cli.corpus.tokenizer.learning import train_tokenizer
 from fmlm_cli.corpus.tokenizer.loading import load_tokenizer
 from fmlm_cli.errors import UserError
-from fmlm_cli.events import Emit, Facts, Progress, ignore
+from fmlm_cli.events import Emit, Facts, Progress, data_size, ignore
 from fmlm_cli.recipes.inspecting.words import histogram, in_one_line
 from fmlm_cli.recipes.tokenize.asked import read_options
 
