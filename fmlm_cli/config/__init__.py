@@ -41,7 +41,7 @@ from fmlm_cli.config.schema import (
     PretrainSettings,
 )
 from fmlm_cli.config.section import Section
-from fmlm_cli.config.tokenize import TextSettings, TokenizeSettings
+from fmlm_cli.config.tokenize import MergeSettings, TextSettings, TokenizeSettings
 
 __all__ = [
     "ALL",
@@ -56,6 +56,7 @@ __all__ = [
     "Hyperparameters",
     "MaskingSettings",
     "MasksSettings",
+    "MergeSettings",
     "Part",
     "PredictSettings",
     "PretrainSettings",

@@ -49,6 +49,18 @@ class Encoded:
             yield self.input_ids[begin:end], self.word_starts[begin:end]
             begin = end
 
+    def part(self, begin: int, end: int) -> "Encoded":
+        """The texts from one to another (exclusive), without copying."""
+        first, last = (int(self.lengths[:place].sum()) for place in (begin, end))
+        return Encoded(self.input_ids[first:last], self.word_starts[first:last], self.lengths[begin:end])
+
+    def chosen(self, which: npt.NDArray[np.bool_]) -> "Encoded":
+        """The texts for which bool[texts] is true; these themselves where all are."""
+        if which.all():
+            return self
+        tokens = np.repeat(which, self.lengths)
+        return Encoded(self.input_ids[tokens], self.word_starts[tokens], self.lengths[which])
+
 
 def plain_pipeline(tokenizer: "PreTrainedTokenizerFast") -> Tokenizer:
     """A copy of the pipeline that neither cuts nor pads, and does not look for special tokens in texts."""
@@ -149,7 +161,7 @@ class Encoder:
     def __call__(self, texts: Sequence[str]) -> Encoded:
         """Encode each text; an empty one gives no tokens. Half characters (lone surrogates) become "?"."""
         cut = [self._cut(well_formed(text)) for text in texts]
-        encoded = _joined(list(self._encode(itertools.chain.from_iterable(cut))))
+        encoded = joined(list(self._encode(itertools.chain.from_iterable(cut))))
         ends = np.concatenate([[0], np.cumsum(encoded.lengths)])
         of_texts = ends[np.cumsum([0, *map(len, cut)])]
         return Encoded(encoded.input_ids, encoded.word_starts, np.diff(of_texts))
@@ -190,12 +202,12 @@ class Encoder:
             raise
 
 
-def _joined(parts: Sequence[Encoded]) -> Encoded:
-    """The texts of all parts."""
+def joined(parts: Sequence[Encoded]) -> Encoded:
+    """The texts of all parts, of which there may be none."""
     if len(parts) == 1:
         return parts[0]
     return Encoded(
-        np.concatenate([part.input_ids for part in parts]),
-        np.concatenate([part.word_starts for part in parts]),
-        np.concatenate([part.lengths for part in parts]),
+        np.concatenate([np.empty(0, np.uint32), *(part.input_ids for part in parts)]),
+        np.concatenate([np.empty(0, np.bool_), *(part.word_starts for part in parts)]),
+        np.concatenate([np.empty(0, np.int64), *(part.lengths for part in parts)]),
     )
