@@ -18,7 +18,7 @@ from fmlm_cli.recipes.tokenize.assembly import Assembly, summary
 from fmlm_cli.recipes.tokenize.collocations import with_collocations
 from fmlm_cli.recipes.tokenize.deciding import NoTextError
 from fmlm_cli.recipes.tokenize.encoding import encode
-from fmlm_cli.recipes.tokenize.unfinished import earlier_work, other_settings, taken_up
+from fmlm_cli.recipes.tokenize.unfinished import earlier_work, other_settings, taken_up, unfinished
 from fmlm_cli.recipes.tokenize.vocabulary import extend, learn
 
 HARDLY_KNOWN = "hardly-known"  # the code of the caution about a tokenizer that was made for other text
@@ -96,12 +96,8 @@ def _nothing_useless_left(work: storage.OwnedFolder) -> Iterator[None]:
     try:
         yield
     except BaseException:
-        try:
-            shard = Shard.open(work.root)
-        except UserError:
-            work.clear()
-            raise
-        if not shard.entries:
+        shard = unfinished(work)
+        if shard is None or not shard.entries:
             work.clear()
         else:
             shard.keep(len(shard.entries))

@@ -15,16 +15,21 @@ from fmlm_cli.events import Caution, Emit, Note, counted
 _TEXTS = ("sources", "valid")  # of a request: identities
 
 
+def unfinished(work: storage.OwnedFolder) -> Shard | None:
+    """The shard in a folder; None where it had not yet begun."""
+    try:
+        return Shard.open(work.root)
+    except UserError:
+        return None
+
+
 def earlier_work(work: storage.OwnedFolder, out: Path, *, keeps: bool, overwrite: bool) -> Shard | None:
     """What an earlier call has left in a folder; what cannot be gone on with is removed.
 
     Raises `UserError`, and removes nothing, where there are finished parts that this call neither `keeps` nor
     is to `overwrite`.
     """
-    try:
-        shard = None if work.is_empty else Shard.open(work.root)
-    except UserError:  # it had only begun
-        shard = None
+    shard = unfinished(work)
     if shard is not None and keeps:
         return shard
     if shard is not None and shard.entries and not overwrite:
