@@ -19,6 +19,7 @@ from fmlm_cli.engine.signals import stop_when_parent_ends, stop_when_stdin_close
 # By name: the module whose `command` it is, and what it does.
 COMMANDS = {
     "tokenize": ("tokenize", "Turn text into a token store."),
+    "merge": ("merge", "Join the shards of a token store that several machines have made."),
     "inspect": ("inspect_", "Show what a token store holds, or what text would become one."),
     "masks": ("masks", "Show what a masking strategy does to real rows."),
     "pretrain": ("pretrain", "Pre-train a masked language model from scratch."),

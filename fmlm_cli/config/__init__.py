@@ -43,7 +43,7 @@ from fmlm_cli.config.schema import (
     PretrainSettings,
 )
 from fmlm_cli.config.section import SPELLINGS, Budget, Packing, Section
-from fmlm_cli.config.tokenize import ReadingSettings, TextSettings, TokenizeSettings
+from fmlm_cli.config.tokenize import MergeSettings, ReadingSettings, TextSettings, TokenizeSettings
 
 __all__ = [
     "ALL",
@@ -63,6 +63,7 @@ __all__ = [
     "InspectSettings",
     "MaskingSettings",
     "MasksSettings",
+    "MergeSettings",
     "Packing",
     "Part",
     "PredictSettings",

@@ -23,8 +23,11 @@ from fmlm_cli.storage.ownership import (
     in_use,
     kind_of,
     owned_folder,
+    put_forward,
     replaced_folder,
     sole_owner,
+    unfinished,
+    unfinished_folder,
     work_in,
 )
 from fmlm_cli.storage.runs import METRICS, RUN, RUN_CONFIG, RunDirectory
@@ -71,6 +74,7 @@ __all__ = [
     "missing_file",
     "one_at_a_time",
     "owned_folder",
+    "put_forward",
     "read_json",
     "read_sealed",
     "remove",
@@ -78,6 +82,8 @@ __all__ = [
     "sha256_of_file",
     "sha256_of_json",
     "sole_owner",
+    "unfinished",
+    "unfinished_folder",
     "unsealed",
     "work_in",
     "write_json",

@@ -9,7 +9,7 @@ from fmlm_cli.cli.options import AllowChanges, Overwrite, Processes, Resume, wit
 from fmlm_cli.config import PretrainSettings, saved_settings
 from fmlm_cli.errors import UserError
 from fmlm_cli.events import Emit
-from fmlm_cli.storage import MANIFEST, RUN_CONFIG
+from fmlm_cli.storage import MANIFEST, RUN_CONFIG, kind_of
 
 
 def _stores_or_text(texts: Sequence[str]) -> Mapping[str, Any]:
@@ -24,7 +24,9 @@ def _stores_or_text(texts: Sequence[str]) -> Mapping[str, Any]:
 
 
 def _is_store(text: str) -> bool:
-    return any((Path(path) / MANIFEST).is_file() for path in (text, text.rpartition(":")[0] or text))
+    """Whether it names a store, or anything else that fmlm has made, which is refused as no store is."""
+    paths = [Path(path) for path in (text, text.rpartition(":")[0] or text)]
+    return any((path / MANIFEST).is_file() or kind_of(path) is not None for path in paths)
 
 
 def _decay_only(given: bool) -> Mapping[str, Any]:
@@ -67,6 +69,8 @@ def _started_from_one(out: str | None) -> bool:
     Flag("--on-long-document", "text.on_long_document"),
     Flag("--min-chars", "text.min_chars", metavar="N"),
     Flag("--max-chars", "text.max_chars", metavar="N"),
+    Flag("--dedup", "text.dedup"),
+    Flag("--workers", "text.workers", metavar="N"),
     Flag("--add-tokens", "text.add_tokens", metavar="FILE"),
     Flag("--extend-vocab", "text.extend_vocab", metavar="N"),
     Flag("--replay", "data.replay", metavar="STORE:SHARE"),

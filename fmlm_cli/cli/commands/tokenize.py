@@ -12,7 +12,8 @@ from fmlm_cli.events import Emit
 KeepFinished = Annotated[
     bool,
     typer.Option(
-        "--resume", help="Keep a finished store of the same text and settings; make an unfinished one anew."
+        "--resume",
+        help="Go on where an earlier call stopped, and keep a finished store of the same text and settings.",
     ),
 ]
 
@@ -39,6 +40,9 @@ KeepFinished = Annotated[
     Flag("--max-chars", "max_chars", metavar="N"),
     Flag("--valid", "valid", metavar="SOURCE"),
     Flag("--valid-fraction", "valid_fraction"),
+    Flag("--dedup", "dedup"),
+    Flag("--workers", "workers", metavar="N"),
+    Flag("--shard", "shard", metavar="I/N"),
     Flag("--add-tokens", "add_tokens", metavar="FILE"),
     Flag("--extend-vocab", "extend_vocab", metavar="N"),
     Flag("--pmi", "pmi"),
