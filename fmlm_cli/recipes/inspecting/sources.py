@@ -107,8 +107,7 @@ def _estimate(
     encoded = encode(texts)
     seconds = time.perf_counter() - begun + reading
     emit(Progress("tokenizing the sample", 1, 1, ""))
-    tokens = sum(map(len, encoded.input_ids))
-    words = sum(int(np.count_nonzero(starts)) for starts in encoded.word_starts)
+    tokens, words = len(encoded.input_ids), int(np.count_nonzero(encoded.word_starts))
     scale = max(corpus.size / max(stats.disk_bytes, 1), 1.0)
     all_tokens = round(tokens * scale)
     return Estimate(
