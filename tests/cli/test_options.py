@@ -17,6 +17,7 @@ from typer.testing import CliRunner
 from fmlm_cli.cli.app import COMMANDS, app
 from fmlm_cli.cli.flags import Flag, Shortcut
 from fmlm_cli.cli.options import Overwrite, with_options
+from fmlm_cli.cli.pages import Command
 from fmlm_cli.config import Section
 from fmlm_cli.errors import UserError
 from fmlm_cli.events import Emit, Note
@@ -78,8 +79,8 @@ def build_car(settings: Car, emit: Emit, overwrite: Overwrite = False, aloud: bo
 
 
 def made(command: Callable[..., None]) -> typer.Typer:
-    cars = typer.Typer(add_completion=False, rich_markup_mode="rich")
-    cars.command()(command)
+    cars = typer.Typer(add_completion=False, rich_markup_mode=None)
+    cars.command(cls=Command)(command)
     return cars
 
 
@@ -108,12 +109,13 @@ def test_types_metavars_and_repetition_come_from_the_settings() -> None:
     assert shown == {
         "config": Path, "name": str, "winter": bool, "colours": list[str], "fuel": str, "doors": int,
         "roof": bool, "keys": list[str], "wheels_count": int, "wheels_width": float, "wheels_kind": str,
-        "assignments": list[str], "list_settings": bool, "overwrite": bool, "aloud": bool, "debug": bool,
+        "assignments": list[str], "list_settings": str, "overwrite": bool, "aloud": bool, "debug": bool,
     }  # fmt: skip
     metavars = {name: option.metavar for name, option in options().items() if option.metavar}
     assert metavars == {
-        "config": "[CONFIG.yaml]", "name": "NAME", "colours": "PAINT", "fuel": "petrol|none",
-        "keys": "WHO=HOOK", "wheels_kind": "summer|winter", "assignments": "NAME=VALUE",
+        "config": "CONFIG.yaml", "name": "NAME", "colours": "PAINT", "fuel": "petrol|none", "doors": "N",
+        "keys": "WHO=HOOK", "wheels_count": "N", "wheels_width": "X", "wheels_kind": "summer|winter",
+        "assignments": "NAME=VALUE", "list_settings": "[WORD...]",
     }  # fmt: skip
 
 
@@ -125,7 +127,8 @@ def test_help_and_defaults_come_from_the_settings() -> None:
     assert shown["colours"] == "Paint, of which there may be several coats. May be repeated."
     assert shown["fuel"] == "What it burns. Default: petrol."
     assert shown["roof"] == "Cover it."
-    assert shown["doors"] == r"Doors \[bold]of it\[/bold]. Default: 0."
+    assert shown["doors"] == "Doors [bold]of it[/bold]. Default: 0."
+    assert shown["name"] == "What it is called [a-z]. Required."
     assert "Doors [bold]of it[/bold]. Default: 0." in call("--help").output
     assert typer.main.get_command(made(build_car)).help == "Build a car."
 
