@@ -45,7 +45,6 @@ app = typer.Typer(
     name="fmlm",
     cls=_LazyGroup,
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
     context_settings=pages.context_settings(),

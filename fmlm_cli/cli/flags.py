@@ -15,6 +15,7 @@ import typer
 from pydantic.fields import FieldInfo
 
 from fmlm_cli.cli.pages import OTHER, panel_of
+from fmlm_cli.cli.suggestions import Complete, of_values
 from fmlm_cli.config import Section, choices, setting_field
 from fmlm_cli.errors import UserError
 
@@ -52,7 +53,8 @@ class Flag:
         kind = str if self.commas else _kind(field)
         help_text = _help(field, repeatable=kind == list[str] and self.name.startswith("-")) + more_help
         metavar = self.metavar or "|".join(choices(section, self.setting)) or _METAVARS.get(kind)
-        shown = typer_option(self.name, metavar, help_text, panel_of(self.setting))
+        complete = of_values(section, self.setting, commas=self.commas)
+        shown = typer_option(self.name, metavar, help_text, panel_of(self.setting), complete)
         required = self.is_required(section) and not may_be_missing
         return keyword(self.parameter, kind, shown, required=required)
 
@@ -106,10 +108,23 @@ class Shortcut:
         return self.sets(value)
 
 
-def typer_option(name: str, metavar: str | None, help_text: str, panel: str = OTHER) -> Any:
+def typer_option(
+    name: str,
+    metavar: str | None,
+    help_text: str,
+    panel: str = OTHER,
+    complete: Complete | None = None,
+) -> Any:
     """An option, or an argument where the name has no dashes. The default, if any, is in the help."""
     if name.startswith("-"):
-        return typer.Option(name, metavar=metavar, help=help_text, show_default=False, rich_help_panel=panel)
+        return typer.Option(
+            name,
+            metavar=metavar,
+            help=help_text,
+            show_default=False,
+            rich_help_panel=panel,
+            autocompletion=complete,
+        )
     return typer.Argument(metavar=name, help=help_text, show_default=False)
 
 

@@ -12,6 +12,7 @@ import typer
 from fmlm_cli.cli.flags import Flag, Shortcut, keyword, typer_option
 from fmlm_cli.cli.pages import SETTINGS, laid_out
 from fmlm_cli.cli.running import guarded
+from fmlm_cli.cli.suggestions import of_assignments, of_settings
 from fmlm_cli.config import (
     Section,
     build,
@@ -81,11 +82,6 @@ _CONFIG = keyword(
     typer.Argument(
         metavar="CONFIG.yaml", help="Settings, what is required among them; flags win.", readable=False
     ),
-)
-_SET = keyword(
-    "assignments",
-    list[str],
-    typer_option("--set", "NAME=VALUE", "Any setting, e.g. sequence_length=256 (may be repeated)."),
 )
 _LIMITS = (
     keyword(
@@ -285,7 +281,7 @@ def _of_settings(
         without_default = isinstance(flag, Flag) and flag.is_required(section)
         more_help = _need(flag.name, (flag.name,) if without_default else needs)
         parameters.append(flag.as_parameter(section, may_be_missing=from_file, more_help=more_help))
-    return [*parameters, *([_SET, _settings_list(section)] if assignable else [])]
+    return [*parameters, *([_assignments(section), _settings_list(section)] if assignable else [])]
 
 
 def _need(name: str, needs: Sequence[str]) -> str:
@@ -304,11 +300,18 @@ def _of_body(body: Callable[..., Any]) -> list[inspect.Parameter]:
     return [*(parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in others), _DEBUG]
 
 
+def _assignments(section: type[Section]) -> inspect.Parameter:
+    """--set, for any setting."""
+    help_text = "Any setting, e.g. sequence_length=256 (may be repeated)."
+    shown = typer_option("--set", "NAME=VALUE", help_text, complete=of_assignments(section))
+    return keyword("assignments", list[str], shown)
+
+
 def _settings_list(section: type[Section]) -> inspect.Parameter:
     """--settings, which prints all settings of a command and exits."""
 
-    def show(words: str | None) -> None:
-        if words is not None:
+    def show(context: typer.Context, words: str | None) -> None:
+        if words is not None and not context.resilient_parsing:  # a shell that completes runs nothing
             with guarded(debug=False, leaves_files=False) as console:
                 console.page(lambda width: laid_out(_listed(section, words), width))
             raise typer.Exit
@@ -318,6 +321,7 @@ def _settings_list(section: type[Section]) -> inspect.Parameter:
         callback=show,
         is_eager=True,
         metavar="[WORD...]",
+        autocompletion=of_settings(section),
         help="List the settings that --set takes, all of them or those with these words, and exit.",
     )
     return keyword("list_settings", str, option)

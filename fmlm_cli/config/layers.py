@@ -264,6 +264,11 @@ def choices(section: type[Section], dotted: str) -> tuple[str, ...]:
     )
 
 
+def examples(section: type[Section], dotted: str) -> tuple[str, ...]:
+    """Values that a setting is known to accept, where others are possible too; often none."""
+    return tuple(map(str, setting_field(section, dotted).examples or ()))
+
+
 def to_yaml(settings: Section) -> str:
     """Settings as YAML, in the order they are defined."""
     tree = settings.model_dump(mode="json")
