@@ -11,7 +11,6 @@ from typing import Annotated, Any
 import typer
 import typer.main
 
-from fmlm_cli import __version__
 from fmlm_cli.cli import pages
 from fmlm_cli.cli.streams import lead_nowhere, not_writable, occupy_closed_descriptors
 from fmlm_cli.engine.signals import stop_when_parent_ends, stop_when_stdin_closes
@@ -57,9 +56,10 @@ app = typer.Typer(
 )
 
 
-def _print_version(wanted: bool) -> None:
-    if wanted:
-        typer.echo(f"fmlm {__version__}")
+def _print_version(context: typer.Context, wanted: bool) -> None:
+    if wanted and not context.resilient_parsing:  # a shell that completes runs nothing
+        for line in importlib.import_module("fmlm_cli.about").described():  # it loads torch in the end
+            typer.echo(line)
         raise typer.Exit
 
 
@@ -67,7 +67,12 @@ def _print_version(wanted: bool) -> None:
 def _root(
     version: Annotated[
         bool,
-        typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit."),
+        typer.Option(
+            "--version",
+            callback=_print_version,
+            is_eager=True,
+            help="Print versions, fmlm's and those of what it stands on, and the device, and exit.",
+        ),
     ] = False,
     until_stdin_closes: Annotated[bool, typer.Option("--until-stdin-closes", hidden=True)] = False,
 ) -> None:

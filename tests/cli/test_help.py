@@ -8,10 +8,8 @@ import shlex
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
-import typer.main
 from typer.testing import CliRunner
 
 from fmlm_cli.cli.app import COMMANDS, app
@@ -75,11 +73,10 @@ def after_help(*words: list[str]) -> tuple[list[str], set[str]]:
 
 
 def test_help_loads_no_command() -> None:
-    shown, modules = after_help(["--help"], ["-h"], [], ["--version"])
+    shown, modules = after_help(["--help"], ["-h"], [])
     assert all(
         name in text and line[:40] in text for text in shown[:2] for name, (_, line) in COMMANDS.items()
     )
-    assert shown[3].startswith("fmlm ")
     assert not modules & HEAVY
     assert not [name for name in modules if name.startswith(("fmlm_cli.cli.commands", "fmlm_cli.recipes"))]
     assert "pydantic" not in modules
@@ -147,11 +144,6 @@ def test_settings_are_found_by_words_of_their_names_and_meanings() -> None:
     assert_refused(refused, "no setting has 'xyzzy' in its name or meaning")
 
 
-def loaded(name: str) -> Any:
-    group: Any = typer.main.get_command(app)
-    return group.resolve_command(group.make_context("fmlm", [], resilient_parsing=True), [name])[1]
-
-
 def page(name: str, width: int) -> list[str]:
     result = CliRunner().invoke(app, [name, "--help"], prog_name="fmlm", env={"COLUMNS": str(width)})
     assert result.exit_code == 0
@@ -179,19 +171,3 @@ def test_an_example_can_be_copied(name: str) -> None:
         words = shlex.split(example)
         assert words[:2] == ["fmlm", name]
         assert {word for word in words if word.startswith("--")} <= options
-
-
-@pytest.mark.parametrize("name", COMMANDS)
-def test_what_is_called_required_is(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without any of it a command refuses to begin, and names a part of it."""
-    monkeypatch.chdir(tmp_path)
-    required = [
-        p.opts[0] if p.opts[0].startswith("-") else p.metavar
-        for p in loaded(name).params
-        if re.search(r" Required(\.|, unless .* is given\.)$", p.help or "")
-    ]
-    assert required
-    result = CliRunner().invoke(app, [name])
-    assert result.exit_code == 2
-    parts = [part for name in required for part in name.rstrip(".").split("|")]
-    assert any(part in result.output for part in parts), result.output

@@ -1,6 +1,7 @@
 """Options that are made from settings, with a small command of our own."""
 
 import inspect
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
@@ -218,12 +219,14 @@ def test_values_between_commas(values: list[str]) -> None:
     assert flag.as_parameter(Car, may_be_missing=True).annotation.__origin__ == str | None
 
 
+def loaded(name: str) -> Any:
+    group: Any = typer.main.get_command(app)
+    return group.resolve_command(group.make_context("fmlm", [], resilient_parsing=True), [name])[1]
+
+
 @pytest.mark.parametrize("name", COMMANDS)
 def test_every_option_of_every_command_is_a_sentence(name: str) -> None:
-    group: Any = typer.main.get_command(app)
-    context = group.make_context("fmlm", [], resilient_parsing=True)
-    _, command, _ = group.resolve_command(context, [name])
-    for option in command.params:
+    for option in loaded(name).params:
         if option.hidden:
             continue
         first = option.help[:1]
@@ -233,3 +236,19 @@ def test_every_option_of_every_command_is_a_sentence(name: str) -> None:
         values = (option.metavar or "").split("|")
         first_word = option.help.split()[0].rstrip(",.:").lower()
         assert first_word not in values, option.help  # a value would not be written with a capital
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_what_is_called_required_is(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without any of it a command refuses to begin, and names a part of it."""
+    monkeypatch.chdir(tmp_path)
+    required = [
+        p.opts[0] if p.opts[0].startswith("-") else p.metavar
+        for p in loaded(name).params
+        if re.search(r" Required(\.|, unless .* is given\.)$", p.help or "")
+    ]
+    assert required
+    result = CliRunner().invoke(app, [name])
+    assert result.exit_code == 2
+    parts = [part for name in required for part in name.rstrip(".").split("|")]
+    assert any(part in result.output for part in parts), result.output
