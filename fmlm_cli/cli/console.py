@@ -5,7 +5,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, TextIO, cast
 
@@ -23,6 +23,7 @@ from fmlm_cli.cli.streams import LastingStream, not_writable
 from fmlm_cli.errors import Interrupted
 
 _FILE_WIDTH = 160
+_PAGE_WIDTH = 110  # beyond which lines are hard to read
 _BOARD_FRAME = 5  # lines of a table of scores that are no rows
 _NEGLIGIBLE_WAIT = 0.01  # share of the training time
 _PLAIN_SECONDS = 10.0  # between two plain lines about the same piece of work
@@ -85,12 +86,10 @@ class Console:
         self._stdout.write_bytes(text.encode())
         self._check_reader()
 
-    def settings(self, described: Iterable[tuple[str, str, str]]) -> None:
-        """Print a table of settings: name, default, meaning."""
-        table = Table("setting", "default", "meaning", box=None, pad_edge=False, header_style="bold")
-        for row in described:
-            table.add_row(*map(escape, row))
-        self._out.print(table, soft_wrap=False)
+    def page(self, laid_out: Callable[[int], str]) -> None:
+        """Print a text of the width of the console; its styles are ANSI's."""
+        width = min(self._out.width, _PAGE_WIDTH)
+        self._out.print(Text.from_ansi(laid_out(width)), soft_wrap=True)
         self._check_reader()
 
     def error(self, line: str) -> None:

@@ -25,7 +25,9 @@ class InspectSettings(ReadingSettings):
     @model_validator(mode="after")
     def _something(self) -> "InspectSettings":
         if not self.sources:
-            raise ValueError("nothing to inspect: give a token store, or text (files, folders, globs)")
+            raise ValueError(
+                "nothing to inspect: give STORE, a token store, or SOURCE, text (files, folders, globs)"
+            )
         return self
 
 

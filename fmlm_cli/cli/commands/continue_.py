@@ -54,6 +54,7 @@ def _started_from_one(out: str | None) -> bool:
         "RUN.store. May be repeated.",
         _stores_or_text,
         metavar="STORE[:WEIGHT]|SOURCE",
+        panel="Data",
     ),
     Flag("--masking", "masking.strategy", metavar="STRATEGY"),
     Flag("--out", "out", metavar="RUN"),
@@ -84,6 +85,7 @@ def _started_from_one(out: str | None) -> bool:
         bool,
         "Let the learning rate of a run fall from where it stands to 0, with its optimizer's state.",
         _decay_only,
+        panel="Training",
     ),
     Flag("--schedule", "optimizer.schedule"),  # after --decay-only, which it may change
     Flag("--head-warmup", "optimizer.head_warmup_steps", metavar="STEPS"),
@@ -97,6 +99,7 @@ def _started_from_one(out: str | None) -> bool:
     Flag("--deterministic", "deterministic"),
     from_file=True,
     limited=True,
+    needs=("--from", "--data", "--out", "--steps|--tokens|--epochs"),
 )
 def command(
     settings: PretrainSettings,

@@ -29,6 +29,7 @@ from fmlm_cli.events import Emit
     Flag("--trust-remote-code", "trust_remote_code"),
     from_file=True,
     limited=True,
+    needs=("--task|--train", "--out"),
 )
 def command(
     settings: FinetuneSettings,

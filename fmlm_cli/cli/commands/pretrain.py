@@ -24,6 +24,7 @@ from fmlm_cli.events import Emit
     Flag("--deterministic", "deterministic"),
     from_file=True,
     limited=True,
+    needs=("--data", "--out", "--steps|--tokens|--epochs"),
 )
 def command(
     settings: PretrainSettings,
