@@ -10,7 +10,10 @@ METRICS = "metrics.jsonl"
 RUN = Kind(
     "run",
     "pretrain",
-    (RUN_CONFIG, METRICS, "checkpoints", "final", "first_scores.safetensors", "plots"),
+    (
+        *(RUN_CONFIG, METRICS, "checkpoints", "final", "first_scores.safetensors", "plots"),
+        *("tensorboard", "trackers", "wandb"),
+    ),
 )
 
 
