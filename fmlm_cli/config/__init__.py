@@ -33,8 +33,9 @@ from fmlm_cli.config.layers import (
     setting_names,
     to_yaml,
 )
-from fmlm_cli.config.reading import yaml_file, yaml_value
+from fmlm_cli.config.reading import own_yaml, yaml_file, yaml_value
 from fmlm_cli.config.roles import deciding, differing
+from fmlm_cli.config.runs import PlotSettings, RunsSettings
 from fmlm_cli.config.schema import (
     EvaluateSettings,
     EvaluationSettings,
@@ -60,9 +61,11 @@ __all__ = [
     "MaskingSettings",
     "MasksSettings",
     "Part",
+    "PlotSettings",
     "PredictSettings",
     "PretrainSettings",
     "ReadingSettings",
+    "RunsSettings",
     "Section",
     "TaskSettings",
     "TextSettings",
@@ -77,6 +80,7 @@ __all__ = [
     "flat",
     "line_in",
     "nested",
+    "own_yaml",
     "parse_assignments",
     "read_yaml",
     "saved_settings",

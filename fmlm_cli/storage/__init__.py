@@ -25,8 +25,9 @@ from fmlm_cli.storage.ownership import (
     replaced_folder,
     sole_owner,
     work_in,
+    worker_in,
 )
-from fmlm_cli.storage.runs import METRICS, RUN, RUN_CONFIG, RunDirectory
+from fmlm_cli.storage.runs import METRICS, RUN, RUN_CONFIG, STATE, RunDirectory
 from fmlm_cli.storage.sealed import (
     HASHES,
     damage_of,
@@ -48,6 +49,7 @@ __all__ = [
     "METRICS",
     "RUN",
     "RUN_CONFIG",
+    "STATE",
     "Kind",
     "OwnedFolder",
     "RunDirectory",
@@ -76,6 +78,7 @@ __all__ = [
     "sole_owner",
     "unsealed",
     "work_in",
+    "worker_in",
     "write_json",
     "write_sealed",
     "write_text",

@@ -14,7 +14,7 @@ import os
 import re
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -96,7 +96,7 @@ class Lease:
         finally:
             temporary.unlink(missing_ok=True)
         for path, other in self._others():
-            if not self._is_live(path, other):
+            if not self._is_live(path, other, self._now):
                 path.unlink(missing_ok=True)
             elif not (shared and other.shared) and not (is_locked and other.host == self._host):
                 self.give_back()
@@ -104,9 +104,13 @@ class Lease:
         _keep(self._path)
         return None
 
-    def holder(self) -> Holder | None:
-        """Another that holds the lock, whether it is to be shared or not."""
-        return next((other for path, other in self._others() if self._is_live(path, other)), None)
+    def holder(self, *, leaving_no_trace: bool = False) -> Holder | None:
+        """Another that holds the lock, whether it is to be shared or not.
+
+        `leaving_no_trace`: by this host's clock, for whoever may not write there.
+        """
+        now = time.time if leaving_no_trace else self._now
+        return next((other for path, other in self._others() if self._is_live(path, other, now)), None)
 
     def moved_to(self, folder: Path) -> None:
         """The folder in which the lock is has another name now."""
@@ -129,11 +133,11 @@ class Lease:
                 except (OSError, ValueError, TypeError):  # cut short by a crash: only its age says something
                     yield path, Holder("unknown", 0, "", False)
 
-    def _is_live(self, path: Path, other: Holder) -> bool:
+    def _is_live(self, path: Path, other: Holder, now: Callable[[], float]) -> bool:
         if other.host == self._host:
             return started(other.pid) == other.started
         try:
-            return self._now() - path.stat().st_mtime < LAPSES_AFTER
+            return now() - path.stat().st_mtime < LAPSES_AFTER
         except FileNotFoundError:
             return False
 

@@ -7,6 +7,7 @@ from fmlm_cli.storage.ownership import Kind
 
 RUN_CONFIG = "config.yaml"
 METRICS = "metrics.jsonl"
+STATE = "state.json"  # of a checkpoint
 RUN = Kind(
     "run",
     "pretrain",

@@ -35,7 +35,8 @@ def assert_as_in_the_metrics(run: Path) -> None:
 
 
 def test_tensorboard_has_the_records_and_the_settings(settings: Settings) -> None:
-    plain, logged = (pretrain(settings(out, **more)).run for out, more in (("plain", {"budget.steps": 20}), ("logged", BOARD)))
+    plain = pretrain(settings("plain", **{"budget.steps": 20})).run
+    logged = pretrain(settings("logged", **BOARD)).run
     assert_as_in_the_metrics(logged.root)
     assert weights(plain) == weights(logged)  # it decides no result
     [(_, content)] = read_events(logged.root)["_hparams_/session_start_info"]
@@ -43,32 +44,24 @@ def test_tensorboard_has_the_records_and_the_settings(settings: Settings) -> Non
         assert part in content
 
 
-def test_one_that_is_killed_and_resumed_has_each_step_once(settings: Settings) -> None:
+@pytest.mark.parametrize(
+    "stages", [["step"], pytest.param(["step", "evaluation", "checkpoint", "step"], marks=pytest.mark.slow)]
+)
+def test_one_that_is_killed_and_resumed_has_each_step_once(settings: Settings, stages: list[str]) -> None:
     """By SIGKILL, after steps that a checkpoint does not hold."""
     chosen = {**BOARD, "checkpoint.every_steps": 4, "evaluation.every_steps": 5}
-    kills = drawn("trackers", 1, ["step", "evaluation", "checkpoint"])
+    kills = drawn("trackers", 1, stages)
     assert_as_in_the_metrics(run_killed(settings("killed", **chosen), 1, kills).root)
 
 
-def test_a_signal_and_what_is_resumed_without_a_word(settings: Settings) -> None:
+def test_a_tracker_may_come_later(settings: Settings) -> None:
     def stop() -> None:
         raise Interrupted("", 1)
 
     with pytest.raises(Interrupted):
-        pretrain(settings("run", **BOARD), emit=at_step(10, stop))
-    run = pretrain(settings("run", **{"budget.steps": 20}), resume=True).run  # the run's own settings log
-    assert_as_in_the_metrics(run.root)
-
-
-def test_a_tracker_may_come_later_and_may_go(settings: Settings) -> None:
-    with pytest.raises(Interrupted):
-        pretrain(settings("run", **{"budget.steps": 20}), emit=at_step(10, lambda: _stop()))
+        pretrain(settings("run", **{"budget.steps": 20}), emit=at_step(10, stop))
     result = pretrain(settings("run", **BOARD), resume=True)
     assert_as_in_the_metrics(result.run.root)
-
-
-def _stop() -> None:
-    raise Interrupted("", 1)
 
 
 def test_a_tracker_that_fails_is_no_end(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
