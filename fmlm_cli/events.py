@@ -120,6 +120,24 @@ class Remarked(Event):
 
 
 @dataclass(frozen=True)
+class Line:
+    """A line of a chart: finite points from left to right."""
+
+    name: str
+    x: Sequence[float]
+    y: Sequence[float]
+
+
+@dataclass(frozen=True)
+class Chart(Event):
+    """Some lines in one picture; those of one name are alike in all charts. `x_label`: what x counts."""
+
+    title: str
+    x_label: str
+    lines: Sequence[Line]
+
+
+@dataclass(frozen=True)
 class Scoreboard(Event):
     """A table of scores that fills in while a grid of runs is worked through.
 

@@ -23,6 +23,8 @@ COMMANDS = {
     "masks": ("masks", "Show what a masking strategy does to real rows."),
     "pretrain": ("pretrain", "Pre-train a masked language model from scratch."),
     "continue": ("continue_", "Go on training an encoder on your own text."),
+    "runs": ("runs", "List the runs below some folders: what differs, how far they are, and their losses."),
+    "plot": ("plot", "Draw the loss curves of runs over each other, into a picture or in the terminal."),
     "evaluate": ("evaluate", "Evaluate masked language models on a store's validation split."),
     "finetune": ("finetune", "Fine-tune an encoder on GLUE or a labelled set of your own, over seeds."),
     "predict": ("predict", "Fill the masks of texts, or label texts, whatever the model is for."),

@@ -22,6 +22,7 @@ from fmlm_cli.config.layers import (
     choices,
     describe_settings,
     examples,
+    flat,
     line_in,
     nested,
     parse_assignments,
@@ -32,8 +33,8 @@ from fmlm_cli.config.layers import (
     setting_names,
     to_yaml,
 )
-from fmlm_cli.config.looking import DoctorSettings, InspectSettings
-from fmlm_cli.config.reading import yaml_file, yaml_value
+from fmlm_cli.config.looking import DoctorSettings, InspectSettings, PlotSettings, RunsSettings
+from fmlm_cli.config.reading import own_yaml, yaml_file, yaml_value
 from fmlm_cli.config.roles import deciding, differing
 from fmlm_cli.config.schema import (
     BudgetSettings,
@@ -67,9 +68,11 @@ __all__ = [
     "MergeSettings",
     "Packing",
     "Part",
+    "PlotSettings",
     "PredictSettings",
     "PretrainSettings",
     "ReadingSettings",
+    "RunsSettings",
     "Section",
     "TaskSettings",
     "TextSettings",
@@ -82,8 +85,10 @@ __all__ = [
     "describe_settings",
     "differing",
     "examples",
+    "flat",
     "line_in",
     "nested",
+    "own_yaml",
     "parse_assignments",
     "read_yaml",
     "saved_settings",

@@ -95,6 +95,7 @@ def _started_from_one(out: str | None) -> bool:
     Flag("--keep-unused", "model.keep_unused"),
     Flag("--revision", "model.revision"),
     Flag("--trust-remote-code", "model.trust_remote_code"),
+    Flag("--log", "logging.to", metavar="tensorboard|wandb|trackio"),
     Flag("--seed", "seed"),
     Flag("--deterministic", "deterministic"),
     from_file=True,

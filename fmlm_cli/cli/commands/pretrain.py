@@ -20,6 +20,7 @@ from fmlm_cli.events import Emit
     Flag("--steps", "budget.steps"),
     Flag("--tokens", "budget.tokens"),
     Flag("--epochs", "budget.epochs"),
+    Flag("--log", "logging.to", metavar="tensorboard|wandb|trackio"),
     Flag("--seed", "seed"),
     Flag("--deterministic", "deterministic"),
     from_file=True,
