@@ -11,6 +11,7 @@ from fmlm_cli.config.compare import (
 )
 from fmlm_cli.config.finetune import (
     ALL,
+    LEAST_STEPS,
     FinetuneSettings,
     Hyperparameters,
     PredictSettings,
@@ -49,6 +50,7 @@ __all__ = [
     "CHECKPOINTS",
     "CORRUPTIONS",
     "LEAST_SEQUENCES",
+    "LEAST_STEPS",
     "CompareSettings",
     "DownstreamSettings",
     "EvaluateSettings",
