@@ -11,6 +11,7 @@ from fmlm_cli.config.compare import (
 )
 from fmlm_cli.config.finetune import (
     ALL,
+    LEAST_STEPS,
     FinetuneSettings,
     Hyperparameters,
     PredictSettings,
@@ -52,6 +53,7 @@ __all__ = [
     "CHECKPOINTS",
     "CORRUPTIONS",
     "LEAST_SEQUENCES",
+    "LEAST_STEPS",
     "SPELLINGS",
     "Budget",
     "BudgetSettings",
