@@ -182,5 +182,13 @@ def data_size(size: int) -> str:
     return counted(size, "byte")
 
 
+def duration(seconds: float) -> str:
+    """In the unit that suits."""
+    for unit, name in ((3600, "hours"), (60, "minutes")):
+        if seconds >= 2 * unit:
+            return f"{seconds / unit:.1f} {name}"
+    return f"{max(seconds, 1):.0f} seconds" if seconds >= 1.5 else "a second"
+
+
 def ignore(event: Event) -> None:
     """The `Emit` that says nothing."""

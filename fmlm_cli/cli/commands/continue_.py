@@ -5,7 +5,15 @@ from pathlib import Path
 from typing import Any
 
 from fmlm_cli.cli.flags import BUDGET, Flag, Shortcut
-from fmlm_cli.cli.options import AllowChanges, Overwrite, Processes, Resume, with_options
+from fmlm_cli.cli.options import (
+    AllowChanges,
+    DryRun,
+    Overwrite,
+    PricePerHour,
+    Processes,
+    Resume,
+    with_options,
+)
 from fmlm_cli.config import PretrainSettings, saved_settings
 from fmlm_cli.errors import UserError
 from fmlm_cli.events import Emit
@@ -106,6 +114,8 @@ def command(
     settings: PretrainSettings,
     emit: Emit,
     nproc: Processes = None,
+    dry_run: DryRun = False,
+    price_per_hour: PricePerHour = None,
     overwrite: Overwrite = False,
     resume: Resume = False,
     allow_changes: AllowChanges = False,
@@ -117,6 +127,11 @@ def command(
     if settings.model.checkpoint is None and not (resume and _started_from_one(settings.out)):
         beside = f" ({settings.out} is no run that went on from one)" if resume and settings.out else ""
         raise UserError(f"no checkpoint{beside}: give --from, a run, a Hugging Face folder or a Hub name")
+    if dry_run:
+        from fmlm_cli.recipes.pretraining.dry_run import estimate_run
+
+        estimate_run(settings, price_per_hour=price_per_hour, emit=emit)
+        return
     from fmlm_cli.recipes.shared.launching import hand_over
 
     if hand_over(nproc, settings.device, emit):
