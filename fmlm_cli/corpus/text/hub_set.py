@@ -12,10 +12,9 @@ from huggingface_hub.utils import validate_repo_id
 
 from fmlm_cli import hub
 from fmlm_cli.corpus.text.documents import Found, ReadOptions, documents_of, found_in_columns
-from fmlm_cli.corpus.text.files.passed_over import data_size
 from fmlm_cli.corpus.text.source import ReadStats, Source
 from fmlm_cli.errors import UserError, shortened
-from fmlm_cli.events import counted
+from fmlm_cli.events import counted, data_size
 from fmlm_cli.readers.columnar import reached
 
 HUB = "hub:"

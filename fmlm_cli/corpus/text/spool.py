@@ -9,10 +9,10 @@ from itertools import chain
 from pathlib import Path
 from typing import IO
 
-from fmlm_cli.corpus.text.files.passed_over import data_size, printable
+from fmlm_cli.corpus.text.files.passed_over import printable
 from fmlm_cli.corpus.text.files.paths import STDIN, Kind, kind_of
 from fmlm_cli.errors import UserError
-from fmlm_cli.events import Emit, Note
+from fmlm_cli.events import Emit, Note, data_size
 from fmlm_cli.readers.bytes import readable
 from fmlm_cli.readers.compression import codec_of
 

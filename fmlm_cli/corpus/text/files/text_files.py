@@ -12,12 +12,12 @@ from typing import Any
 
 from fmlm_cli import storage
 from fmlm_cli.corpus.text.documents import ReadOptions, documents_of
-from fmlm_cli.corpus.text.files.passed_over import PassedOver, Reason, data_size, listed, printable
+from fmlm_cli.corpus.text.files.passed_over import PassedOver, Reason, listed, printable
 from fmlm_cli.corpus.text.files.paths import SourceFile, resolve_sources
 from fmlm_cli.corpus.text.files.plain import detect_mode
 from fmlm_cli.corpus.text.files.rows import found_in, place_in
 from fmlm_cli.corpus.text.source import ReadStats, Source
-from fmlm_cli.events import counted
+from fmlm_cli.events import counted, data_size
 from fmlm_cli.readers.bytes import readable
 
 _MEANING = {"blank-line": "text between blank lines", "line": "a line", "file": "a file"}
