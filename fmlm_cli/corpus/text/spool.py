@@ -51,7 +51,7 @@ def _taken(name: str, folder: Path, number: int, form: Kind | None, emit: Emit) 
         emit(Note(f"{called}: taken in before ({data_size(done.stat().st_size)})"))
         return done
     begun = folder / f"{stem}.unfinished"
-    with readable(called), _opened(name) as stream:
+    with _opened(name) as stream:
         first = stream.read(_BLOCK)
         if not first:
             raise UserError(f"{called} gave nothing: see whether the command before it ran")
@@ -67,7 +67,9 @@ def _taken(name: str, folder: Path, number: int, form: Kind | None, emit: Emit) 
 @contextmanager
 def _opened(name: str) -> Iterator[IO[bytes]]:
     if name != STDIN:
-        with Path(name).open("rb") as stream:
+        with readable(name):
+            stream = Path(name).open("rb")  # noqa: SIM115, what the disk says while writing is no matter of it
+        with stream:
             yield stream
     elif sys.stdin is None or sys.stdin.isatty():
         raise UserError("standard input is a terminal: pipe text into it, as in zcat x.gz | fmlm tokenize -")
