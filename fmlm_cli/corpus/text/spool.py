@@ -9,8 +9,9 @@ from itertools import chain
 from pathlib import Path
 from typing import IO
 
+from fmlm_cli.corpus.text.documents import Kind
 from fmlm_cli.corpus.text.files.passed_over import printable
-from fmlm_cli.corpus.text.files.paths import STDIN, Kind, kind_of
+from fmlm_cli.corpus.text.files.paths import STDIN, kind_of
 from fmlm_cli.errors import UserError
 from fmlm_cli.events import Emit, Note, data_size
 from fmlm_cli.readers.bytes import readable

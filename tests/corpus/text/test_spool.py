@@ -12,8 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from fmlm_cli.corpus.text.documents import ReadOptions
-from fmlm_cli.corpus.text.files.paths import Kind
+from fmlm_cli.corpus.text.documents import Kind, ReadOptions
 from fmlm_cli.corpus.text.files.text_files import TextFiles
 from fmlm_cli.corpus.text.source import ReadStats
 from fmlm_cli.corpus.text.spool import is_stream, spooled

@@ -9,16 +9,14 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Literal
 
+from fmlm_cli.corpus.text.documents import Kind
 from fmlm_cli.corpus.text.files.folders import Folder
 from fmlm_cli.corpus.text.files.passed_over import PassedOver, Reason, listed
 from fmlm_cli.corpus.text.files.saved import is_saved, saved_set
 from fmlm_cli.errors import UserError
 from fmlm_cli.readers.bytes import BOM, opened, unreadable
 from fmlm_cli.readers.compression import ENDINGS, split_name
-
-Kind = Literal["txt", "jsonl", "json", "csv", "tsv", "parquet", "arrow"]
 
 _KINDS: dict[str, Kind] = {
     ".txt": "txt",
