@@ -233,7 +233,7 @@ def test_a_disk_that_fills_keeps_what_is_finished(
         tokenize("store", emit=events.append, **asked)
     little_space(resource.RLIM_INFINITY)
     notes = [event.text for event in events if isinstance(event, Note)]
-    assert "100 documents are tokenized: --resume goes on after them" in notes
+    assert "96 documents are tokenized: --resume goes on after them" in notes  # the last part had four more
     assert contents(tokenize("store", resume=True, **asked)) == wanted
 
 
@@ -291,7 +291,7 @@ def test_parts_of_text_that_has_not_changed_are_kept(
         ended_after(20, KeyboardInterrupt(), patch)
         tokenize("store", sources=mine)
     before = Shard.open(tmp_path / ".store.unfinished").entries
-    kept = sum(entry["source"] < 2 for entry in before)
+    kept = sum(entry["place"]["source"] < 2 for entry in before)
     assert 3 < kept < 19
     text = (mine / "2.jsonl").read_text()
     (mine / "2.jsonl").write_text(text.replace("the", "they", 1))

@@ -154,7 +154,7 @@ def _summary_of_shard(out: Path, shard: Shard) -> Facts:
     rows = {
         "shard": f"{shard.plan.number} of {of}",
         "documents": f"{shard.documents:,}",
-        "tokens": f"{sum(entry['tokens'] for entry in shard.entries):,}",
+        "tokens": f"{sum(entry['part']['tokens'] for entry in shard.entries):,}",
         "use": f"fmlm merge SHARD... --out STORE, with all {of}",
     }
     return Facts(f"shard {out}", rows)

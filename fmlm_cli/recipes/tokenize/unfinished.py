@@ -80,7 +80,7 @@ def other_settings(shard: Shard, plan: Plan) -> list[str]:
 
 
 def _kept(shard: Shard, parts: int) -> str:
-    documents = sum(entry["documents"] for entry in shard.entries[:parts])
+    documents = sum(entry["part"]["documents"] for entry in shard.entries[:parts])
     return f"going on after the {counted(documents, 'tokenized document')}"
 
 
@@ -91,10 +91,10 @@ def _of_same_text(shard: Shard, plan: Plan) -> int:
         for corpus in plan.sources
     }
     for number, entry in enumerate(shard.entries):
-        if entry["source"] >= same.get(entry["corpus"], 0):
+        if entry["place"]["source"] >= same.get(entry["place"]["corpus"], 0):
             return number
         # What is numbered and counted after training text that has changed is not the same any more.
-        if entry["corpus"] != "train" and same["train"] < _longer(shard.plan, plan):
+        if entry["place"]["corpus"] != "train" and same["train"] < _longer(shard.plan, plan):
             return number
     return len(shard.entries)
 
