@@ -27,7 +27,7 @@ from fmlm_cli.storage.folders import (
     sweep,
 )
 from fmlm_cli.storage.leases import is_lease
-from fmlm_cli.storage.locks import Lock, is_held, locked
+from fmlm_cli.storage.locks import Lock, Tell, is_held, locked
 
 MARKER = ".fmlm.json"
 LOCK = ".lock"  # in a part of a marked folder
@@ -60,14 +60,15 @@ class OwnedFolder:
         """Whether nothing but its marker is in it."""
         return not _whole(_contents(self.root))
 
-    def clear(self) -> None:
-        """Remove what it holds, but not itself: it may be a link, a mount or the working folder.
+    def clear(self, *, but: str = "") -> None:
+        """Remove what it holds, `but` what is called so, and not itself: it may be a link, a mount or the
+        working folder.
 
         The marker stays, so an interrupted call can be repeated. Raises `UserError`, and removes nothing,
         where it holds what fmlm did not make.
         """
         _check_nothing_foreign(self.root, self.kind)
-        _remove_contents(self.root)
+        _remove_contents(self.root, but)
 
     def share(self) -> None:
         """From now on let others in that share the work."""
@@ -96,17 +97,18 @@ def owned_folder(
     resume: bool = False,
     shared: bool = False,
     shown: Path | None = None,
+    tell: Tell | None = None,
 ) -> Iterator[OwnedFolder]:
     """Make `root` if need be, mark it, and keep other processes of fmlm's out of it while inside.
 
     With `shared`, only those that do not share. A folder in which nothing is left in the end goes again.
     `shown`: what to call one that another process is at work in: that is a `UserError`, as is what
-    `check_claim` refuses, and nothing is touched.
+    `check_claim` refuses, and nothing is touched. `tell`: see `locked`.
     """
     check_claim(root, kind, overwrite=overwrite, resume=resume)
     missing = missing_folders(root)
     try:
-        with locked(root / MARKER, shown or root, shared=shared) as lock:
+        with locked(root / MARKER, shown or root, shared=shared, tell=tell) as lock:
             check_claim(root, kind, overwrite=overwrite, resume=resume)  # another one may just have finished
             folder = OwnedFolder(root, kind, lock)
             try:
@@ -297,9 +299,10 @@ def _contents(root: Path) -> list[Path]:
         return []
 
 
-def _remove_contents(root: Path) -> None:
+def _remove_contents(root: Path, but: str = "") -> None:
     for path in _contents(root):
-        remove(path)
+        if path.name != but:
+            remove(path)
 
 
 def _whole(contents: list[Path]) -> list[Path]:

@@ -16,7 +16,7 @@ import numpy.typing as npt
 from transformers import BertConfig, ModernBertConfig, PreTrainedConfig, PreTrainedTokenizerFast
 
 from fmlm_cli.corpus.store.writing import StoreWriter
-from fmlm_cli.corpus.tokenizer.encoding import Encoded
+from fmlm_cli.corpus.tokenizer.literal import Encoded
 from fmlm_cli.corpus.tokenizer.loading import load_tokenizer
 from fmlm_cli.model.presets import PRESETS
 

@@ -17,9 +17,9 @@ from typing import Any
 import pytest
 
 from fmlm_cli.config import MergeSettings, TokenizeSettings, build
-from fmlm_cli.corpus.store.parts import PartMaker
+from fmlm_cli.corpus.store.making.parts import PartMaker
+from fmlm_cli.corpus.store.making.shards import Shard
 from fmlm_cli.corpus.store.reading import TokenStore
-from fmlm_cli.corpus.store.shards import Shard
 from fmlm_cli.errors import OutOfSpaceError, UserError
 from fmlm_cli.events import Caution, Event, Note, Progress, ignore
 from fmlm_cli.recipes.tokenize import encoding, make_store, merge

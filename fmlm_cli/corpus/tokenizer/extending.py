@@ -20,7 +20,8 @@ import numpy as np
 from tokenizers import AddedToken, Encoding, Regex, decoders
 from transformers import PreTrainedTokenizerFast
 
-from fmlm_cli.corpus.tokenizer.encoding import Encoder, plain_pipeline, well_formed
+from fmlm_cli.corpus.tokenizer.encoding import Encoder
+from fmlm_cli.corpus.tokenizer.literal import plain_pipeline, well_formed
 from fmlm_cli.corpus.tokenizer.panics import failures_as_errors
 from fmlm_cli.corpus.tokenizer.words import decoder_kinds
 from fmlm_cli.errors import UserError

@@ -9,13 +9,15 @@ from typing import Any
 from transformers import PreTrainedTokenizerFast
 
 from fmlm_cli import storage
-from fmlm_cli.config import TokenizeSettings, deciding, differing
-from fmlm_cli.corpus.store.near_duplicates import check_available
+from fmlm_cli.config import ReadingSettings, TokenizeSettings, deciding, differing
+from fmlm_cli.corpus.store.making.near_duplicates import check_available
+from fmlm_cli.corpus.store.making.shards import Plan, Shard
 from fmlm_cli.corpus.store.reading import TokenStore
-from fmlm_cli.corpus.store.shards import Plan, Shard
 from fmlm_cli.corpus.text.corpora import Corpora
 from fmlm_cli.corpus.text.corpus import TextCorpus
-from fmlm_cli.corpus.text.files import ReadOptions
+from fmlm_cli.corpus.text.documents import ReadOptions
+from fmlm_cli.corpus.text.fields import TextFields
+from fmlm_cli.corpus.text.spool import is_stream, spooled
 from fmlm_cli.corpus.tokenizer import loading as tokenizers
 from fmlm_cli.errors import UserError
 from fmlm_cli.events import Emit
@@ -31,28 +33,30 @@ class Asked:
     plan: Plan
 
     @classmethod
-    def resolve(cls, settings: TokenizeSettings, emit: Emit, *, replaces: bool = False) -> "Asked":
-        """Find the text, which is read for its hashes, and load the tokenizer. Raises `UserError`."""
+    def resolve(
+        cls, settings: TokenizeSettings, spool: Path, emit: Emit, *, replaces: bool = False
+    ) -> "Asked":
+        """Find the text, which is read for its hashes, and load the tokenizer. Raises `UserError`.
+
+        `spool`: a folder for what can be read only once.
+        """
         if settings.dedup == "near":
             check_available()
-        options = ReadOptions(
-            settings.documents,
-            settings.text_field,
-            settings.on_bad_text,
-            settings.max_document_chars,
-            settings.on_long_document,
+        files = _taken_in(settings, spool, emit)
+        sources, valid = (
+            [files.get(name, name) for name in names] for names in (settings.sources, settings.valid)
         )
-        corpora = Corpora.find(settings.sources, settings.valid, options, emit)
+        corpora = Corpora.find(sources, valid, read_options(settings), emit)
         # Replacing the store would remove it.
         storage.check_outside(Path(settings.out), dict.fromkeys(corpora.paths, "source"))
         loaded = tokenizers.load_tokenizer(settings.tokenizer) if settings.tokenizer is not None else None
-        sources = {"train": _identities(corpora.train)}
+        identities = {"train": _identities(corpora.train)}
         if corpora.validation is not None:
-            sources["validation"] = _identities(corpora.validation)
+            identities["validation"] = _identities(corpora.validation)
         number, of = settings.shard_of
         plan = Plan(
-            request=_request(settings, sources, loaded),
-            sources=sources,
+            request=_request(settings, identities, loaded),
+            sources=identities,
             texts=(", ".join(settings.sources), ", ".join(settings.valid)),
             number=number,
             of=of,
@@ -60,6 +64,18 @@ class Asked:
             replaces=replaces,
         )
         return cls(corpora, loaded, plan)
+
+
+def _taken_in(settings: TokenizeSettings, spool: Path, emit: Emit) -> dict[str, str]:
+    """By name, the files that standard input and pipes have become."""
+    streams = [name for name in (*settings.sources, *settings.valid) if is_stream(name)]
+    if streams and settings.shard:
+        raise UserError(
+            f"--shard and {streams[0]}, which can be read only once, exclude each other: give files"
+        )
+    if streams:
+        spool.mkdir(exist_ok=True)
+    return spooled(streams, spool, settings.format, emit)
 
 
 def _identities(corpus: TextCorpus) -> list[list[dict[str, Any]]]:
@@ -116,6 +132,22 @@ def check_same(out: Path, plan: Plan) -> None:
             f"{out} was made with other {' and '.join(different)}: choose another --out, or pass "
             "--overwrite to replace it"
         )
+
+
+def read_options(settings: ReadingSettings) -> ReadOptions:
+    """How to find and read text, of all that there is to set."""
+    return ReadOptions(
+        documents=settings.documents,
+        fields=TextFields.parse(settings.text_field),
+        on_bad_text=settings.on_bad_text,
+        most_characters=settings.max_document_chars,
+        on_long=settings.on_long_document,
+        min_characters=settings.min_chars,
+        max_characters=settings.max_chars,
+        split=settings.split,
+        revision=settings.revision,
+        format=settings.format,
+    )
 
 
 def validation_share(settings: TokenizeSettings) -> float:

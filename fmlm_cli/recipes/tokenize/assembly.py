@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fmlm_cli.corpus.store.assembling import columns_of, tokens_of, write_documents
-from fmlm_cli.corpus.store.parts import Columns
-from fmlm_cli.corpus.store.shards import Shard
+from fmlm_cli.corpus.store.making.assembling import columns_of, tokens_of, write_documents
+from fmlm_cli.corpus.store.making.parts import Columns
+from fmlm_cli.corpus.store.making.shards import Shard
 from fmlm_cli.corpus.store.writing import StoreWriter
 from fmlm_cli.corpus.tokenizer import loading as tokenizers
 from fmlm_cli.events import Emit, Facts, Progress, counted
@@ -58,6 +58,8 @@ class Assembly:
             "empty_documents": read["empty"] + left_out["empty"],
             "bad_text_documents": read["bad_text"],
             "long_documents": read["long"],
+            "under_min_documents": read["under_min"],
+            "over_max_documents": read["over_max"],
             "held_out_documents": left_out["held_out"],
             "duplicate_documents": left_out["duplicate"],
             "near_duplicate_documents": left_out["near_duplicate"],
@@ -101,4 +103,9 @@ def _left_out(facts: Mapping[str, int], request: Mapping[str, Any]) -> dict[str,
     if facts["long_documents"]:
         word = "cut" if request["on_long_document"] == "cut" else "left out"
         rows["too long"] = f"{counted(facts['long_documents'], 'document')} {word}"
+    for fact, setting in (("under_min_documents", "min_chars"), ("over_max_documents", "max_chars")):
+        if facts[fact]:
+            word = "fewer" if setting == "min_chars" else "more"
+            bound = f"{request[setting]:,} characters"
+            rows[f"{word} than {bound}"] = f"{counted(facts[fact], 'document')} left out"
     return rows

@@ -5,9 +5,9 @@ from dataclasses import asdict, dataclass, replace
 from time import perf_counter
 from typing import Any
 
-from fmlm_cli.corpus.store.parts import PART_CHARACTERS, PartMaker
-from fmlm_cli.corpus.store.shards import PARTS, Shard
-from fmlm_cli.corpus.store.workers import Job, made_parts, usable_cores
+from fmlm_cli.corpus.store.making.parts import PART_CHARACTERS, PartMaker
+from fmlm_cli.corpus.store.making.shards import PARTS, Shard
+from fmlm_cli.corpus.store.making.workers import Job, made_parts, usable_cores
 from fmlm_cli.corpus.text.corpora import Corpora
 from fmlm_cli.corpus.text.source import ReadStats
 from fmlm_cli.events import Emit, Progress

@@ -7,8 +7,8 @@ from pathlib import Path
 from fmlm_cli import storage
 from fmlm_cli.config import TokenizeSettings
 from fmlm_cli.corpus.store.fit import misfit
+from fmlm_cli.corpus.store.making.shards import Shard
 from fmlm_cli.corpus.store.reading import SHARD, STORE, STORE_OF_RUN, TOKENIZER, TokenStore, token_dtype
-from fmlm_cli.corpus.store.shards import Shard
 from fmlm_cli.corpus.tokenizer import loading as tokenizers
 from fmlm_cli.corpus.tokenizer.encoding import Encoder
 from fmlm_cli.errors import UserError
@@ -18,7 +18,7 @@ from fmlm_cli.recipes.tokenize.assembly import Assembly, summary
 from fmlm_cli.recipes.tokenize.collocations import with_collocations
 from fmlm_cli.recipes.tokenize.deciding import NoTextError
 from fmlm_cli.recipes.tokenize.encoding import encode
-from fmlm_cli.recipes.tokenize.unfinished import earlier_work, other_settings, taken_up, unfinished
+from fmlm_cli.recipes.tokenize.unfinished import SPOOL, earlier_work, other_settings, taken_up, unfinished
 from fmlm_cli.recipes.tokenize.vocabulary import extend, learn
 
 HARDLY_KNOWN = "hardly-known"  # the code of the caution about a tokenizer that was made for other text
@@ -55,7 +55,7 @@ def make_store(
         if resume and not finished and earlier is None:
             emit(starting_anew(out))
         with _nothing_useless_left(work):
-            asked = Asked.resolve(settings, emit, replaces=overwrite)
+            asked = Asked.resolve(settings, work.root / SPOOL, emit, replaces=overwrite)
             if finished and is_the_same(out, asked.plan):
                 work.clear()
                 return _kept(out, settings, emit, outcome="reused" if renew else "nothing to do")
@@ -125,7 +125,7 @@ def _begun(
                 f"{out} is not finished, and was begun with other {' and '.join(different)}: go back to "
                 "that, choose another --out, or pass --overwrite to start anew"
             )
-        work.clear()
+        work.clear(but=SPOOL)
     if asked.loaded is None:
         tokenizer = learn(settings, asked.corpora, emit)
     else:

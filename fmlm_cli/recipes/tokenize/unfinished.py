@@ -8,10 +8,11 @@ from typing import Any
 
 from fmlm_cli import storage
 from fmlm_cli.config import differing
-from fmlm_cli.corpus.store.shards import Plan, Shard
+from fmlm_cli.corpus.store.making.shards import Plan, Shard
 from fmlm_cli.errors import UserError
 from fmlm_cli.events import Caution, Emit, Note, counted
 
+SPOOL = "spool"  # holds what can be read only once
 _TEXTS = ("sources", "valid")  # of a request: identities
 
 
@@ -37,7 +38,7 @@ def earlier_work(work: storage.OwnedFolder, out: Path, *, keeps: bool, overwrite
             f"{out} is not finished, and {counted(shard.documents, 'document')} of it are tokenized: pass "
             "--resume to go on, --overwrite to start anew, or choose another --out"
         )
-    work.clear()
+    work.clear(but=SPOOL if keeps else "")
     return None
 
 

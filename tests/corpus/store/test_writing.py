@@ -15,10 +15,11 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from fmlm_cli.corpus.store import writing
-from fmlm_cli.corpus.store.reading import Split, TokenSpans, token_dtype
+from fmlm_cli.corpus.store.reading import token_dtype
+from fmlm_cli.corpus.store.split import Split, TokenSpans
 from fmlm_cli.corpus.store.writing import SplitWriter
 from fmlm_cli.corpus.text.splits import assign_splits, first_of_each, in_validation, validation_of
-from fmlm_cli.corpus.tokenizer.encoding import Encoded
+from fmlm_cli.corpus.tokenizer.literal import Encoded
 from fmlm_cli.storage import content_hash
 
 _fractions = st.one_of(st.just(0.0), st.floats(0, 1, exclude_max=True))

@@ -33,7 +33,7 @@ from transformers import AutoTokenizer, BertTokenizer, BertTokenizerFast, PreTra
 from transformers.models.auto.tokenization_auto import TOKENIZER_MAPPING_NAMES
 
 from fmlm_cli import hub
-from fmlm_cli.corpus.tokenizer import encoding, pipelines
+from fmlm_cli.corpus.tokenizer import cuts, encoding, literal, pipelines
 from fmlm_cli.corpus.tokenizer import learning as tokenizer_training
 from fmlm_cli.corpus.tokenizer import loading as tokenizers_module
 from fmlm_cli.corpus.tokenizer.encoding import Encoder
@@ -518,7 +518,7 @@ def test_a_spelling_survives_saving(tmp_path: Path, kind: str, number: int) -> N
     @settings(max_examples=40, deadline=None)
     @given(st.text(max_size=30) | _LONG)
     def check(text: str) -> None:
-        text = encoding.well_formed(text)
+        text = literal.well_formed(text)
         ids = tokenizer(text)["input_ids"]
         assert all(again(text)["input_ids"] == ids for again in loaded)
 
@@ -693,12 +693,12 @@ _LONG = st.lists(
 def test_texts_in_pieces_give_the_same_tokens(number: int) -> None:
     tokenizer = every_kind()[number]
     encoder, whole = Encoder(tokenizer, piece_length=12), Encoder(tokenizer)
-    assert encoder._cuts
+    assert encoder._cuts.separators
 
     @settings(max_examples=200, deadline=None)
     @given(st.lists(_LONG, max_size=3))
     def check(texts: list[str]) -> None:
-        texts = [text for text in map(encoding.well_formed, texts) if not hard_cut(text, 12)]
+        texts = [text for text in map(literal.well_formed, texts) if not hard_cut(text, 12)]
         found, expected = encoder(texts), whole(texts)
         for name in ("input_ids", "word_starts", "lengths"):
             assert getattr(found, name).tolist() == getattr(expected, name).tolist()
@@ -708,13 +708,13 @@ def test_texts_in_pieces_give_the_same_tokens(number: int) -> None:
 
 def hard_cut(text: str, length: int) -> bool:
     """Whether a text has a stretch without a place to cut, so that it is cut anywhere."""
-    pieces = encoding.pieces_of(text, length)
-    return any(not encoding._CUT.match(left + right, len(left)) for left, right in itertools.pairwise(pieces))
+    pieces = cuts.pieces_of(text, length)
+    return any(not cuts.lone_blank(left + right, len(left)) for left, right in itertools.pairwise(pieces))
 
 
 @given(_LONG, st.integers(1, 30))
 def test_pieces_are_the_text_and_of_bounded_length(text: str, length: int) -> None:
-    pieces = encoding.pieces_of(text, length)
+    pieces = cuts.pieces_of(text, length)
     assert "".join(pieces) == text
     assert all(len(piece) <= 2 * length for piece in pieces)
     assert all(len(piece) >= length for piece in pieces[:-1])
@@ -729,7 +729,7 @@ def test_a_text_without_blanks_is_cut_anywhere() -> None:
 def test_batches_keep_the_order_of_texts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(encoding, "_BATCH", 50)
     texts = [*TEXTS[:10], " ".join(TEXTS), "", *TEXTS[:5]]
-    backend = encoding.plain_pipeline(trained("bpe"))
+    backend = literal.plain_pipeline(trained("bpe"))
     expected = [backend.encode(text, add_special_tokens=False).ids for text in texts]
     assert ids_of(trained("bpe"), texts, piece_length=30) == expected
 
@@ -753,7 +753,7 @@ def unsafe_tokenizers() -> Iterator[PreTrainedTokenizerFast]:
 def test_tokenizers_whose_words_run_across_blanks_get_texts_whole() -> None:
     text = " ".join(["the cat"] * 50)
     for tokenizer in unsafe_tokenizers():
-        backend = encoding.plain_pipeline(tokenizer)
+        backend = literal.plain_pipeline(tokenizer)
         expected = backend.encode(text, add_special_tokens=False).ids
         assert ids_of(tokenizer, [text], piece_length=10) == [expected]
 

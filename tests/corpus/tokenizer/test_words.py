@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
-from fmlm_cli.corpus.tokenizer.encoding import Encoder, plain_pipeline
+from fmlm_cli.corpus.tokenizer.encoding import Encoder
 from fmlm_cli.corpus.tokenizer.learning import train_tokenizer
+from fmlm_cli.corpus.tokenizer.literal import plain_pipeline
 from fmlm_cli.corpus.tokenizer.words import (
     Borders,
     is_punctuation,

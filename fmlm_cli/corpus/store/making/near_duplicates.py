@@ -12,7 +12,7 @@ from itertools import pairwise
 import numpy as np
 import numpy.typing as npt
 
-from fmlm_cli.corpus.tokenizer.encoding import Encoded
+from fmlm_cli.corpus.tokenizer.literal import Encoded
 from fmlm_cli.errors import UserError
 from fmlm_cli.keys import StretchHash, UInt64s, derive
 

@@ -21,8 +21,9 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from fmlm_cli import storage
-from fmlm_cli.corpus.store.near_duplicates import HASHES, signatures
-from fmlm_cli.corpus.tokenizer.encoding import Encoded, Encoder
+from fmlm_cli.corpus.store.making.near_duplicates import HASHES, signatures
+from fmlm_cli.corpus.tokenizer.encoding import Encoder
+from fmlm_cli.corpus.tokenizer.literal import Encoded
 from fmlm_cli.errors import UserError, one_line
 
 PART_CHARACTERS = 4 << 20  # of text in a part; it ends with the document that reaches them

@@ -10,11 +10,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fmlm_cli.corpus.store import parts
-from fmlm_cli.corpus.store.parts import PartMaker, read_columns, read_tokens
-from fmlm_cli.corpus.store.shards import Documents
-from fmlm_cli.corpus.store.workers import Job, made_parts
-from fmlm_cli.corpus.tokenizer.encoding import Encoder, joined
+from fmlm_cli.corpus.store.making import parts
+from fmlm_cli.corpus.store.making.parts import PartMaker, read_columns, read_tokens
+from fmlm_cli.corpus.store.making.shards import Documents
+from fmlm_cli.corpus.store.making.workers import Job, made_parts
+from fmlm_cli.corpus.tokenizer.encoding import Encoder
+from fmlm_cli.corpus.tokenizer.literal import Encoded
 from fmlm_cli.errors import UserError
 from fmlm_cli.storage import content_hash, sha256_of_file
 from tests.environment import python_path
@@ -27,7 +28,7 @@ def maker(tmp_path: Path, wordpiece_tokenizer: Any) -> PartMaker:
 
 def test_a_worker_loads_no_heavy_library() -> None:
     code = (
-        "import sys, fmlm_cli.corpus.store.workers; "
+        "import sys, fmlm_cli.corpus.store.making.workers; "
         "print(*(n for n in ('transformers', 'torch', 'datasets', 'datasketch') if n in sys.modules))"
     )
     command = [sys.executable, "-P", "-c", code]
@@ -56,7 +57,7 @@ def test_what_a_part_holds(
         patch.setattr(parts, "_BATCH_DOCUMENTS", many)
         make = PartMaker(folder, Encoder(wordpiece_tokenizer).pipeline, "uint16").start()
         entry = make("part", texts)
-    columns, tokens = read_columns(folder / "part"), joined(list(read_tokens(folder / "part")))
+    columns, tokens = read_columns(folder / "part"), Encoded.joined(list(read_tokens(folder / "part")))
     wanted = [wordpiece_tokenizer(text, add_special_tokens=False)["input_ids"] for text in texts]
     assert [ids.tolist() for ids, _ in tokens.each()] == wanted
     assert columns.content.tolist() == [content_hash(text) for text in texts]

@@ -17,7 +17,7 @@ from itertools import chain, islice
 from multiprocessing.connection import Connection
 from typing import Any, Generic, TypeVar
 
-from fmlm_cli.corpus.store.parts import PartMaker
+from fmlm_cli.corpus.store.making.parts import PartMaker
 from fmlm_cli.errors import UserError
 
 T = TypeVar("T")

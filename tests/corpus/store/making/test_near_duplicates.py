@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fmlm_cli.corpus.store.near_duplicates import ALIKE, HASHES, RUN, near_duplicates, signatures
-from fmlm_cli.corpus.tokenizer.encoding import Encoded
+from fmlm_cli.corpus.store.making.near_duplicates import ALIKE, HASHES, RUN, near_duplicates, signatures
+from fmlm_cli.corpus.tokenizer.literal import Encoded
 
 
 def encoded(documents: list[list[list[int]]]) -> Encoded:
