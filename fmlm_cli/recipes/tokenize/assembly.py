@@ -37,17 +37,12 @@ class Assembly:
     def write(self, folder: Path, emit: Emit) -> dict[str, Any]:
         """Fill a folder with the store; the manifest."""
         writer = StoreWriter(folder, tokenizers.load_tokenizer(str(self.shards[0].tokenizer)))
-        total, done = tokens_of(self.columns), 0
+        total, written = tokens_of(self.columns), 0
         for corpus, columns in self.columns.items():
-            write_documents(
-                writer,
-                self.shards,
-                corpus,
-                columns,
-                self.decided.destinations[corpus],
-                lambda tokens, done=done: emit(Progress("writing", done + tokens, total, "tokens")),
-            )
-            done += int(columns.tokens.sum())
+            destinations = self.decided.destinations[corpus]
+            for tokens in write_documents(writer, self.shards, corpus, columns, destinations):
+                written += tokens
+                emit(Progress("writing", written, total, "tokens"))
         return writer.finish(self.shards[0].plan.request, self._facts())
 
     def _facts(self) -> dict[str, int]:

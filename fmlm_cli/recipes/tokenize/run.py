@@ -10,7 +10,7 @@ from fmlm_cli.corpus.store.fit import misfit
 from fmlm_cli.corpus.store.making.shards import Shard
 from fmlm_cli.corpus.store.reading import SHARD, STORE, STORE_OF_RUN, TOKENIZER, TokenStore, token_dtype
 from fmlm_cli.corpus.tokenizer import loading as tokenizers
-from fmlm_cli.corpus.tokenizer.encoding import Encoder
+from fmlm_cli.corpus.tokenizer.encoding import pipeline_of
 from fmlm_cli.errors import UserError
 from fmlm_cli.events import Caution, Emit, Facts, Note, counted, ignore, starting_anew
 from fmlm_cli.recipes.tokenize.asked import Asked, check_same, is_finished, is_the_same
@@ -140,9 +140,9 @@ def _encode(shard: Shard, settings: TokenizeSettings, asked: Asked, emit: Emit) 
         return
     # As it was saved, and as a later call finds it.
     tokenizer = tokenizers.load_tokenizer(str(shard.tokenizer))
-    dtype = token_dtype(len(tokenizer)).name
+    pipeline, dtype = pipeline_of(tokenizer), token_dtype(len(tokenizer)).name
     try:
-        encode(shard, asked.corpora, Encoder(tokenizer).pipeline, dtype, settings.workers, emit)
+        encode(shard, asked.corpora, pipeline, dtype, settings.workers, emit)
     except Exception:
         if shard.entries:
             emit(Note(f"{counted(shard.documents, 'document')} are tokenized: --resume goes on after them"))

@@ -52,7 +52,7 @@ def made_parts(maker: PartMaker, jobs: Iterable[Job[T]], workers: int) -> Iterat
             yield from ((job.ticket, make(job.name, job.texts)) for job in chain(first, jobs))
     else:
         with _pool(maker, workers) as submit:
-            failure = yield from _in_order(submit, chain(first, jobs), workers)
+            yield from _in_order(submit, chain(first, jobs), workers)
     if failure is not None:
         raise failure
 
@@ -71,7 +71,6 @@ Submit = Callable[[Job[Any]], "Future[dict[str, Any]]"]
 
 def _in_order(submit: Submit, jobs: Iterator[Job[T]], workers: int) -> Iterator[tuple[T, dict[str, Any]]]:
     waiting: deque[tuple[T, Future[dict[str, Any]]]] = deque()
-    failure = None
     while True:
         taken: list[Job[T]] = []
         failure = _take(jobs, taken, 1)
@@ -79,8 +78,10 @@ def _in_order(submit: Submit, jobs: Iterator[Job[T]], workers: int) -> Iterator[
         while waiting and (not taken or len(waiting) > workers + 1 or waiting[0][1].done()):
             ticket, made = waiting.popleft()
             yield ticket, _result(made)
+        if failure is not None:
+            raise failure
         if not taken:
-            return failure
+            return
 
 
 def _result(made: "Future[dict[str, Any]]") -> dict[str, Any]:
