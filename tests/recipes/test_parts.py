@@ -1,5 +1,6 @@
 """A store is the same bytes whatever it was made by: workers, parts, shards, calls that were ended early."""
 
+import io
 import json
 import os
 import random
@@ -330,6 +331,34 @@ def test_overwriting_goes_on_too(
     assert contents(tmp_path / "store") == before
     assert contents(tokenize("store", resume=True)) == wanted
     assert contents(tokenize("store", resume=True)) == wanted
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["store", "whole"]
+
+
+@pytest.mark.parametrize(
+    "asked", [{}, {"train_tokenizer": "wordpiece", "vocab_size": 300}], ids=["", "learnt"]
+)
+def test_standard_input_is_taken_in_once(
+    tokenize: Tokenize,
+    small_parts: None,
+    monkeypatch: pytest.MonkeyPatch,
+    corpus: Path,
+    tmp_path: Path,
+    asked: Any,
+) -> None:
+    asked = {**asked, "sources": "-", "format": "jsonl"}
+    text = (corpus / "0.jsonl").read_bytes()
+
+    def stdin(content: bytes) -> None:
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(content)))
+
+    stdin(text)
+    wanted = contents(tokenize("whole", **asked))
+    stdin(text)
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        ended_after(3, KeyboardInterrupt(), patch)
+        tokenize("store", **asked)
+    stdin(b"")
+    assert contents(tokenize("store", resume=True, **asked)) == wanted
     assert sorted(path.name for path in tmp_path.iterdir()) == ["store", "whole"]
 
 
