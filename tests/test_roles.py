@@ -36,6 +36,7 @@ FREE: dict[type[BaseModel], set[str]] = {
         *("speed.recompute", "speed.shard", "deterministic", "budget.minutes"),
         *("checkpoint.every_steps", "checkpoint.keep", "checkpoint.keep_every"),
         *("checkpoint.background", "checkpoint.on_error", "logging.every_steps"),
+        *("logging.to", "logging.project"),
         *("text.sources", "text.documents", "text.text_field", "text.on_bad_text", "text.valid"),
         *("text.format", "text.split", "text.revision", "text.min_chars", "text.max_chars"),
         *("text.max_document_chars", "text.on_long_document"),

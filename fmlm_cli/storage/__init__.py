@@ -29,8 +29,9 @@ from fmlm_cli.storage.ownership import (
     unfinished,
     unfinished_folder,
     work_in,
+    worker_in,
 )
-from fmlm_cli.storage.runs import METRICS, RUN, RUN_CONFIG, RunDirectory
+from fmlm_cli.storage.runs import METRICS, RUN, RUN_CONFIG, STATE, RunDirectory
 from fmlm_cli.storage.sealed import (
     HASHES,
     damage_of,
@@ -53,6 +54,7 @@ __all__ = [
     "METRICS",
     "RUN",
     "RUN_CONFIG",
+    "STATE",
     "Cache",
     "Kind",
     "OwnedFolder",
@@ -86,6 +88,7 @@ __all__ = [
     "unfinished_folder",
     "unsealed",
     "work_in",
+    "worker_in",
     "write_json",
     "write_sealed",
     "write_text",

@@ -26,7 +26,7 @@ from fmlm_cli.storage.folders import (
     remove_empty,
     sweep,
 )
-from fmlm_cli.storage.leases import is_lease
+from fmlm_cli.storage.leases import Holder, Lease, is_lease
 from fmlm_cli.storage.locks import Lock, Tell, is_held, locked
 
 MARKER = ".fmlm.json"
@@ -208,6 +208,11 @@ def work_in(folder: Path, shown: Path | None = None) -> Iterator[None]:
     with locked(folder / MARKER if kind_of(folder) else folder, shown or folder, shared=False):
         sweep(folder)
         yield
+
+
+def worker_in(folder: Path) -> Holder | None:
+    """Who is at work in a folder that a command made, by what is written there; nothing is touched."""
+    return Lease(folder / MARKER).holder(leaving_no_trace=True)
 
 
 def in_use(part: Path) -> bool:

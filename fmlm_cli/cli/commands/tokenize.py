@@ -49,6 +49,7 @@ KeepFinished = Annotated[
     Flag("--pmi-size", "pmi_size"),
     assignable=False,  # each of its settings has a flag
     by_one=True,
+    needs=("SOURCE...|--pmi", "--tokenizer|--train-tokenizer"),
 )
 def command(
     settings: TokenizeSettings, emit: Emit, overwrite: Overwrite = False, resume: KeepFinished = False

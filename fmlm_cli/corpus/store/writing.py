@@ -16,7 +16,7 @@ from fmlm_cli import __version__, storage
 from fmlm_cli.corpus.store import reading as store
 from fmlm_cli.corpus.store.collocations import Mined, write_collocations
 from fmlm_cli.corpus.tokenizer import loading as tokenizers
-from fmlm_cli.corpus.tokenizer.literal import Encoded
+from fmlm_cli.corpus.tokenizer.literal import Encoded, joined
 
 _BATCH_TOKENS = 1 << 21  # tokens gathered before they are written as one record batch
 _FILE_BYTES = 512 << 20
@@ -67,7 +67,7 @@ class SplitWriter:
     def _flush(self) -> None:
         if self._stream is None or self._sink.tell() >= _FILE_BYTES:
             self._next_file()
-        gathered = Encoded.joined(self._pending)
+        gathered = joined(self._pending)
         offsets = pa.array(np.concatenate([[0], np.cumsum(gathered.lengths)]).astype(np.int32))
         columns = [
             pa.ListArray.from_arrays(offsets, pa.array(gathered.input_ids.astype(self.dtype))),

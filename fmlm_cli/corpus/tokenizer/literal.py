@@ -41,7 +41,7 @@ class Encoded:
             begin = end
 
     def part(self, begin: int, end: int) -> "Encoded":
-        """The texts from one to another (exclusive): views, not copies."""
+        """The texts from one to another (exclusive), without copying."""
         first, last = (int(self.lengths[:place].sum()) for place in (begin, end))
         return Encoded(self.input_ids[first:last], self.word_starts[first:last], self.lengths[begin:end])
 
@@ -52,25 +52,18 @@ class Encoded:
         tokens = np.repeat(which, self.lengths)
         return Encoded(self.input_ids[tokens], self.word_starts[tokens], self.lengths[which])
 
-    @classmethod
-    def joined(cls, parts: "Sequence[Encoded]") -> "Encoded":
-        """The texts of all parts, of which there may be none."""
-        if len(parts) == 1:
-            return parts[0]
-        return cls(
-            np.concatenate([np.empty(0, np.uint8), *(part.input_ids for part in parts)]),
-            np.concatenate([np.empty(0, np.bool_), *(part.word_starts for part in parts)]),
-            np.concatenate([np.empty(0, np.int64), *(part.lengths for part in parts)]),
-        )
 
-
-def joined(parts: Sequence[Encoded], counts: Sequence[int]) -> Encoded:
-    """All parts together, as texts that consist each of so many of theirs."""
-    whole = Encoded.joined(parts)
-    if len(whole.lengths) == len(counts):
-        return whole
-    ends = np.concatenate([[0], np.cumsum(whole.lengths)])
-    return Encoded(whole.input_ids, whole.word_starts, np.diff(ends[np.cumsum([0, *counts])]))
+def joined(parts: Sequence[Encoded], counts: Sequence[int] | None = None) -> Encoded:
+    """The texts of all parts, if any; `counts`: as texts that are so many of theirs each."""
+    if counts is None and len(parts) == 1:
+        return parts[0]
+    ids = np.concatenate([np.empty(0, np.uint32), *(part.input_ids for part in parts)])
+    starts = np.concatenate([np.empty(0, np.bool_), *(part.word_starts for part in parts)])
+    lengths = np.concatenate([np.empty(0, np.int64), *(part.lengths for part in parts)])
+    if counts is not None and len(lengths) != len(counts):
+        ends = np.concatenate([[0], np.cumsum(lengths)])
+        lengths = np.diff(ends[np.cumsum([0, *counts])])
+    return Encoded(ids, starts, lengths)
 
 
 def plain_pipeline(tokenizer: "PreTrainedTokenizerFast") -> Tokenizer:

@@ -9,7 +9,7 @@ from fmlm_cli.corpus.store.making.parts import Columns
 from fmlm_cli.corpus.store.making.shards import Documents, Shard
 from fmlm_cli.corpus.store.reading import SPLITS
 from fmlm_cli.corpus.store.writing import StoreWriter
-from fmlm_cli.corpus.tokenizer.literal import Encoded
+from fmlm_cli.corpus.tokenizer.literal import Encoded, joined
 
 LEFT_OUT = len(SPLITS)  # a destination beside the numbers of splits
 _WINDOW = 1 << 20  # tokens that are in memory at a time; more where a document has more
@@ -55,7 +55,7 @@ def _in_turn(takers: Sequence[Documents], begin: int, lengths: npt.NDArray[np.in
     numbers = np.arange(begin, begin + len(lengths)) % len(takers)
     starts = np.cumsum(lengths) - lengths
     parts = [taker.take(int(np.count_nonzero(numbers == i))) for i, taker in enumerate(takers)]
-    gathered = Encoded.joined(parts)
+    gathered = joined(parts)
     ids = np.empty(len(gathered.input_ids), gathered.input_ids.dtype)
     words = np.empty(len(ids), np.bool_)
     order = np.argsort(numbers, kind="stable")  # of the window's documents, as they were gathered

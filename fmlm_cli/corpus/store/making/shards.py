@@ -21,7 +21,7 @@ from typing import Any, ClassVar
 from fmlm_cli import storage
 from fmlm_cli.corpus.store.making.parts import Columns, damage_of, damaged, read_columns, read_tokens
 from fmlm_cli.corpus.store.reading import SHARD, TOKENIZER
-from fmlm_cli.corpus.tokenizer.literal import Encoded
+from fmlm_cli.corpus.tokenizer.literal import Encoded, joined
 from fmlm_cli.errors import UserError
 
 FORMAT = 1
@@ -164,7 +164,7 @@ class Documents:
 
     def __init__(self, some: Iterator[Encoded]) -> None:
         self._some = some
-        self._left = Encoded.joined([])
+        self._left = joined([])
 
     def take(self, number: int) -> Encoded:
         """The next documents; there have to be so many."""
@@ -176,7 +176,7 @@ class Documents:
             parts.append(self._left.part(0, end))
             self._left = self._left.part(end, len(self._left.lengths))
             number -= end
-        return Encoded.joined(parts)
+        return joined(parts)
 
 
 def _sealed(line: Mapping[str, Any]) -> str:

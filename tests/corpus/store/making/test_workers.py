@@ -15,7 +15,7 @@ from fmlm_cli.corpus.store.making.parts import PartMaker, read_columns, read_tok
 from fmlm_cli.corpus.store.making.shards import Documents
 from fmlm_cli.corpus.store.making.workers import Job, made_parts
 from fmlm_cli.corpus.tokenizer.encoding import Encoder
-from fmlm_cli.corpus.tokenizer.literal import Encoded
+from fmlm_cli.corpus.tokenizer.literal import joined
 from fmlm_cli.errors import UserError
 from fmlm_cli.storage import content_hash, sha256_of_file
 from tests.environment import python_path
@@ -57,7 +57,7 @@ def test_what_a_part_holds(
         patch.setattr(parts, "_BATCH_DOCUMENTS", many)
         make = PartMaker(folder, Encoder(wordpiece_tokenizer).pipeline, "uint16").start()
         entry = make("part", texts)
-    columns, tokens = read_columns(folder / "part"), Encoded.joined(list(read_tokens(folder / "part")))
+    columns, tokens = read_columns(folder / "part"), joined(list(read_tokens(folder / "part")))
     wanted = [wordpiece_tokenizer(text, add_special_tokens=False)["input_ids"] for text in texts]
     assert [ids.tolist() for ids, _ in tokens.each()] == wanted
     assert columns.content.tolist() == [content_hash(text) for text in texts]
