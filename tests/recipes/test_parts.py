@@ -410,6 +410,15 @@ def test_a_shard_is_no_store(tokenize: Tokenize, shards: list[str]) -> None:
         tokenize("s1", overwrite=True)
 
 
+def test_a_damaged_shard_is_made_again(tokenize: Tokenize, shards: list[str], tmp_path: Path) -> None:
+    before = contents(Path(shards[0]))
+    damage(next(Path(shards[0], "parts").iterdir()))
+    with pytest.raises(UserError, match=r"s1.* is damaged .*--resume"):
+        merge(build(MergeSettings, {"shards": shards, "out": str(tmp_path / "merged")}))
+    tokenize("s1", shard="1/3", resume=True)
+    assert contents(Path(shards[0])) == before
+
+
 @pytest.mark.parametrize("shard", ["0/2", "3/2", "1", "a/b", "1/0", "-1/2", "1/2/3", ""])
 def test_what_is_no_share(tokenize: Tokenize, shard: str) -> None:
     with pytest.raises(UserError, match="write it as I/N"):

@@ -119,6 +119,8 @@ def _different(out: Path, plan: Plan) -> list[str]:
 def is_the_same(out: Path, plan: Plan) -> bool:
     """Whether a finished store was made from this; no damaged one, and none of another version, is."""
     try:
+        if (out / Shard.PLAN).is_file():
+            Shard.open(out).check()
         return not _different(out, plan)
     except UserError:
         return False

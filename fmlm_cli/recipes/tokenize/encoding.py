@@ -1,6 +1,7 @@
 """Text becomes the finished parts of a shard, from wherever an earlier call has come to."""
 
 from collections.abc import Iterator, Mapping
+from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from time import perf_counter
 from typing import Any
@@ -39,8 +40,9 @@ def encode(
     """
     maker = PartMaker(shard.root / PARTS, pipeline, dtype, shard.plan.request["dedup"] == "near")
     reading = _Reading(shard, corpora, emit)
-    for place, entry in made_parts(maker, reading.jobs(), workers or usable_cores()):
-        shard.add({"part": entry, "place": vars(place)})
+    with closing(made_parts(maker, reading.jobs(), workers or usable_cores())) as made:
+        for place, entry in made:
+            shard.add({"part": entry, "place": vars(place)})
     shard.finish(asdict(reading.total))
 
 

@@ -118,7 +118,9 @@ class Shard:
             self.read = None
         del self.entries[number:]
         lines = [*self.entries, *([{"read": self.read}] if self.read else [])]
-        storage.write_text(self.root / _JOURNAL, "".join(map(_sealed, lines)))
+        journal, text = self.root / _JOURNAL, "".join(map(_sealed, lines))
+        if not journal.is_file() or journal.read_bytes() != text.encode():  # the disk may be full
+            storage.write_text(journal, text)
         names = {entry["part"]["name"] for entry in self.entries}
         for path in (self.root / PARTS).iterdir():
             if path.name not in names:
