@@ -67,7 +67,7 @@ class TextSettings(ReadingSettings):
         "0.8 (Jaccard) of its runs of five words, as estimated from 128 hashes (MinHash)",
     )
     workers: Free[Count | None] = Field(
-        None, description="processes that tokenize; default: as many as there are cores to use"
+        None, description="processes that tokenize; default: as many as there are cores to use, 16 at most"
     )
     add_tokens: Free[str | None] = Field(
         None, description="file of words, one a line, that the tokenizer gets as tokens of their own"

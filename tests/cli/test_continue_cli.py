@@ -132,7 +132,11 @@ def test_messages_about_text_name_flags_that_there_are() -> None:
         for command in ("continue", "tokenize")
     }
     rooms = Path(fmlm_cli.__file__).parent
-    for module in (*rooms.glob("corpus/text/*.py"), rooms / "recipes/tokenize/filling.py"):
+    for module in (
+        *rooms.glob("corpus/text/*.py"),
+        rooms / "recipes/tokenize/assembly.py",
+        rooms / "recipes/tokenize/deciding.py",
+    ):
         text = module.read_text()
         named = set(re.findall(r"(?<![\w-])--[a-z]+(?:-[a-z]+)*", text))
         for command, known in flags.items():
