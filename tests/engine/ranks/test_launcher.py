@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -46,10 +47,10 @@ if how in ("fails", "killed"):
         os.kill(os.getpid(), signal.SIGKILL)
     time.sleep(0.3)
     if rank == 0 and how == "fails":
-        time.sleep(60)
+        time.sleep(100)
     print("error: another one has gone", file=sys.stderr)
     sys.exit(0 if how == "fails" else 3)
-time.sleep(60)
+time.sleep(100)
 """
 
 Play = Callable[[str], None]
@@ -110,6 +111,27 @@ def test_the_first_that_fails_decides(
     assert time.monotonic() - began < 50 and not any(is_alive(int(pid)) for pid, *_ in begun(tmp_path))
 
 
+@pytest.mark.parametrize(
+    ("codes", "said", "wanted"),
+    [
+        ((2, -9, 3), {0, 2}, 1),  # one that was killed is why the others fail
+        ((2, 0, 3), {2}, 2),
+        ((0, 4, 3), set(), 1),
+        ((None, 0, 0), {1}, None),
+    ],
+)
+def test_who_is_told_of_where_several_have_failed(
+    tmp_path: Path, codes: tuple[int | None, ...], said: set[int], wanted: int | None
+) -> None:
+    ranks = launcher._Ranks(tmp_path, len(codes))
+    ranks.processes = [SimpleNamespace(poll=lambda code=code: code, returncode=code) for code in codes]  # type: ignore[misc]
+    for rank in range(len(codes)):
+        (tmp_path / f"rank-{rank}").write_text("error: why" if rank in said else "")
+    assert ranks._failed() == wanted
+    os.close(ranks.until_closed)
+    os.close(ranks.held_open)
+
+
 def ask(folder: Path) -> threading.Thread:
     """Have this process asked to stop, twice."""
 
@@ -147,8 +169,10 @@ def test_whatever_ends_the_launcher_ends_all(
         raise ZeroDivisionError
 
     monkeypatch.setattr(launcher._Ranks, "wait", fail)
+    began = time.monotonic()
     with pytest.raises(ZeroDivisionError):
         play("waits")
+    assert time.monotonic() - began < 50  # they would wait for longer
     assert not any(is_alive(int(pid)) for pid, *_ in begun(tmp_path))
 
 
