@@ -41,11 +41,12 @@ class Facts(Event):
 
 @dataclass(frozen=True)
 class Grid(Event):
-    """A table of several columns; the first names the row."""
+    """A table of several columns; the first names the row. `narrow`: one for where this would not fit."""
 
     title: str
     header: Sequence[str]
     rows: Sequence[Sequence[str]]
+    narrow: "Grid | None" = None
 
 
 @dataclass(frozen=True)

@@ -51,12 +51,14 @@ def draw_chart(chart: Chart, width: int, *, coloured: bool, plain: bool) -> Text
     placed = {place: _placed(line, x_ends, y_ends, canvas) for place, line in lines.items()}
     for place, points in placed.items():
         canvas.draw(place, points)
-    text = Text(f"\n{chart.title}\n", style="bold")
+    text = Text(f"\n{visible(chart.title)}\n", style="bold")
     tags = _tags({place: points[-1][1] / 4 for place, points in placed.items()})
     for row in range(_ROWS):
         text.append(_axis(row, y_ends, plain=plain), style="not bold dim")
         text.append_text(_row(canvas, row, coloured=coloured, plain=plain))
-        text.append(f" {_letter(tags[row])}\n" if row in tags else "\n", style=_style(tags.get(row), coloured))
+        text.append(
+            f" {_letter(tags[row])}\n" if row in tags else "\n", style=_style(tags.get(row), coloured)
+        )
     text.append(_x_axis(chart, x_ends, canvas.columns, plain=plain), style="not bold dim")
     for place, line in lines.items():
         text.append(f"\n{_letter(place)}", style=_style(place, coloured))
@@ -117,7 +119,7 @@ def _x_axis(chart: Chart, x_ends: tuple[float, float], columns: int, *, plain: b
     """The lower edge, and the ends of x with what it counts between them."""
     edge = f"{'+' if plain else '└'}{('-' if plain else '─') * columns}"
     low, high = (_compact(end) for end in x_ends)
-    between = chart.x_label.center(max(columns - len(low) - len(high), 0))
+    between = visible(chart.x_label).center(max(columns - len(low) - len(high), 0))
     return f"{edge:>{_NUMBER + columns}}\n{' ' * _NUMBER}{low}{between}{high}"
 
 

@@ -25,6 +25,7 @@ from fmlm_cli.errors import Interrupted
 
 _FILE_WIDTH = 160
 _CHART_WIDTH = 80
+_ANY_WIDTH = 10_000
 _BOARD_FRAME = 5  # lines of a table of scores that are no rows
 _NEGLIGIBLE_WAIT = 0.01  # share of the training time
 _PLAIN_SECONDS = 10.0  # between two plain lines about the same piece of work
@@ -127,6 +128,11 @@ class Console:
             table.add_column(escape(name), overflow="fold")  # no name or number is cut short
         for row in event.rows:
             table.add_row(*map(escape, row))
+        if event.narrow is not None:
+            unfolded = self._out.options.update(max_width=_ANY_WIDTH)
+            if self._out.measure(table, options=unfolded).maximum > self._out.width:
+                self._grid(event.narrow)
+                return
         self._out.print(f"\n[bold]{escape(event.title)}[/bold]")
         self._out.print(table, soft_wrap=False)
 

@@ -26,9 +26,7 @@ def _load(name: str) -> Callable[[RunFacts, Emit], Tracker]:
     except ModuleNotFoundError as error:
         if error.name is None or error.name.startswith("fmlm_cli"):
             raise
-        raise UserError(
-            f"--log {name}: {error.name} is not installed: pip install 'fmlm[{name}]'"
-        ) from None
+        raise UserError(f"--log {name}: {error.name} is not installed: pip install 'fmlm[{name}]'") from None
     except Exception as error:  # whatever an installation that is broken comes to
         raise UserError(
             f"--log {name}: it cannot be imported ({one_line(error)}): pip install --upgrade 'fmlm[{name}]'"
@@ -92,5 +90,7 @@ class Tracked:
         except Exception as error:
             self._tracker = None
             self._emit(
-                Caution(f"{self._title} takes no more records ({one_line(error)}); the run goes on without it")
+                Caution(
+                    f"{self._title} takes no more records ({one_line(error)}); the run goes on without it"
+                )
             )

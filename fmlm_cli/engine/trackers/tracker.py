@@ -58,7 +58,9 @@ def values_of(record: Mapping[str, Any]) -> Values:
     fields = {name: value for name, value in record.items() if name not in ("step", "evaluation")}
     if "remark" in fields:
         rest = {name: value for name, value in fields.items() if name != "remark"}
-        return {"remark": f"{fields['remark']} {json.dumps(rest, ensure_ascii=False) if rest else ''}".strip()}
+        return {
+            "remark": f"{fields['remark']} {json.dumps(rest, ensure_ascii=False) if rest else ''}".strip()
+        }
     if is_evaluation(record):
         name = record.get("evaluation", "")
         group = f"eval/{name}" if name else "eval"

@@ -30,7 +30,9 @@ class Run:
         self.told: list[Event] = []
         self.log = MetricsLog(folder / "metrics.jsonl")
         facts = RunFacts(folder, "fmlm", {"seed": 3, "a.b": None, "rate": math.inf, "on": True})
-        self.sink = Tracked("TensorBoard", tensorboard.open_tracker(facts, self.told.append), self.log, self.told.append)
+        self.sink = Tracked(
+            "TensorBoard", tensorboard.open_tracker(facts, self.told.append), self.log, self.told.append
+        )
         for sink in (self.log, self.sink):
             sink.rewind(step, seen)
 
@@ -42,7 +44,9 @@ class Run:
 
 def test_records_become_scalars_texts_and_hyper_parameters(tmp_path: Path) -> None:
     run = Run(tmp_path)
-    run.write(evaluated(0, 8.0), trained(1, 7.5), Remarked({"step": 2, "remark": "spike", "loss": 9.0}, "a spike"))
+    run.write(
+        evaluated(0, 8.0), trained(1, 7.5), Remarked({"step": 2, "remark": "spike", "loss": 9.0}, "a spike")
+    )
     events = read_events(tmp_path)  # before it is finished: every record is in the file at once
     assert events["train/loss"] == [(1, 7.5)]
     assert events["system/memory_gib"] == [(1, 0.5)]

@@ -127,7 +127,9 @@ def test_without_a_trace_of_what_was_sent_all_is_sent_to_a_new_run(
     assert len({asked["id"] for asked in wandb.begun}) == 2
 
 
-def test_who_has_not_logged_in_is_not_asked(wandb: StandIn, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_who_has_not_logged_in_is_not_asked(
+    wandb: StandIn, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     run = tmp_path / "run"
     with begun(run) as (_, _, told):
         assert wandb.begun[-1]["mode"] == "offline"

@@ -40,7 +40,13 @@ def test_tensorboard_has_the_records_and_the_settings(settings: Settings) -> Non
     assert_as_in_the_metrics(logged.root)
     assert weights(plain) == weights(logged)  # it decides no result
     [(_, content)] = read_events(logged.root)["_hparams_/session_start_info"]
-    for part in (b"optimizer.learning_rate", b"system.device", b"system.torch", b"parameters", b"total_steps"):
+    for part in (
+        b"optimizer.learning_rate",
+        b"system.device",
+        b"system.torch",
+        b"parameters",
+        b"total_steps",
+    ):
         assert part in content
 
 
