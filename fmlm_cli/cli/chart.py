@@ -1,4 +1,4 @@
-"""Lines drawn in characters: braille, each of which has 2 x 4 dots, or full stops where there is no braille."""
+"""Lines drawn in characters: braille, each of which has 2 x 4 dots, or letters where there is none."""
 
 import math
 from collections.abc import Iterator, Sequence

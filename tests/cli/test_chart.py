@@ -1,6 +1,7 @@
 """Lines in characters: where they are, within the width, and without colours or braille too."""
 
 import re
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
@@ -36,7 +37,7 @@ def test_a_straight_line_is_one() -> None:
     places = [[column for column, letter in enumerate(row[8:36]) if letter == "a"] for row in rows]
     assert all(places)
     assert places[0][0] == 0 and places[-1][-1] == 27
-    assert all(left[-1] <= right[0] for left, right in zip(places, places[1:], strict=False))
+    assert all(left[-1] <= right[0] for left, right in pairwise(places))
 
 
 @pytest.mark.parametrize("values", [[3.0, 3.0, 3.0], [3.0]])

@@ -4,7 +4,6 @@ import contextlib
 import json
 import os
 import secrets
-from pathlib import Path
 
 from fmlm_cli.engine.trackers.tracker import RunFacts, Values
 

@@ -39,7 +39,7 @@ _FREE = set(setting_names(PretrainSettings)) - set(deciding(PretrainSettings()))
 
 
 def short_names(names: Sequence[str]) -> dict[str, str]:
-    """Each by its last part, where no other of them has that: `optimizer.learning_rate` as `learning_rate`."""
+    """Each by its last part (`learning_rate`) where no other has that."""
     last = [name.rpartition(".")[2] for name in names]
     return {name: part if last.count(part) == 1 else name for name, part in zip(names, last, strict=True)}
 

@@ -111,7 +111,7 @@ def _table(overview: Overview, names: dict[str, str]) -> Grid:
 
 def _names(overview: Overview, folders: Sequence[str]) -> dict[str, str]:
     """What each is called: its path in the one folder that was named, or its whole path."""
-    paths = [result.path for result in (*overview.runs, *overview.others)]
+    paths = [*(run.path for run in overview.runs), *(other.path for other in overview.others)]
     if len(folders) > 1:
         return {path: path for path in paths}
     return {path: os.path.relpath(path, folders[0]) if path != folders[0] else path for path in paths}

@@ -9,7 +9,7 @@ import pytest
 from fmlm_cli.engine.records import MetricsLog
 from fmlm_cli.engine.trackers.sink import Tracked
 from fmlm_cli.engine.trackers.tracker import RunFacts, values_of
-from fmlm_cli.events import Event, Evaluated, Remarked, Trained
+from fmlm_cli.events import Evaluated, Event, Remarked, Trained
 from tests.engine.trackers.events import read_events
 
 tensorboard = pytest.importorskip("fmlm_cli.engine.trackers.tensorboard")

@@ -15,7 +15,7 @@ from fmlm_cli.engine.records import MetricsLog
 from fmlm_cli.engine.trackers.sink import Tracked, check_trackers, tracked
 from fmlm_cli.engine.trackers.tracker import RunFacts
 from fmlm_cli.errors import UserError
-from fmlm_cli.events import Event, Evaluated, Trained
+from fmlm_cli.events import Evaluated, Event, Trained
 
 OURS = "fmlm_cli.engine.trackers.wandb"
 
@@ -46,7 +46,7 @@ class StandIn(ModuleType):
         self.begun.append(asked)
         return SimpleNamespace(
             log=lambda values, step: self.rows.append((step, values)),
-            finish=lambda exit_code: self.endings.append(exit_code),
+            finish=lambda *, exit_code: self.endings.append(exit_code),
             offline=asked["mode"] == "offline",
             disabled=False,
             url="https://example.org/run",
