@@ -175,5 +175,21 @@ def numbered(thing: str, numbers: Sequence[int]) -> str:
     return f"{thing}s {', '.join(others)} and {last}" if others else f"{thing} {last}"
 
 
+def data_size(size: int) -> str:
+    """Bytes in the unit that suits."""
+    for unit, name in ((1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
+        if size >= unit:
+            return f"{size / unit:,.1f} {name}"
+    return counted(size, "byte")
+
+
+def duration(seconds: float) -> str:
+    """In the unit that suits."""
+    for unit, name in ((3600, "hours"), (60, "minutes")):
+        if seconds >= 2 * unit:
+            return f"{seconds / unit:.1f} {name}"
+    return f"{max(seconds, 1):.0f} seconds" if seconds >= 1.5 else "a second"
+
+
 def ignore(event: Event) -> None:
     """The `Emit` that says nothing."""

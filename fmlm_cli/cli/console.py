@@ -5,7 +5,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, TextIO, cast
 
@@ -17,13 +17,14 @@ from rich.table import Table
 from rich.text import Text
 
 from fmlm_cli import events
-from fmlm_cli.cli.chart import draw_chart
 from fmlm_cli.cli.markup import escape
-from fmlm_cli.cli.masked_row import COLOURS, show_row
+from fmlm_cli.cli.pictures.chart import draw_chart
+from fmlm_cli.cli.pictures.masked_row import COLOURS, show_row
 from fmlm_cli.cli.streams import LastingStream, not_writable
 from fmlm_cli.errors import Interrupted
 
 _FILE_WIDTH = 160
+_PAGE_WIDTH = 110  # beyond which lines are hard to read
 _CHART_WIDTH = 80
 _ANY_WIDTH = 10_000
 _BOARD_FRAME = 5  # lines of a table of scores that are no rows
@@ -89,12 +90,10 @@ class Console:
         self._stdout.write_bytes(text.encode())
         self._check_reader()
 
-    def settings(self, described: Iterable[tuple[str, str, str]]) -> None:
-        """Print a table of settings: name, default, meaning."""
-        table = Table("setting", "default", "meaning", box=None, pad_edge=False, header_style="bold")
-        for row in described:
-            table.add_row(*map(escape, row))
-        self._out.print(table, soft_wrap=False)
+    def page(self, laid_out: Callable[[int], str]) -> None:
+        """Print a text of the width of the console; its styles are ANSI's."""
+        width = min(self._out.width, _PAGE_WIDTH)
+        self._out.print(Text.from_ansi(laid_out(width)), soft_wrap=True)
         self._check_reader()
 
     def error(self, line: str) -> None:

@@ -11,17 +11,18 @@ from fmlm_cli.config.compare import (
 )
 from fmlm_cli.config.finetune import (
     ALL,
+    LEAST_STEPS,
     FinetuneSettings,
     Hyperparameters,
     PredictSettings,
     TaskSettings,
 )
-from fmlm_cli.config.inspect import InspectSettings
 from fmlm_cli.config.layers import (
     as_typed,
     build,
     choices,
     describe_settings,
+    examples,
     flat,
     line_in,
     nested,
@@ -33,25 +34,31 @@ from fmlm_cli.config.layers import (
     setting_names,
     to_yaml,
 )
+from fmlm_cli.config.looking import DoctorSettings, InspectSettings, PlotSettings, RunsSettings
 from fmlm_cli.config.reading import own_yaml, yaml_file, yaml_value
 from fmlm_cli.config.roles import deciding, differing
-from fmlm_cli.config.runs import PlotSettings, RunsSettings
 from fmlm_cli.config.schema import (
+    BudgetSettings,
     EvaluateSettings,
     EvaluationSettings,
     MaskingSettings,
     MasksSettings,
     PretrainSettings,
 )
-from fmlm_cli.config.section import Section
-from fmlm_cli.config.tokenize import ReadingSettings, TextSettings, TokenizeSettings
+from fmlm_cli.config.section import SPELLINGS, Budget, Packing, Section
+from fmlm_cli.config.tokenize import MergeSettings, ReadingSettings, TextSettings, TokenizeSettings
 
 __all__ = [
     "ALL",
     "CHECKPOINTS",
     "CORRUPTIONS",
     "LEAST_SEQUENCES",
+    "LEAST_STEPS",
+    "SPELLINGS",
+    "Budget",
+    "BudgetSettings",
     "CompareSettings",
+    "DoctorSettings",
     "DownstreamSettings",
     "EvaluateSettings",
     "EvaluationSettings",
@@ -60,6 +67,8 @@ __all__ = [
     "InspectSettings",
     "MaskingSettings",
     "MasksSettings",
+    "MergeSettings",
+    "Packing",
     "Part",
     "PlotSettings",
     "PredictSettings",
@@ -77,6 +86,7 @@ __all__ = [
     "deciding",
     "describe_settings",
     "differing",
+    "examples",
     "flat",
     "line_in",
     "nested",

@@ -1,5 +1,6 @@
 """Files: atomic writes, hashes, output folders that appear only when complete and have one owner, runs."""
 
+from fmlm_cli.storage.caches import CACHE, Cache, cache_of
 from fmlm_cli.storage.files import (
     clear_disk_errors,
     complete_file,
@@ -22,8 +23,11 @@ from fmlm_cli.storage.ownership import (
     in_use,
     kind_of,
     owned_folder,
+    put_forward,
     replaced_folder,
     sole_owner,
+    unfinished,
+    unfinished_folder,
     work_in,
     worker_in,
 )
@@ -43,6 +47,7 @@ from fmlm_cli.storage.sealed import (
 MANIFEST = "manifest.json"
 
 __all__ = [
+    "CACHE",
     "HASHES",
     "MANIFEST",
     "MARKER",
@@ -50,9 +55,11 @@ __all__ = [
     "RUN",
     "RUN_CONFIG",
     "STATE",
+    "Cache",
     "Kind",
     "OwnedFolder",
     "RunDirectory",
+    "cache_of",
     "check_claim",
     "check_outside",
     "clear_disk_errors",
@@ -69,6 +76,7 @@ __all__ = [
     "missing_file",
     "one_at_a_time",
     "owned_folder",
+    "put_forward",
     "read_json",
     "read_sealed",
     "remove",
@@ -76,6 +84,8 @@ __all__ = [
     "sha256_of_file",
     "sha256_of_json",
     "sole_owner",
+    "unfinished",
+    "unfinished_folder",
     "unsealed",
     "work_in",
     "worker_in",

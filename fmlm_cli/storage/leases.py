@@ -73,6 +73,14 @@ class Holder:
         return f"process {self.pid} on {self.host.partition(' ')[0]}"
 
 
+@dataclass(frozen=True)
+class Claim:
+    """A lease that is in the way. `unseen`: see `InUseError`."""
+
+    holder: Holder
+    unseen: tuple[str, float] | None
+
+
 class Lease:
     """This process's claim on a lock, told to others by a file beside it once it is held."""
 
@@ -83,8 +91,8 @@ class Lease:
         unique = f"{os.getpid()}-{next(_numbers)}-{hashlib.sha256(self._host.encode()).hexdigest()[:8]}"
         self._path = folder / f"{self._prefix}{unique}.lease"
 
-    def hold(self, *, shared: bool, is_locked: bool) -> Holder | None:
-        """Hold the lock, unless somebody is in the way, who is given back.
+    def hold(self, *, shared: bool, is_locked: bool) -> Claim | None:
+        """Hold the lock, unless somebody is in the way, whose claim is given back.
 
         `is_locked`: this host's processes are kept out by the operating system already.
         """
@@ -97,11 +105,12 @@ class Lease:
         finally:
             temporary.unlink(missing_ok=True)
         for path, other in self._others():
-            if not self._is_live(path, other, self._now):
+            touched = self._touched(path, other, self._now)
+            if touched is None:
                 path.unlink(missing_ok=True)
             elif not (shared and other.shared) and not (is_locked and other.host == self._host):
                 self.give_back()
-                return other
+                return Claim(other, None if other.host == self._host else (path.name, touched))
         _keep(self._path)
         return None
 
@@ -111,7 +120,8 @@ class Lease:
         `leaving_no_trace`: by this host's clock, for whoever may not write there.
         """
         now = time.time if leaving_no_trace else self._now
-        return next((other for path, other in self._others() if self._is_live(path, other, now)), None)
+        live = (other for path, other in self._others() if self._touched(path, other, now) is not None)
+        return next(live, None)
 
     def moved_to(self, folder: Path) -> None:
         """The folder in which the lock is has another name now."""
@@ -134,13 +144,15 @@ class Lease:
                 except (OSError, ValueError, TypeError):  # cut short by a crash: only its age says something
                     yield path, Holder("unknown", 0, "", False)
 
-    def _is_live(self, path: Path, other: Holder, now: Callable[[], float]) -> bool:
-        if other.host == self._host:
-            return started(other.pid) == other.started
+    def _touched(self, path: Path, other: Holder, now: Callable[[], float]) -> float | None:
+        """When a lease was last touched; None for one that holds no longer."""
         try:
-            return now() - path.stat().st_mtime < LAPSES_AFTER
+            touched = path.stat().st_mtime
         except FileNotFoundError:
-            return False
+            return None
+        if other.host == self._host:
+            return touched if started(other.pid) == other.started else None
+        return touched if now() - touched < LAPSES_AFTER else None
 
     def _now(self) -> float:
         """By the clock that the files' times are by, which may be another host's."""
