@@ -32,6 +32,13 @@ class Caution(Event):
 
 
 @dataclass(frozen=True)
+class Doing(Event):
+    """What begins now and cannot say how far it is: of interest only where it takes its time."""
+
+    text: str
+
+
+@dataclass(frozen=True)
 class Facts(Event):
     """Some facts: a title and name-value rows."""
 
