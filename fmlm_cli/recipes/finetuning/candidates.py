@@ -12,7 +12,7 @@ from fmlm_cli.config import FinetuneSettings
 from fmlm_cli.corpus.tokenizer import loading as tokenizers
 from fmlm_cli.engine.runtime import Runtime
 from fmlm_cli.errors import UserError
-from fmlm_cli.events import Caution, Emit
+from fmlm_cli.events import Caution, Doing, Emit
 from fmlm_cli.model.attention import AttentionBackend
 from fmlm_cli.model.build import longest_sequence, preset_of, tokenizer_for, weights_hash
 from fmlm_cli.model.classification.first_token import check_outputs
@@ -143,6 +143,7 @@ class Candidate:
 
 def read_checkpoint(name: str, given: Given, settings: FinetuneSettings, emit: Emit) -> ReadCheckpoint:
     """Read a checkpoint; what is wrong with it is known before anything is written."""
+    emit(Doing(f"loading {name}"))
     origin = find_checkpoint(given.path, revision=given.revision, code=settings.trust_remote_code)
     tokenizer = tokenizers.load_tokenizer(str(origin.tokenizer_folder))
     encoder = EncoderCheckpoint.read(

@@ -9,7 +9,7 @@ from fmlm_cli.analysis.report.figures.training import draw_loss_curve
 from fmlm_cli.engine.checkpoint import TrainState
 from fmlm_cli.engine.records import evaluations_of
 from fmlm_cli.errors import UserError
-from fmlm_cli.events import Caution, Facts, Note
+from fmlm_cli.events import Caution, Doing, Facts, Note
 from fmlm_cli.recipes.pretraining.live_run import LiveRun
 from fmlm_cli.recipes.pretraining.report.describe import passes_line
 from fmlm_cli.recipes.pretraining.report.gains import (
@@ -31,6 +31,7 @@ NEW_HEAD = (
 
 def finish_run(live: LiveRun, state: TrainState, records: Sequence[Mapping[str, Any]]) -> None:
     """Leave the finished model, its card and its picture, and tell what came of the run."""
+    live.emit(Doing("writing the model"))
     evaluations = evaluations_of(records)
     curve = draw_loss_curve(records, live.run.plots)
     better = _improved(live, state)

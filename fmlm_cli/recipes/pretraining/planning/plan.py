@@ -16,7 +16,7 @@ from fmlm_cli.corpus.rows.reading import RowReader
 from fmlm_cli.corpus.store.reading import TokenStore
 from fmlm_cli.engine.checkpoint import read_facts
 from fmlm_cli.errors import UserError
-from fmlm_cli.events import Emit
+from fmlm_cli.events import Doing, Emit
 from fmlm_cli.masking import Strategy
 from fmlm_cli.masking.schedule import Timetable
 from fmlm_cli.model.build import longest_sequence, weights_hash
@@ -195,7 +195,9 @@ def decide(checked: CheckedRun, opened: Sequence[OpenedStore], emit: Emit) -> Ru
     timetable = Timetable(strategy, rate_schedule(settings.masking, strategy))
     evaluated = _evaluated(checked, opened)
     if settings.data.verify:
+        emit(Doing("checking the hashes of the stores"))
         verify_stores(opened)
+    emit(Doing("preparing the model and the rows"))
     _check_maskable(store)
     if checked.start and origin:
         start = fit_to_store(checked.start, settings, origin, store, emit)
