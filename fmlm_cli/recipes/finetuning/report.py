@@ -14,6 +14,7 @@ from fmlm_cli.events import Caution, Emit, Facts, Grid, Note, counted
 from fmlm_cli.model.classification.sequence_classifier import ready_classifier
 from fmlm_cli.model.classifier import EncoderCheckpoint
 from fmlm_cli.recipes.finetuning.candidates import Candidate
+from fmlm_cli.recipes.finetuning.cards import write_cards
 from fmlm_cli.recipes.finetuning.cells import objective_for
 from fmlm_cli.recipes.finetuning.plan import FinetunePlan
 from fmlm_cli.recipes.finetuning.summary import compare, scores_of
@@ -43,6 +44,7 @@ def write_report(plan: FinetunePlan, emit: Emit) -> Report:
     compared = compare(plan, scores) if plan.compares else {}
     sentences = verdicts(compared, scores[0].name) if compared else ()
     found = Findings(plan, scores, compared, sentences)
+    write_cards(plan, scores)
     results, notes = _results(found), [*notes_of(found), *missing]
     storage.write_json(plan.root / "results.json", as_json(results))
     storage.write_text(plan.root / "results.md", markdown(found, notes))
