@@ -6,10 +6,11 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from fmlm_cli.config.roles import Free
-from fmlm_cli.config.section import Count, Positive, Section, Seed, Share
+from fmlm_cli.config.section import DEVICES, GLUE, Count, Positive, Section, Seed, Share
 from fmlm_cli.config.speed import AttentionSettings
 
 ALL = "all"
+METRICS = ["accuracy", "f1", "macro_f1", "micro_f1", "matthews", "pearson", "spearman"]
 # Devlin et al. 2019, appendix A.3: passes over the training split.
 USUAL_EPOCHS = 3
 # What small sets get at least. After 3 passes over 1,000 examples BERT has not converged; with more steps it
@@ -21,7 +22,9 @@ class TaskSettings(Section):
     """Which labelled sets."""
 
     names: tuple[str, ...] = Field(
-        (), description="GLUE tasks: cola, sst2, mrpc, stsb, qqp, mnli, qnli, rte, wnli, ax, or all"
+        (),
+        examples=[*GLUE, "ax", ALL],
+        description="GLUE tasks: cola, sst2, mrpc, stsb, qqp, mnli, qnli, rte, wnli, ax, or all",
     )
     folder: str | None = Field(
         None,
@@ -42,6 +45,7 @@ class TaskSettings(Section):
     )
     metric: str | None = Field(
         None,
+        examples=METRICS,
         description="what decides: accuracy, f1, macro_f1, micro_f1, matthews, pearson or spearman; "
         "default: macro_f1, or the mean of both correlations",
     )
@@ -115,6 +119,7 @@ class FinetuneSettings(Section):
     training: Hyperparameters = Hyperparameters()
     grid: Free[str] = Field(
         "none",
+        examples=["none", "paper"],
         description="hyperparameters to try: none | paper: those of BERT's or RoBERTa's paper | "
         "a YAML file of lists, by setting",
     )
@@ -138,7 +143,7 @@ class FinetuneSettings(Section):
         None, description="sequences forwarded at once; default: a whole batch"
     )
     checkpoint_every_steps: Free[Count] = Field(1000, description="what an interruption can cost at most")
-    device: Free[str] = Field("auto", description="auto | cpu | cuda | cuda:N | mps")
+    device: Free[str] = Field("auto", examples=DEVICES, description="auto | cpu | cuda | cuda:N | mps")
     precision: Free[Literal["auto", "float32", "bfloat16"]] = Field("auto", description="as for pretrain")
     speed: Free[AttentionSettings] = AttentionSettings()
 
@@ -167,7 +172,7 @@ class PredictSettings(Section):
     )
     top: Count = Field(5, description="guesses for each mask, and labels shown")
     batch_size: Count = Field(32, description="texts forwarded at once")
-    device: str = Field("auto", description="auto | cpu | cuda | cuda:N | mps")
+    device: str = Field("auto", examples=DEVICES, description="auto | cpu | cuda | cuda:N | mps")
     precision: Literal["auto", "float32", "bfloat16"] = Field("auto", description="as for pretrain")
     speed: AttentionSettings = AttentionSettings()
 

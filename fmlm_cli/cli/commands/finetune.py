@@ -30,6 +30,7 @@ from fmlm_cli.events import Emit
     Flag("--trust-remote-code", "trust_remote_code"),
     from_file=True,
     limited=True,
+    needs=("--task|--train", "--out"),
 )
 def command(
     settings: FinetuneSettings,
@@ -46,9 +47,9 @@ def command(
     Several are compared with the first, on the same tasks and seeds.
     Example: fmlm finetune --from roberta-base --from run --task mrpc --data-dir glue --seeds 5 --out tuned
     """
-    from fmlm_cli.recipes.jobs.launched import shared_out
+    from fmlm_cli.recipes.shared.launching import share_out
 
-    cell, processes, emit = shared_out(cell, jobs, None if report_only else settings.device, emit)
+    cell, processes, emit = share_out(cell, jobs, None if report_only else settings.device, emit)
     from fmlm_cli.recipes.finetuning import finetune
 
     finetune(

@@ -19,12 +19,17 @@ from fmlm_cli.events import Emit, ignore
     Flag("--verify", "verify"),
     Flag("--split", "split"),
     Flag("--tokenizer", "tokenizer", metavar="FOLDER|vocab.txt|HUB-NAME"),
+    Flag("--format", "format"),
+    Flag("--revision", "revision"),
     Flag("--documents", "documents"),
     Flag("--text-field", "text_field"),
     Flag("--on-bad-text", "on_bad_text"),
+    Flag("--min-chars", "min_chars", metavar="N"),
+    Flag("--max-chars", "max_chars", metavar="N"),
     Flag("--shown", "shown", metavar="N"),
     Flag("--seed", "seed"),
     by_one=True,
+    needs=("STORE|SOURCE...",),
 )
 def command(
     settings: InspectSettings,

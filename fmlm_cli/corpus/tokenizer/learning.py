@@ -9,7 +9,8 @@ from typing import Literal
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
 
-from fmlm_cli.corpus.tokenizer.encoding import PIECE, pieces_of, well_formed
+from fmlm_cli.corpus.tokenizer.cuts import PIECE, pieces_of
+from fmlm_cli.corpus.tokenizer.literal import well_formed
 from fmlm_cli.corpus.tokenizer.pipelines import (
     BERT,
     LONGEST_WORD,

@@ -94,6 +94,11 @@ def is_punctuation(text: str) -> bool:
     return bool(text) and all(kinds[ord(character)] == _PUNCTUATION for character in text)
 
 
+def is_follower(character: str) -> bool:
+    """Whether a character belongs to the one before it: marks, and characters that are not seen."""
+    return _kinds()[ord(character)] in (_FOLLOWER, _LINKER)
+
+
 @cache
 def _kinds() -> npt.NDArray[np.uint8]:
     """The kind of every character: uint8[code point]. Punctuation is what BERT's tokenizer takes for it."""
