@@ -45,6 +45,7 @@ def command(
     """Fine-tune an encoder on GLUE or a labelled set of your own, over seeds.
 
     Several are compared with the first, on the same tasks and seeds.
+
     Example: fmlm finetune --from roberta-base --from run --task mrpc --data-dir glue --seeds 5 --out tuned
     """
     from fmlm_cli.recipes.shared.launching import share_out
