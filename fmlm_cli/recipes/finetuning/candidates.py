@@ -91,6 +91,7 @@ def _parts(path: str) -> list[str]:
     parts = [part for part in Path(path).parts if part not in ("/", "~")]
     if not parts or ".." in parts:
         parts = list(Path(path).absolute().resolve().parts[1:])
+    parts = [part.replace("=", "-") for part in parts]  # a name ends at the first one, where it is read again
     while len(parts) > 1 and parts[-1] == _FINAL:
         parts.pop()
     return parts or [path]

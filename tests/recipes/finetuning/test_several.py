@@ -18,6 +18,8 @@ from fmlm_cli.analysis.statistics import holm
 from fmlm_cli.config import FinetuneSettings, build, nested
 from fmlm_cli.errors import UserError
 from fmlm_cli.events import Event, Facts, Grid, Note
+from fmlm_cli.model.build import weights_hash
+from fmlm_cli.model.classifier import EncoderCheckpoint
 from fmlm_cli.recipes import finetuning
 from fmlm_cli.recipes.finetuning.candidates import Given, name_checkpoints
 from fmlm_cli.recipes.shared.checkpoints import finetuned_models
@@ -194,37 +196,52 @@ def test_each_has_its_own_point_of_a_grid(checkpoints: list[Path], data: Path, t
     assert "each checkpoint by its own best point" in facts.rows["training"]
 
 
-def test_several_tasks_have_a_mean(checkpoints: list[Path], tmp_path: Path) -> None:
-    glue = tmp_path / "glue"
-    for folder in ("CoLA", "WNLI"):
+def test_several_tasks_have_a_mean_and_each_checkpoint_its_own_mnli(
+    checkpoints: list[Path], tmp_path: Path
+) -> None:
+    glue, kinds = tmp_path / "glue", ["entailment", "neutral", "contradiction"]
+    for folder in ("MRPC", "MNLI"):
         (glue / folder).mkdir(parents=True)
     for split, number in (("train", 24), ("dev", 12)):
         texts = [text for text, _ in sentences(number, len(split))]
-        cola = [f"x\t{'water' in text:d}\t\t{text}\n" for text in texts]
-        (glue / "CoLA" / f"{split}.tsv").write_text("".join(cola))
-        wnli = [f"{i}\t{text}\t{text}\t{i % 2}\n" for i, text in enumerate(texts)]
-        (glue / "WNLI" / f"{split}.tsv").write_text("index\tsentence1\tsentence2\tlabel\n" + "".join(wnli))
+        rows = [f"{'water' in text:d}\t1\t2\t{text}\t{text}\n" for text in texts]
+        head = "Quality\t#1 ID\t#2 ID\t#1 String\t#2 String\n"
+        (glue / "MRPC" / f"{split}.tsv").write_text(head + "".join(rows))
+        rows = [f"{i}\t{text}\t{text}\t{kinds[i % 3]}\n" for i, text in enumerate(texts)]
+        name = {"train": "train", "dev": "dev_matched"}[split]
+        (glue / "MNLI" / f"{name}.tsv").write_text(
+            "index\tsentence1\tsentence2\tgold_label\n" + "".join(rows)
+        )
     given = {
         "checkpoint": [str(folder) for folder in checkpoints],
         "out": str(tmp_path / "x"),
-        "tasks.names": ["cola", "wnli"],
+        "tasks.names": ["mrpc", "mnli"],
         "tasks.folder": str(glue),
-        "seeds": 3,
+        "from_mnli": True,
+        "seeds": 2,
         "training.epochs": 1,
         "training.batch_size": 8,
         "training.learning_rate": 3e-3,
         "select": "last",
     }
     results, _ = tuned(build(FinetuneSettings, nested(given)))
-    assert list(results.compared) == ["cola", "wnli", "mean of 2 tasks"]
+    assert list(results.compared) == ["mnli", "mrpc", "mean of 2 tasks"]
     for name in ("original", "adapted"):
         tasks = [list(task.arms[name].values.values()) for task in results.compared.values()]
         assert tasks[2] == pytest.approx(np.mean(tasks[:2], axis=0))
+        begun = {
+            json.loads((tmp_path / f"x/cells/{name}/{task}/default/seed-0/cell.json").read_text())["weights"]
+            for task in ("mrpc", "mnli")
+        }
+        folder, encoder = tmp_path / f"x/models/{name}/mnli", checkpoints[name == "adapted"]
+        wanted = {
+            weights_hash(EncoderCheckpoint.read(place, name="x").tensors) for place in (folder, encoder)
+        }
+        assert begun == wanted and len(wanted) == 2
     pairs = [task.arms["adapted"].paired for task in results.compared.values()]
     tested = [pair for pair in pairs if pair.tested]
-    assert [pair.p_adjusted for pair in tested] == pytest.approx(
-        holm([pair.p_value for pair in tested]).tolist()
-    )
+    adjusted = holm([pair.p_value for pair in tested]).tolist()
+    assert [pair.p_adjusted for pair in tested] == pytest.approx(adjusted)
     assert "(mean of 2 tasks, dev score)" in results.sentences[0]
 
 
@@ -264,7 +281,7 @@ def test_one_that_diverges_is_shown_and_not_compared(
         (["run@step-10", "run@step-20"], ["run@step-10", "run@step-20"]),
         (["a/x/1", "b/x/2", "a/x/2"], ["a-x-1", "b-x-2", "a-x-2"]),
         (["runs/adapted", "runs/adapted/checkpoints/step-5"], ["adapted", "step-5"]),
-        (["base=hub/name@main", "runs/lr=1/final"], ["base", "lr=1"]),
+        (["base=hub/name@main", "runs/lr=1/final"], ["base", "lr-1"]),
     ],
 )
 def test_names_are_what_differs_in_the_paths(texts: list[str], names: list[str]) -> None:
@@ -283,6 +300,9 @@ def test_names_are_told_apart_or_asked_for(paths: list[str]) -> None:
     else:
         assert [own.path for own in named.values()] == paths
         assert all("/" not in name for name in named)
+        for name, own in named.items():  # as config.yaml has it
+            if "@" not in own.path:
+                assert Given.parse(f"{name}={own.path}") == Given(own.path, name)
 
 
 @pytest.mark.parametrize(
