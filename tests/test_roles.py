@@ -23,7 +23,7 @@ from tests.test_config import quick, values_of
 
 DEFAULTS: list[BaseModel] = [
     PretrainSettings(),
-    FinetuneSettings(checkpoint="x"),
+    FinetuneSettings(checkpoint=("x",)),
     VarianceSettings(),
     DownstreamSettings(),
     TokenizeSettings(out="x", sources=("x",), train_tokenizer="bpe"),
