@@ -156,5 +156,13 @@ def numbered(thing: str, numbers: Sequence[int]) -> str:
     return f"{thing}s {', '.join(others)} and {last}" if others else f"{thing} {last}"
 
 
+def data_size(size: int) -> str:
+    """Bytes in the unit that suits."""
+    for unit, name in ((1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
+        if size >= unit:
+            return f"{size / unit:,.1f} {name}"
+    return counted(size, "byte")
+
+
 def ignore(event: Event) -> None:
     """The `Emit` that says nothing."""

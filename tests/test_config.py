@@ -442,7 +442,7 @@ def test_one_tokenizer() -> None:
         with pytest.raises(UserError, match=r"^say which tokenizer"):
             build(TokenizeSettings, {"sources": ["x"], "out": "y", **wrong})
     with pytest.raises(UserError, match="setting 'store': "):
-        build(EvaluateSettings, {"checkpoint": "x"})
+        build(EvaluateSettings, {"checkpoints": ["x"]})
 
 
 @pytest.mark.parametrize(

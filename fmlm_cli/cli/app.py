@@ -19,16 +19,18 @@ from fmlm_cli.engine.signals import stop_when_parent_ends, stop_when_stdin_close
 # By name: the module whose `command` it is, and what it does.
 COMMANDS = {
     "tokenize": ("tokenize", "Turn text into a token store."),
+    "inspect": ("inspect_", "Show what a token store holds, or what text would become one."),
     "masks": ("masks", "Show what a masking strategy does to real rows."),
     "pretrain": ("pretrain", "Pre-train a masked language model from scratch."),
     "continue": ("continue_", "Go on training an encoder on your own text."),
-    "evaluate": ("evaluate", "Evaluate any masked language model on a store's validation split."),
+    "evaluate": ("evaluate", "Evaluate masked language models on a store's validation split."),
     "finetune": ("finetune", "Fine-tune an encoder on GLUE or a labelled set of your own, over seeds."),
     "predict": ("predict", "Fill the masks of texts, or label texts, whatever the model is for."),
     "compare-masks": (
         "compare_masks",
         "Compare masking strategies: coverage, gradient variance, a race over seeds, and downstream tasks.",
     ),
+    "doctor": ("doctor", "Show what training will meet on this machine."),
 }
 
 

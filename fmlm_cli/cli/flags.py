@@ -15,7 +15,7 @@ import typer
 from pydantic.fields import FieldInfo
 
 from fmlm_cli.cli.markup import escape
-from fmlm_cli.config import Section, choices, setting_field
+from fmlm_cli.config import SPELLINGS, Budget, Section, choices, setting_field
 from fmlm_cli.errors import UserError
 
 
@@ -96,6 +96,25 @@ class Shortcut:
     def settings(self, value: Any, section: type[Section]) -> Mapping[str, Any]:
         """Values by the settings' dotted names."""
         return self.sets(value)
+
+
+def _budget(text: str) -> Mapping[str, Any]:
+    try:
+        budget = Budget.parse(text)
+    except ValueError as error:
+        raise UserError(f"--budget {text}: {error}") from None
+    amount = int(budget.amount) if budget.unit == "steps" else budget.amount
+    return {f"budget.{budget.unit}": amount}
+
+
+BUDGET = Shortcut(
+    "--budget",
+    str,
+    "How long to train: steps, tokens, passes over the rows (epochs), or time, which a few timed steps turn "
+    "into tokens.",
+    _budget,
+    metavar=SPELLINGS,
+)
 
 
 def typer_option(name: str, metavar: str | None, help_text: str) -> Any:

@@ -31,34 +31,43 @@ from fmlm_cli.config.layers import (
     setting_names,
     to_yaml,
 )
+from fmlm_cli.config.looking import DoctorSettings, InspectSettings
 from fmlm_cli.config.reading import yaml_file, yaml_value
 from fmlm_cli.config.roles import deciding, differing
 from fmlm_cli.config.schema import (
+    BudgetSettings,
     EvaluateSettings,
     EvaluationSettings,
     MaskingSettings,
     MasksSettings,
     PretrainSettings,
 )
-from fmlm_cli.config.section import Section
-from fmlm_cli.config.tokenize import TextSettings, TokenizeSettings
+from fmlm_cli.config.section import SPELLINGS, Budget, Packing, Section
+from fmlm_cli.config.tokenize import ReadingSettings, TextSettings, TokenizeSettings
 
 __all__ = [
     "ALL",
     "CHECKPOINTS",
     "CORRUPTIONS",
     "LEAST_SEQUENCES",
+    "SPELLINGS",
+    "Budget",
+    "BudgetSettings",
     "CompareSettings",
+    "DoctorSettings",
     "DownstreamSettings",
     "EvaluateSettings",
     "EvaluationSettings",
     "FinetuneSettings",
     "Hyperparameters",
+    "InspectSettings",
     "MaskingSettings",
     "MasksSettings",
+    "Packing",
     "Part",
     "PredictSettings",
     "PretrainSettings",
+    "ReadingSettings",
     "Section",
     "TaskSettings",
     "TextSettings",

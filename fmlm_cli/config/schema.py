@@ -177,11 +177,14 @@ class BatchSettings(Section):
 
 
 class BudgetSettings(Section):
-    """How long to train: one of the three."""
+    """How long to train: one of them; the minutes of a run that was begun stand beside its tokens."""
 
     steps: Count | None = Field(None, description="budget in optimizer steps")
     tokens: Positive | None = Field(None, description="budget in tokens forwarded, padding not counted")
     epochs: Positive | None = Field(None, description="budget in passes over the rows")
+    minutes: Free[Positive | None] = Field(
+        None, description="budget in minutes, which a few timed steps turn into tokens when a run begins"
+    )
 
 
 class OptimizerSettings(Section):
@@ -300,7 +303,10 @@ class PretrainSettings(Section):
 class EvaluateSettings(Section):
     """`fmlm evaluate`."""
 
-    checkpoint: str = Field(description="a run, one of its checkpoints, a Hugging Face folder, or a Hub name")
+    checkpoints: tuple[str, ...] = Field(
+        description="runs, checkpoints of them, Hugging Face folders or Hub names; several are evaluated on "
+        "the rows of the first"
+    )
     store: str = Field(description="folder made by `fmlm tokenize`")
     revision: str | None = Field(None, description="branch, tag or commit of a Hub name")
     trust_remote_code: bool = Field(False, description="run the Python code that a checkpoint brings")

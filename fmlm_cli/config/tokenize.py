@@ -10,16 +10,31 @@ from fmlm_cli.config.section import Count, Section
 _VOCAB_SIZE = 8192  # unless it is given
 
 
-class TextSettings(Section):
-    """Text, and how it becomes tokens."""
+class ReadingSettings(Section):
+    """Text, and how it is read."""
 
     sources: Free[tuple[str, ...]] = Field(
-        (), description="text: .txt or .jsonl files (also .gz), folders, globs, or python-docs"
+        (),
+        description="text: files (also compressed), folders, globs, data sets saved with save_to_disk, "
+        "hub:OWNER/NAME[:CONFIG], python-docs, or - for standard input",
+    )
+    format: Literal["txt", "jsonl", "json", "csv", "tsv", "parquet", "arrow"] | None = Field(
+        None, description="what standard input is, or a file whose name does not say it"
+    )
+    split: Free[str | None] = Field(
+        None, description="the split to read of a data set that has several; default: train"
+    )
+    revision: Free[str | None] = Field(
+        None, description="branch, tag or commit of a data set of the Hub; the commit is recorded"
     )
     documents: Literal["auto", "blank-line", "line", "file"] = Field(
-        "auto", description="what a document is in .txt files"
+        "auto", description="what a document is in .txt and .md files"
     )
-    text_field: str = Field("text", description="field of a .jsonl line that holds the text")
+    text_field: str = Field(
+        "text",
+        description="field or column that holds the text, inner ones with dots; several, with commas between "
+        "them, are joined by a blank line",
+    )
     on_bad_text: Literal["stop", "skip", "replace"] = Field(
         "stop", description="what to do with invalid UTF-8"
     )
@@ -29,6 +44,17 @@ class TextSettings(Section):
     on_long_document: Literal["stop", "cut", "skip"] = Field(
         "stop", description="what to do with a longer document: say where it is, keep its beginning, or none"
     )
+    min_chars: Annotated[int, Field(ge=0)] = Field(
+        0, description="characters that a document must have; shorter ones are left out"
+    )
+    max_chars: Count | None = Field(
+        None, description="characters that a document may have to be wanted; longer ones are left out"
+    )
+
+
+class TextSettings(ReadingSettings):
+    """Text, and how it becomes tokens."""
+
     valid: Free[tuple[str, ...]] = Field(
         (), description="text of the validation split; what it holds is not trained on"
     )

@@ -1,5 +1,6 @@
 """Files: atomic writes, hashes, output folders that appear only when complete and have one owner, runs."""
 
+from fmlm_cli.storage.caches import CACHE, Cache, cache_of
 from fmlm_cli.storage.files import (
     clear_disk_errors,
     complete_file,
@@ -42,15 +43,18 @@ from fmlm_cli.storage.sealed import (
 MANIFEST = "manifest.json"
 
 __all__ = [
+    "CACHE",
     "HASHES",
     "MANIFEST",
     "MARKER",
     "METRICS",
     "RUN",
     "RUN_CONFIG",
+    "Cache",
     "Kind",
     "OwnedFolder",
     "RunDirectory",
+    "cache_of",
     "check_claim",
     "check_outside",
     "clear_disk_errors",

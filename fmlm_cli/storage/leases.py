@@ -72,6 +72,14 @@ class Holder:
         return f"process {self.pid} on {self.host.partition(' ')[0]}"
 
 
+@dataclass(frozen=True)
+class Claim:
+    """A lease that is in the way. `unseen`: see `InUseError`."""
+
+    holder: Holder
+    unseen: tuple[str, float] | None
+
+
 class Lease:
     """This process's claim on a lock, told to others by a file beside it once it is held."""
 
@@ -82,8 +90,8 @@ class Lease:
         unique = f"{os.getpid()}-{next(_numbers)}-{hashlib.sha256(self._host.encode()).hexdigest()[:8]}"
         self._path = folder / f"{self._prefix}{unique}.lease"
 
-    def hold(self, *, shared: bool, is_locked: bool) -> Holder | None:
-        """Hold the lock, unless somebody is in the way, who is given back.
+    def hold(self, *, shared: bool, is_locked: bool) -> Claim | None:
+        """Hold the lock, unless somebody is in the way, whose claim is given back.
 
         `is_locked`: this host's processes are kept out by the operating system already.
         """
@@ -96,17 +104,19 @@ class Lease:
         finally:
             temporary.unlink(missing_ok=True)
         for path, other in self._others():
-            if not self._is_live(path, other):
+            touched = self._touched(path, other)
+            if touched is None:
                 path.unlink(missing_ok=True)
             elif not (shared and other.shared) and not (is_locked and other.host == self._host):
                 self.give_back()
-                return other
+                return Claim(other, None if other.host == self._host else (path.name, touched))
         _keep(self._path)
         return None
 
     def holder(self) -> Holder | None:
         """Another that holds the lock, whether it is to be shared or not."""
-        return next((other for path, other in self._others() if self._is_live(path, other)), None)
+        live = (other for path, other in self._others() if self._touched(path, other) is not None)
+        return next(live, None)
 
     def moved_to(self, folder: Path) -> None:
         """The folder in which the lock is has another name now."""
@@ -129,13 +139,15 @@ class Lease:
                 except (OSError, ValueError, TypeError):  # cut short by a crash: only its age says something
                     yield path, Holder("unknown", 0, "", False)
 
-    def _is_live(self, path: Path, other: Holder) -> bool:
-        if other.host == self._host:
-            return started(other.pid) == other.started
+    def _touched(self, path: Path, other: Holder) -> float | None:
+        """When a lease was last touched; None for one that holds no longer."""
         try:
-            return self._now() - path.stat().st_mtime < LAPSES_AFTER
+            touched = path.stat().st_mtime
         except FileNotFoundError:
-            return False
+            return None
+        if other.host == self._host:
+            return touched if started(other.pid) == other.started else None
+        return touched if self._now() - touched < LAPSES_AFTER else None
 
     def _now(self) -> float:
         """By the clock that the files' times are by, which may be another host's."""

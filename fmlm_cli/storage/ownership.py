@@ -27,7 +27,7 @@ from fmlm_cli.storage.folders import (
     sweep,
 )
 from fmlm_cli.storage.leases import is_lease
-from fmlm_cli.storage.locks import Lock, is_held, locked
+from fmlm_cli.storage.locks import Lock, Tell, is_held, locked
 
 MARKER = ".fmlm.json"
 LOCK = ".lock"  # in a part of a marked folder
@@ -96,17 +96,18 @@ def owned_folder(
     resume: bool = False,
     shared: bool = False,
     shown: Path | None = None,
+    tell: Tell | None = None,
 ) -> Iterator[OwnedFolder]:
     """Make `root` if need be, mark it, and keep other processes of fmlm's out of it while inside.
 
     With `shared`, only those that do not share. A folder in which nothing is left in the end goes again.
     `shown`: what to call one that another process is at work in: that is a `UserError`, as is what
-    `check_claim` refuses, and nothing is touched.
+    `check_claim` refuses, and nothing is touched. `tell`: see `locked`.
     """
     check_claim(root, kind, overwrite=overwrite, resume=resume)
     missing = missing_folders(root)
     try:
-        with locked(root / MARKER, shown or root, shared=shared) as lock:
+        with locked(root / MARKER, shown or root, shared=shared, tell=tell) as lock:
             check_claim(root, kind, overwrite=overwrite, resume=resume)  # another one may just have finished
             folder = OwnedFolder(root, kind, lock)
             try:

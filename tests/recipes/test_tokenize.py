@@ -137,10 +137,10 @@ def test_no_validation_split_if_none_is_wanted(run: Run, corpus: Path) -> None:
 @pytest.mark.parametrize(
     ("mode", "count", "said"),
     [
-        ("auto", 2, "text between blank lines, in 1 .txt file (found by looking"),
-        ("blank-line", 2, "text between blank lines, in 1 .txt file"),
-        ("line", 4, "a line, in 1 .txt file"),
-        ("file", 1, "a file, in 1 .txt file"),
+        ("auto", 2, "text between blank lines, in 1 text file (found by looking"),
+        ("blank-line", 2, "text between blank lines, in 1 text file"),
+        ("line", 4, "a line, in 1 text file"),
+        ("file", 1, "a file, in 1 text file"),
     ],
 )
 def test_what_a_document_is(run: Run, tmp_path: Path, mode: str, count: int, said: str) -> None:

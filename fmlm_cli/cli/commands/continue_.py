@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from fmlm_cli.cli.flags import Flag, Shortcut
+from fmlm_cli.cli.flags import BUDGET, Flag, Shortcut
 from fmlm_cli.cli.options import AllowChanges, Overwrite, Processes, Resume, with_options
 from fmlm_cli.config import PretrainSettings, saved_settings
 from fmlm_cli.errors import UserError
@@ -57,15 +57,21 @@ def _started_from_one(out: str | None) -> bool:
     Flag("--out", "out", metavar="RUN"),
     Flag("--valid", "text.valid", metavar="SOURCE"),
     Flag("--valid-fraction", "text.valid_fraction"),
+    Flag("--format", "text.format"),
+    Flag("--split", "text.split"),
+    Flag("--data-revision", "text.revision"),
     Flag("--documents", "text.documents"),
     Flag("--text-field", "text.text_field"),
     Flag("--on-bad-text", "text.on_bad_text"),
     Flag("--max-document-chars", "text.max_document_chars", metavar="N"),
     Flag("--on-long-document", "text.on_long_document"),
+    Flag("--min-chars", "text.min_chars", metavar="N"),
+    Flag("--max-chars", "text.max_chars", metavar="N"),
     Flag("--add-tokens", "text.add_tokens", metavar="FILE"),
     Flag("--extend-vocab", "text.extend_vocab", metavar="N"),
     Flag("--replay", "data.replay", metavar="STORE:SHARE"),
     Flag("--eval", "evaluation.stores", metavar="NAME=STORE"),
+    BUDGET,
     Flag("--steps", "budget.steps"),
     Flag("--tokens", "budget.tokens"),
     Flag("--epochs", "budget.epochs"),

@@ -44,9 +44,9 @@ def command(
 
     Example: fmlm finetune --from run --task mrpc --data-dir glue --seeds 5 --out tuned
     """
-    from fmlm_cli.recipes.jobs.launched import shared_out
+    from fmlm_cli.recipes.shared.launching import share_out
 
-    cell, processes, emit = shared_out(cell, jobs, None if report_only else settings.device, emit)
+    cell, processes, emit = share_out(cell, jobs, None if report_only else settings.device, emit)
     from fmlm_cli.recipes.finetuning import finetune
 
     finetune(

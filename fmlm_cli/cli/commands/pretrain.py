@@ -1,6 +1,6 @@
 """`fmlm pretrain`."""
 
-from fmlm_cli.cli.flags import Flag
+from fmlm_cli.cli.flags import BUDGET, Flag
 from fmlm_cli.cli.options import AllowChanges, Overwrite, Processes, Resume, with_options
 from fmlm_cli.config import PretrainSettings
 from fmlm_cli.errors import UserError
@@ -16,6 +16,7 @@ from fmlm_cli.events import Emit
     Flag("--replay", "data.replay", metavar="STORE:SHARE"),
     Flag("--eval", "evaluation.stores", metavar="NAME=STORE"),
     Flag("--schedule", "optimizer.schedule"),
+    BUDGET,
     Flag("--steps", "budget.steps"),
     Flag("--tokens", "budget.tokens"),
     Flag("--epochs", "budget.epochs"),

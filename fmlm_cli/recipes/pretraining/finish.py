@@ -9,7 +9,7 @@ from fmlm_cli.analysis.report.figures.training import draw_loss_curve
 from fmlm_cli.engine.checkpoint import TrainState
 from fmlm_cli.engine.records import evaluations_of
 from fmlm_cli.errors import UserError
-from fmlm_cli.events import Caution, Facts
+from fmlm_cli.events import Caution, Facts, Note
 from fmlm_cli.recipes.pretraining.live_run import LiveRun
 from fmlm_cli.recipes.pretraining.report.describe import passes_line
 from fmlm_cli.recipes.pretraining.report.gains import (
@@ -22,6 +22,11 @@ from fmlm_cli.recipes.pretraining.report.model_card import card_text
 from fmlm_cli.recipes.pretraining.report.samples import sample_predictions
 from fmlm_cli.recipes.shared.checkpoints import CARD, carry_over_others, keep_hashes
 from fmlm_cli.recipes.shared.words import where_line
+
+NEW_HEAD = (
+    "the masked-LM head was new, so that most of this fall is the head's being learnt, and no measure of how "
+    "well the encoder is adapted"
+)
 
 
 def finish_run(live: LiveRun, state: TrainState, records: Sequence[Mapping[str, Any]]) -> None:
@@ -40,6 +45,8 @@ def finish_run(live: LiveRun, state: TrainState, records: Sequence[Mapping[str, 
     _show_predictions(live)
     if live.plan.origin is not None and evaluations:
         live.emit(Facts("held-out loss before and after", before_and_after(evaluations)))
+        if live.plan.start.new:
+            live.emit(Note(NEW_HEAD))
         if better:
             live.emit(Facts("tokens whose prediction improved most", better))
     live.emit(Facts("done", _results(live, state, evaluations, curve)))
@@ -51,9 +58,9 @@ def _improved(live: LiveRun, state: TrainState) -> dict[str, str]:
         return {}
     if not live.scores:  # resumed after the last evaluation
         live.evaluate(state.step)
-    after, tokenizer = live.scores[live.main_evaluation], live.plan.store.tokenizer
+    after = live.scores[live.main_evaluation]
     try:
-        return improved_tokens(live.run, after, tokenizer)
+        return improved_tokens(live.run, after, live.plan.store)
     except UserError as error:  # a table less, which is no reason to lose the model
         live.emit(Caution(f"{error}: there is no table of the tokens that improved most"))
         return {}

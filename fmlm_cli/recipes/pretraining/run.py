@@ -24,6 +24,7 @@ from fmlm_cli.recipes.pretraining.planning.agreement import (
 from fmlm_cli.recipes.pretraining.planning.plan import plan_run
 from fmlm_cli.recipes.pretraining.planning.resume import check_changes, check_same_run, settings_to_resume
 from fmlm_cli.recipes.pretraining.report.describe import describe_run
+from fmlm_cli.recipes.pretraining.timing import with_timed_budget
 from fmlm_cli.recipes.shared.checkpoints import check_model_files, lost_of_model
 from fmlm_cli.recipes.shared.training import train_to_the_end
 
@@ -69,7 +70,9 @@ def pretrain(
     check_same_software(ranks)
     if not ranks.is_writer:
         return _follow(run, keep_steps, ranks, allow_changes=allow_changes)
-    with storage.owned_folder(run.root, storage.RUN, overwrite=overwrite, resume=resume) as folder:
+    with storage.owned_folder(
+        run.root, storage.RUN, overwrite=overwrite, resume=resume, tell=lambda text: emit(Note(text))
+    ) as folder:
         resuming = resume and run.config.is_file()
         if not (overwrite or resuming or folder.is_empty):
             raise UserError(f"{run.root} has lost its {run.config.name}: put it back, or pass --overwrite")
@@ -78,6 +81,7 @@ def pretrain(
         if resuming:
             settings = settings_to_resume(settings, run)
         runtime = _runtime_of(ranks.from_writer(settings), ranks, emit)
+        settings = with_timed_budget(settings, ranks.world, emit)
         plan = plan_run(settings, emit)
         if resuming:
             if run.is_finished or not allow_changes:

@@ -10,10 +10,13 @@ from fmlm_cli.engine.loop import train
 from fmlm_cli.engine.records import Record
 from fmlm_cli.engine.runtime import Runtime
 from fmlm_cli.engine.signals import NEVER
-from fmlm_cli.events import Emit, Progress, Trained, ignore
+from fmlm_cli.errors import UserError
+from fmlm_cli.events import Emit, Note, Progress, Trained, ignore
 from fmlm_cli.recipes.pretraining.live_run import LiveRun, settle_attention_of
 from fmlm_cli.recipes.pretraining.micro_size import with_micro_size
 from fmlm_cli.recipes.pretraining.planning.plan import plan_run
+
+TIMED_STEPS = 20
 
 
 class _Speedometer:
@@ -30,6 +33,28 @@ class _Speedometer:
         if isinstance(record, Trained):
             self.tokens_per_second = float(record.record["tokens_per_second"])
             self._emit(Progress("timing a few steps", record.record["step"], self._steps, "steps"))
+
+
+def with_timed_budget(settings: PretrainSettings, world: int, emit: Emit) -> PretrainSettings:
+    """The settings with a budget of minutes as one of tokens too, by the first steps of such a run.
+
+    One that has been turned into tokens already, as that of a run that is gone on with, stays what it was.
+    Raises `UserError` where several processes (`world`) would share the work: one alone cannot time that.
+    """
+    budget = settings.budget
+    if budget.minutes is None or budget.model_dump(exclude={"minutes"}, exclude_none=True):
+        return settings
+    if world > 1:
+        raise UserError(
+            f"a budget of {budget.minutes:g} minutes is timed by one process, and there are {world}: give "
+            "steps, tokens or epochs, and --max-minutes for a limit of time"
+        )
+    speed = measure_speed(settings, TIMED_STEPS, emit)
+    tokens = float(f"{budget.minutes * 60 * speed:.2g}")
+    emit(Note(f"{budget.minutes:g} minutes are about {tokens:,.0f} tokens here, at {speed:,.0f} a second"))
+    return build(
+        PretrainSettings, settings.model_dump(), {"budget": {"minutes": budget.minutes, "tokens": tokens}}
+    )
 
 
 def measure_speed(settings: PretrainSettings, steps: int, emit: Emit) -> float:

@@ -7,10 +7,11 @@ from typing import Any
 from transformers import PreTrainedTokenizerFast
 
 from fmlm_cli import storage
-from fmlm_cli.config import TokenizeSettings, deciding, differing
+from fmlm_cli.config import ReadingSettings, TokenizeSettings, deciding, differing
 from fmlm_cli.corpus.store.reading import TokenStore
 from fmlm_cli.corpus.text.corpora import Corpora
-from fmlm_cli.corpus.text.files import ReadOptions
+from fmlm_cli.corpus.text.documents import ReadOptions
+from fmlm_cli.corpus.text.fields import TextFields
 from fmlm_cli.corpus.tokenizer import loading as tokenizers
 from fmlm_cli.errors import UserError
 from fmlm_cli.events import Emit
@@ -28,14 +29,7 @@ class Asked:
     @classmethod
     def resolve(cls, settings: TokenizeSettings, emit: Emit) -> "Asked":
         """Find the text, which is read for its hashes, and load the tokenizer. Raises `UserError`."""
-        options = ReadOptions(
-            settings.documents,
-            settings.text_field,
-            settings.on_bad_text,
-            settings.max_document_chars,
-            settings.on_long_document,
-        )
-        corpora = Corpora.find(settings.sources, settings.valid, options, emit)
+        corpora = Corpora.find(settings.sources, settings.valid, read_options(settings), emit)
         # Replacing the store would remove it.
         storage.check_outside(Path(settings.out), dict.fromkeys(corpora.paths, "source"))
         loaded = tokenizers.load_tokenizer(settings.tokenizer) if settings.tokenizer is not None else None
@@ -79,6 +73,22 @@ def check_same(out: Path, request: dict[str, Any]) -> None:
             f"{out} was made with other {' and '.join(different)}: choose another --out, or pass "
             "--overwrite to replace it"
         )
+
+
+def read_options(settings: ReadingSettings) -> ReadOptions:
+    """How to find and read text, of all that there is to set."""
+    return ReadOptions(
+        documents=settings.documents,
+        fields=TextFields.parse(settings.text_field),
+        on_bad_text=settings.on_bad_text,
+        most_characters=settings.max_document_chars,
+        on_long=settings.on_long_document,
+        min_characters=settings.min_chars,
+        max_characters=settings.max_chars,
+        split=settings.split,
+        revision=settings.revision,
+        format=settings.format,
+    )
 
 
 def validation_share(settings: TokenizeSettings) -> float:

@@ -56,6 +56,8 @@ def write(
         "empty_documents": stats.empty + empty,
         "bad_text_documents": stats.bad_text,
         "long_documents": stats.long,
+        "under_min_documents": stats.under_min,
+        "over_max_documents": stats.over_max,
         "held_out_documents": held,
     }
     return writer.finish(asked.request, facts)
@@ -93,7 +95,12 @@ def _check_not_empty(writer: StoreWriter, settings: TokenizeSettings, stats: Rea
     if not train and (settings.valid or not validation):
         skipped = [
             f"left out: {counted(number, 'document')}, {what}"
-            for number, what in ((stats.bad_text, "not valid UTF-8"), (stats.long, "too long"))
+            for number, what in (
+                (stats.bad_text, "not valid UTF-8"),
+                (stats.long, "too long"),
+                (stats.under_min, "with fewer characters than --min-chars"),
+                (stats.over_max, "with more characters than --max-chars"),
+            )
             if number
         ]
         why = f" ({', '.join(skipped)})" if skipped else ""

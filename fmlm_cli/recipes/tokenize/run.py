@@ -107,5 +107,10 @@ def _summary(manifest: dict[str, Any]) -> dict[str, str]:
     if facts["long_documents"]:
         word = "cut" if manifest["request"]["on_long_document"] == "cut" else "left out"
         rows["too long"] = f"{counted(facts['long_documents'], 'document')} {word}"
+    for fact, setting in (("under_min_documents", "min_chars"), ("over_max_documents", "max_chars")):
+        if facts.get(fact):
+            bound = f"{manifest['request'][setting]:,} characters"
+            word = "fewer" if setting == "min_chars" else "more"
+            rows[f"{word} than {bound}"] = f"{counted(facts[fact], 'document')} left out"
     rows["fingerprint"] = manifest["fingerprint"][:16]
     return rows

@@ -116,8 +116,8 @@ class Reference:
         }
         if packing == "none":
             return [self.row([piece]) for piece in pieces.values()]
-        spans, first = reader.plan.spans, reader.plan.first  # who stands with whom: see test_packing
-        keys = list(zip(spans.document.tolist(), spans.start.tolist(), strict=True))
+        plan, first = reader.plan, reader.plan.first  # who stands with whom: see test_packing
+        keys = list(zip(plan.document.tolist(), plan.start.tolist(), strict=True))
         assert sorted(keys) == sorted(pieces)
         rows = [keys[first[number] : first[number + 1]] for number in range(len(first) - 1)]
         return [self.row([pieces[key] for key in row]) for row in rows]

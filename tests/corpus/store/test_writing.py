@@ -14,7 +14,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from fmlm_cli.corpus.store import writing
-from fmlm_cli.corpus.store.reading import Split, TokenSpans, token_dtype
+from fmlm_cli.corpus.store.reading import token_dtype
+from fmlm_cli.corpus.store.split import Split, TokenSpans
 from fmlm_cli.corpus.store.writing import (
     SplitWriter,
     TokenDocument,

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from fmlm_cli.corpus.text.files import ReadOptions, TextFiles
-from fmlm_cli.corpus.text.passed_over import PassedOver, Reason, listed
-from fmlm_cli.corpus.text.paths import resolve_sources
+from fmlm_cli.corpus.text.documents import ReadOptions
+from fmlm_cli.corpus.text.files.passed_over import PassedOver, Reason, listed
+from fmlm_cli.corpus.text.files.paths import resolve_sources
+from fmlm_cli.corpus.text.files.text_files import TextFiles
 from fmlm_cli.errors import UserError
 
 
@@ -17,8 +18,8 @@ def tree(tmp_path: Path) -> Path:
     """Text among much else."""
     for name, size in [
         *(("a.txt", 10), ("b.jsonl.gz", 30), ("b2.txt", 1)),
-        *(("one.jsonl.zst", 1000), ("two.jsonl.ZST", 500), ("deep/three.parquet", 2_000_000)),
-        *(("deep/x.csv", 5), ("deep/y.md", 4), ("LICENSE", 3), ("empty.txt", 0), (".hidden.txt", 9)),
+        *(("one.warc.zst", 1000), ("two.warc.ZST", 500), ("deep/three.h5", 2_000_000)),
+        *(("deep/x.html", 5), ("deep/y.rst", 4), ("LICENSE", 3), ("empty.txt", 0), (".hidden.txt", 9)),
         *((".git/config.txt", 9), (".git/HEAD", 9)),
     ]:
         (tmp_path / name).parent.mkdir(exist_ok=True)
@@ -36,9 +37,9 @@ def test_what_is_passed_over_is_told(tree: Path, glob: bool) -> None:
     assert [path.name for path in found.paths] == ["a.txt", "b.jsonl.gz", "b2.txt"]
     (clause,) = found.passed_over
     assert clause == (
-        "1 .parquet file (2.0 MB), 2 .jsonl.zst files (1.5 kB), 1 .csv file (5 bytes), 1 .md file (4 bytes), "
+        "1 .h5 file (2.0 MB), 2 .warc.zst files (1.5 kB), 1 .html file (5 bytes), 1 .rst file (4 bytes), "
         "1 unnamed file (3 bytes), 1 empty file (empty.txt), 2 broken links (broken.txt, circle.txt), "
-        + ("" if glob else "1 link to a folder (linked), ")
+        + ("" if glob else "1 link to a folder that is read anyway (linked), ")
         + "1 pipe or device (pipe.txt)"
         + ("" if glob else ", 2 hidden (.git, .hidden.txt)")
     )
@@ -47,15 +48,15 @@ def test_what_is_passed_over_is_told(tree: Path, glob: bool) -> None:
 
 def test_it_is_a_caution_where_most_of_the_bytes_are_passed_over(tree: Path) -> None:
     (caution,) = TextFiles.find([str(tree)], ReadOptions()).cautions()
-    assert "2.0 MB in files that are not read, 41 bytes in .txt" in caution
+    assert "2.0 MB in files that are not read, 41 bytes in files that are" in caution
     (tree / "deep" / "much.txt").write_bytes(b"x" * 3_000_000)
     assert TextFiles.find([str(tree)], ReadOptions()).cautions() == []
 
 
 def test_where_nothing_is_left_the_rest_is_named(tree: Path) -> None:
-    with pytest.raises(UserError, match=r"holds no \.txt.* files, but 1 \.parquet file \(2\.0 MB\), 1 \.csv"):
+    with pytest.raises(UserError, match=r"holds no \.txt.* files, but 1 \.h5 file \(2\.0 MB\), 1 \.html"):
         resolve_sources([f"{tree}/deep"])
-    with pytest.raises(UserError, match=r"matches no \.txt.* files, but 2 \.jsonl\.zst files \(1\.5 kB\);"):
+    with pytest.raises(UserError, match=r"matches no \.txt.* files, but 2 \.warc\.zst files \(1\.5 kB\);"):
         resolve_sources([f"{tree}/*.[zZ][sS][tT]"])
     with pytest.raises(UserError, match=r"matches no .* files, but 1 empty file \(empty\.txt\);"):
         resolve_sources([f"{tree}/e*.txt"])
@@ -116,7 +117,7 @@ def test_hidden_text_counts_as_passed_over(tmp_path: Path) -> None:
     (tmp_path / ".cache" / "deep" / "b.txt").write_text("x" * 12)
     (tmp_path / ".c.jsonl").write_text("x" * 4)
     (caution,) = TextFiles.find([str(tmp_path)], ReadOptions()).cautions()
-    assert "16 bytes in files that are not read, 10 bytes in .txt" in caution
+    assert "16 bytes in files that are not read, 10 bytes in files that are" in caution
 
 
 def test_the_list_stays_short_and_on_one_line() -> None:

@@ -104,11 +104,12 @@ def _open_evaluated(settings: PretrainSettings) -> dict[str, TokenStore]:
 
 
 def _check_budget(settings: PretrainSettings) -> None:
-    budgets = [
-        f"--{name} {value:g}" for name, value in settings.budget.model_dump().items() if value is not None
-    ]
+    given = settings.budget.model_dump(exclude={"minutes"}, exclude_none=True)
+    budgets = [f"--{name} {value:g}" for name, value in given.items()]
     if not budgets:
-        raise UserError("no budget: say how long to train with one of --steps, --tokens, --epochs")
+        raise UserError(
+            "no budget: say how long to train, as --budget 2000-steps, 5M-tokens, 7-epochs or 20m"
+        )
     if len(budgets) > 1:
         raise UserError(f"{len(budgets)} budgets: {' and '.join(budgets)}; keep one")
 

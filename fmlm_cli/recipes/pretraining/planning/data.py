@@ -81,8 +81,7 @@ class RowStream:
     def tokens_per_row(self) -> float:
         """Tokens of a row, padding not counted, on average over the sources."""
         return sum(
-            source.share * source.reader.plan.used(source.reader.frame) / len(source.reader.plan)
-            for source in self.sources
+            source.share * source.reader.plan.used / len(source.reader.plan) for source in self.sources
         )
 
     def steps_of_passes(self, passes: float, draws: int) -> int:

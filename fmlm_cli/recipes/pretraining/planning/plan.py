@@ -337,12 +337,11 @@ def packing_report(plan: RunPlan) -> dict[str, str]:
 def _packed(source: RowSource) -> dict[str, str]:
     reader: RowReader = source.reader
     layout = reader.plan
-    positions = len(layout) * layout.sequence_length
     documents = source.store.manifest["splits"]["train"]["documents"]
     kept = f"{len(reader):,}" + (f" of {len(layout):,} (data.max_rows)" if len(reader) < len(layout) else "")
     return {
         "rows": f"{kept} x {layout.sequence_length} positions, packing {layout.packing}",
-        "padding": f"{1 - layout.used(reader.frame) / positions:.1%} of all positions",
+        "padding": f"{layout.padding:.1%} of all positions",
         "cut": (
             f"{layout.cut:,} of {documents:,} documents are longer than a row and were cut; no token is "
             "dropped"

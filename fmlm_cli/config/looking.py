@@ -1,0 +1,37 @@
+"""Settings of looking: at text, at token stores, at a machine."""
+
+from pydantic import Field, model_validator
+
+from fmlm_cli.config.section import Count, Section, Seed
+from fmlm_cli.config.tokenize import ReadingSettings
+
+
+class InspectSettings(ReadingSettings):
+    """`fmlm inspect`."""
+
+    tokenizer: str | None = Field(
+        None,
+        description="for the estimate: tokenizer folder, vocab.txt, tokenizer.json or Hub name; default: one "
+        "learnt from a sample",
+    )
+    split: str | None = Field(
+        None,
+        description="the split of a store that is shown, or of a data set that is read",
+    )
+    verify: bool = Field(False, description="of a store: hash every file and compare")
+    shown: Count = Field(3, description="documents to show")
+    seed: Seed = Field(0, description="seed: which documents of a store")
+
+    @model_validator(mode="after")
+    def _something(self) -> "InspectSettings":
+        if not self.sources:
+            raise ValueError("nothing to inspect: give a token store, or text (files, folders, globs)")
+        return self
+
+
+class DoctorSettings(Section):
+    """`fmlm doctor`."""
+
+    device: str = Field("auto", description="auto | cpu | cuda | cuda:N | mps")
+    precision: str = Field("auto", description="as for pretrain")
+    out: str = Field(".", description="folder whose disk is looked at")
