@@ -42,7 +42,8 @@ _NORMALIZERS = {"BertNormalizer", "ByteLevel", "Lowercase", "Nmt", "Precompiled"
 _NORMALIZERS |= set(_FORMS)
 _SPLITTERS = {"BertPreTokenizer", "ByteLevel", "Digits", "Metaspace", "Punctuation", "Split"}
 _SPLITTERS |= {"Whitespace", "WhitespaceSplit"}
-_RUN_OF_BLANKS = re.compile(r"(?: |\u2581|\\s|\[[ \\nrt]+\])(?:\+|\{\d+,\d*\})?")
+_BLANKS = r"(?: |\u2581|\\s|\[[ \\nrt]+\])(?:\+|\{\d+,\d*\})?"
+_RUN_OF_BLANKS = re.compile(rf"{_BLANKS}(?:\|{_BLANKS})*")
 _LEFT_OUT_AT_FIRST = re.compile(r"(?:(?![\x0b\x1c-\x1f\x85])\s)*[\x00-\x08\x0b\x0e-\x1f\x7f-\x9f]")
 _UNFIT, _FIT, _LOOK_ON = range(3)  # an edge of a text, by the character there: the last, where others decide
 _FIRST, _LAST = itemgetter(slice(0, 1)), itemgetter(slice(-1, None))
@@ -202,13 +203,16 @@ class Cuts:
         tried = [character for character in _TRIED if character not in self._unfit]
         pairs = itertools.product(filter(may_end, tried), filter(may_begin, tried))
         failed = [(a, b) for a, b in pairs if not self._agrees([(f"a{a}", f"{b}a")], [separator])]
+        odd = set(self._unfit)
         while failed:  # the character that fails most often is to blame
             ((worst, _),) = Counter(itertools.chain.from_iterable(failed)).most_common(1)
-            self._unfit.add(worst)
+            odd.add(worst)
             failed = [pair for pair in failed if worst not in pair]
-        return not self._unfit & set("aZ1.") and self._agrees(
-            [("x's a_b", "'s naive"), ("1 2,", "3.5 - x")], [separator]
-        )
+        others = [("x's a_b", "'s naive"), ("1 2,", "3.5 - x")]
+        if odd & set("aZ1.") or not self._agrees(others, [separator]):
+            return False
+        self._unfit = odd
+        return True
 
     def _keeps_added_tokens(self, separator: str) -> bool:
         """Whether no token that is looked for in texts reaches over a place where they are cut."""
