@@ -35,7 +35,7 @@ class Stream(enum.IntEnum):
     # corpus: which rows, in which order
     ROW_ORDER = 0x0DE2  # the permutation of the rows in a pass
     ROW_SUBSET = 0x5B5E7  # the rows that are kept where only some are wanted
-    LENGTH_GROUPS = 0x1E46  # where the order of groups of rows of like length begins
+    LENGTH_GROUPS = 0x1E46  # how far the order of groups of rows of like length is turned
     MIXTURE_PHASE = 0x9A5E  # where the draws from one of several stores begin
     BUCKET_SEQUENCES = 0xB0C4  # the order of sequences before those of like length are put together
     BUCKET_BATCHES = 0xBA7C  # the order of such batches
@@ -118,15 +118,6 @@ def bits(key: Any, index: Any) -> UInt64s:
     """64 random bits: output number `index` of the stream that `key` starts."""
     with np.errstate(over="ignore"):
         return _mix(_as_words(key) + (_as_words(index) + np.uint64(1)) * GOLDEN)
-
-
-def weyl(start: int | np.integer | UInt64s, n: int) -> UInt64s:
-    """The first n numbers from `start` in steps of 2**64 over the golden ratio, modulo 2**64: uint64[n].
-
-    Of all sequences of multiples the most evenly spread, whichever stretch of it is taken (Weyl 1916).
-    """
-    with np.errstate(over="ignore"):
-        return np.arange(n, dtype=np.uint64) * GOLDEN + _as_words(start)
 
 
 def uniform(random_bits: UInt64s) -> npt.NDArray[np.float64]:

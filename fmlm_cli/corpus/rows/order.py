@@ -13,6 +13,7 @@ from fmlm_cli.corpus.rows.reading import RowReader
 Int64s = npt.NDArray[np.int64]
 
 _GROUP = 4  # rows of like length that follow each other: steps of 32 rows are then as even as by chance
+_STEP = 8  # positions: rows that differ by less are alike, so that not the same ones meet in every pass
 _WINDOW = 4096  # rows among which those of like length are looked for
 
 
@@ -38,14 +39,14 @@ class LikeLengthOrder(RowOrder):
 
     A pass is a permutation as above, cut into windows. The rows of a window, sorted by length, make groups of
     `_GROUP`, and these come in an order in which any few that follow each other are spread over all lengths:
-    their ranks are a Weyl sequence of the golden ratio, from a place drawn for the window.
+    that of the multiples of the golden ratio modulo 1, turned by a number drawn for the window.
 
     So a step can be cut into micro-batches with little padding, and is a sample of all lengths nevertheless.
     Steps of a single length each would not do: a step's gradient is a mean over its own tokens, so those of
     short rows, few to a step, would weigh more than others.
     """
 
-    lengths: Callable[[Int64s], npt.NDArray[np.integer]]
+    lengths: Callable[[Int64s], Int64s]
 
     def locate(self, position: Int64s) -> tuple[Int64s, Int64s]:
         """As `RowOrder.locate`."""
@@ -62,13 +63,18 @@ class LikeLengthOrder(RowOrder):
         place = np.arange(number * _WINDOW, min((number + 1) * _WINDOW, self.rows))
         rows = self._permuted(place, epoch)
         grouped = rows[: len(rows) // _GROUP * _GROUP]
-        by_length = np.argsort(self.lengths(grouped), kind="stable").reshape(-1, _GROUP)
+        steps = -(-self.lengths(grouped) // _STEP)
+        by_length = np.argsort(steps, kind="stable").reshape(-1, _GROUP)
         groups = grouped[np.sort(by_length, axis=1)]  # in a group as they came: any place is any row's
-        start = keys.derive(self.seed, keys.Stream.LENGTH_GROUPS, epoch, number)
-        turns = np.argsort(keys.weyl(start, len(groups)))
-        rank = np.empty(len(groups), np.int64)
-        rank[turns] = np.arange(len(groups))
-        return np.concatenate([groups[rank].ravel(), rows[len(grouped) :]])
+        turns = _turns(len(groups), keys.derive(self.seed, keys.Stream.LENGTH_GROUPS, epoch, number))
+        return np.concatenate([groups[turns].ravel(), rows[len(grouped) :]])
+
+
+def _turns(groups: int, key: keys.UInt64s) -> Int64s:
+    """Ranks in the order in which they come, each equally likely anywhere: int64[groups]."""
+    rank = np.empty(groups, np.int64)
+    rank[np.argsort(np.arange(groups, dtype=np.uint64) * keys.GOLDEN)] = np.arange(groups)
+    return (rank + keys.below(keys.bits(key, 0), max(1, groups))) % max(1, groups)
 
 
 @lru_cache(maxsize=32)

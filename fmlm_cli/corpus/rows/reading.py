@@ -127,10 +127,10 @@ class RowReader:
         packing = self.plan.packing
         return packing == "none" or bool(self.frame.separated if packing == "concat" else self.frame.size)
 
-    def lengths(self, index: Int64s) -> npt.NDArray[np.integer]:
-        """Text tokens in rows of one stretch each, [n], without reading them."""
+    def lengths(self, index: Int64s) -> Int64s:
+        """Positions that are not padding in rows of one stretch each, without reading them. int64[n]"""
         assert self.plan.packing == "none"
-        return self.plan.length[self._numbers(index)]
+        return self.plan.length[self._numbers(index)].astype(np.int64) + self.frame.size
 
     def _numbers(self, index: Int64s) -> Int64s:
         """The numbers in the plan of these of the rows."""

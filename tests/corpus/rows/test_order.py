@@ -46,7 +46,7 @@ def test_every_pass_is_a_permutation(make: MakeOrder, window: int, rows: int, se
 
 @either
 @given(
-    rows=st.integers(1, 50), seed=st.integers(0, 2**63 - 1), places=st.lists(st.integers(0, 100), max_size=8)
+    rows=st.integers(10, 50), seed=st.integers(0, 2**63 - 1), places=st.lists(st.integers(0, 100), max_size=8)
 )
 def test_any_place_of_the_stream_is_found_at_once(
     make: MakeOrder, rows: int, seed: int, places: list[int]
@@ -71,7 +71,7 @@ def test_passes_and_seeds_have_orders_of_their_own(make: MakeOrder) -> None:
     for one in range(20):
         for two in range(one):
             agree = sum(a == b for a, b in zip(found[one], found[two], strict=True))
-            assert agree < 25  # one is expected, or some groups
+            assert agree < 60  # one is expected, or some groups of like length
     natural = sum(place == row for order in found for place, row in enumerate(order))
     assert natural < 50  # twenty are expected
 
@@ -124,8 +124,16 @@ def test_steps_are_samples_of_all_lengths(size: int) -> None:
 
 def test_rows_of_like_length_stand_together() -> None:
     lengths = steps_of(like_lengths(8192, 3), orders._GROUP)
-    assert np.median(np.ptp(lengths, axis=1)) <= 1
+    assert np.median(np.ptp(lengths, axis=1)) < 8
     assert np.median(np.ptp(steps_of(RowOrder(8192, 3), orders._GROUP), axis=1)) > 100
+
+
+def test_not_the_same_rows_meet_in_every_pass() -> None:
+    """Even where a window holds all rows there are."""
+    order, size = like_lengths(2048, 3), orders._GROUP
+    passes = [order.locate(np.arange(2048) + 2048 * epoch)[0].reshape(-1, size) for epoch in range(2)]
+    first, second = ({frozenset(group) for group in groups.tolist()} for groups in passes)
+    assert len(first & second) < 0.05 * len(first)
 
 
 @pytest.mark.parametrize("packing", ["documents", "concat", "none"])
@@ -146,10 +154,10 @@ def test_a_readers_rows_come_in_the_order_that_suits_them(
     assert sorted(index.tolist()) == list(range(len(reader)))
     if packing == "none":
         rows = reader.read(index)
-        framed = reader.lengths(index).astype(int) + reader.frame.size
+        framed = reader.lengths(index)
         assert framed.tolist() == np.count_nonzero(rows.segments, axis=1).tolist()
         groups = framed[: len(framed) // orders._GROUP * orders._GROUP].reshape(-1, orders._GROUP)
-        assert np.median(np.ptp(groups, axis=1)) <= 4
+        assert np.median(np.ptp(groups, axis=1)) <= 8
 
 
 def test_in_a_mixture_groups_stay_together() -> None:
