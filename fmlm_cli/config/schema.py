@@ -66,8 +66,8 @@ class ModelSettings(Section):
     name: str = Field(
         "bert-mini",
         examples=MODELS,
-        description="shape from scratch: bert-tiny, -mini, -small, -medium, -base, -large, "
-        "or a Hugging Face config.json",
+        description="shape from scratch: bert-tiny, -mini, -small, -medium, -base, -large, distilbert-base, "
+        "roberta-base, modernbert-base, deberta-v3-base, or a Hugging Face config.json",
     )
     checkpoint: Free[str | None] = Field(
         None, description="what to go on from: a run, RUN@step-N, a Hugging Face folder, or a Hub name"

@@ -12,6 +12,7 @@ import numpy as np
 
 from fmlm_cli import storage
 from fmlm_cli.config import PretrainSettings, build, deciding, nested
+from fmlm_cli.corpus.rows.packing import PLANNING
 from fmlm_cli.corpus.rows.reading import RowReader
 from fmlm_cli.corpus.store.reading import TokenStore
 from fmlm_cli.engine.checkpoint import read_facts
@@ -147,6 +148,7 @@ class RunPlan:
         """All that decides the run's results; to be asked first while the model is as the run begins."""
         content: dict[str, Any] = {
             "data": self.stream.contents,
+            "planning": PLANNING,
             "evaluated": self.evaluated_contents,
             "settings": deciding(self.settings),
             "architecture": self.architecture,
