@@ -209,7 +209,9 @@ class OptimizerSettings(Section):
         description="learning rate after warm-up: linear or cosine decay | wsd: hold the peak, then decay",
     )
     warmup_share: Share | None = Field(
-        None, description="share of the steps spent warming up; default 0.06 from scratch, else 0.03"
+        None,
+        description="share of the steps spent warming up; default 0.06 from scratch, else 0.03, and no less "
+        "than 10 steps, or half of a run that is shorter than 20",
     )
     decay_share: Share = Field(
         0.2, description="of wsd: share of the steps that decay, linearly; 0: none, to go on from later"
