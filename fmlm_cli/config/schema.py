@@ -20,7 +20,7 @@ from fmlm_cli.config.section import (
     Seed,
     Share,
 )
-from fmlm_cli.config.speed import AttentionSettings, SpeedSettings
+from fmlm_cli.config.speed import ComputingSettings, SpeedSettings
 from fmlm_cli.config.tokenize import TextSettings
 
 
@@ -329,7 +329,7 @@ class EvaluateSettings(Section):
     batch_size: Count = Field(32, description="rows forwarded at once")
     device: str = Field("auto", examples=DEVICES, description="auto | cpu | cuda | cuda:N | mps")
     precision: Literal["auto", "float32", "bfloat16"] = Field("auto", description="as for pretrain")
-    speed: AttentionSettings = AttentionSettings()
+    speed: ComputingSettings = ComputingSettings()
 
 
 class MasksSettings(Section):

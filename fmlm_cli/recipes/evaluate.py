@@ -26,7 +26,7 @@ def evaluate_checkpoint(settings: EvaluateSettings, *, emit: Emit = ignore) -> d
     trusted = settings.trust_remote_code
     origin = find_checkpoint(settings.checkpoint, revision=settings.revision, code=trusted)
     run, name = origin.settings, str(origin.adapter or origin.folder)
-    runtime = Runtime.resolve(settings.device, settings.precision)
+    runtime = Runtime.resolve(settings.device, settings.precision, threads=settings.speed.threads)
     store = TokenStore.open(settings.store, verify=("validation",))
     if not store.has("validation"):
         raise UserError(

@@ -87,6 +87,7 @@ def _started_from_one(out: str | None) -> bool:
     Flag("--trust-remote-code", "model.trust_remote_code"),
     Flag("--seed", "seed"),
     Flag("--deterministic", "deterministic"),
+    Flag("--threads", "speed.threads"),
     from_file=True,
     limited=True,
     needs=("--from", "--data", "--out", "--steps|--tokens|--epochs"),

@@ -10,6 +10,7 @@ from fmlm_cli.events import Emit
     EvaluateSettings,
     Flag("--from", "checkpoint", metavar="RUN|FOLDER|HUB-NAME"),
     Flag("--data", "store", metavar="STORE"),
+    Flag("--threads", "speed.threads"),
     Flag("--revision", "revision"),
     Flag("--trust-remote-code", "trust_remote_code"),
     by_one=True,

@@ -21,6 +21,7 @@ from fmlm_cli.events import Emit
     Flag("--epochs", "budget.epochs"),
     Flag("--seed", "seed"),
     Flag("--deterministic", "deterministic"),
+    Flag("--threads", "speed.threads"),
     from_file=True,
     limited=True,
     needs=("--data", "--out", "--steps|--tokens|--epochs"),

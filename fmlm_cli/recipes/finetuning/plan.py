@@ -208,7 +208,7 @@ def rank_of(model: Path) -> tuple[float, str]:
 def plan_finetuning(settings: FinetuneSettings, emit: Emit) -> FinetunePlan:
     """Make every choice that the settings leave open."""
     assert settings.out is not None
-    runtime = Runtime.resolve(settings.device, settings.precision)
+    runtime = Runtime.resolve(settings.device, settings.precision, threads=settings.speed.threads)
     data = _load(settings, emit)
     if settings.from_mnli and "mnli" not in data and not (Path(settings.out) / "models" / "mnli").is_dir():
         raise UserError("from_mnli needs the MNLI model: give --task mnli too")

@@ -35,7 +35,12 @@ class _Speedometer:
 def measure_speed(settings: PretrainSettings, steps: int, emit: Emit) -> float:
     """Tokens a second that a run of these settings trains on, by its first `steps`. Nothing is written."""
     timed = nested({"budget.steps": steps, "logging.every_steps": 1, "evaluation.max_rows": 1})
-    runtime = Runtime.resolve(settings.device, settings.precision, deterministic=settings.deterministic)
+    runtime = Runtime.resolve(
+        settings.device,
+        settings.precision,
+        deterministic=settings.deterministic,
+        threads=settings.speed.threads,
+    )
     plan = plan_run(build(PretrainSettings, settings.model_dump(), timed), ignore)
     settle_attention_of(plan, runtime)
     plan = with_micro_size(plan, runtime, ignore)
