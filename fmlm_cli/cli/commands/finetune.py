@@ -26,6 +26,7 @@ from fmlm_cli.events import Emit
     Flag("--learning-rate", "training.learning_rate"),
     Flag("--batch-size", "training.batch_size"),
     Flag("--from-mnli", "from_mnli"),
+    Flag("--threads", "speed.threads"),
     Flag("--revision", "revision"),
     Flag("--trust-remote-code", "trust_remote_code"),
     from_file=True,

@@ -68,7 +68,9 @@ class Worker:
 
     def __init__(self, plan: ComparisonPlan, board: Board[Item, Result]) -> None:
         self.plan, self.board = plan, board
-        self.runtime = Runtime.resolve(plan.settings.run.device, "float32")  # that gradients are measured in
+        run = plan.settings.run
+        # In float32, which gradients are measured in.
+        self.runtime = Runtime.resolve(run.device, "float32", threads=run.speed.threads)
         self._cautioned = False
 
     def do(self, item: Item) -> Result:

@@ -136,7 +136,7 @@ def predict(
     a checkpoint with neither head, and for texts that do not fit it.
     """
     inputs = read_inputs(settings)
-    runtime = Runtime.resolve(settings.device, settings.precision)
+    runtime = Runtime.resolve(settings.device, settings.precision, threads=settings.speed.threads)
     name = _name_of_model(settings.checkpoint, settings.task)
     origin = find_checkpoint(name, revision=settings.revision, code=settings.trust_remote_code)
     call = Call(settings, origin, _facts(origin, settings.task), inputs, runtime, emit)
