@@ -32,6 +32,13 @@ class Caution(Event):
 
 
 @dataclass(frozen=True)
+class Doing(Event):
+    """What begins now and cannot say how far it is: of interest only where it takes its time."""
+
+    text: str
+
+
+@dataclass(frozen=True)
 class Facts(Event):
     """Some facts: a title and name-value rows."""
 
@@ -41,11 +48,12 @@ class Facts(Event):
 
 @dataclass(frozen=True)
 class Grid(Event):
-    """A table of several columns; the first names the row."""
+    """A table of several columns; the first names the row. `narrow`: one for where this would not fit."""
 
     title: str
     header: Sequence[str]
     rows: Sequence[Sequence[str]]
+    narrow: "Grid | None" = None
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from fmlm_cli.corpus.rows.reading import RowReader
 from fmlm_cli.corpus.store.reading import TokenStore
 from fmlm_cli.engine.runtime import Runtime
 from fmlm_cli.errors import UserError
-from fmlm_cli.events import Caution, Emit, Facts, Grid, ignore
+from fmlm_cli.events import Caution, Doing, Emit, Facts, Grid, ignore
 from fmlm_cli.model.build import longest_sequence
 from fmlm_cli.model.checkpoints.pretrained import load_model
 from fmlm_cli.model.isolation import isolates_documents
@@ -91,7 +91,8 @@ def _evaluate(
 ) -> Evaluation:
     """One checkpoint on these rows."""
     name = str(origin.adapter or origin.folder)
-    runtime = Runtime.resolve(settings.device, settings.precision)
+    emit(Doing(f"evaluating {name}"))
+    runtime = Runtime.resolve(settings.device, settings.precision, threads=settings.speed.threads)
     loaded = load_model(
         origin.folder,
         name=name,

@@ -126,7 +126,7 @@ def test_text_becomes_a_store(fmlm: Call) -> None:
     assert store.manifest["request"]["valid_fraction"] == 0.01
 
 
-@pytest.mark.parametrize("kind", ["wordpiece", "bpe"])
+@pytest.mark.parametrize("kind", ["wordpiece", "bpe", "unigram"])
 def test_a_tokenizer_is_learnt(fmlm: Call, kind: str) -> None:
     result = fmlm(
         *("good.jsonl.gz", "good.txt", "--text-field", "body.text", "--valid-fraction", 0.3),
@@ -318,7 +318,10 @@ BAD_TOKENIZERS: dict[str, tuple[list[str], list[str]]] = {
         ["--train-tokenizer", "bpe", "--add-tokens", "good.txt"],
         ["--add-tokens", "--tokenizer"],
     ),
-    "unknown kind": (["--train-tokenizer", "unigram"], ["train_tokenizer", "'wordpiece'", "'unigram'"]),
+    "unknown kind": (
+        ["--train-tokenizer", "words"],
+        ["train_tokenizer", "'wordpiece'", "'unigram'", "'words'"],
+    ),
     "too few tokens": (["--train-tokenizer", "bpe", "--vocab-size", "100"], ["100", "alphabet"]),
     "hardly any tokens": (["--train-tokenizer", "bpe", "--vocab-size", "3"], ["vocab_size", "3"]),
 }

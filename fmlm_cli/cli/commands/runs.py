@@ -30,4 +30,5 @@ def command(
     from fmlm_cli.recipes.overview.listing import list_runs
 
     overview = list_runs(settings, ignore if as_json else emit)
-    return json.dumps(dataclasses.asdict(overview), ensure_ascii=False) + "\n" if as_json else None
+    # In ASCII, for a folder's name need not be UTF-8.
+    return json.dumps(dataclasses.asdict(overview)) + "\n" if as_json else None

@@ -1,4 +1,4 @@
-"""Lines drawn in characters: braille, each of which has 2 x 4 dots, or full stops where there is no braille."""
+"""Lines drawn in characters: braille, each of which has 2 x 4 dots, or letters where there is none."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -51,7 +51,7 @@ def draw_chart(chart: Chart, width: int, *, coloured: bool, plain: bool) -> Text
     placed = {place: _placed(line, x_ends, y_ends, canvas) for place, line in lines.items()}
     for place, points in placed.items():
         canvas.draw(place, points)
-    text = Text(f"\n{chart.title}\n", style="bold")
+    text = Text(f"\n{visible(chart.title)}\n", style="bold")
     tags = _tags({place: points[-1][1] / 4 for place, points in placed.items()})
     for row in range(_ROWS):
         text.append(_axis(row, y_ends, plain=plain), style="not bold dim")
@@ -119,7 +119,7 @@ def _x_axis(chart: Chart, x_ends: tuple[float, float], columns: int, *, plain: b
     """The lower edge, and the ends of x with what it counts between them."""
     edge = f"{'+' if plain else '└'}{('-' if plain else '─') * columns}"
     low, high = (_compact(end) for end in x_ends)
-    between = chart.x_label.center(max(columns - len(low) - len(high), 0))
+    between = visible(chart.x_label).center(max(columns - len(low) - len(high), 0))
     return f"{edge:>{_NUMBER + columns}}\n{' ' * _NUMBER}{low}{between}{high}"
 
 

@@ -37,7 +37,7 @@ def _load(name: str) -> Callable[[RunFacts, Emit], Tracker]:
 
 @contextlib.contextmanager
 def tracked(names: Sequence[str], facts: RunFacts, log: MetricsLog, emit: Emit) -> Iterator[list["Tracked"]]:
-    """A sink for each of these trackers, to be given records after `log`; they are finished on the way out."""
+    """A sink for each tracker, to be given records after `log`; on the way out they are finished."""
     sinks = [Tracked(_TITLES[name], _load(name)(facts, emit), log, emit) for name in dict.fromkeys(names)]
     try:
         yield sinks

@@ -19,7 +19,7 @@ FOLDER = "tensorboard"
 
 
 class TensorBoard:
-    """Writes events itself, one for a record: `torch.utils.tensorboard` writes one for each of its figures."""
+    """Writes an event for each record; `torch.utils.tensorboard` would write one for each figure of it."""
 
     def __init__(self, facts: RunFacts) -> None:
         self._folder, self._config = facts.root / FOLDER, facts.config

@@ -8,15 +8,25 @@ from fmlm_cli.config import PretrainSettings, deciding, setting_names
 
 # Of those that decide no result as they are written: what they name does.
 _TOLD_ALL_THE_SAME = ("data.stores", "data.replay", "model.checkpoint", "text.sources")
+_STRATEGY = "masking.strategy"
+_OF_STRATEGY = tuple(f"masking.{name}" for name in ("segments", "rate", "scope", "masks_per_sequence"))
 _OPTIONS = "masking.options"  # names of the user's own
-_VALUES_ALONE = ("masking.strategy", "model.name", "model.checkpoint")  # which need no name before them
+_VALUES_ALONE = (_STRATEGY, "model.name", "model.checkpoint")  # which need no name before them
 _SHORTENED = 24  # letters of a value in a label
+_MOST = 4  # settings in one
 
 
 def differing_settings(runs: Sequence[Mapping[str, Any]]) -> list[str]:
     """Names of the settings that decide results and are not the same in all runs, in the schema's order."""
     names = dict.fromkeys(name for settings in runs for name in settings)
-    return [name for name in names if _counts(name) and any(s.get(name) != runs[0].get(name) for s in runs)]
+    differing = [n for n in names if _counts(n) and any(s.get(n) != runs[0].get(n) for s in runs)]
+    return [name for name in differing if not (name in _OF_STRATEGY and _follows_from_strategy(name, runs))]
+
+
+def _follows_from_strategy(name: str, runs: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether runs of one strategy have one value of a setting: then it was not chosen, as a rule."""
+    strategies = {run.get(_STRATEGY) for run in runs}
+    return len({(run.get(_STRATEGY), run.get(name)) for run in runs}) == len(strategies)
 
 
 def _counts(name: str) -> bool:
@@ -29,7 +39,7 @@ _FREE = set(setting_names(PretrainSettings)) - set(deciding(PretrainSettings()))
 
 
 def short_names(names: Sequence[str]) -> dict[str, str]:
-    """Each by its last part, where no other of them has that: `optimizer.learning_rate` as `learning_rate`."""
+    """Each by its last part (`learning_rate`) where no other has that."""
     last = [name.rpartition(".")[2] for name in names]
     return {name: part if last.count(part) == 1 else name for name, part in zip(names, last, strict=True)}
 
@@ -59,21 +69,20 @@ def labels_of(paths: Sequence[str], runs: Sequence[Mapping[str, Any]]) -> list[s
     names = short_names(differing_settings(runs))
     labels = []
     for settings in runs:
-        parts = [
-            _part(short, settings.get(name), alone=name in _VALUES_ALONE) for name, short in names.items()
-        ]
-        labels.append(", ".join(parts[:_MOST]))
+        labels.append(", ".join(in_words(settings, names)[:_MOST]))
     return [
         label if label and labels.count(label) == 1 else f"{folder}: {label}".removesuffix(": ")
         for label, folder in zip(labels, folders, strict=True)
     ]
 
 
-_MOST = 4  # settings in a label
+def in_words(settings: Mapping[str, Any], names: Mapping[str, str]) -> list[str]:
+    """What a run has of some settings, each in a word or two; `names`: their short ones."""
+    return [_part(short, settings.get(name), alone=name in _VALUES_ALONE) for name, short in names.items()]
 
 
 def _part(name: str, value: Any, *, alone: bool) -> str:
-    text = shown(value)
+    text = printable(shown(value))
     text = text if len(text) <= _SHORTENED else f"{text[: _SHORTENED - 3]}..."
     return text if alone and value is not None else f"{name} {text}"
 
@@ -81,4 +90,9 @@ def _part(name: str, value: Any, *, alone: bool) -> str:
 def _folder_names(paths: Sequence[str]) -> list[str]:
     """Their last parts, or the whole paths where those are not all different."""
     last = [Path(path).resolve().name for path in paths]
-    return last if len(set(last)) == len(last) else list(paths)
+    return [printable(name) for name in (last if len(set(last)) == len(last) else paths)]
+
+
+def printable(name: str) -> str:
+    r"""A name with what a picture cannot hold (\x1b, half characters) written out."""
+    return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in name)

@@ -1,6 +1,7 @@
 """`fmlm runs`: the runs below some folders in a table."""
 
 import os
+import textwrap
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -10,10 +11,12 @@ from typing import Any
 from fmlm_cli import storage
 from fmlm_cli.config import RunsSettings
 from fmlm_cli.events import Caution, Emit, Grid, Note, counted, ignore
-from fmlm_cli.recipes.overview.differences import differing_settings, short_names, shown
+from fmlm_cli.recipes.overview.differences import differing_settings, in_words, short_names, shown
 from fmlm_cli.recipes.overview.finding import find_results
 from fmlm_cli.recipes.overview.reading import RunReport, read_run
 
+_UNITS = ((86_400, "d"), (3600, "h"), (60, "min"), (1, "s"))
+_NARROW = 38  # letters of a line in the first column where the table is narrow
 _MOST_COLUMNS = 6  # of settings that differ
 
 
@@ -89,23 +92,26 @@ def _tell(overview: Overview, settings: RunsSettings, emit: Emit) -> None:
 def _table(overview: Overview, names: dict[str, str]) -> Grid:
     columns = short_names(overview.differing[:_MOST_COLUMNS])
     texts = {run.evaluation for run in overview.runs if run.evaluation}
-    header = ("", "state", *columns.values(), "loss", "best", "tokens", "time", "changed")
-    rows = [
-        (
-            *(names[run.path], run.state_in_words),
-            *("" if run.state == "damaged" else shown(run.settings.get(name)) for name in columns),
+    on = f", held-out loss on {' or '.join(sorted(texts))}" if texts else ""
+    title = f"{counted(len(overview.runs), 'run')}{on}"
+    figures = ("loss", "best", "tokens", "time", "changed")
+    rows, narrow = [], []
+    for run in overview.runs:
+        values = (
             *(_loss(run.last_loss), _loss(run.best_loss), _compact(run.tokens)),
             *(_duration(run.seconds), _when(run.changed)),
         )
-        for run in overview.runs
-    ]
-    on = f", held-out loss on {' or '.join(sorted(texts))}" if texts else ""
-    return Grid(f"{counted(len(rows), 'run')}{on}", header, rows)
+        known = columns if run.state != "damaged" else {}
+        cells = [shown(run.settings.get(name)) if name in known else "" for name in columns]
+        rows.append((names[run.path], run.state_in_words, *cells, *values))
+        about = textwrap.wrap(", ".join(in_words(run.settings, known)), _NARROW)
+        narrow.append(("\n  ".join((names[run.path], run.state_in_words, *about)), *values))
+    return Grid(title, ("", "state", *columns.values(), *figures), rows, Grid(title, ("", *figures), narrow))
 
 
 def _names(overview: Overview, folders: Sequence[str]) -> dict[str, str]:
     """What each is called: its path in the one folder that was named, or its whole path."""
-    paths = [result.path for result in (*overview.runs, *overview.others)]
+    paths = [*(run.path for run in overview.runs), *(other.path for other in overview.others)]
     if len(folders) > 1:
         return {path: path for path in paths}
     return {path: os.path.relpath(path, folders[0]) if path != folders[0] else path for path in paths}
@@ -135,4 +141,11 @@ def _duration(seconds: float | None) -> str:
 
 
 def _when(changed: float | None) -> str:
-    return "" if changed is None else time.strftime("%Y-%m-%d %H:%M", time.localtime(changed))
+    """3 min ago; of what is older than a month the date."""
+    if changed is None:
+        return ""
+    ago = max(time.time() - changed, 0.0)
+    if ago > 30 * 86_400:
+        return time.strftime("%Y-%m-%d", time.localtime(changed))
+    size, unit = next((size, unit) for size, unit in _UNITS if ago >= size or size == 1)
+    return f"{ago / size:.0f} {unit} ago"

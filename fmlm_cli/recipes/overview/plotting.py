@@ -16,7 +16,7 @@ from fmlm_cli.config import PlotSettings
 from fmlm_cli.engine.records import evaluations_of, read_metrics
 from fmlm_cli.errors import UserError, unknown_name
 from fmlm_cli.events import Chart, Emit, Line, Note, counted, ignore
-from fmlm_cli.recipes.overview.differences import labels_of
+from fmlm_cli.recipes.overview.differences import labels_of, printable
 from fmlm_cli.recipes.overview.finding import find_results
 from fmlm_cli.recipes.overview.reading import read_settings
 
@@ -38,7 +38,7 @@ def plot_runs(settings: PlotSettings, emit: Emit = ignore) -> list[RunCurves]:
     if settings.out is None:
         _show(curves, _X_LABELS[settings.x], name, emit)
     else:
-        draw = functools.partial(draw_runs, curves, _X_LABELS[settings.x], name)
+        draw = functools.partial(draw_runs, curves, _X_LABELS[settings.x], printable(name))
         write_picture(draw, Path(settings.out), settings.width)
         emit(Note(f"{counted(len(curves), 'run')} drawn in {settings.out}"))
     return curves

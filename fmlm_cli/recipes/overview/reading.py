@@ -20,7 +20,7 @@ _DEFAULTS = flat(PretrainSettings().model_dump(mode="json"))
 
 
 @dataclass(frozen=True)
-class Progress:
+class Recorded:
     """What metrics.jsonl says. `training`, `remark`: the last of their records, or {}."""
 
     evaluations: Sequence[Mapping[str, Any]] = ()
@@ -63,7 +63,7 @@ def read_run(folder: Path) -> RunReport:
     """What a run's folder holds. Raises nothing that a damaged file can cause."""
     run = storage.RunDirectory(folder)
     problems: list[str] = []
-    settings, progress = _DEFAULTS, Progress()
+    settings, progress = _DEFAULTS, Recorded()
     try:
         settings = read_settings(run)
     except UserError as error:
@@ -102,7 +102,7 @@ def read_settings(run: storage.RunDirectory) -> dict[str, Any]:
     return {**_DEFAULTS, **{str(name): value for name, value in flat(tree).items()}}
 
 
-def read_progress(metrics: Path) -> Progress:
+def read_progress(metrics: Path) -> Recorded:
     """What a file of records says; nothing where it is not there. A last line that is cut short is left out.
 
     Raises `UserError` for a line that is needed and damaged.
@@ -110,7 +110,7 @@ def read_progress(metrics: Path) -> Progress:
     try:
         content = metrics.read_bytes()
     except FileNotFoundError:
-        return Progress()
+        return Recorded()
     except OSError as error:
         raise UserError(f"{metrics}: cannot read it ({error.strerror})") from None
     content = content[: content.rfind(b"\n") + 1]
@@ -119,7 +119,7 @@ def read_progress(metrics: Path) -> Progress:
         end = content.index(b"\n", place)
         evaluations.append(_parsed(content, end, metrics))
         place = content.find(b'"eval_loss"', end)
-    return Progress(evaluations, *_last_ones(content, metrics))
+    return Recorded(evaluations, *_last_ones(content, metrics))
 
 
 def _last_ones(content: bytes, metrics: Path) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
@@ -141,16 +141,16 @@ def _parsed(content: bytes, end: int, metrics: Path) -> dict[str, Any]:
     begin = content.rfind(b"\n", 0, end) + 1
     try:
         record = json.loads(content[begin:end])
-        if isinstance(record, dict) and isinstance(record["step"], int):
-            if isinstance(record.get("eval_loss", 0.0), int | float):
-                return record
+        kinds = {"step": int, "eval_loss": int | float}
+        if isinstance(record, dict) and all(isinstance(record.get(k, 0), kind) for k, kind in kinds.items()):
+            return {"step": record["step"], **record}
     except (ValueError, KeyError, RecursionError):
         pass
     line = content.count(b"\n", 0, end) + 1
     raise UserError(f"{metrics}:{line}: no record of a step; the file is damaged")
 
 
-def _state_of(run: storage.RunDirectory, progress: Progress, *, begun: bool) -> State:
+def _state_of(run: storage.RunDirectory, progress: Recorded, *, begun: bool) -> State:
     if storage.worker_in(run.root) is not None:
         return "running"
     if run.is_finished:

@@ -1,5 +1,6 @@
 """What a run leaves at its end: the model with its card, a picture, and what is told of them."""
 
+import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from fmlm_cli.analysis.report.figures.training import draw_loss_curve
 from fmlm_cli.engine.checkpoint import TrainState
 from fmlm_cli.engine.records import evaluations_of
 from fmlm_cli.errors import UserError
-from fmlm_cli.events import Caution, Facts, Note
+from fmlm_cli.events import Caution, Doing, Facts, Note
 from fmlm_cli.recipes.pretraining.live_run import LiveRun
 from fmlm_cli.recipes.pretraining.report.describe import passes_line
 from fmlm_cli.recipes.pretraining.report.gains import (
@@ -31,6 +32,7 @@ NEW_HEAD = (
 
 def finish_run(live: LiveRun, state: TrainState, records: Sequence[Mapping[str, Any]]) -> None:
     """Leave the finished model, its card and its picture, and tell what came of the run."""
+    live.emit(Doing("writing the model"))
     evaluations = evaluations_of(records)
     curve = draw_loss_curve(records, live.run.plots)
     better = _improved(live, state)
@@ -83,5 +85,13 @@ def _results(live: LiveRun, state: TrainState, evaluations: Evaluations, curve: 
     )
     if live.held_out:
         rows["evaluate"] = f"fmlm evaluate --from {live.run.root} --data {live.plan.store.root}"
+    if live.plan.origin is not None:
+        rows["did it help?"] = _compared_on_a_task(live.plan.origin.name, live.run.root)
     rows["in Python"] = f'AutoModelForMaskedLM.from_pretrained("{live.run.final}")'
     return rows
+
+
+def _compared_on_a_task(before: str, after: Path) -> str:
+    """The command that says whether going on helped: held-out loss alone does not."""
+    words = ["fmlm", "finetune", "--from", before, "--from", str(after)]
+    return f"on your task: {shlex.join(words)} --train FILE --dev FILE --out DIR"

@@ -13,7 +13,7 @@ from fmlm_cli.engine.records import MetricsLog, Teller, read_metrics
 from fmlm_cli.engine.runtime import Runtime
 from fmlm_cli.engine.trackers.sink import check_trackers, tracked
 from fmlm_cli.errors import UserError
-from fmlm_cli.events import Caution, Emit, Note, ignore, starting_anew
+from fmlm_cli.events import Caution, Doing, Emit, Note, ignore, starting_anew
 from fmlm_cli.recipes.pretraining.finish import finish_run
 from fmlm_cli.recipes.pretraining.live_run import LiveRun, settle_attention_of
 from fmlm_cli.recipes.pretraining.micro_size import with_micro_size
@@ -96,10 +96,12 @@ def pretrain(
             return PretrainResult(run, read_metrics(run.metrics))
         ranks.from_writer(_Told(plan.settings))
         check_same_plan(plan, ranks)
+        emit(Doing("trying the model on its device"))
         describe_run(plan, runtime, settle_attention_of(plan, runtime), emit)
         plan = with_micro_size(plan, runtime, emit)
         if overwrite:
             storage.check_outside(run.root, plan.made_from)
+        emit(Doing("preparing the first steps"))
         # It compiles, which may fail, and writes nothing.
         live = LiveRun(plan, run, runtime, emit, allow_changes=allow_changes)
         with storage.clear_disk_errors(run.root):
@@ -138,6 +140,7 @@ def _runtime_of(settings: PretrainSettings, ranks: Ranks, emit: Emit) -> Runtime
         ranks,
         deterministic=settings.deterministic,
         shard=settings.speed.shard,
+        threads=settings.speed.threads,
     )
 
 

@@ -46,7 +46,7 @@ class StandIn(ModuleType):
         self.begun.append(asked)
         return SimpleNamespace(
             log=lambda values, step: self.rows.append((step, values)),
-            finish=lambda exit_code: self.endings.append(exit_code),
+            finish=lambda *, exit_code: self.endings.append(exit_code),
             offline=asked["mode"] == "offline",
             disabled=False,
             url="https://example.org/run",
