@@ -31,7 +31,7 @@ FILE_BATCHES = 64  # in a file, of the smallest store's size
 LENGTH, ROWS = 512, 256
 SETTLED = 3.0  # seconds after which a file counts as one that is not being written
 LIMIT = 600.0  # seconds for one start
-STEPS = ("store", "tokenizer", "rows", "batch")
+STEPS = ("open", "tokenizer", "rows", "batch")
 
 
 def repeated(source: Path, folder: Path, times: int) -> Path:
@@ -103,21 +103,15 @@ def measure(store: Path, starts: int) -> list[dict[str, float]]:
 
 def table_of(figures: Sequence[Mapping[str, Any]]) -> Table:
     """A line for each store."""
-    table = Table(
-        "store",
-        "tokens",
-        "first start",
-        *(f"again: {step}" for step in (*STEPS, "all")),
-        "own memory",
-        "kept",
-    )
+    headings = ("store", "tokens", "first start", *STEPS, "all", "own memory", "kept")
+    table = Table(*headings, title="seconds to the first batch: of the first start, and of the next, by step")
     for line in figures:
         again = line["again"]
         table.add_row(
             f"{line['bytes'] / 1e6:,.0f} MB",
             f"{line['tokens'] / 1e6:,.0f} M",
-            f"{line['first']['all']:.2f} s",
-            *(f"{again[step]:.3f} s" for step in (*STEPS, "all")),
+            f"{line['first']['all']:.2f}",
+            *(f"{again[step]:.3f}" for step in (*STEPS, "all")),
             f"{again['memory'] / 1e6:,.0f} MB",
             f"{line['kept'] / 1e6:,.1f} MB",
         )
