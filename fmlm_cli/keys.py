@@ -53,6 +53,7 @@ class Stream(enum.IntEnum):
 
     # what is looked at, and gradient variance
     SHOWN_ROWS = 0x5A3B1E  # the rows that `fmlm masks` looks at
+    SHOWN_DOCUMENTS = 0xD0C5  # the documents that `fmlm inspect` shows
     COVERED_ROWS = 0xC0FE  # the rows whose coverage a comparison looks at
     MEASUREMENT = 0x3EA5  # the seed of one measurement of gradients, from its checkpoint and corruption
     MEASURED_ROWS = 0x5E90  # the rows whose gradients are measured

@@ -108,7 +108,7 @@ def test_settings_flow_one_way(call: Call, run: Path, tmp_path: Path) -> None:
 
     saved = yaml.safe_load((run / "config.yaml").read_text())
     assert saved["seed"] == 7
-    assert saved["budget"] == {"steps": 2, "tokens": None, "epochs": None}
+    assert saved["budget"] == {"steps": 2, "tokens": None, "epochs": None, "minutes": None}
     assert (saved["optimizer"]["clip"], saved["optimizer"]["epsilon"]) == (0.5, 0.001)
 
 

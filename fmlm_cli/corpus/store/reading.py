@@ -38,6 +38,9 @@ _HOLDS = (
 )
 STORE = storage.Kind("token store", "tokenize", _HOLDS)
 STORE_OF_RUN = storage.Kind("token store of a run", "continue", _HOLDS)
+SHARD = storage.Kind(
+    "shard of a token store", "tokenize", ("shard.json", "journal.jsonl", "parts", "spool", TOKENIZER)
+)
 
 
 def token_dtype(vocabulary: int) -> np.dtype[Any]:
@@ -182,7 +185,14 @@ class TokenStore:
 
 def read_manifest(root: Path) -> Mapping[str, Any]:
     """A store's manifest, checked to be whole and of a format that this version reads."""
+    if storage.kind_of(root) == SHARD.name:
+        raise UserError(
+            f"{root} is a shard of a token store: join all of its shards with `fmlm merge SHARD... --out "
+            "STORE`"
+        )
     if not root.exists():
+        if storage.kind_of(storage.unfinished(root)):
+            raise UserError(f"{root} is not finished: go on with `fmlm tokenize ... --out {root} --resume`")
         raise UserError(
             f"no such store: {root} does not exist; make it with `fmlm tokenize SOURCE --out {root}`"
         )
