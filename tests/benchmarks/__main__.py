@@ -4,6 +4,8 @@ training   every line below: `fmlm pretrain` against transformers' Trainer
 batch      making a batch, against transformers' collator
 checkpoint what saving holds up, at once and in the background, and resuming, against transformers' Trainer
 processes  two processes that train one model, against one
+padding    what of the rows is padding, and what of that is computed
+startup    from a store's name to the first batch, for stores of three sizes
 tune       fine-tuning on GLUE, where there is some, against transformers' Trainer
 """
 
@@ -52,7 +54,7 @@ PLAN = Plan(
     "cpu",
     rounds=3,
     json="bench-cpu.json",
-    others=("batch", "checkpoint", "processes", "tune"),
+    others=("batch", "checkpoint", "padding", "processes", "startup", "tune"),
 )
 
 
@@ -76,6 +78,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
         from tests.benchmarks import processes
 
         processes.main(console, chosen.json, rounds=chosen.rounds, quick=chosen.quick)
+    if "padding" in others:
+        from tests.benchmarks import padding
+
+        padding.main(console, chosen.data)
+    if "startup" in others:
+        from tests.benchmarks import startup
+
+        startup.main(console, rounds=chosen.rounds, quick=chosen.quick)
     if "tune" in others:
         from tests.benchmarks import finetune
 
