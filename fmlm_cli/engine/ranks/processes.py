@@ -323,8 +323,8 @@ def _await_all(place: dist.Store, launch: Launch, tell: Callable[[str], None]) -
             place.set(_GIVEN_UP, "")
             time.sleep(20 * _LOOK_EVERY)  # the others may read that from this process
             raise UserError(
-                f"{_missing(place, names)} is not there {minutes:g} minutes after the first: see what it says, "
-                "or whether its machine has killed it as it began (for memory, say), and start them all again"
+                f"{_missing(place, names)} is not there {minutes:g} minutes after the first: see what it "
+                "says, or whether its machine has killed it as it began (as for memory), and start all again"
             )
         time.sleep(_LOOK_EVERY)
 
