@@ -63,7 +63,15 @@ class OutOfSpaceError(UserError):
 
 
 class InUseError(UserError):
-    """Another process is at work in the same place."""
+    """Another process is at work in the same place.
+
+    `unseen`: a claim that it left there, and when it last gave a sign of life, where nobody here can see
+    whether it is still alive.
+    """
+
+    def __init__(self, message: str, unseen: tuple[str, float] | None = None) -> None:
+        super().__init__(message)
+        self.unseen = unseen
 
 
 class Interrupted(BaseException):

@@ -18,11 +18,14 @@ from fmlm_cli.engine.signals import stop_when_parent_ends, stop_when_stdin_close
 # By name: the module whose `command` it is, and what it does.
 COMMANDS = {
     "tokenize": ("tokenize", "Turn text into a token store."),
+    "merge": ("merge", "Join the shards of a token store that several machines have made."),
     "inspect": ("inspect_", "Show what a token store holds, or what text would become one."),
     "masks": ("masks", "Show what a masking strategy does to real rows."),
     "pretrain": ("pretrain", "Pre-train a masked language model from scratch."),
     "continue": ("continue_", "Go on training an encoder on your own text."),
-    "evaluate": ("evaluate", "Evaluate any masked language model on a store's validation split."),
+    "runs": ("runs", "List the runs below some folders: what differs, how far they are, and their losses."),
+    "plot": ("plot", "Draw the loss curves of runs over each other, into a picture or in the terminal."),
+    "evaluate": ("evaluate", "Evaluate masked language models on a store's validation split."),
     "finetune": ("finetune", "Fine-tune an encoder on GLUE or a labelled set of your own, over seeds."),
     "predict": ("predict", "Fill the masks of texts, or label texts, whatever the model is for."),
     "compare-masks": (
@@ -30,6 +33,7 @@ COMMANDS = {
         "Compare masking strategies: coverage, gradient variance, a race over seeds, and downstream tasks.",
     ),
     "config": ("config_", "Show a file of settings resolved, or the JSON schema of such files."),
+    "doctor": ("doctor", "Show what training will meet on this machine."),
 }
 
 

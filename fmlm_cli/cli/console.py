@@ -6,6 +6,7 @@ import platform
 import shlex
 import signal
 import sys
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
@@ -16,17 +17,22 @@ from rich.console import Console as RichConsole
 from rich.console import Group
 from rich.live import Live
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.status import Status
 from rich.table import Table
 from rich.text import Text
 
 from fmlm_cli import events
 from fmlm_cli.cli.markup import escape
-from fmlm_cli.cli.masked_row import COLOURS, show_row
+from fmlm_cli.cli.pictures.chart import draw_chart
+from fmlm_cli.cli.pictures.masked_row import COLOURS, show_row
+from fmlm_cli.cli.silence import SilenceWatch
 from fmlm_cli.cli.streams import LastingStream, not_writable
 from fmlm_cli.errors import Interrupted, shortened
 
 _FILE_WIDTH = 160
 _PAGE_WIDTH = 110  # beyond which lines are hard to read
+_CHART_WIDTH = 80
+_ANY_WIDTH = 10_000
 _LONGEST_COMMAND = 300  # of a command's words in a log
 _BOARD_FRAME = 5  # lines of a table of scores that are no rows
 _NEGLIGIBLE_WAIT = 0.01  # share of the training time
@@ -59,14 +65,20 @@ class Console:
         self._tasks: dict[str, TaskID] = {}
         self._spoken: dict[str, float] = {}
         self._predicted = False
+        self._doing = ""
+        self._status: Status | None = None
+        self._lock = threading.RLock()  # of the thread that watches for silence
+        self._silence = SilenceWatch(self._break_silence)
         self._handlers: Mapping[type[events.Event], Any] = {
             events.Note: lambda event: self._say(escape(event.text)),
             events.Caution: lambda event: self._say(f"[yellow]note:[/yellow] {escape(event.text)}", cautions),
             events.Remarked: lambda event: self.emit(events.Caution(event.text)),
+            events.Doing: self._begin,
             events.Facts: self._facts,
             events.Grid: self._grid,
             events.Prediction: self._prediction,
             events.MaskedRow: self._masked_row,
+            events.Chart: self._chart,
             events.Progress: self._progress,
             events.Trained: self._trained,
             events.Evaluated: self._evaluated,
@@ -74,22 +86,26 @@ class Console:
         }
 
     def __enter__(self) -> "Console":
+        self._silence.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._stop_live()
+        self._silence.stop()
+        with self._lock:
+            self._end_status()
+            self._stop_live()
 
     def emit(self, event: events.Event) -> None:
         """Show one event."""
         if self._for_programs and not isinstance(event, events.Caution | events.Remarked):
             return
-        if self._dated and not self._begun:
-            self._begun = True
-            command = escape(shortened(shlex.join(["fmlm", *sys.argv[1:]]), _LONGEST_COMMAND))
-            self._say(f"===== {command} (process {os.getpid()} on {escape(platform.node())})")
-        self._handlers[type(event)](event)
+        with self._lock:
+            self._end_status()
+            self._mark_beginning()
+            self._handlers[type(event)](event)
+            self._silence.told()
         self._check_reader()
 
     def write(self, text: str) -> None:
@@ -116,6 +132,36 @@ class Console:
             raise Interrupted("", 128 + signal.SIGPIPE)
         raise not_writable(error)
 
+    def _begin(self, event: events.Doing) -> None:
+        self._doing = event.text
+
+    def _break_silence(self) -> None:
+        """Say that it is at work, in a terminal until the next event; in a log what it does, if it is known.
+
+        Not where others read what it prints.
+        """
+        with self._lock:
+            if self._for_programs or self._live is not None or self._board is not None:
+                return
+            if self._out.is_terminal:
+                self._status = self._out.status(f"{escape(self._doing) or 'working'} ...", spinner="line")
+                self._status.start()
+            elif self._doing and not self._needs_reader:
+                self._say(f"{escape(self._doing)} ...")
+            self._doing = ""
+
+    def _end_status(self) -> None:
+        if self._status is not None:
+            self._status.stop()
+            self._status = None
+
+    def _mark_beginning(self) -> None:
+        """In a log, say once where a start began, and with which words."""
+        if self._dated and not self._begun:
+            self._begun = True
+            command = escape(shortened(shlex.join(["fmlm", *sys.argv[1:]]), _LONGEST_COMMAND))
+            self._say(f"===== {command} (process {os.getpid()} on {escape(platform.node())})")
+
     def _say(self, markup: str, console: RichConsole | None = None) -> None:
         """Print a line, with the time before it in a log."""
         when = f"[dim]{datetime.now():%Y-%m-%d %H:%M:%S}[/dim] " if self._dated else ""
@@ -139,6 +185,11 @@ class Console:
             table.add_column(escape(name), overflow="fold")  # no name or number is cut short
         for row in event.rows:
             table.add_row(*map(escape, row))
+        if event.narrow is not None:
+            unfolded = self._out.options.update(max_width=_ANY_WIDTH)
+            if self._out.measure(table, options=unfolded).maximum > self._out.width:
+                self._grid(event.narrow)
+                return
         self._out.print(f"\n[bold]{escape(event.title)}[/bold]")
         self._out.print(table, soft_wrap=False)
 
@@ -163,6 +214,13 @@ class Console:
         self._stop_live()
         many = self._out.color_system in ("256", "truecolor") and not self._out.no_color
         self._out.print(show_row(event, colours=many and len(event.counts) <= COLOURS), soft_wrap=False)
+
+    def _chart(self, event: events.Chart) -> None:
+        self._stop_live()
+        width = min(self._out.width, _CHART_WIDTH) if self._out.is_terminal else _CHART_WIDTH
+        coloured = self._out.color_system is not None and not self._out.no_color
+        plain = "utf" not in self._out.encoding.lower()
+        self._out.print(draw_chart(event, width, coloured=coloured, plain=plain), soft_wrap=False)
 
     def _progress(self, event: events.Progress) -> None:
         finished = bool(event.total) and event.done >= event.total

@@ -16,7 +16,7 @@ from pydantic.fields import FieldInfo
 
 from fmlm_cli.cli.pages import OTHER, panel_of
 from fmlm_cli.cli.suggestions import Complete, of_values
-from fmlm_cli.config import Section, choices, setting_field
+from fmlm_cli.config import SPELLINGS, Budget, Section, choices, setting_field
 from fmlm_cli.errors import UserError
 
 # What stands for a value whose flag says nothing more particular, by its type.
@@ -106,6 +106,26 @@ class Shortcut:
     def settings(self, value: Any, section: type[Section]) -> Mapping[str, Any]:
         """Values by the settings' dotted names."""
         return self.sets(value)
+
+
+def _budget(text: str) -> Mapping[str, Any]:
+    try:
+        budget = Budget.parse(text)
+    except ValueError as error:
+        raise UserError(f"--budget {text}: {error}") from None
+    amount = int(budget.amount) if budget.unit == "steps" else budget.amount
+    return {f"budget.{budget.unit}": amount}
+
+
+BUDGET = Shortcut(
+    "--budget",
+    str,
+    "How long to train: steps, tokens, passes over the rows (epochs), or time, which a few timed steps turn "
+    "into tokens.",
+    _budget,
+    metavar=SPELLINGS,
+    panel="Budget",
+)
 
 
 def typer_option(

@@ -46,6 +46,22 @@ Processes = Annotated[
         show_default=False,
     ),
 ]
+DryRun = Annotated[
+    bool,
+    typer.Option(
+        "--dry-run",
+        help="Say what it would take, in time, memory and disk, by a few timed steps; write nothing.",
+    ),
+]
+PricePerHour = Annotated[
+    float | None,
+    typer.Option(
+        "--price-per-hour",
+        metavar="X",
+        help="With --dry-run: what an hour of the machine costs.",
+        show_default=False,
+    ),
+]
 AllowChanges = Annotated[
     bool,
     typer.Option(

@@ -11,18 +11,19 @@ from fmlm_cli.config.compare import (
 )
 from fmlm_cli.config.finetune import (
     ALL,
+    LEAST_STEPS,
     FinetuneSettings,
     Hyperparameters,
     PredictSettings,
     TaskSettings,
 )
-from fmlm_cli.config.inspect import InspectSettings
 from fmlm_cli.config.layers import (
     as_typed,
     build,
     choices,
     describe_settings,
     examples,
+    flat,
     line_in,
     nested,
     parse_assignments,
@@ -33,24 +34,31 @@ from fmlm_cli.config.layers import (
     setting_names,
     to_yaml,
 )
-from fmlm_cli.config.reading import yaml_file, yaml_value
+from fmlm_cli.config.looking import DoctorSettings, InspectSettings, PlotSettings, RunsSettings
+from fmlm_cli.config.reading import own_yaml, yaml_file, yaml_value
 from fmlm_cli.config.roles import deciding, differing
 from fmlm_cli.config.schema import (
+    BudgetSettings,
     EvaluateSettings,
     EvaluationSettings,
     MaskingSettings,
     MasksSettings,
     PretrainSettings,
 )
-from fmlm_cli.config.section import Section
-from fmlm_cli.config.tokenize import ReadingSettings, TextSettings, TokenizeSettings
+from fmlm_cli.config.section import SPELLINGS, Budget, Packing, Section
+from fmlm_cli.config.tokenize import MergeSettings, ReadingSettings, TextSettings, TokenizeSettings
 
 __all__ = [
     "ALL",
     "CHECKPOINTS",
     "CORRUPTIONS",
     "LEAST_SEQUENCES",
+    "LEAST_STEPS",
+    "SPELLINGS",
+    "Budget",
+    "BudgetSettings",
     "CompareSettings",
+    "DoctorSettings",
     "DownstreamSettings",
     "EvaluateSettings",
     "EvaluationSettings",
@@ -59,10 +67,14 @@ __all__ = [
     "InspectSettings",
     "MaskingSettings",
     "MasksSettings",
+    "MergeSettings",
+    "Packing",
     "Part",
+    "PlotSettings",
     "PredictSettings",
     "PretrainSettings",
     "ReadingSettings",
+    "RunsSettings",
     "Section",
     "TaskSettings",
     "TextSettings",
@@ -75,8 +87,10 @@ __all__ = [
     "describe_settings",
     "differing",
     "examples",
+    "flat",
     "line_in",
     "nested",
+    "own_yaml",
     "parse_assignments",
     "read_yaml",
     "saved_settings",

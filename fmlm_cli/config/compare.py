@@ -2,12 +2,12 @@
 
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from fmlm_cli.config.finetune import Hyperparameters
 from fmlm_cli.config.roles import Free
 from fmlm_cli.config.schema import PretrainSettings
-from fmlm_cli.config.section import GLUE, STRATEGIES, Count, Positive, Section, Seed
+from fmlm_cli.config.section import GLUE, STRATEGIES, Budget, Count, Positive, Section, Seed
 
 Part = Literal["coverage", "variance", "race", "downstream"]
 Checkpoint = Literal["start", "early", "late"]
@@ -96,7 +96,7 @@ class CompareSettings(Section):
 
     out: str | None = Field(None, description="folder of the results")
     strategies: tuple[str, ...] = Field(
-        (),
+        ("random", "fully-explored"),
         examples=STRATEGIES,
         description="each NAME[:SETTING=VALUE...], with settings of masking or rows=fresh, e.g. "
         "random,fully-explored:scope=batch; the first plain random is the baseline",
@@ -124,3 +124,10 @@ class CompareSettings(Section):
         description="lists of values, every combination of which is raced too: of strategy, "
         "of settings of masking (segments, scope, ...), or below run",
     )
+
+    @field_validator("budget")
+    @classmethod
+    def _is_a_budget(cls, text: str | None) -> str | None:
+        if text is not None:
+            Budget.parse(text)
+        return text

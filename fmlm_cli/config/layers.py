@@ -86,6 +86,16 @@ def nested(flat: Mapping[str, Any]) -> dict[str, Any]:
     return tree
 
 
+def flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """`{"a": {"b": 1}}` as `{"a.b": 1}`."""
+    leaves: dict[str, Any] = {}
+    for name, value in tree.items():
+        leaves |= (
+            flat(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {f"{prefix}{name}": value}
+        )
+    return leaves
+
+
 def parse_assignments(assignments: Sequence[str], section: type[Section]) -> dict[str, Any]:
     """`["a.b=c"]`, as given to --set, as a tree; values are read as YAML."""
     tree: dict[str, Any] = {}

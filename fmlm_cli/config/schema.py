@@ -66,8 +66,8 @@ class ModelSettings(Section):
     name: str = Field(
         "bert-mini",
         examples=MODELS,
-        description="shape from scratch: bert-tiny, -mini, -small, -medium, -base, -large, "
-        "or a Hugging Face config.json",
+        description="shape from scratch: bert-tiny, -mini, -small, -medium, -base, -large, distilbert-base, "
+        "roberta-base, modernbert-base, deberta-v3-base, or a Hugging Face config.json",
     )
     checkpoint: Free[str | None] = Field(
         None, description="what to go on from: a run, RUN@step-N, a Hugging Face folder, or a Hub name"
@@ -191,11 +191,14 @@ class BatchSettings(Section):
 
 
 class BudgetSettings(Section):
-    """How long to train: one of the three."""
+    """How long to train: one of them; the minutes of a run that was begun stand beside its tokens."""
 
     steps: Count | None = Field(None, description="budget in optimizer steps")
     tokens: Positive | None = Field(None, description="budget in tokens forwarded, padding not counted")
     epochs: Positive | None = Field(None, description="budget in passes over the rows")
+    minutes: Free[Positive | None] = Field(
+        None, description="budget in minutes, which a few timed steps turn into tokens when a run begins"
+    )
 
 
 class OptimizerSettings(Section):
@@ -274,10 +277,29 @@ class EvaluationSettings(Section):
     )
 
 
+TrackerName = Literal["tensorboard", "wandb", "trackio"]
+
+
 class LoggingSettings(Section):
-    """Training records in metrics.jsonl."""
+    """Training records in metrics.jsonl, and in trackers beside it."""
 
     every_steps: Count | None = Field(None, description="default: every step up to 5,000, then fewer")
+    to: tuple[TrackerName, ...] = Field(
+        (),
+        description="trackers that take the records too, of tensorboard, wandb, trackio: RUN/tensorboard | "
+        "W&B, offline where you are not logged in | trackio's own database",
+    )
+    project: str = Field("fmlm", description="under which project W&B and trackio list the run")
+
+    @field_validator("to", mode="before")
+    @classmethod
+    def _parted_by_commas(cls, value: Any) -> Any:
+        """`tensorboard,wandb` names two; each counts once."""
+        given = [value] if isinstance(value, str) else value
+        if not isinstance(given, list | tuple) or not all(isinstance(each, str) for each in given):
+            return value
+        parts = (part.strip() for each in given for part in each.split(","))
+        return tuple(dict.fromkeys(part for part in parts if part))
 
 
 class PretrainSettings(Section):
@@ -316,7 +338,10 @@ class PretrainSettings(Section):
 class EvaluateSettings(Section):
     """`fmlm evaluate`."""
 
-    checkpoint: str = Field(description="a run, one of its checkpoints, a Hugging Face folder, or a Hub name")
+    checkpoints: tuple[str, ...] = Field(
+        description="runs, checkpoints of them, Hugging Face folders or Hub names; several are evaluated on "
+        "the rows of the first"
+    )
     store: str = Field(description="folder made by `fmlm tokenize`")
     revision: str | None = Field(None, description="branch, tag or commit of a Hub name")
     trust_remote_code: bool = Field(False, description="run the Python code that a checkpoint brings")

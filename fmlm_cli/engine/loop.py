@@ -123,7 +123,7 @@ def train(run: TrainingRun, state: TrainState, stop: StopRequest) -> TrainState:
     with Feeder(run.prepare, run.runtime) as feeder:
         first = state.step + 1
         feeder.order(first)
-        while not (_is_over(run, state) or ranks.any(stop.asked)):
+        while not _is_over(run, state):
             run.checkpoints.look()
             batches, waited = feeder.take(underway.all_there)
             step = state.step + len(underway) + 1

@@ -111,18 +111,21 @@ def compute_gradient(
     stop: StopRequest = NEVER,
     working: WorkingCopy[Any] | None = None,
     scale: LossScale | None = None,
-) -> tuple[torch.Tensor, int]:
-    """Give parameters without any the gradient of the step's mean loss; its sum and the number of targets.
+) -> tuple[torch.Tensor, int, int]:
+    """Give parameters without any the gradient of the step's mean loss; its sum, targets and tokens.
 
     `batches` are this process's part of the step's. Each adds its summed loss divided by the targets of the
     *whole* step, so the gradient does not depend on how the step was cut into batches and dealt out.
     (Averaging the batches' averages, as is usual, weights a target by how many others its batch happens to
     hold.) `working`: what computes in the model's place. With a `scale` the gradient is times as large, until
     it is unscaled. `reseed(i)` is called before the batch whose place in the whole step is i. Raises
-    `StoppedError` if a stop is asked for between two batches.
+    `StoppedError` if a stop is asked for before the first batch, or between two.
     """
     ranks, computing = runtime.ranks, working.catch_up() if working else model
-    count = ranks.sum(sum(batch.count for batch in batches))
+    own = (sum(batch.count for batch in batches), sum(batch.tokens for batch in batches), int(stop.asked))
+    count, tokens, asked = ranks.sum(torch.tensor(own)).tolist()  # in one: each is a round trip
+    if asked:
+        raise StoppedError
     total = torch.zeros((), device=runtime.device, dtype=runtime.exact)
     for index, batch in enumerate(batches):
         if runtime.leaves(stop.asked):
@@ -140,7 +143,7 @@ def compute_gradient(
         raise StoppedError
     if not runtime.shard:  # then each backward has summed them
         ranks.sum_gradients(model.parameters())
-    return ranks.sum(total), count
+    return ranks.sum(total), count, tokens
 
 
 def train_step(
@@ -169,7 +172,7 @@ def train_step(
     `batches`: this process's part of the step's. `scale`: for float16.
     """
     optimizer.zero_grad(set_to_none=True)
-    total, count = compute_gradient(
+    total, count, tokens = compute_gradient(
         model,
         objective,
         batches,
@@ -190,7 +193,6 @@ def train_step(
     if scale is not None:
         overflowed = scale.move(total, bad)
         values, fatal = torch.cat([values, scale.values(overflowed)]), fatal & ~overflowed
-    tokens = runtime.ranks.sum(sum(batch.tokens for batch in batches))
     taken = StepTaken(step, values, count, tokens, rows, runtime.ranks, on_nonfinite)
     held_back = hold_back(optimizer, bad, for_good=fatal)
     if not held_back and taken.result(values.tolist()).outcome != "taken":

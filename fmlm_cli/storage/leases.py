@@ -14,7 +14,8 @@ import os
 import re
 import socket
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -72,6 +73,14 @@ class Holder:
         return f"process {self.pid} on {self.host.partition(' ')[0]}"
 
 
+@dataclass(frozen=True)
+class Claim:
+    """A lease that is in the way. `unseen`: see `InUseError`."""
+
+    holder: Holder
+    unseen: tuple[str, float] | None
+
+
 class Lease:
     """This process's claim on a lock, told to others by a file beside it once it is held."""
 
@@ -82,8 +91,8 @@ class Lease:
         unique = f"{os.getpid()}-{next(_numbers)}-{hashlib.sha256(self._host.encode()).hexdigest()[:8]}"
         self._path = folder / f"{self._prefix}{unique}.lease"
 
-    def hold(self, *, shared: bool, is_locked: bool) -> Holder | None:
-        """Hold the lock, unless somebody is in the way, who is given back.
+    def hold(self, *, shared: bool, is_locked: bool) -> Claim | None:
+        """Hold the lock, unless somebody is in the way, whose claim is given back.
 
         `is_locked`: this host's processes are kept out by the operating system already.
         """
@@ -96,17 +105,23 @@ class Lease:
         finally:
             temporary.unlink(missing_ok=True)
         for path, other in self._others():
-            if not self._is_live(path, other):
+            touched = self._touched(path, other, self._now)
+            if touched is None:
                 path.unlink(missing_ok=True)
             elif not (shared and other.shared) and not (is_locked and other.host == self._host):
                 self.give_back()
-                return other
+                return Claim(other, None if other.host == self._host else (path.name, touched))
         _keep(self._path)
         return None
 
-    def holder(self) -> Holder | None:
-        """Another that holds the lock, whether it is to be shared or not."""
-        return next((other for path, other in self._others() if self._is_live(path, other)), None)
+    def holder(self, *, leaving_no_trace: bool = False) -> Holder | None:
+        """Another that holds the lock, whether it is to be shared or not.
+
+        `leaving_no_trace`: by this host's clock, for whoever may not write there.
+        """
+        now = time.time if leaving_no_trace else self._now
+        live = (other for path, other in self._others() if self._touched(path, other, now) is not None)
+        return next(live, None)
 
     def moved_to(self, folder: Path) -> None:
         """The folder in which the lock is has another name now."""
@@ -129,13 +144,15 @@ class Lease:
                 except (OSError, ValueError, TypeError):  # cut short by a crash: only its age says something
                     yield path, Holder("unknown", 0, "", False)
 
-    def _is_live(self, path: Path, other: Holder) -> bool:
-        if other.host == self._host:
-            return started(other.pid) == other.started
+    def _touched(self, path: Path, other: Holder, now: Callable[[], float]) -> float | None:
+        """When a lease was last touched; None for one that holds no longer."""
         try:
-            return self._now() - path.stat().st_mtime < LAPSES_AFTER
+            touched = path.stat().st_mtime
         except FileNotFoundError:
-            return False
+            return None
+        if other.host == self._host:
+            return touched if started(other.pid) == other.started else None
+        return touched if now() - touched < LAPSES_AFTER else None
 
     def _now(self) -> float:
         """By the clock that the files' times are by, which may be another host's."""

@@ -5,12 +5,15 @@ import fcntl
 import os
 import random
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from fmlm_cli.errors import InUseError
 from fmlm_cli.storage.files import clear_disk_errors
-from fmlm_cli.storage.leases import Holder, Lease
+from fmlm_cli.storage.leases import LAPSES_AFTER, Holder, Lease
+
+Tell = Callable[[str], None]
+_LOOK_EVERY = 0.5  # seconds, at a lease that may lapse
 
 
 @contextlib.contextmanager
@@ -49,20 +52,21 @@ class Lock:
 
     def take(self, folder: Path, *, shared: bool) -> None:
         """Take the lock, or change the one that there is. `InUseError` if another process holds it."""
-        holder = None
+        claim = None
         try:
             is_locked = _flock(self.descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
         except BlockingIOError:
+            holder = None
             with contextlib.suppress(OSError):  # it is to be named, no more
                 holder = self.lease.holder()
             raise _in_use(folder, holder) from None
         try:
-            holder = self.lease.hold(shared=shared, is_locked=is_locked)
+            claim = self.lease.hold(shared=shared, is_locked=is_locked)
         except OSError:  # a disk that is full or read-only: this host's processes are kept out all the same
             if not is_locked:
                 raise
-        if holder is not None:
-            raise _in_use(folder, holder)
+        if claim is not None:
+            raise _in_use(folder, claim.holder, claim.unseen)
 
     def give_back(self) -> None:
         """The lease first: whoever gets the lock then finds none."""
@@ -71,9 +75,9 @@ class Lock:
         os.close(self.descriptor)
 
 
-def _in_use(folder: Path, holder: Holder | None) -> InUseError:
+def _in_use(folder: Path, holder: Holder | None, unseen: tuple[str, float] | None = None) -> InUseError:
     who = "another fmlm process" if holder is None else f"another fmlm process ({holder})"
-    return InUseError(f"{folder} is in use by {who}: wait for it, or choose another --out")
+    return InUseError(f"{folder} is in use by {who}: wait for it, or choose another --out", unseen)
 
 
 def _flock(descriptor: int, operation: int) -> bool:
@@ -88,19 +92,36 @@ def _flock(descriptor: int, operation: int) -> bool:
 
 
 @contextlib.contextmanager
-def locked(path: Path, folder: Path, *, shared: bool) -> Iterator[Lock]:
+def locked(path: Path, folder: Path, *, shared: bool, tell: Tell | None = None) -> Iterator[Lock]:
     """Hold the lock on a file or folder. `folder`: what refusals call it.
 
     A file is made, with its folder, where it is not there. Raises `InUseError` if another process holds it.
+    `tell`: says that one whom nobody here can see is waited for, until it gives a sign of life, which is that
+    error, or its lease lapses; without it nobody is waited for.
     """
     with clear_disk_errors(folder):
-        lock = None
+        lock, signs = None, dict[str, float]()
         while lock is None:
-            lock = _opened_and_locked(path, folder, shared=shared)
+            try:
+                lock = _opened_and_locked(path, folder, shared=shared)
+            except InUseError as error:
+                if tell is None or not _may_have_ended(error, signs, tell):
+                    raise
+                time.sleep(_LOOK_EVERY)
     try:
         yield lock
     finally:
         lock.give_back()
+
+
+def _may_have_ended(error: InUseError, signs: dict[str, float], tell: Tell) -> bool:
+    """Whether one that is in the way has not been seen to live. `signs`: of life that were seen, by claim."""
+    if error.unseen is None:
+        return False
+    if not signs:
+        tell(f"waiting up to {LAPSES_AFTER:.0f} s for a sign of life: {error}")
+    claim, touched = error.unseen
+    return signs.setdefault(claim, touched) == touched
 
 
 def _opened_and_locked(path: Path, folder: Path, *, shared: bool) -> Lock | None:

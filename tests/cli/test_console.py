@@ -21,6 +21,7 @@ EVENTS: list[Callable[[str], events.Event]] = [
     events.Caution,
     lambda name: events.Facts(name, {name: name}),
     lambda name: events.Grid(name, [name], [[name]]),
+    lambda name: events.Chart(name, "step", [events.Line(name, [0.0, 1.0], [1.0, 0.0])]),
     lambda name: events.Prediction(name, name, name, [(name, 0.5)]),
     lambda name: events.Evaluated({**RECORD, "evaluation": name}),
     lambda name: events.Scoreboard("title", ["seed 0"], {name: ["1"]}, name, False, 1, 1, 0.0),
@@ -133,3 +134,16 @@ def test_an_error_is_one_line_whatever_it_names(capsys: pytest.CaptureFixture[st
 def test_what_can_be_shown_is_not_changed(text: str) -> None:
     assert visible(text) == text
     assert render(escape(text) + "[b][/b]").plain == text
+
+
+def test_a_table_that_would_be_folded_gives_way_to_a_narrow_one(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    narrow = events.Grid("runs", ("", "loss"), [("a\n  random", "3.2")])
+    wide = events.Grid("runs", ("", "strategy", "loss"), [("a" * 30, "random" * 5, "3.2")], narrow)
+    for columns, there in ((60, "a\n  random"), (80, "a" * 30)):
+        monkeypatch.setenv("COLUMNS", str(columns))
+        Console().emit(wide)
+        lines = [line.rstrip() for line in capsys.readouterr().out.splitlines()]
+        assert there.split("\n")[0] in "\n".join(lines).replace("3.2", "").split()
+        assert max(map(len, lines)) <= columns

@@ -71,7 +71,7 @@ def test_loss_and_gradient_are_those_of_the_stock_forward(
     classifier = running(net, backend)
     objective = objective_of(classifier, regression=regression)
     batches = objective.prepare(own, index, labels, micro)
-    total, count = compute_gradient(classifier, objective, batches, runtime=CPU)
+    total, count, _ = compute_gradient(classifier, objective, batches, runtime=CPU)
     got = dict(classifier.pretrained.named_parameters())
     ids, types, present = (torch.from_numpy(a) for a in own.padded(np.arange(len(own)), 0))
     targets = torch.from_numpy(labels).float() if regression else torch.from_numpy(labels)

@@ -15,6 +15,7 @@ import pytest
 from fmlm_cli import storage
 from fmlm_cli.errors import InUseError
 from fmlm_cli.storage import leases
+from fmlm_cli.storage import locks as locks_of_storage
 
 KIND = storage.Kind("cake", "bake", ("recipe.txt",))
 OLD = leases.LAPSES_AFTER + 5
@@ -66,6 +67,48 @@ def test_another_hosts_lease_lapses_after_a_minute(folder: Path) -> None:
     os.utime(lease, (time.time() - OLD,) * 2)
     enter(folder)
     assert not lease.exists()
+
+
+@pytest.fixture
+def patience(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """A lease that lapses in no time, and what is told of the wait."""
+    monkeypatch.setattr(locks_of_storage, "_LOOK_EVERY", 0.02)
+    monkeypatch.setattr(leases, "LAPSES_AFTER", 1.0)
+    return []
+
+
+@pytest.mark.usefixtures("locks")
+def test_whom_nobody_here_can_see_is_waited_for(folder: Path, patience: list[str]) -> None:
+    """As a process of a container that was killed: until its lease lapses, and no longer."""
+    lease = left_by(folder, host="elsewhere boot ns", pid=7)
+    began = time.monotonic()
+    enter(folder, tell=patience.append)
+    assert 0.5 < time.monotonic() - began < 10 and not lease.exists()
+    [said] = patience
+    assert said.startswith("waiting up to 60 s for a sign of life: ") and "(process 7 on elsewhere)" in said
+
+
+@pytest.mark.usefixtures("locks")
+def test_who_gives_a_sign_of_life_is_not(folder: Path, patience: list[str]) -> None:
+    lease = left_by(folder, host="elsewhere boot ns", pid=7)
+
+    def touch(said: str) -> None:
+        patience.append(said)
+        os.utime(lease, (time.time() + 1,) * 2)
+
+    with pytest.raises(InUseError, match=r"process 7 on elsewhere"):
+        enter(folder, tell=touch)
+    assert len(patience) == 1 and lease.exists()
+    lease.unlink()
+
+
+def test_nor_is_a_living_process_of_this_host(folder: Path, patience: list[str], locks: bool) -> None:
+    with (
+        storage.owned_folder(folder, KIND, resume=True),
+        pytest.raises(InUseError),
+    ):
+        enter(folder, tell=patience.append)
+    assert not patience
 
 
 def test_a_dead_process_of_this_host_frees_it_at_once(folder: Path, locks: bool) -> None:

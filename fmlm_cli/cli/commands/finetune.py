@@ -8,12 +8,13 @@ from fmlm_cli.events import Emit
 
 @with_options(
     FinetuneSettings,
-    Flag("--from", "checkpoint", metavar="CHECKPOINT"),
+    Flag("--from", "checkpoint", metavar="[NAME=]CHECKPOINT"),
     Flag("--task", "tasks.names", metavar="TASK"),
     Flag("--data-dir", "tasks.folder", metavar="DIR"),
     Flag("--train", "tasks.train", metavar="FILE"),
     Flag("--dev", "tasks.dev", metavar="FILE"),
     Flag("--test", "tasks.test", metavar="FILE"),
+    Flag("--name", "tasks.name"),
     Flag("--text-field", "tasks.text_field"),
     Flag("--text-pair-field", "tasks.text_pair_field"),
     Flag("--label-field", "tasks.label_field"),
@@ -44,11 +45,13 @@ def command(
 ) -> None:
     """Fine-tune an encoder on GLUE or a labelled set of your own, over seeds.
 
-    Example: fmlm finetune --from run --task mrpc --data-dir glue --seeds 5 --out tuned
-    """
-    from fmlm_cli.recipes.jobs.launched import shared_out
+    Several are compared with the first, on the same tasks and seeds.
 
-    cell, processes, emit = shared_out(cell, jobs, None if report_only else settings.device, emit)
+    Example: fmlm finetune --from roberta-base --from run --task mrpc --data-dir glue --seeds 5 --out tuned
+    """
+    from fmlm_cli.recipes.shared.launching import share_out
+
+    cell, processes, emit = share_out(cell, jobs, None if report_only else settings.device, emit)
     from fmlm_cli.recipes.finetuning import finetune
 
     finetune(

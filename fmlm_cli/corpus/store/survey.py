@@ -6,7 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from fmlm_cli.corpus.store.reading import Split, TokenSpans, TokenStore
+from fmlm_cli.corpus.store.reading import Split, TokenStore
+from fmlm_cli.corpus.store.split import TokenSpans
 from fmlm_cli.corpus.tokenizer.words import token_texts
 from fmlm_cli.events import Emit, Progress
 from fmlm_cli.keys import StretchHash
@@ -84,10 +85,11 @@ def never_used(store: TokenStore) -> int:
 def repeated_documents(split: Split, emit: Emit) -> int:
     """How many documents hold the tokens of an earlier one, by 64-bit hashes: 8 bytes of memory for each."""
     hashes = np.empty(len(split), np.uint64)
-    total = int(split.lengths.sum())
+    every = split.lengths.astype(np.int64)
+    total = int(every.sum())
     done = 0
-    for first, last in _runs(split.lengths):
-        lengths = split.lengths[first:last]
+    for first, last in _runs(every):
+        lengths = every[first:last]
         ids, _ = split.read(TokenSpans(np.arange(first, last), np.zeros_like(lengths), lengths))
         end = np.cumsum(lengths)
         hashes[first:last] = StretchHash(ids)(end - lengths, end)

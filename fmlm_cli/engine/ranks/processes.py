@@ -6,11 +6,13 @@ waited for. Gradients travel between GPUs by NCCL, where each process has one of
 
 import contextlib
 import socket
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import timedelta
 from itertools import islice
 from typing import NoReturn, TypeVar
+from urllib.parse import urlsplit
 
 import torch
 import torch.distributed as dist
@@ -27,11 +29,13 @@ from fmlm_cli.engine.ranks.protocol import Addend, OneProcess, Ranks
 from fmlm_cli.engine.ranks.sharding import shard
 from fmlm_cli.engine.ranks.watch import Watch
 from fmlm_cli.engine.ranks.wires import connect
-from fmlm_cli.errors import AnotherEndedError, UserError, name_process, one_line
+from fmlm_cli.errors import USER_ERROR, AnotherEndedError, UserError, name_process, one_line
 
 T = TypeVar("T")
 
-_TO_MEET = timedelta(minutes=10)  # for all processes to be there
+_TO_MEET = timedelta(minutes=2)  # for all processes to be there: they are started together
+_LOOK_EVERY = 0.05  # second
+_GIVEN_UP = "fmlm/given-up"
 _TO_WAIT = timedelta(days=7)  # for one that is at work alone, as at tokenizing: the watch tells of its end
 
 _LOST = (
@@ -199,13 +203,23 @@ def _told_as_lost() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _told_as_lost_while_computing() -> Iterator[None]:
-    """The same where FSDP has them at work, among much else that may raise."""
+    """The same where FSDP has them at work, and what it raises may have been made something else."""
     try:
         yield
-    except RuntimeError as error:
-        if isinstance(error, dist.DistError) or "/gloo/" in str(error):
+    except Exception as error:
+        if not isinstance(error, LostRankError) and any(map(_is_of_a_connection, _causes(error))):
             raise LostRankError(_LOST) from error
         raise
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__
+
+
+def _is_of_a_connection(error: BaseException) -> bool:
+    return isinstance(error, dist.DistError) or (isinstance(error, RuntimeError) and "/gloo/" in str(error))
 
 
 @contextlib.contextmanager
@@ -252,11 +266,14 @@ def take_own_gpu(launch: Launch) -> None:
 def _meet(launch: Launch) -> dist.ProcessGroup:
     """Find the others; the group of their hosts."""
     try:
-        place, _, _ = next(rendezvous(launch.rendezvous, launch.rank, launch.world, timeout=_TO_MEET))
+        place = _meeting_place(launch)
+        _await_all(place, launch)
         dist.init_process_group(
             "gloo", store=place, rank=launch.rank, world_size=launch.world, timeout=_TO_MEET
         )
         group = dist.new_group(backend="gloo", timeout=_TO_WAIT)
+    except UserError:
+        raise
     except (RuntimeError, ValueError) as error:
         raise UserError(
             f"{launch} has not met the others at {launch.rendezvous} ({one_line(error)}): see that all were "
@@ -264,6 +281,41 @@ def _meet(launch: Launch) -> dist.ProcessGroup:
         ) from error
     assert group is not None
     return group
+
+
+def _meeting_place(launch: Launch) -> dist.Store:
+    """What all can write to and read, which the first process or the launcher has opened."""
+    address = urlsplit(launch.rendezvous)
+    if address.scheme == "tcp":  # torch's way there counts who has come, and does not say who has not
+        return dist.TCPStore(
+            str(address.hostname),
+            int(address.port or 0),
+            is_master=launch.rank == 0,
+            timeout=_TO_MEET,
+            wait_for_workers=False,
+        )
+    place, _, _ = next(rendezvous(launch.rendezvous, launch.rank, launch.world, timeout=_TO_MEET))
+    return place
+
+
+def _await_all(place: dist.Store, launch: Launch) -> None:
+    """Until all are there. Where they are not in time one, as a rule the first, says who is missing."""
+    names = [f"fmlm/{rank}" for rank in range(launch.world)]
+    place.set(names[launch.rank], "")
+    until = time.monotonic() + _TO_MEET.total_seconds() * (2 if launch.rank else 1)
+    while not place.check(names):
+        if place.check([_GIVEN_UP]):
+            raise AnotherEndedError(USER_ERROR)
+        if time.monotonic() > until:
+            missing = ", ".join(str(rank) for rank, name in enumerate(names) if not place.check([name]))
+            place.set(_GIVEN_UP, "")
+            time.sleep(20 * _LOOK_EVERY)  # the others may read that from this process
+            raise UserError(
+                f"rank {missing} of {launch.world} is not there {_TO_MEET.total_seconds() / 60:g} minutes "
+                "after the first: see what it says, or whether its machine has killed it as it began (for "
+                "memory, say), and start them all again"
+            )
+        time.sleep(_LOOK_EVERY)
 
 
 def _raise_once(error: BaseException, watch: Watch, launch: Launch) -> NoReturn:

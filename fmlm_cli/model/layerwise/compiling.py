@@ -17,7 +17,7 @@ _MOST_GRAPHS = 256
 
 
 class NotCompiledError(Exception):
-    """The layers cannot be compiled; the message says why."""
+    """The layers cannot be compiled; the message says why. With a cause, it was found out by running them."""
 
 
 def compile_layers(
@@ -47,10 +47,16 @@ def compile_layers(
     except torch.OutOfMemoryError:
         raise
     except Exception as error:  # of a compiler, of what a family's code has in it, of a kernel
-        for layer in layers:
-            unwrap_call(layer)
+        leave_uncompiled(pretrained)
         raise NotCompiledError(one_line(error)) from error
     return len(layers)
+
+
+def leave_uncompiled(pretrained: PreTrainedModel) -> None:
+    """Have the layers be their own again."""
+    for alike in layer_lists(pretrained):
+        for layer in alike:
+            unwrap_call(layer)
 
 
 def compiled_graphs() -> int:

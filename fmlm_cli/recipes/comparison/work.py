@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from fmlm_cli import storage
-from fmlm_cli.analysis.results.finetuning import TaskScores
+from fmlm_cli.analysis.results.finetuning import FinetuneResults, TaskScores
 from fmlm_cli.analysis.results.plain import as_json
 from fmlm_cli.analysis.statistics import ROWS_TO_TRUST
 from fmlm_cli.config import FinetuneSettings, build
@@ -231,7 +231,7 @@ class Worker:
             report = finetune(self._finetune_settings(item, run, folder), resume=True, emit=self.board.hear)
         except DivergedError as error:
             return {"score": None, "failed": str(error)}
-        assert report is not None
+        assert report is not None and isinstance(report.results, FinetuneResults)  # of one checkpoint
         storage.remove(folder / "models")  # only what they score is wanted
         (scores,) = report.results.tasks.values()
         return _scores(scores)

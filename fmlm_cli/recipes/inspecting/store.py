@@ -19,9 +19,8 @@ from fmlm_cli.corpus.store.survey import (
     repeated_documents,
     worded,
 )
-from fmlm_cli.corpus.text.passed_over import data_size
 from fmlm_cli.errors import UserError
-from fmlm_cli.events import Caution, Emit, Facts, Grid, Note, Progress, ignore
+from fmlm_cli.events import Caution, Emit, Facts, Grid, Note, Progress, data_size, ignore
 from fmlm_cli.recipes.inspecting.words import histogram
 
 _TOKENS_LISTED = 12  # most frequent ones, and as many of the rarest
@@ -89,7 +88,9 @@ def _report(store: TokenStore, name: str, settings: InspectSettings, emit: Emit)
         split, entry = store.split(split_name), store.manifest["splits"][split_name]
         counts = {key: int(entry[key]) for key in ("documents", "words", "tokens", "text_bytes")}
         repeated = repeated_documents(split, emit)
-        splits[split_name] = SplitReport(**counts, repeated=repeated, lengths=Lengths.of(split.lengths))
+        splits[split_name] = SplitReport(
+            **counts, repeated=repeated, lengths=Lengths.of(split.lengths.astype(np.int64))
+        )
     train = splits["train"]
     facts = store.manifest["facts"]
     return StoreReport(

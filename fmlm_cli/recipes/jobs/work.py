@@ -68,7 +68,14 @@ def owned_by(
 
     def own() -> storage.OwnedFolder:
         going_on = resume or together
-        folder = storage.owned_folder(root, kind, overwrite=overwrite, resume=going_on, shared=together)
+        folder = storage.owned_folder(
+            root,
+            kind,
+            overwrite=overwrite,
+            resume=going_on,
+            shared=together,
+            tell=lambda text: emit(Note(text)),
+        )
         return stack.enter_context(folder)
 
     with ExitStack() as stack:

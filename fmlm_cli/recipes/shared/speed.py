@@ -2,7 +2,7 @@
 
 import itertools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 import torch
@@ -13,7 +13,12 @@ from fmlm_cli.errors import UserError, one_line
 from fmlm_cli.events import Caution, Emit, Note, counted
 from fmlm_cli.model.attention import BACKENDS, BY_NAME
 from fmlm_cli.model.isolation import A, KeepsApart, try_backends
-from fmlm_cli.model.layerwise.compiling import NotCompiledError, compile_layers, compiled_graphs
+from fmlm_cli.model.layerwise.compiling import (
+    NotCompiledError,
+    compile_layers,
+    compiled_graphs,
+    leave_uncompiled,
+)
 from fmlm_cli.model.masked_lm import MaskedLM
 
 
@@ -78,20 +83,36 @@ def compile_as_asked(
     """Have the layers compiled if that is asked for; auto: on a GPU, where it is known to pay.
 
     `once` runs the model forward and backward, as training will. `ragged`: rows differ in length. What cannot
-    be compiled is a caution where it was not asked for, else a `UserError`.
+    be compiled, on all of the processes that train together, is a caution where it was not asked for, else a
+    `UserError`; so it is where they have parts of the model, and the others wait in the middle of `once`.
     """
     if asked is False or (asked == "auto" and runtime.device.type != "cuda"):
         return
     begin, before = time.perf_counter(), compiled_graphs()
+    layers, fault = 0, None
     try:
         if ragged and model.attention.layout == "rows":
             raise NotCompiledError("rows differ in length, and each shape would be compiled for anew")
         layers = compile_layers(model.pretrained, once, model.narrowed_layer)
     except NotCompiledError as error:
+        if runtime.shard and error.__cause__ is not None:
+            raise UserError(f"speed.compile: {error}; set it to false") from error
+        fault = str(error)
+    fault = _first_fault(runtime.ranks.gather(fault))
+    if fault is not None:
+        leave_uncompiled(model.pretrained)
         if asked is True:
-            raise UserError(f"speed.compile: {error}; set it to auto or false") from error
-        emit(Caution(f"the model's layers are not compiled: {error}", "not-compiled"))
+            raise UserError(f"speed.compile: {fault}; set it to auto or false")
+        emit(Caution(f"the model's layers are not compiled: {fault}", "not-compiled"))
         return
     graphs = counted(compiled_graphs() - before, "graph")
     seconds = time.perf_counter() - begin
     emit(Note(f"{counted(layers, 'layer')} compiled as {graphs} in {seconds:.0f} s"))
+
+
+def _first_fault(faults: Sequence[str | None]) -> str | None:
+    """What the first process with a fault has met, by its number unless it is the one that tells."""
+    for rank, fault in enumerate(faults):
+        if fault is not None:
+            return f"process {rank}: {fault}" if rank else fault
+    return None

@@ -6,6 +6,7 @@ import socket
 import subprocess
 import threading
 import time
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import pytest
 import torch
 
 from fmlm_cli.engine import signals
-from fmlm_cli.engine.ranks import watch, wires
+from fmlm_cli.engine.ranks import processes, watch, wires
 from fmlm_cli.engine.ranks.endings import LostRankError
 from fmlm_cli.engine.ranks.launch import Launch
 from fmlm_cli.engine.ranks.protocol import Ranks
@@ -168,6 +169,34 @@ def test_a_process_that_gives_no_sign_of_life_ends_all() -> None:
 
 
 # ---------------------------------------------------------------- how they find each other
+
+
+@pytest.mark.parametrize("by", ["file", "tcp"])
+def test_who_does_not_come_at_all_is_named_once(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, by: str
+) -> None:
+    """As one that is killed while it begins, where nobody but the others would see it."""
+    monkeypatch.setattr(processes, "_TO_MEET", timedelta(seconds=0.6))
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    where = f"tcp://127.0.0.1:{port}" if by == "tcp" else f"file://{tmp_path / 'store'}"
+    ended: dict[int, BaseException] = {}
+
+    def come(rank: int) -> None:
+        launch = Launch(rank, 4, rank, 4, where, "srun")
+        try:
+            place = processes._meeting_place(launch)
+            processes._await_all(place, launch)
+        except BaseException as error:
+            ended[rank] = error
+
+    coming = [threading.Thread(target=come, args=(rank,)) for rank in (0, 2)]
+    for thread in coming:
+        thread.start()
+    for thread in coming:
+        thread.join(20)
+    assert isinstance(ended[0], UserError) and str(ended[0]).startswith("rank 1, 3 of 4 is not there 0.01")
+    assert isinstance(ended[2], AnotherEndedError) and ended[2].exit_code == 2
 
 
 def _launch(rank: int, world: int, here: int) -> Launch:

@@ -16,7 +16,7 @@ from fmlm_cli.engine.evaluation import evaluate, outputs_of
 from fmlm_cli.engine.loop import train
 from fmlm_cli.engine.optimizer import make_optimizer
 from fmlm_cli.engine.ranks.protocol import OneProcess, Ranks
-from fmlm_cli.engine.signals import StopRequest
+from fmlm_cli.engine.signals import StoppedError, StopRequest
 from fmlm_cli.engine.step import DivergedError, StepResult, compute_gradient, train_step
 from fmlm_cli.errors import Interrupted
 from tests.engine.ranks.fake_ranks import FakeRanks, on_ranks
@@ -36,16 +36,18 @@ def weights(model: nn.Module) -> Tensor:
 def test_the_gradient_is_that_of_one_process(sizes: list[int], world: int) -> None:
     """Also where a process has no batch, or none with a target."""
     alone = net()
-    loss, count = compute_gradient(alone, Squares(), batches_of(1, sizes), runtime=runtime(OneProcess()))
+    loss, count, tokens = compute_gradient(
+        alone, Squares(), batches_of(1, sizes), runtime=runtime(OneProcess())
+    )
     models = [net() for _ in range(world)]
 
-    def act(ranks: FakeRanks) -> tuple[float, int]:
+    def act(ranks: FakeRanks) -> tuple[float, int, int]:
         own = list(ranks.mine(batches_of(1, sizes)))
-        total, number = compute_gradient(models[ranks.rank], Squares(), own, runtime=runtime(ranks))
-        return float(total), number
+        total, *numbers = compute_gradient(models[ranks.rank], Squares(), own, runtime=runtime(ranks))
+        return float(total), *numbers
 
-    for total, number in on_ranks(world, act):
-        assert number == count == sum(sizes)
+    for total, *numbers in on_ranks(world, act):
+        assert numbers == [count, tokens] == [sum(sizes), 3 * sum(sizes)]
         assert total == pytest.approx(float(loss), rel=1e-12)
     for model in models:
         torch.testing.assert_close(gradient(model), gradient(alone), rtol=1e-12, atol=1e-12)
@@ -70,6 +72,41 @@ def test_a_step_is_that_of_one_process_on_every_rank() -> None:
         assert found.count == wanted.count
     assert torch.equal(weights(models[0]), weights(models[1]))
     torch.testing.assert_close(weights(models[0]), weights(alone), rtol=1e-9, atol=1e-12)
+
+
+class Talkative(FakeRanks):
+    """Counts how often it waits for the others."""
+
+    waits = 0
+
+    def gather(self, value: Any) -> list[Any]:
+        self.waits += 1
+        return super().gather(value)
+
+
+@pytest.mark.parametrize("sizes", [[2, 2], [2] * 9, [2]])
+def test_a_step_waits_for_the_others_as_often_however_it_is_accumulated(sizes: list[int]) -> None:
+    """For counts, tokens and a stop at once; a stop in the middle; the gradient; the loss."""
+
+    def act(ranks: FakeRanks) -> int:
+        talkative = Talkative(ranks.group, ranks.rank)
+        own = list(ranks.mine(batches_of(1, sizes)))
+        compute_gradient(net(), Squares(), own, runtime=runtime(talkative))
+        return talkative.waits
+
+    assert on_ranks(2, act) == [4, 4]
+
+
+def test_a_stop_is_asked_for_before_the_first_batch() -> None:
+    """Nobody begins a step that is left."""
+
+    def act(ranks: FakeRanks) -> bool:
+        model, stop = net(), StopRequest(signal=15 if ranks.rank else None)
+        with pytest.raises(StoppedError):
+            compute_gradient(model, Squares(), batches_of(1, [2]), runtime=runtime(ranks), stop=stop)
+        return all(p.grad is None for p in model.parameters())
+
+    assert on_ranks(2, act) == [True, True]
 
 
 def test_dropout_goes_by_a_batchs_place_in_the_whole_step() -> None:

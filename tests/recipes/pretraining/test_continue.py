@@ -22,6 +22,7 @@ from fmlm_cli.recipes import pretraining
 from fmlm_cli.recipes.pretraining.live_run import LiveRun
 from fmlm_cli.recipes.pretraining.planning.changes import make_schedule
 from fmlm_cli.recipes.pretraining.planning.plan import plan_run
+from fmlm_cli.recipes.pretraining.report import gains
 from fmlm_cli.recipes.pretraining.report.describe import cautions
 from tests.conftest import MakeStore
 from tests.recipes.runs import RHYTHM, TINY, Settings, assert_same, at_step, raise_error, timeless
@@ -29,6 +30,12 @@ from tests.recipes.runs import RHYTHM, TINY, Settings, assert_same, at_step, rai
 pytestmark = pytest.mark.usefixtures("quick")
 
 Continue = Callable[..., PretrainSettings]
+
+
+@pytest.fixture(autouse=True)
+def few_words_are_common(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The made text has but a few words, each of which is a large share of it."""
+    monkeypatch.setattr(gains, "COMMON", 0.1)
 
 
 @pytest.fixture
@@ -561,3 +568,31 @@ def test_a_tokenizer_that_hardly_knows_the_text(
         assert text.count("the tokenizer hardly knows the text of") == 1
         assert "the tokenizer hardly knows the text of" in (result.run.final / "README.md").read_text()
     assert "hardly knows" not in said(going_on("quiet", **{"budget.steps": 1}))[1]
+
+
+def test_a_new_head_is_no_measure_of_adaptation(going_on: Continue) -> None:
+    first, text = said(going_on())
+    assert "no measure of how well the encoder is adapted" in text
+    _, text = said(going_on("later", **{"model.checkpoint": str(first.run.final)}))
+    assert "held-out loss before and after" in text
+    assert "no measure of how well" not in text
+
+
+@pytest.mark.parametrize("kind", ["tiny_store", "tiny_bpe_store"])
+def test_words_that_tell_nothing_of_a_text_are_not_listed(
+    kind: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = TokenStore.open(request.getfixturevalue(kind))
+    monkeypatch.setattr(gains, "COMMON", 0.01)
+    listed = gains.telling_tokens(store)
+    backend, counts = store.tokenizer.backend_tokenizer, store.token_counts
+    texts = [backend.decode([token]) for token in range(store.vocabulary)]
+    common = counts / counts.sum() > 0.01
+    assert common.any()
+    assert not listed[common].any()
+    assert not any(listed[token] for token, text in enumerate(texts) if not text.strip().isalnum())
+    assert not any(listed[token] for token, text in enumerate(texts) if len(text.strip()) < 2)
+    assert not any(
+        listed[token] for token in range(store.vocabulary) if backend.id_to_token(token)[:2] == "##"
+    )
+    assert listed.sum() > 20

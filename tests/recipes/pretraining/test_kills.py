@@ -96,7 +96,10 @@ def _pretrain(ranks: Ranks, settings: PretrainSettings, kill: Kill | None) -> No
 
 def run_killed(settings: PretrainSettings, world: int, kills: Sequence[Kill]) -> storage.RunDirectory:
     """A run that is killed so and resumed each time, at its end."""
+    run = storage.RunDirectory(Path(str(settings.out)))
     for kill in kills:
+        if run.is_finished:  # it was killed in the export, but after its model had its name
+            storage.remove(run.final)
         outcomes = on_processes(world, _pretrain, settings, kill)
         assert outcomes[kill.rank] == Gone(-signal.SIGKILL), (
             kill,
@@ -105,9 +108,9 @@ def run_killed(settings: PretrainSettings, world: int, kills: Sequence[Kill]) ->
         if kill.stage != "export":  # of which the other process has no part
             others = [outcome for rank, outcome in enumerate(outcomes) if rank != kill.rank]
             assert all(isinstance(outcome, Ended) for outcome in others), (kill, outcomes)
-        assert not storage.RunDirectory(Path(str(settings.out))).is_finished or kill.stage == "export"
+        assert not run.is_finished or kill.stage == "export"
     results(on_processes(world, _pretrain, settings, None))
-    return storage.RunDirectory(Path(str(settings.out)))
+    return run
 
 
 def records(run: storage.RunDirectory) -> list[dict[str, Any]]:

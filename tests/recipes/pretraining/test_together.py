@@ -27,10 +27,14 @@ from fmlm_cli.engine.signals import NEVER
 from fmlm_cli.errors import AnotherEndedError, Interrupted, UserError
 from fmlm_cli.events import ignore
 from fmlm_cli.recipes.pretraining.live_run import LiveRun
-from fmlm_cli.recipes.pretraining.planning.agreement import check_same_plan, check_same_software
+from fmlm_cli.recipes.pretraining.planning.agreement import (
+    check_same_plan,
+    check_same_software,
+    plan_as_told,
+)
 from fmlm_cli.recipes.pretraining.planning.plan import plan_run
 from fmlm_cli.recipes.pretraining.run import pretrain
-from tests.engine.ranks.fake_ranks import FakeRanks, on_ranks
+from tests.engine.ranks.fake_ranks import FakeRanks, Group, on_ranks
 from tests.engine.ranks.processes import Ended, on_processes, results
 from tests.engine.small_run import TIMING_FIELDS
 from tests.recipes.runs import RHYTHM, TINY, at_step, without_pictures
@@ -271,15 +275,39 @@ def test_processes_of_other_versions_are_refused(monkeypatch: pytest.MonkeyPatch
     assert "another fmlm than process 0" in said and "9.9, not 0.1" in said
 
 
-def test_processes_with_other_data_are_refused(
+def test_processes_with_another_plan_are_refused(
     settings: Callable[..., PretrainSettings], make_store: Any, documents: list[str], tmp_path: Path
 ) -> None:
+    """By what differs: the first of what the others follow from."""
+    store = str(make_store(tmp_path / "other", documents[20:], documents[:20]))
+    (tmp_path / "wider.json").write_text(json.dumps({**TINY, "intermediate_size": 96}))
+    others = {
+        "data": {"data.stores": [store]},
+        "held-out data": {"evaluation.stores": {"other": store}},
+        "model": {"model.name": str(tmp_path / "wider.json")},
+        "initial weights": {"seed": 5},
+        "plan": {"optimizer.clip": 0.5},
+    }
     plan = plan_run(settings(**{"budget.steps": 1}), ignore)
-    store = make_store(tmp_path / "other", documents[20:], documents[:20])
-    other = plan_run(settings(**{"budget.steps": 1, "data.stores": [str(store)]}), ignore)
     on_ranks(2, lambda ranks: check_same_plan(plan, ranks))
-    (said, again) = refusals(lambda ranks: check_same_plan(other if ranks.rank else plan, ranks))
-    assert said == again and "another data than process 0" in said
+    for name, changed in others.items():
+        other = plan_run(settings(**{"budget.steps": 1, **changed}), ignore)
+        (said, again) = refusals(lambda ranks: check_same_plan(other if ranks.rank else plan, ranks))  # noqa: B023
+        assert said == again and f"another {name} than process 0" in said
+
+
+def test_one_process_of_a_machine_checks_what_the_stores_hold(
+    settings: Callable[..., PretrainSettings], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    verified: list[int] = []
+    monkeypatch.setattr(
+        "fmlm_cli.recipes.pretraining.planning.plan.verify_stores", lambda _: verified.append(1)
+    )
+    told = settings(**{"budget.steps": 1})
+    for local_rank, times in ((0, 1), (1, 0), (2, 0)):
+        verified.clear()
+        plan_as_told(told, FakeRanks(Group(4), local_rank))
+        assert len(verified) == times
 
 
 def _pretrain_where(ranks: Ranks, settings: PretrainSettings) -> None:

@@ -1,6 +1,7 @@
 """How a model attends and whether it is compiled: as asked, or as well as it can be had, and said."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any, Literal
 
 import pytest
@@ -15,6 +16,7 @@ from fmlm_cli.model.isolation import isolates_documents
 from fmlm_cli.model.masked_lm import MaskedLM
 from fmlm_cli.recipes.shared import speed
 from fmlm_cli.recipes.shared.speed import compile_as_asked
+from tests.engine.ranks.fake_ranks import FakeRanks, on_ranks
 from tests.model.backends import Rounded, RoundedLeaking
 from tests.model.families import LENGTH, small_config, small_model
 
@@ -112,6 +114,42 @@ def test_what_cannot_be_compiled_is_said(model: MaskedLM) -> None:
     assert caution == Caution("the model's layers are not compiled: no compiler", "not-compiled")
     with pytest.raises(UserError, match=r"^speed\.compile: no compiler; set it to auto or false$"):
         told_of(model, True, CPU)
+
+
+def _on_two(
+    models: list[MaskedLM], asked: bool | Literal["auto"], told: list[list[Event]]
+) -> list[str | None]:
+    """Two processes compile, the second of which has no compiler; what they are refused with."""
+
+    def act(ranks: FakeRanks) -> str | None:
+        runtime, once = replace(GPU, ranks=ranks), fails if ranks.rank else lambda: None
+        try:
+            compile_as_asked(asked, models[ranks.rank], runtime, once, told[ranks.rank].append, ragged=False)
+        except UserError as error:
+            return str(error)
+        return None
+
+    return on_ranks(2, act)
+
+
+def test_all_are_compiled_or_none_is() -> None:
+    """And the first, which tells, says of another one why not."""
+    models, told = [MaskedLM(small_model(small_config("bert"))) for _ in range(2)], [list[Event](), []]
+    assert _on_two(models, "auto", told) == [None, None]
+    caution = Caution("the model's layers are not compiled: process 1: no compiler", "not-compiled")
+    assert told == [[caution]] * 2
+    assert all(module._compiled_call_impl is None for model in models for module in model.modules())
+    refused = "speed.compile: process 1: no compiler; set it to auto or false"
+    assert _on_two(models, True, told) == [refused] * 2
+
+
+def test_where_each_has_a_part_one_that_fails_ends_all() -> None:
+    """It has left the others in the middle of a forward, and would meet them there with another one."""
+    runtime = replace(GPU, shard=True)
+    with pytest.raises(UserError, match=r"^speed\.compile: no compiler; set it to false$"):
+        told_of(MaskedLM(small_model(small_config("bert"))), "auto", runtime)
+    [caution] = told_of(MaskedLM(small_model(small_config("albert"))), "auto", runtime)  # all find it at once
+    assert isinstance(caution, Caution) and "cannot be told apart" in caution.text
 
 
 def test_rows_of_many_lengths_are_not_compiled_for(model: MaskedLM) -> None:
