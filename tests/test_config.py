@@ -432,7 +432,7 @@ def test_settings_cannot_be_changed() -> None:
 
 def test_choices() -> None:
     assert choices(TokenizeSettings, "documents") == ("auto", "blank-line", "line", "file")
-    assert choices(TokenizeSettings, "train_tokenizer") == ("wordpiece", "bpe")
+    assert choices(TokenizeSettings, "train_tokenizer") == ("wordpiece", "bpe", "unigram")
     floats = ("float32", "bfloat16", "bfloat16-weights", "float16")
     assert choices(PretrainSettings, "precision") == ("auto", *floats)
 

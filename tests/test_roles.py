@@ -23,7 +23,7 @@ from tests.test_config import quick, values_of
 
 DEFAULTS: list[BaseModel] = [
     PretrainSettings(),
-    FinetuneSettings(checkpoint="x"),
+    FinetuneSettings(checkpoint=("x",)),
     VarianceSettings(),
     DownstreamSettings(),
     TokenizeSettings(out="x", sources=("x",), train_tokenizer="bpe"),
@@ -33,7 +33,7 @@ FREE: dict[type[BaseModel], set[str]] = {
     PretrainSettings: {
         *("out", "device", "data.stores", "data.replay", "data.verify", "model.checkpoint"),
         *("batch.micro_size", "evaluation.stores", "evaluation.names", "speed.attention", "speed.compile"),
-        *("speed.recompute", "speed.shard", "deterministic", "budget.minutes"),
+        *("speed.recompute", "speed.shard", "speed.threads", "deterministic", "budget.minutes"),
         *("checkpoint.every_steps", "checkpoint.keep", "checkpoint.keep_every"),
         *("checkpoint.background", "checkpoint.on_error", "logging.every_steps"),
         *("logging.to", "logging.project"),
@@ -44,7 +44,7 @@ FREE: dict[type[BaseModel], set[str]] = {
     },
     FinetuneSettings: {
         *("checkpoint", "revision", "trust_remote_code", "out", "grid", "seeds", "first_seed", "from_mnli"),
-        *("micro_size", "checkpoint_every_steps", "device", "precision", "speed.attention"),
+        *("micro_size", "checkpoint_every_steps", "device", "precision", "speed.attention", "speed.threads"),
         *("tasks.names", "tasks.folder", "tasks.train", "tasks.dev", "tasks.test", "tasks.name"),
         *("tasks.text_field", "tasks.text_pair_field", "tasks.label_field", "tasks.regression"),
         *("tasks.metric",),

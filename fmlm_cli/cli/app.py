@@ -32,6 +32,7 @@ COMMANDS = {
         "compare_masks",
         "Compare masking strategies: coverage, gradient variance, a race over seeds, and downstream tasks.",
     ),
+    "config": ("config_", "Show a file of settings resolved, or the JSON schema of such files."),
     "doctor": ("doctor", "Show what training will meet on this machine."),
 }
 
@@ -98,8 +99,11 @@ for _name, (_, _help) in COMMANDS.items():
 def _load(name: str) -> Any:
     """The command with its options."""
     module, _ = COMMANDS[name]
+    command = importlib.import_module(f"fmlm_cli.cli.commands.{module}").command
+    if isinstance(command, typer.Typer):  # several commands of one kind
+        return typer.main.get_group(command)
     alone = typer.Typer(add_completion=False, rich_markup_mode=None)
-    alone.command(name, cls=pages.Command)(importlib.import_module(f"fmlm_cli.cli.commands.{module}").command)
+    alone.command(name, cls=pages.Command)(command)
     return typer.main.get_command(alone)
 
 

@@ -2,11 +2,14 @@
 
 import errno
 import os
+import platform
+import shlex
 import signal
 import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
 from types import TracebackType
 from typing import Any, TextIO, cast
 
@@ -24,12 +27,13 @@ from fmlm_cli.cli.pictures.chart import draw_chart
 from fmlm_cli.cli.pictures.masked_row import COLOURS, show_row
 from fmlm_cli.cli.silence import SilenceWatch
 from fmlm_cli.cli.streams import LastingStream, not_writable
-from fmlm_cli.errors import Interrupted
+from fmlm_cli.errors import Interrupted, shortened
 
 _FILE_WIDTH = 160
 _PAGE_WIDTH = 110  # beyond which lines are hard to read
 _CHART_WIDTH = 80
 _ANY_WIDTH = 10_000
+_LONGEST_COMMAND = 300  # of a command's words in a log
 _BOARD_FRAME = 5  # lines of a table of scores that are no rows
 _NEGLIGIBLE_WAIT = 0.01  # share of the training time
 _PLAIN_SECONDS = 10.0  # between two plain lines about the same piece of work
@@ -52,6 +56,9 @@ class Console:
         self._out = _rich(self._stdout, width=width)
         self._err = _rich(LastingStream(sys.stderr))
         cautions = self._err if for_programs else self._out
+        # In the log of a job one looks for when things happened, and where each start of it began.
+        self._dated = not (self._stdout.isatty() or needs_reader or for_programs)
+        self._begun = False
         self._live: Progress | None = None
         self._board: Live | None = None
         self._final_board = Table()
@@ -63,8 +70,8 @@ class Console:
         self._lock = threading.RLock()  # of the thread that watches for silence
         self._silence = SilenceWatch(self._break_silence)
         self._handlers: Mapping[type[events.Event], Any] = {
-            events.Note: lambda event: self._out.print(escape(event.text)),
-            events.Caution: lambda event: cautions.print(f"[yellow]note:[/yellow] {escape(event.text)}"),
+            events.Note: lambda event: self._say(escape(event.text)),
+            events.Caution: lambda event: self._say(f"[yellow]note:[/yellow] {escape(event.text)}", cautions),
             events.Remarked: lambda event: self.emit(events.Caution(event.text)),
             events.Doing: self._begin,
             events.Facts: self._facts,
@@ -96,6 +103,7 @@ class Console:
             return
         with self._lock:
             self._end_status()
+            self._mark_beginning()
             self._handlers[type(event)](event)
             self._silence.told()
         self._check_reader()
@@ -139,13 +147,25 @@ class Console:
                 self._status = self._out.status(f"{escape(self._doing) or 'working'} ...", spinner="line")
                 self._status.start()
             elif self._doing and not self._needs_reader:
-                self._out.print(f"{escape(self._doing)} ...")
+                self._say(f"{escape(self._doing)} ...")
             self._doing = ""
 
     def _end_status(self) -> None:
         if self._status is not None:
             self._status.stop()
             self._status = None
+
+    def _mark_beginning(self) -> None:
+        """In a log, say once where a start began, and with which words."""
+        if self._dated and not self._begun:
+            self._begun = True
+            command = escape(shortened(shlex.join(["fmlm", *sys.argv[1:]]), _LONGEST_COMMAND))
+            self._say(f"===== {command} (process {os.getpid()} on {escape(platform.node())})")
+
+    def _say(self, markup: str, console: RichConsole | None = None) -> None:
+        """Print a line, with the time before it in a log."""
+        when = f"[dim]{datetime.now():%Y-%m-%d %H:%M:%S}[/dim] " if self._dated else ""
+        (console or self._out).print(when + markup)
 
     def _facts(self, event: events.Facts) -> None:
         self._stop_live()
@@ -185,10 +205,10 @@ class Console:
             f"{escape(event.after)} ..."
         )
         guesses = (
-            f"[green]{escape(g)} {p:.0%}[/green]" if g == event.word else f"{escape(g)} {p:.0%}"
+            f"[green]“{escape(g)}” {p:.0%}[/green]" if g == event.word else f"“{escape(g)}” {p:.0%}"
             for g, p in event.guesses
         )
-        self._out.print(f"      [dim]expected:[/dim] {', '.join(guesses)}")
+        self._out.print(f"      [dim]model says:[/dim] {', '.join(guesses)}")
 
     def _masked_row(self, event: events.MaskedRow) -> None:
         self._stop_live()
@@ -211,7 +231,7 @@ class Console:
                 self._drop_live(event.task)
         elif not finished and self._may_speak(event.task, at_once=not event.total):
             share = f" {event.done / event.total:.0%}" if event.total else ""
-            self._out.print(escape(f"{event.task}{share}  {details}".rstrip()))
+            self._say(escape(f"{event.task}{share}  {details}".rstrip()))
 
     def _trained(self, event: events.Trained) -> None:
         record, total = event.record, event.total_steps
@@ -228,12 +248,12 @@ class Console:
             if step >= total:
                 self._drop_live("step")
         elif step == total or self._may_speak("step"):
-            self._out.print(f"step {step:,}/{total:,}  {figures}  {_duration(event.seconds_left)} left")
+            self._say(f"step {step:,}/{total:,}  {figures}  {_duration(event.seconds_left)} left")
 
     def _evaluated(self, event: events.Evaluated) -> None:
         record = event.record
         name = f" on {escape(str(record['evaluation']))}" if "evaluation" in record else ""
-        self._out.print(
+        self._say(
             f"[cyan]step {record['step']:,}[/cyan]  held-out loss{name} "
             f"[bold]{record['eval_loss']:.3f}[/bold]  accuracy {record['eval_accuracy']:.1%}  [dim](word "
             f"frequencies alone: {record['unigram_loss']:.3f})[/dim]"
@@ -246,7 +266,7 @@ class Console:
         progress = f"{event.done} of {event.total} done{left}"
         if not self._out.is_terminal:
             if not event.running or self._may_speak("scoreboard", at_once=False):
-                self._out.print(f"{escape(event.latest)}  [dim]({progress})[/dim]")
+                self._say(f"{escape(event.latest)}  [dim]({progress})[/dim]")
             return
         rows = event.rows
         if len(rows) > self._out.height - _BOARD_FRAME:  # what is still open is worth more than what is done

@@ -18,13 +18,12 @@ from fmlm_cli.config import (
     build,
     choices,
     describe_settings,
-    line_in,
     nested,
     parse_assignments,
     read_yaml,
-    sets,
     setting_field,
 )
+from fmlm_cli.config.showing.origins import Origins
 from fmlm_cli.engine.ranks.launch import read_launch
 from fmlm_cli.engine.signals import TEMPFAIL, limit_process, note_that_work_has_ended
 from fmlm_cli.errors import USER_ERROR, AnotherEndedError, OtherSettingError, UserError, shortened
@@ -271,16 +270,8 @@ def _naming_origins(
     try:
         yield
     except OtherSettingError as error:
-        name = error.setting
-        flags = [flag for setting, flag in by_flag.items() if sets(nested({setting: 0}), name)]
-        if sets(parse_assignments(assignments, section), name):
-            where = "from --set"
-        elif flags:
-            where = f"from {flags[-1]}"
-        elif config is not None and sets(read_yaml(config, section), name):
-            where = f"from {config}:{line_in(config, name)}"
-        else:
-            where = "its default, or what follows from the others"
+        origin = Origins(section, config, by_flag, assignments).of(error.setting)
+        where = f"from {origin}" if origin else "its default, or what follows from the others"
         raise error.named(where) from None
 
 

@@ -7,7 +7,7 @@ from pydantic import Field, field_validator, model_validator
 
 from fmlm_cli.config.roles import Free
 from fmlm_cli.config.section import DEVICES, GLUE, Count, Positive, Section, Seed, Share
-from fmlm_cli.config.speed import AttentionSettings
+from fmlm_cli.config.speed import ComputingSettings
 
 ALL = "all"
 METRICS = ["accuracy", "f1", "macro_f1", "micro_f1", "matthews", "pearson", "spearman"]
@@ -145,7 +145,7 @@ class FinetuneSettings(Section):
     checkpoint_every_steps: Free[Count] = Field(1000, description="what an interruption can cost at most")
     device: Free[str] = Field("auto", examples=DEVICES, description="auto | cpu | cuda | cuda:N | mps")
     precision: Free[Literal["auto", "float32", "bfloat16"]] = Field("auto", description="as for pretrain")
-    speed: Free[AttentionSettings] = AttentionSettings()
+    speed: Free[ComputingSettings] = ComputingSettings()
 
     @field_validator("checkpoint", mode="before")
     @classmethod
@@ -174,7 +174,7 @@ class PredictSettings(Section):
     batch_size: Count = Field(32, description="texts forwarded at once")
     device: str = Field("auto", examples=DEVICES, description="auto | cpu | cuda | cuda:N | mps")
     precision: Literal["auto", "float32", "bfloat16"] = Field("auto", description="as for pretrain")
-    speed: AttentionSettings = AttentionSettings()
+    speed: ComputingSettings = ComputingSettings()
 
     @field_validator("texts", "pairs", mode="before")
     @classmethod

@@ -20,7 +20,7 @@ from fmlm_cli.config.section import (
     Seed,
     Share,
 )
-from fmlm_cli.config.speed import AttentionSettings, SpeedSettings
+from fmlm_cli.config.speed import ComputingSettings, SpeedSettings
 from fmlm_cli.config.tokenize import TextSettings
 
 
@@ -66,8 +66,8 @@ class ModelSettings(Section):
     name: str = Field(
         "bert-mini",
         examples=MODELS,
-        description="shape from scratch: bert-tiny, -mini, -small, -medium, -base, -large, "
-        "or a Hugging Face config.json",
+        description="shape from scratch: bert-tiny, -mini, -small, -medium, -base, -large, distilbert-base, "
+        "roberta-base, modernbert-base, deberta-v3-base, or a Hugging Face config.json",
     )
     checkpoint: Free[str | None] = Field(
         None, description="what to go on from: a run, RUN@step-N, a Hugging Face folder, or a Hub name"
@@ -212,7 +212,9 @@ class OptimizerSettings(Section):
         description="learning rate after warm-up: linear or cosine decay | wsd: hold the peak, then decay",
     )
     warmup_share: Share | None = Field(
-        None, description="share of the steps spent warming up; default 0.06 from scratch, else 0.03"
+        None,
+        description="share of the steps spent warming up; default 0.06 from scratch, else 0.03, and no less "
+        "than 10 steps, or half of a run that is shorter than 20",
     )
     decay_share: Share = Field(
         0.2, description="of wsd: share of the steps that decay, linearly; 0: none, to go on from later"
@@ -352,7 +354,7 @@ class EvaluateSettings(Section):
     batch_size: Count = Field(32, description="rows forwarded at once")
     device: str = Field("auto", examples=DEVICES, description="auto | cpu | cuda | cuda:N | mps")
     precision: Literal["auto", "float32", "bfloat16"] = Field("auto", description="as for pretrain")
-    speed: AttentionSettings = AttentionSettings()
+    speed: ComputingSettings = ComputingSettings()
 
 
 class MasksSettings(Section):

@@ -67,7 +67,7 @@ class TextSettings(ReadingSettings):
         "0.8 (Jaccard) of its runs of five words, as estimated from 128 hashes (MinHash)",
     )
     workers: Free[Count | None] = Field(
-        None, description="processes that tokenize; default: as many as there are cores to use"
+        None, description="processes that tokenize; default: as many as there are cores to use, 16 at most"
     )
     add_tokens: Free[str | None] = Field(
         None, description="file of words, one a line, that the tokenizer gets as tokens of their own"
@@ -85,7 +85,7 @@ class TokenizeSettings(TextSettings):
     tokenizer: Free[str | None] = Field(
         None, description="tokenizer to use: folder, vocab.txt, tokenizer.json or Hub name"
     )
-    train_tokenizer: Literal["wordpiece", "bpe"] | None = Field(
+    train_tokenizer: Literal["wordpiece", "bpe", "unigram"] | None = Field(
         None, description="learn a tokenizer from the text"
     )
     vocab_size: Annotated[int, Field(ge=8)] = Field(
@@ -154,7 +154,7 @@ class TokenizeSettings(TextSettings):
         if (self.tokenizer is None) == (self.train_tokenizer is None):
             raise ValueError(
                 "say which tokenizer: --tokenizer FOLDER|vocab.txt|HUB-NAME, "
-                "or --train-tokenizer wordpiece|bpe"
+                "or --train-tokenizer wordpiece|bpe|unigram"
             )
         of_learnt = (self.vocab_size != _VOCAB_SIZE, self.lowercase, self.strip_accents, self.normalize)
         if self.tokenizer is not None and any(of_learnt):

@@ -7,7 +7,7 @@ import codecs
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -21,7 +21,9 @@ Choose = Callable[[pa.Schema], Sequence[Column]]
 
 _MOST_ROWS = 512  # in a batch
 _BATCH = 8 << 20  # bytes that a batch should have at most
+_LOOKED_AT = 8  # rows
 _BUFFER = 1 << 20
+_STRINGS = (pa.string(), pa.large_string())
 _AS_BYTES = {
     pa.string(): pa.binary(),
     pa.large_string(): pa.large_binary(),
@@ -47,18 +49,29 @@ def parquet_batches(path: Path, choose: Choose) -> Iterator[Batch]:
         names = [".".join(column) for column in columns]
         done, groups = 0, file.num_row_groups
         for index in range(groups):
-            rows = _batch_rows(file.metadata.row_group(index), names)
             with _damaged(path, f"in row group {index + 1} of {groups}"):
+                rows = _batch_rows(file, index, names)
                 for batch in file.iter_batches(rows, [index], names, use_threads=False):
                     done += len(batch)
                     yield Batch([reached(batch, column) for column in columns], done / file.metadata.num_rows)
 
 
-def _batch_rows(group: Any, names: Sequence[str]) -> int:
-    """As many rows as make a batch of moderate size."""
-    chunks = (group.column(index) for index in range(group.num_columns))
-    size = sum(chunk.total_uncompressed_size for chunk in chunks if chunk.path_in_schema in names)
-    return max(1, min(_MOST_ROWS, _BATCH * group.num_rows // max(size, 1)))
+def _batch_rows(file: pq.ParquetFile, index: int, names: Sequence[str]) -> int:
+    """As many rows as make a batch of moderate size, in a row group."""
+    group = file.metadata.row_group(index)
+    chunks = [group.column(number) for number in range(group.num_columns)]
+    chunks = [chunk for chunk in chunks if chunk.path_in_schema in names]
+    size = max(sum(chunk.total_uncompressed_size for chunk in chunks) / max(group.num_rows, 1), 1)
+    encodings = {encoding for chunk in chunks for encoding in chunk.encodings}
+    if (
+        group.num_rows
+        and _MOST_ROWS * size < _BATCH
+        and any("DICTIONARY" in encoding for encoding in encodings)
+    ):
+        # Values that occur often stand there once: what they come to is seen by reading a few.
+        first = next(file.iter_batches(_LOOKED_AT, [index], names, use_threads=False))
+        size = max(size, first.nbytes / len(first))
+    return max(1, min(_MOST_ROWS, int(_BATCH / size)))
 
 
 def arrow_batches(path: Path, choose: Choose) -> Iterator[Batch]:
@@ -118,9 +131,9 @@ def _of_arrow_stream(path: Path, choose: Choose) -> Iterator[Batch]:
 
 def _only(columns: Sequence[Column], schema: pa.Schema) -> pa.ipc.IpcReadOptions:
     """To read the wanted columns alone."""
-    return pa.ipc.IpcReadOptions(
-        included_fields=sorted({schema.names.index(column[0]) for column in columns})
-    )
+    places = sorted({schema.names.index(column[0]) for column in columns})
+    # Choosing takes a copy of what is chosen: nothing is chosen where it would be all.
+    return pa.ipc.IpcReadOptions(included_fields=[] if len(places) == len(schema) else places)
 
 
 def _sound(batch: pa.RecordBatch, columns: Sequence[Column]) -> list[pa.Array]:
@@ -151,24 +164,18 @@ def texts_in(column: pa.Array, most: int) -> tuple[list[str | None], list[int]]:
         return [None] * len(column), []
     if pa.types.is_dictionary(column.type):
         column = column.dictionary_decode()
-    # Views know no lengths of their own in pyarrow; bytes have those of what is not text, too.
-    column = column.cast(pa.large_binary())
-    longest = pc.max(pc.binary_length(column)).as_py() or 0
-    if longest <= most:
-        try:
-            return column.cast(pa.large_string()).to_pylist(), []
-        except pa.ArrowInvalid:  # not UTF-8
-            pass
-    texts, cut = [], []
-    for row, value in enumerate(column):
-        whole = value.as_buffer()
-        texts.append(None if whole is None else _beginning(memoryview(whole)[:most]))
-        if whole is not None and len(whole) > most:
-            cut.append(row)
-    return texts, cut
+    if column.type in (pa.string_view(), pa.binary_view()):  # pyarrow does not tell their lengths
+        column = column.cast(pa.large_binary())
+    if (pc.max(pc.binary_length(column)).as_py() or 0) <= most:
+        with contextlib.suppress(UnicodeDecodeError, pa.ArrowInvalid):
+            return (column if column.type in _STRINGS else column.cast(pa.large_string())).to_pylist(), []
+    column = column.view(_AS_BYTES.get(column.type, column.type))
+    cut = pc.indices_nonzero(pc.greater(pc.binary_length(column), most)).to_pylist()
+    texts = pc.binary_slice(column, 0, most).to_pylist()
+    return [None if text is None else _beginning(text) for text in texts], cut
 
 
-def _beginning(text: memoryview) -> str:
+def _beginning(text: bytes) -> str:
     """Bytes as text; the last character may have been cut in two."""
     return codecs.utf_8_decode(text, "surrogateescape", True)[0]
 

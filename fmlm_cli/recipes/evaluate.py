@@ -92,7 +92,7 @@ def _evaluate(
     """One checkpoint on these rows."""
     name = str(origin.adapter or origin.folder)
     emit(Doing(f"evaluating {name}"))
-    runtime = Runtime.resolve(settings.device, settings.precision)
+    runtime = Runtime.resolve(settings.device, settings.precision, threads=settings.speed.threads)
     loaded = load_model(
         origin.folder,
         name=name,

@@ -60,14 +60,15 @@ class OwnedFolder:
         """Whether nothing but its marker is in it."""
         return not _whole(_contents(self.root))
 
-    def clear(self) -> None:
-        """Remove what it holds, but not itself: it may be a link, a mount or the working folder.
+    def clear(self, *, but: str = "") -> None:
+        """Remove what it holds, `but` what is called so, and not itself: it may be a link, a mount or the
+        working folder.
 
         The marker stays, so an interrupted call can be repeated. Raises `UserError`, and removes nothing,
         where it holds what fmlm did not make.
         """
         _check_nothing_foreign(self.root, self.kind)
-        _remove_contents(self.root)
+        _remove_contents(self.root, but)
 
     def share(self) -> None:
         """From now on let others in that share the work."""
@@ -303,9 +304,10 @@ def _contents(root: Path) -> list[Path]:
         return []
 
 
-def _remove_contents(root: Path) -> None:
+def _remove_contents(root: Path, but: str = "") -> None:
     for path in _contents(root):
-        remove(path)
+        if path.name != but:
+            remove(path)
 
 
 def _whole(contents: list[Path]) -> list[Path]:

@@ -211,7 +211,8 @@ def _examples(table: ColumnTable, fields: Fields, task: Task, *, optional: bool 
                 f"{table.where(empty[0])}: field '{field}' is empty{more}; fill it, or leave the row out"
             )
         columns.append(texts)
-    labels, unknown = None, ()
+    labels: npt.NDArray[np.int64] | npt.NDArray[np.float64] | None = None
+    unknown: tuple[str, ...] = ()
     if not optional or fields.label in table.columns:
         require(table, fields.label, LABEL)
         if not (optional and is_unlabelled(table.columns[fields.label]) and "-1" not in task.labels):

@@ -69,8 +69,12 @@ def _bert(layers: int, width: int, heads: int) -> BertConfig:
 
 
 def model_configs() -> Mapping[str, PreTrainedConfig]:
-    """What is trained, by name: fmlm's presets, and two models of other shapes."""
-    presets = {name: _bert(preset.layers, preset.hidden, preset.heads) for name, preset in PRESETS.items()}
+    """What is trained, by name: fmlm's BERTs, and two models of other shapes."""
+    presets = {
+        name: _bert(preset.layers, preset.hidden, preset.heads)
+        for name, preset in PRESETS.items()
+        if preset.family == "bert"
+    }
     return {**presets, "bert-6x384": _bert(6, 384, 12), "modernbert-base": ModernBertConfig()}
 
 

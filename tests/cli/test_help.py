@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import typer
 from typer.testing import CliRunner
 
 from fmlm_cli.cli.app import COMMANDS, app
@@ -63,6 +64,13 @@ SECTIONS: dict[str, type[Section]] = {
     "compare-masks": CompareSettings,
 }
 
+GROUPS = {"config": ("show", "schema")}
+PAGES = [
+    *((name,) for name in COMMANDS if name not in GROUPS),
+    *((group, name) for group, names in GROUPS.items() for name in names),
+]
+by_page = pytest.mark.parametrize("words", [*PAGES, *((group,) for group in GROUPS)], ids=" ".join)
+
 
 def after_help(*words: list[str]) -> tuple[list[str], set[str]]:
     """What a fresh process shows for these command lines, and the modules that it has loaded then."""
@@ -83,7 +91,7 @@ def test_help_loads_no_command() -> None:
 
 
 def test_the_help_of_commands_loads_nothing_heavy() -> None:
-    shown, modules = after_help(*([name, "--help"] for name in COMMANDS))
+    shown, modules = after_help(*([*words, "--help"] for words in PAGES))
     assert all("--debug" in text for text in shown)
     assert not modules & HEAVY
     assert not [name for name in modules if name.startswith("fmlm_cli.recipes")]
@@ -99,7 +107,8 @@ def test_a_command_loads_no_other() -> None:
 @pytest.mark.parametrize("name", COMMANDS)
 def test_the_line_of_help_is_the_commands_own(name: str) -> None:
     module, line = COMMANDS[name]
-    documented = inspect.getdoc(importlib.import_module(f"fmlm_cli.cli.commands.{module}").command)
+    command = importlib.import_module(f"fmlm_cli.cli.commands.{module}").command
+    documented = command.info.help if isinstance(command, typer.Typer) else inspect.getdoc(command)
     assert documented is not None and documented.splitlines()[0] == line
 
 
@@ -144,30 +153,30 @@ def test_settings_are_found_by_words_of_their_names_and_meanings() -> None:
     assert_refused(refused, "no setting has 'xyzzy' in its name or meaning")
 
 
-def page(name: str, width: int) -> list[str]:
-    result = CliRunner().invoke(app, [name, "--help"], prog_name="fmlm", env={"COLUMNS": str(width)})
+def page(words: tuple[str, ...], width: int) -> list[str]:
+    result = CliRunner().invoke(app, [*words, "--help"], prog_name="fmlm", env={"COLUMNS": str(width)})
     assert result.exit_code == 0
     return result.stdout.splitlines()
 
 
 @pytest.mark.parametrize("width", [40, 80, 120])
-@pytest.mark.parametrize("name", COMMANDS)
-def test_no_word_is_broken_and_none_is_lost(name: str, width: int) -> None:
+@by_page
+def test_no_word_is_broken_and_none_is_lost(words: tuple[str, ...], width: int) -> None:
     """Whatever the width, a page holds the same words in the same order."""
-    lines, wide = page(name, width), page(name, 4000)
+    lines, wide = page(words, width), page(words, 4000)
     assert all(len(line) <= width or " " not in line.strip() for line in lines if width > 40)
     assert [word for line in lines for word in line.split() if word != "\\"] == [
         word for line in wide for word in line.split() if word != "\\"
     ]
 
 
-@pytest.mark.parametrize("name", COMMANDS)
-def test_an_example_can_be_copied(name: str) -> None:
-    text = "\n".join(page(name, 80)).replace("\\\n", "")
+@by_page
+def test_an_example_can_be_copied(words: tuple[str, ...]) -> None:
+    text = "\n".join(page(words, 80)).replace("\\\n", "")
     examples = re.findall(r"^  (fmlm .*)$", text, flags=re.MULTILINE)
     assert examples
     options = set(re.findall(r"(?<![\w-])--[a-z-]+", text))
     for example in examples:
-        words = shlex.split(example)
-        assert words[:2] == ["fmlm", name]
-        assert {word for word in words if word.startswith("--")} <= options
+        parts = shlex.split(example)
+        assert parts[: len(words) + 1] == ["fmlm", *words]
+        assert {part for part in parts if part.startswith("--")} <= options

@@ -1,11 +1,8 @@
 """A run by several processes as a user starts it: by --nproc, by torchrun, and how it ends."""
 
 import os
-import signal
 import subprocess
 import sys
-import threading
-import time
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +12,6 @@ from safetensors.torch import load_file
 from typer.testing import CliRunner
 
 from fmlm_cli.cli.app import app
-from fmlm_cli.engine.ranks import launcher
-from fmlm_cli.errors import AnotherEndedError
 from tests.environment import python_path
 
 WORDS = ("--model", "bert-tiny", "--set", "sequence_length=32", "--set", "data.max_rows=24")
@@ -124,69 +119,3 @@ def test_a_number_of_processes_that_cannot_be() -> None:
         app, ["pretrain", "--data", "s", "--steps", "1", "--out", "r", "--nproc", "0"]
     )
     assert result.exit_code == 2 and "--nproc 0: give 1 or more" in result.stderr
-
-
-# ---------------------------------------------------------------- the launcher alone, with processes that play
-
-CHILD = """
-import os, signal, sys, time
-rank, how = int(os.environ["RANK"]), sys.argv[2]
-assert os.environ["WORLD_SIZE"] == "3" and os.environ["OMP_NUM_THREADS"]
-def end(number, frame):
-    print(f"stopped by {number}", file=sys.stderr)
-    sys.exit(128 + number)
-signal.signal(signal.SIGTERM, end)
-open(f"{sys.argv[1]}/begun-{rank}", "w").close()
-if how == "fine":
-    sys.exit(0)
-if rank == 1 and how == "fails":
-    print("error: the disk is full", file=sys.stderr)
-    sys.exit(2)
-if rank == 1 and how == "killed":
-    os.kill(os.getpid(), signal.SIGKILL)
-if how in ("fails", "killed"):
-    time.sleep(0.2)
-    sys.exit(2)
-time.sleep(60)
-"""
-
-
-@pytest.fixture
-def played(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
-    (tmp_path / "child.py").write_text(CHILD)
-    monkeypatch.delenv("OMP_NUM_THREADS")
-
-    def play(how: str) -> None:
-        child = [sys.executable, str(tmp_path / "child.py"), str(tmp_path), how]
-        monkeypatch.setattr(launcher, "fmlm_command", lambda: child)
-        launcher.run_ranks(3, [])
-
-    return play
-
-
-def test_all_succeed(played: Any) -> None:
-    played("fine")
-
-
-@pytest.mark.parametrize(
-    ("how", "code", "said"),
-    [("fails", 2, "error: the disk is full"), ("killed", 137, "was ended by SIGKILL")],
-)
-def test_the_first_that_fails_decides(played: Any, how: str, code: int, said: str) -> None:
-    with pytest.raises(AnotherEndedError, match=said) as caught:
-        played(how)
-    assert caught.value.exit_code == code
-
-
-def test_a_signal_is_passed_on_to_all(played: Any, tmp_path: Path) -> None:
-    def ask() -> None:
-        while len(list(tmp_path.glob("begun-*"))) < 3:
-            time.sleep(0.02)
-        os.kill(os.getpid(), signal.SIGTERM)
-
-    asking = threading.Thread(target=ask)
-    asking.start()
-    with pytest.raises(AnotherEndedError, match="stopped by 15") as caught:
-        played("waits")
-    asking.join()
-    assert caught.value.exit_code == 143

@@ -145,6 +145,14 @@ def test_parquet_without_rows_or_with_duplicates(tmp_path: Path) -> None:
     assert "2 columns are named 'a'" in refused(path)
 
 
+@pytest.mark.parametrize(("ending", "codec"), [(".zst", "zstd"), (".lz4", "lz4"), (".bz2", "bz2")])
+def test_labelled_sets_may_be_compressed_in_any_way(tmp_path: Path, ending: str, codec: str) -> None:
+    for name, content in (("x.csv", b"text,label\none,1\n"), ("x.jsonl", b'{"text": "one", "label": "1"}\n')):
+        with pa.CompressedOutputStream(str(tmp_path / f"{name}{ending}"), codec) as stream:
+            stream.write(content)
+        assert read_table(tmp_path / f"{name}{ending}").columns == {"text": ["one"], "label": ["1"]}
+
+
 def test_missing_files_folders_and_damaged_gzip(tmp_path: Path) -> None:
     assert refused(tmp_path / "none.csv").startswith(f"{tmp_path}/none.csv: no such file, seen from ")
     assert (

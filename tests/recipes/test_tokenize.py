@@ -86,7 +86,7 @@ def test_every_document_of_every_kind_of_file_is_in_one_split(
     assert size == sum(len(text.encode()) for text in documents[:100])
 
 
-@pytest.mark.parametrize("kind", ["wordpiece", "bpe"])
+@pytest.mark.parametrize("kind", ["wordpiece", "bpe", "unigram"])
 def test_a_learnt_tokenizer_is_kept_and_used(run: Run, corpus: Path, documents: list[str], kind: str) -> None:
     events: list[Event] = []
     store = run(corpus, train_tokenizer=kind, vocab_size=320, lowercase=True, emit=events.append)

@@ -83,7 +83,9 @@ def next_steps(compared: Compared, baseline: str, again: str) -> Iterator[str]:
     _, result = _judged(compared)
     for name, scores in result.arms.items():
         if scores.paired is not None:
-            yield _next(scores.paired, name, baseline, again)
+            diverged = [*scores.lacking, *result.arms[baseline].lacking]
+            remedy = "lower the learning rate, in another --out, until no run diverges"
+            yield f"{name}: {remedy}" if diverged else _next(scores.paired, name, baseline, again)
 
 
 def _next(pair: PairedResult, name: str, baseline: str, again: str) -> str:

@@ -32,6 +32,7 @@ def _one_start(flagged: Mapping[str, Any]) -> None:
     Flag("--data-dir", "downstream.folder", metavar="DIR"),
     Flag("--only", "only", metavar="PART,...", commas=True),
     Flag("--out", "out", metavar="DIR"),
+    Flag("--threads", "run.speed.threads"),
     Flag("--revision", "run.model.revision"),
     Flag("--trust-remote-code", "run.model.trust_remote_code"),
     from_file=True,

@@ -106,6 +106,7 @@ def _started_from_one(out: str | None) -> bool:
     Flag("--log", "logging.to", metavar="tensorboard|wandb|trackio"),
     Flag("--seed", "seed"),
     Flag("--deterministic", "deterministic"),
+    Flag("--threads", "speed.threads"),
     from_file=True,
     limited=True,
     needs=("--from", "--data", "--out", "--steps|--tokens|--epochs"),

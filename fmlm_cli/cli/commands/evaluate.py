@@ -16,6 +16,7 @@ from fmlm_cli.events import Emit, ignore
     EvaluateSettings,
     Flag("--from", "checkpoints", metavar="RUN|FOLDER|HUB-NAME"),
     Flag("--data", "store", metavar="STORE"),
+    Flag("--threads", "speed.threads"),
     Flag("--revision", "revision"),
     Flag("--trust-remote-code", "trust_remote_code"),
     by_one=True,

@@ -26,6 +26,7 @@ from fmlm_cli.events import Emit
     Flag("--learning-rate", "training.learning_rate"),
     Flag("--batch-size", "training.batch_size"),
     Flag("--from-mnli", "from_mnli"),
+    Flag("--threads", "speed.threads"),
     Flag("--revision", "revision"),
     Flag("--trust-remote-code", "trust_remote_code"),
     from_file=True,
@@ -42,9 +43,11 @@ def command(
     overwrite: Overwrite = False,
     resume: Resume = False,
 ) -> None:
-    """Fine-tune an encoder on GLUE or a labelled set of your own, over seeds; or compare several encoders.
+    """Fine-tune an encoder on GLUE or a labelled set of your own, over seeds.
 
-    Example: fmlm finetune --from run --task mrpc --data-dir glue --seeds 5 --out tuned
+    Several are compared with the first, on the same tasks and seeds.
+
+    Example: fmlm finetune --from roberta-base --from run --task mrpc --data-dir glue --seeds 5 --out tuned
     """
     from fmlm_cli.recipes.shared.launching import share_out
 

@@ -27,6 +27,7 @@ _BAR = 20  # characters of a bar that stands for 1
     Flag("--file", "file", metavar="FILE"),
     Flag("--task", "task"),
     Flag("--top", "top"),
+    Flag("--threads", "speed.threads"),
     Flag("--revision", "revision"),
     Flag("--trust-remote-code", "trust_remote_code"),
     by_one=True,

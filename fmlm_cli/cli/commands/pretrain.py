@@ -31,6 +31,7 @@ from fmlm_cli.events import Emit
     Flag("--log", "logging.to", metavar="tensorboard|wandb|trackio"),
     Flag("--seed", "seed"),
     Flag("--deterministic", "deterministic"),
+    Flag("--threads", "speed.threads"),
     from_file=True,
     limited=True,
     needs=("--data", "--out", "--steps|--tokens|--epochs"),

@@ -28,7 +28,7 @@ Packing = Literal["documents", "concat", "none"]
 Integers = npt.NDArray[np.integer]
 Int64s = npt.NDArray[np.int64]
 
-PLANNING = 2  # raised whenever the same documents come to stand in other rows
+PLANNING = 2  # raised whenever the same documents come to stand in other rows, or these in another order
 _WINDOW = 1 << 17  # stretches that are laid out at once, and among which best fit looks for partners
 
 

@@ -127,14 +127,21 @@ class RowReader:
         packing = self.plan.packing
         return packing == "none" or bool(self.frame.separated if packing == "concat" else self.frame.size)
 
+    def lengths(self, index: Int64s) -> Int64s:
+        """Positions that are not padding in rows of one stretch each, without reading them. int64[n]"""
+        assert self.plan.packing == "none"
+        return self.plan.length[self._numbers(index)].astype(np.int64) + self.frame.size
+
+    def _numbers(self, index: Int64s) -> Int64s:
+        """The numbers in the plan of these of the rows."""
+        if not self.is_subset:
+            return index
+        key = keys.derive(self._subset_seed, keys.Stream.ROW_SUBSET)
+        return keys.permute(index, len(self.plan), key)
+
     def read(self, index: Int64s) -> Rows:
         """Rows number `index` (int64[n], each in [0, len(self)))."""
-        number = (
-            keys.permute(index, len(self.plan), keys.derive(self._subset_seed, keys.Stream.ROW_SUBSET))
-            if self.is_subset
-            else index
-        )
-        plan = self.plan
+        plan, number = self.plan, self._numbers(index)
         first = plan.first[number].astype(np.int64)
         counts = plan.first[number + 1] - first
         row = np.repeat(np.arange(len(number)), counts)
@@ -206,17 +213,3 @@ class _Layout:
     spans: TokenSpans
     column: Int64s
     closed: npt.NDArray[np.bool_]
-
-
-@dataclass(frozen=True)
-class RowOrder:
-    """The endless stream of rows: pass after pass, each a permutation computed from (seed, pass)."""
-
-    rows: int
-    seed: int
-
-    def locate(self, position: Int64s) -> tuple[Int64s, Int64s]:
-        """Row index and pass (the row's epoch) at these positions of the stream. int64[n] each."""
-        epoch, place = np.divmod(position, self.rows)
-        key = keys.derive(self.seed, keys.Stream.ROW_ORDER, epoch)
-        return keys.permute(place, self.rows, key), epoch

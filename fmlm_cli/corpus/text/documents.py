@@ -13,11 +13,13 @@ from fmlm_cli.errors import UserError
 from fmlm_cli.readers.columnar import texts_in
 from fmlm_cli.readers.jsonl import HALF_CHARACTER
 
+Kind = Literal["txt", "jsonl", "json", "csv", "tsv", "parquet", "arrow"]  # of a file
 DocumentMode = Literal["auto", "blank-line", "line", "file"]
 BadText = Literal["stop", "skip", "replace"]
 LongDocument = Literal["stop", "cut", "skip"]
 
 BAD_TEXT = "pass --on-bad-text skip|replace, or convert the file (for example iconv -f LATIN1 -t UTF-8)"
+_NOT_UTF8 = -1
 
 Complaint = Callable[[], UserError]  # made only when wanted: finding a bad byte reads the file again
 
@@ -53,7 +55,7 @@ class ReadOptions:
     max_characters: int | None = None
     split: str | None = None
     revision: str | None = None
-    format: str | None = None
+    format: Kind | None = None
 
     def __post_init__(self) -> None:
         if self.max_characters is not None and self.min_characters > self.max_characters:
@@ -79,9 +81,9 @@ def documents_of(
     if options.max_characters is not None:
         most = min(most, options.max_characters)
     for place, text, complaint, cut in found:
-        document: str | None = text.strip()
+        document = text.strip()
         size = _bytes(document)
-        if size is None or complaint:
+        if complaint or size == _NOT_UTF8:
             if options.on_bad_text == "stop":
                 raise complaint() if complaint else _half_character(document, where(place))
             stats.bad_text += 1
@@ -90,10 +92,10 @@ def documents_of(
             document = _mended(document)
             size = _bytes(document)
         if cut or not least <= len(document) <= most:
-            document = _fitted(document, cut, options, stats, partial(where, place))
-            if document is None:
+            fitted = _fitted(document, cut, options, stats, partial(where, place))
+            if fitted is None:
                 continue
-            size = _bytes(document)
+            document, size = fitted, _bytes(fitted)
         stats.documents += 1
         stats.text_bytes += size
         yield document
@@ -108,14 +110,14 @@ def found_in_columns(columns: Sequence[pa.Array], first: int, options: ReadOptio
         yield Found(first + row, text or "", None, row in cut)
 
 
-def _bytes(document: str) -> int | None:
-    """How long it is in UTF-8; None where it has half characters, which cannot be written so."""
+def _bytes(document: str) -> int:
+    """How long it is in UTF-8, or `_NOT_UTF8` where it has half characters, which cannot be written so."""
     if document.isascii():
         return len(document)
     try:
         return len(document.encode())
     except UnicodeEncodeError:
-        return None
+        return _NOT_UTF8
 
 
 def _mended(document: str) -> str:

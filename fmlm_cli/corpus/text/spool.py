@@ -9,8 +9,9 @@ from itertools import chain
 from pathlib import Path
 from typing import IO
 
+from fmlm_cli.corpus.text.documents import Kind
 from fmlm_cli.corpus.text.files.passed_over import printable
-from fmlm_cli.corpus.text.files.paths import STDIN, Kind, kind_of
+from fmlm_cli.corpus.text.files.paths import STDIN, kind_of
 from fmlm_cli.errors import UserError
 from fmlm_cli.events import Emit, Note, data_size
 from fmlm_cli.readers.bytes import readable
@@ -51,7 +52,7 @@ def _taken(name: str, folder: Path, number: int, form: Kind | None, emit: Emit) 
         emit(Note(f"{called}: taken in before ({data_size(done.stat().st_size)})"))
         return done
     begun = folder / f"{stem}.unfinished"
-    with readable(called), _opened(name) as stream:
+    with _opened(name) as stream:
         first = stream.read(_BLOCK)
         if not first:
             raise UserError(f"{called} gave nothing: see whether the command before it ran")
@@ -67,7 +68,9 @@ def _taken(name: str, folder: Path, number: int, form: Kind | None, emit: Emit) 
 @contextmanager
 def _opened(name: str) -> Iterator[IO[bytes]]:
     if name != STDIN:
-        with Path(name).open("rb") as stream:
+        with readable(name):
+            stream = Path(name).open("rb")  # noqa: SIM115, what the disk says while writing is no matter of it
+        with stream:
             yield stream
     elif sys.stdin is None or sys.stdin.isatty():
         raise UserError("standard input is a terminal: pipe text into it, as in zcat x.gz | fmlm tokenize -")

@@ -10,6 +10,7 @@ import itertools
 import json
 import re
 import unicodedata
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache
 from operator import itemgetter
@@ -19,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 from tokenizers import Tokenizer
 
-from fmlm_cli.corpus.tokenizer.words import is_follower
+from fmlm_cli.corpus.tokenizer.words import is_follower, is_linker, may_follow_linker
 
 PIECE = 32_768  # characters; a piece of a long text is at least this long and at most twice
 SEPARATORS = (" ", "\n", "\n\n")
@@ -41,7 +42,9 @@ _NORMALIZERS = {"BertNormalizer", "ByteLevel", "Lowercase", "Nmt", "Precompiled"
 _NORMALIZERS |= set(_FORMS)
 _SPLITTERS = {"BertPreTokenizer", "ByteLevel", "Digits", "Metaspace", "Punctuation", "Split"}
 _SPLITTERS |= {"Whitespace", "WhitespaceSplit"}
-_RUN_OF_BLANKS = re.compile(r"(?: |\u2581|\\s|\[[ \\nrt]+\])(?:\+|\{\d+,\d*\})?")
+_BLANKS = r"(?: |\u2581|\\s|\[[ \\nrt]+\])(?:\+|\{\d+,\d*\})?"
+_RUN_OF_BLANKS = re.compile(rf"{_BLANKS}(?:\|{_BLANKS})*")
+_LEFT_OUT_AT_FIRST = re.compile(r"(?:(?![\x0b\x1c-\x1f\x85])\s)*[\x00-\x08\x0b\x0e-\x1f\x7f-\x9f]")
 _UNFIT, _FIT, _LOOK_ON = range(3)  # an edge of a text, by the character there: the last, where others decide
 _FIRST, _LAST = itemgetter(slice(0, 1)), itemgetter(slice(-1, None))
 
@@ -100,16 +103,27 @@ class Cuts:
         self._backend = backend
         self._ends = _Kinds(self._kind_of_end)
         self._begins = _Kinds(self._kind_of_beginning)
+        self._unfit: set[str] = set()
+        steps = _steps(json.loads(backend.to_str())["normalizer"])
+        self._has_table = any(step["type"] == "Precompiled" for step in steps)
         self.separators = self._fit_separators()
         rights = [text for right in filter(may_begin, _TRIED) for text in (right, f"{right}a")]
-        self.first_as_others = bool(self.separators) and self._begins_alike(rights)
+        self.first_as_others = self._has_no_added_tokens() and self._begins_alike(rights)
 
     def _fit_separators(self) -> tuple[str, ...]:
+        """Those before which texts can be cut; what is odd beside one becomes unfit."""
         if not _works_piecemeal(json.loads(self._backend.to_str())):
             return ()
         fit = [s for s in SEPARATORS if self._keeps_added_tokens(s) and self._separates(s)]
         # Two line feeds are of use only beside one, and lines only beside words.
         return tuple(itertools.takewhile(lambda separator: separator in fit, SEPARATORS))
+
+    def leaves_whole(self, text: str) -> bool:
+        """Whether a text is better not cut: where its offsets are wrong, they are as wrong in the whole.
+
+        SentencePiece's table of characters counts none for those that it leaves out at a text's beginning.
+        """
+        return self._has_table and _LEFT_OUT_AT_FIRST.match(text) is not None
 
     def before(self, text: str, place: int) -> bool:
         """Whether the text can be cut before a blank at this place."""
@@ -122,7 +136,7 @@ class Cuts:
         kinds = np.fromiter(map(self._ends.__getitem__, map(_LAST, parts)), np.uint8, len(parts))
         fit = kinds == _FIT
         for number in np.flatnonzero(kinds == _LOOK_ON).tolist():
-            fit[number] = self._ends_behind_marks(parts[number])
+            fit[number] = self._ends_behind_followers(parts[number])
         return fit
 
     def begin(self, parts: Sequence[str]) -> npt.NDArray[np.bool_]:
@@ -135,30 +149,33 @@ class Cuts:
             fit[number] = behind != "\n" and self._begins[behind] == _FIT
         return fit
 
-    def _ends_behind_marks(self, text: str) -> bool:
-        bare = len(text)
-        while bare and _is_mark(text[bare - 1]):
+    def _ends_behind_followers(self, text: str) -> bool:
+        """Whether the character that all the last ones belong to is there, and fit, as they are."""
+        bare = len(text) - 1
+        while bare >= 0 and (is_follower(text[bare]) or (bare and is_linker(text[bare - 1]))):
             bare -= 1
-        return bare > 0 and self._ends[text[bare - 1]] == _FIT and all(self._ends[c] for c in text[bare:])
+        kinds = [self._ends[character] for character in text[max(bare, 0) :]]
+        return bare >= 0 and _UNFIT not in kinds
 
     def _kind_of_end(self, character: str) -> int:
-        if not (
-            character and may_end(character) and self._agrees(_trials_of_end(character), self.separators)
-        ):
+        if not character or character in self._unfit or not may_end(character):
             return _UNFIT
-        return _LOOK_ON if _is_mark(character) else _FIT
+        if not self._agrees(_trials_of_end(character), self.separators):
+            return _UNFIT
+        return _LOOK_ON if is_follower(character) or may_follow_linker(character) else _FIT
 
     def _kind_of_beginning(self, character: str) -> int:
         if character == "\n" and "\n" in self.separators:
             return _LOOK_ON
-        fit = (
-            character
-            and may_begin(character)
-            and self._agrees(_trials_of_beginning(character), self.separators)
-        )
+        if not character or character in self._unfit or not may_begin(character):
+            return _UNFIT
+        fit = self._agrees(_trials_of_beginning(character), self.separators)
         if fit and self.first_as_others:
             fit = self._begins_alike([character, f"{character}b"])
         return _FIT if fit else _UNFIT
+
+    def _has_no_added_tokens(self) -> bool:
+        return all(token.special for token in self._backend.get_added_tokens_decoder().values())
 
     def _begins_alike(self, texts: Sequence[str]) -> bool:
         """Whether texts have the same words after a blank as without."""
@@ -169,20 +186,33 @@ class Cuts:
         normal = backend.normalizer.normalize_str(text) if backend.normalizer else text
         return [word for word, _ in backend.pre_tokenizer.pre_tokenize_str(normal)]
 
+    def _ids(self, text: str) -> list[int]:
+        return self._backend.encode(text, add_special_tokens=False).ids
+
     def _agrees(self, halves: Iterable[tuple[str, str]], separators: Sequence[str]) -> bool:
         """Whether the words of each two halves are those of the whole, with each separator between."""
-        words = cache(self._words)
+        views = [cache(self._words), *([] if self._has_no_added_tokens() else [cache(self._ids)])]
         return all(
-            words(left + separator + right) == words(left) + words(separator + right)
+            view(left + separator + right) == view(left) + view(separator + right)
             for left, right in halves
             for separator in separators
+            for view in views
         )
 
     def _separates(self, separator: str) -> bool:
-        pairs = itertools.product(filter(may_end, _TRIED), filter(may_begin, _TRIED))
-        longer = [(f"a{left}", f"{right}a") for left, right in pairs]
-        others = [*zip(_TRIED, _TRIED, strict=True), ("x's a_b", "'s naive"), ("1 2,", "3.5 - x")]
-        return self._agrees([*longer, *others], [separator])
+        tried = [character for character in _TRIED if character not in self._unfit]
+        pairs = itertools.product(filter(may_end, tried), filter(may_begin, tried))
+        failed = [(a, b) for a, b in pairs if not self._agrees([(f"a{a}", f"{b}a")], [separator])]
+        odd = set(self._unfit)
+        while failed:  # the character that fails most often is to blame
+            ((worst, _),) = Counter(itertools.chain.from_iterable(failed)).most_common(1)
+            odd.add(worst)
+            failed = [pair for pair in failed if worst not in pair]
+        others = [("x's a_b", "'s naive"), ("1 2,", "3.5 - x")]
+        if odd & set("aZ1.") or not self._agrees(others, [separator]):
+            return False
+        self._unfit = odd
+        return True
 
     def _keeps_added_tokens(self, separator: str) -> bool:
         """Whether no token that is looked for in texts reaches over a place where they are cut."""
@@ -243,8 +273,13 @@ def _trials_of_end(character: str) -> list[tuple[str, str]]:
     """Halves of texts, with a separator between to come, that show what a character does before it."""
     lefts = [f"a{character}", f"a{character}{character}"]
     lefts += [] if _is_mark(character) else [f"a {character}", f"a {character} {character}"]
-    return list(itertools.product(lefts, ("b", ".")))
+    return list(itertools.product(lefts, ("b", ".", *([f"{character}b"] if may_begin(character) else ()))))
 
 
 def _trials_of_beginning(character: str) -> list[tuple[str, str]]:
-    return list(itertools.product("a.", (f"{character}b", f"{character} b", f"{character} {character} b")))
+    return list(
+        itertools.product(
+            ("a", ".", *([f"a{character}"] if may_end(character) else ())),
+            (f"{character}b", f"{character} b", f"{character} {character} b"),
+        )
+    )

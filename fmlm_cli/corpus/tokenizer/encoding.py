@@ -35,7 +35,7 @@ class Encoder:
         if isinstance(tokenizer, str):
             self._backend = Tokenizer.from_str(tokenizer)
         else:
-            self._backend = literal.literal(literal.plain_pipeline(tokenizer))
+            self._backend = _backend_of(tokenizer)
         self._piece_length = piece_length
         with failures_as_errors("the tokenizer cannot split a text"):
             self._cuts = Cuts(self._backend)
@@ -76,3 +76,12 @@ class Encoder:
 
     def _encode_anew(self, batch: Sequence[str]) -> tuple[Encoded, literal.Offsets]:
         return literal.encode(self._backend, batch)
+
+
+def pipeline_of(tokenizer: "PreTrainedTokenizerFast") -> str:
+    """The `pipeline` of a tokenizer's encoder, which itself takes longer to make."""
+    return _backend_of(tokenizer).to_str()
+
+
+def _backend_of(tokenizer: "PreTrainedTokenizerFast") -> Tokenizer:
+    return literal.literal(literal.plain_pipeline(tokenizer))

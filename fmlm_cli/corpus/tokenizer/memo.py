@@ -20,6 +20,7 @@ _WORDS = 1 << 18  # that are kept: some 40 MB
 _TOKENS = 1 << 21  # that are kept: 8 MB
 _LONGEST = 40  # characters; longer words hardly come again
 _FIRST = "\ud800"  # stands before a text's first word: half a character, which no text holds
+_WHOLE = "\ud801"  # before a text that is not to be cut
 _STARTS = np.uint32(1 << 31)  # the bit of a token that begins a word, beside its id
 _JOINED = 4096  # characters of new words that are encoded as one text
 # Where most of a text is new words, the memo costs more than it saves.
@@ -199,14 +200,11 @@ class WordMemo:
         first_of_text = np.empty(len(texts), np.int64)
         for number, text in enumerate(texts):
             first_of_text[number] = len(words)
-            parts = self._lines_apart(text).split(" ")
-            if not (self._cuts.first_as_others and self._cuts.begin(parts[:1])[0]):
-                parts[0] = _FIRST + parts[0]
+            parts = self._words_of(text)
             words += parts
         rows = np.fromiter(map(self._index.__getitem__, words), np.int64, len(words))
         new = self._index.new
-        of_text = np.fromiter(map(_FIRST.__eq__, (word[:1] for word in new)), np.bool_, len(new))
-        self._rows.judge(self._cuts.begin(new) | of_text, self._cuts.end(new))
+        self._rows.judge(self._cuts.begin(new) | _begin_texts(new), self._cuts.end(new))
         fit = np.ones(len(words) + 1, np.bool_)
         fit[1:-1] = self._rows.ends.values[rows[:-1]] & self._rows.begins.values[rows[1:]]
         fit[first_of_text] = True
@@ -216,6 +214,14 @@ class WordMemo:
         joined: dict[tuple[str, ...], int] = {}
         numbers = [joined.setdefault(tuple(words[begin:end]), len(joined)) for begin, end in pairs]
         return _Split(rows, first_of_text, borders, several, np.array(numbers, np.int64), list(joined))
+
+    def _words_of(self, text: str) -> list[str]:
+        if self._cuts.leaves_whole(text):
+            return [_WHOLE + text]
+        words = self._lines_apart(text).split(" ")
+        if not (self._cuts.first_as_others and self._cuts.begin(words[:1])[0]):
+            words[0] = _FIRST + words[0]
+        return words
 
     def _lines_apart(self, text: str) -> str:
         """The text with a blank before line feeds (one or two), so that they begin words."""
@@ -227,6 +233,8 @@ class WordMemo:
     def _text_of(self, *words: str) -> str:
         """The stretch of text that these words are, with the blank before it where it has one."""
         text = " ".join(words)
+        if text[:1] == _WHOLE:
+            return text[1:]
         text = text[1:] if text[:1] == _FIRST else f" {text}"
         if self._by_lines and "\n" in text:
             return (text.replace("\n\n", "\n \n") if self._by_double_lines else text).replace(" \n", "\n")
@@ -263,7 +271,7 @@ class WordMemo:
     def _learn(self, stretches: Sequence[tuple[str, ...]]) -> None:
         """Put the tokens of stretches into the next rows; none for what only ever follows other words."""
         first_words, last_words = [words[0] for words in stretches], [words[-1] for words in stretches]
-        of_text = np.fromiter((word[:1] == _FIRST for word in first_words), np.bool_, len(stretches))
+        of_text = _begin_texts(first_words)
         begins = self._cuts.begin(first_words) | of_text
         together = begins & self._cuts.end(last_words) & ~of_text
         count = np.zeros(len(stretches), np.int64)
@@ -302,6 +310,10 @@ class WordMemo:
         sound = ~failed_text[of_text]
         count = np.bincount(stretch[sound], minlength=len(texts))
         return _marked(encoded)[sound], count, failed
+
+
+def _begin_texts(words: Sequence[str]) -> _Flags:
+    return np.fromiter((word[:1] in (_FIRST, _WHOLE) for word in words), np.bool_, len(words))
 
 
 def _marked(encoded: Encoded) -> npt.NDArray[np.uint32]:

@@ -99,6 +99,16 @@ def is_follower(character: str) -> bool:
     return _kinds()[ord(character)] in (_FOLLOWER, _LINKER)
 
 
+def is_linker(character: str) -> bool:
+    """Whether a character draws the next one, where `may_follow_linker`, into the grapheme that it is in."""
+    return character in _LINKERS
+
+
+def may_follow_linker(character: str) -> bool:
+    """Whether a character is of a script without blanks, so that a linker before it would draw it in."""
+    return bool(_kinds()[ord(character)] == _SYLLABLE)
+
+
 @cache
 def _kinds() -> npt.NDArray[np.uint8]:
     """The kind of every character: uint8[code point]. Punctuation is what BERT's tokenizer takes for it."""

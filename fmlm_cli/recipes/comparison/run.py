@@ -25,7 +25,7 @@ from fmlm_cli.recipes.comparison.results import results_of, with_reruns
 from fmlm_cli.recipes.comparison.work import Worker, board_of
 from fmlm_cli.recipes.jobs.work import Sharing, owned_by, report_once_done, work_through
 from fmlm_cli.recipes.pretraining.timing import TIMED_STEPS, time_steps
-from fmlm_cli.recipes.shared.words import where_line
+from fmlm_cli.recipes.shared.words import caution_of_others, where_line
 
 RESULTS, PLAN = "results.json", "plan.json"
 
@@ -236,8 +236,10 @@ def _describe(plan: ComparisonPlan, emit: Emit) -> None:
         rows["control"] = ", ".join(arm.label for arm in plan.arms if arm.control)
     if plan.sweep:
         rows["sweep"] = f"{len(plan.sweep.points)} points of {', '.join(plan.sweep.axes)}"
-    rows["device"] = where_line(Runtime.resolve(settings.run.device, settings.run.precision))
+    runtime = Runtime.resolve(settings.run.device, settings.run.precision, threads=settings.run.speed.threads)
+    rows["device"] = where_line(runtime)
     emit(Facts("comparing masks", rows))
+    caution_of_others(runtime, emit)
     for caution in cautions_of(plan):
         emit(caution)
 

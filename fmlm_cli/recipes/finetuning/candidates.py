@@ -81,11 +81,9 @@ def _by_paths(paths: Sequence[str]) -> list[str]:
         own = [parts[1:] for parts in own]
     while all(len(parts) > 1 for parts in own) and len({parts[-1] for parts in own}) == 1:
         own = [parts[:-1] for parts in own]
-    names = [parts[-1] for parts in own]
-    for longer in (own, whole):
-        if len(set(names)) < len(names):
-            names = ["-".join(parts) for parts in longer]
-    return names
+    last = [parts[-1] for parts in own]
+    ways = (last, *(["-".join(parts) for parts in longer] for longer in (own, whole)))
+    return next((names for names in ways if len(set(names)) == len(names)), last)
 
 
 def _parts(path: str) -> list[str]:
@@ -93,6 +91,7 @@ def _parts(path: str) -> list[str]:
     parts = [part for part in Path(path).parts if part not in ("/", "~")]
     if not parts or ".." in parts:
         parts = list(Path(path).absolute().resolve().parts[1:])
+    parts = [part.replace("=", "-") for part in parts]  # a name ends at the first one, where it is read again
     while len(parts) > 1 and parts[-1] == _FINAL:
         parts.pop()
     return parts or [path]

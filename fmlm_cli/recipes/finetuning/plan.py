@@ -225,7 +225,8 @@ def rank_of(model: Path) -> tuple[float, str]:
 def plan_finetuning(settings: FinetuneSettings, emit: Emit) -> FinetunePlan:
     """Make every choice that the settings leave open."""
     assert settings.out is not None
-    root, runtime = Path(settings.out), Runtime.resolve(settings.device, settings.precision)
+    root = Path(settings.out)
+    runtime = Runtime.resolve(settings.device, settings.precision, threads=settings.speed.threads)
     data = load_tasks(settings, emit)
     given = _given(settings)
     if settings.from_mnli and "mnli" not in data and not _has_mnli(root, given):

@@ -1,23 +1,23 @@
 """The report of fine-tuning: results.json, tables, a picture, model cards, and GLUE's submission."""
 
 import shlex
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from fmlm_cli import __version__, storage
 from fmlm_cli.analysis.report.checkpoints import comparison_table, verdicts
 from fmlm_cli.analysis.report.figures.training import draw_scores
-from fmlm_cli.analysis.results.finetuning import CheckpointComparison, CheckpointScores, FinetuneResults
+from fmlm_cli.analysis.results.finetuning import CheckpointComparison, FinetuneResults
 from fmlm_cli.analysis.results.plain import as_json
 from fmlm_cli.events import Caution, Emit, Facts, Grid, Note, counted
 from fmlm_cli.model.classification.sequence_classifier import ready_classifier
 from fmlm_cli.model.classifier import EncoderCheckpoint
 from fmlm_cli.recipes.finetuning.candidates import Candidate
+from fmlm_cli.recipes.finetuning.cards import write_cards
 from fmlm_cli.recipes.finetuning.cells import objective_for
 from fmlm_cli.recipes.finetuning.plan import FinetunePlan
 from fmlm_cli.recipes.finetuning.summary import compare, scores_of
-from fmlm_cli.recipes.finetuning.tables import Findings, console_rows, latex, markdown, notes_of
+from fmlm_cli.recipes.finetuning.tables import Findings, console_rows, latex, markdown, next_of, notes_of
 from fmlm_cli.recipes.shared.checkpoints import FINETUNED
 from fmlm_cli.recipes.shared.predictions import AT_ONCE, keep_predictions, predict_split
 from fmlm_cli.tasks import GLUE, Examples, TaskData, write_submission, zip_submissions
@@ -43,6 +43,7 @@ def write_report(plan: FinetunePlan, emit: Emit) -> Report:
     compared = compare(plan, scores) if plan.compares else {}
     sentences = verdicts(compared, scores[0].name) if compared else ()
     found = Findings(plan, scores, compared, sentences)
+    write_cards(plan, scores)
     results, notes = _results(found), [*notes_of(found), *missing]
     storage.write_json(plan.root / "results.json", as_json(results))
     storage.write_text(plan.root / "results.md", markdown(found, notes))
@@ -128,19 +129,20 @@ def _tell(found: Findings, picture: Path, emit: Emit) -> None:
     if found.compared:
         table = comparison_table(found.compared, found.scores[0].name)
         emit(Grid("compared, in points", table.header, table.rows))
-    emit(Facts("done", _where(plan, picture, found.scores)))
+    emit(Facts("done", _where(found, picture)))
     for sentence in found.sentences:
         emit(Note(sentence))
 
 
-def _where(plan: FinetunePlan, picture: Path, scores: Sequence[CheckpointScores]) -> dict[str, str]:
+def _where(found: Findings, picture: Path) -> dict[str, str]:
     """What lies where, and what to do with it."""
+    plan = found.plan
     rows = {
-        "tables": f"{plan.root / 'results.md'} (and what to do next), results.tex, results.json",
+        "tables": f"{plan.root / 'results.md'}, results.tex, results.json",
         "scores by seed": str(picture),
         "predictions": f"{plan.root / 'cells'}/{'CHECKPOINT/' * plan.compares}TASK/.../predictions",
     }
-    if submitted := [own.submission for own in scores if own.submission]:
+    if submitted := [own.submission for own in found.scores if own.submission]:
         rows["GLUE submission"] = ", ".join(submitted)
     with_model = [subject for subject in plan.subjects if (plan.model_folder(*subject) / FINETUNED).is_file()]
     if with_model:
@@ -150,7 +152,6 @@ def _where(plan: FinetunePlan, picture: Path, scores: Sequence[CheckpointScores]
             f"{folder} (a Hugging Face folder: the best run of {'the' if alone else 'each'} task)"
         )
         words = ["fmlm", "predict", "--from", str(plan.model_folder(*with_model[-1]))]
-        rows["next"] = f'{shlex.join(words)} "a text"' + (
-            ' --pair "another text"' if plan.data[with_model[-1][1]].task.pair else ""
-        )
-    return rows
+        pair = ' --pair "another text"' if plan.data[with_model[-1][1]].task.pair else ""
+        rows["ask it"] = f'{shlex.join(words)} "a text"{pair}'
+    return {**rows, "next": "; ".join(next_of(found)).replace("`", "")}

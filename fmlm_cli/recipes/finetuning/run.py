@@ -18,7 +18,7 @@ from fmlm_cli.recipes.finetuning.report import Report, write_report
 from fmlm_cli.recipes.jobs.board import Board
 from fmlm_cli.recipes.jobs.work import Sharing, owned_by, report_once_done, work_through
 from fmlm_cli.recipes.shared.checkpoints import FINETUNED, carry_over_others, keep_hashes
-from fmlm_cli.recipes.shared.words import where_line
+from fmlm_cli.recipes.shared.words import caution_of_others, where_line
 from fmlm_cli.tasks import TaskData
 
 
@@ -144,6 +144,7 @@ def _describe(plan: FinetunePlan, emit: Emit) -> None:
         begun = [name for name in plan.data if plan.begins_from_mnli(name)]
         rows["from MNLI"] = f"{', '.join(begun)} begin as the MNLI model"
     emit(Facts("fine-tuning", rows))
+    caution_of_others(plan.runtime, emit)
     for name, data in plan.data.items():
         for note in data.notes:
             emit(Caution(note))

@@ -121,13 +121,17 @@ def next_of(found: Findings) -> list[str]:
     """What to do next."""
     plan = found.plan
     again = shlex.join(["fmlm", "finetune", str(plan.root / storage.RUN_CONFIG)])
+    steps = list(_of_what_failed(found))
     if plan.compares:
-        return list(next_steps(found.compared, found.scores[0].name, again))
-    return list(_next_of_one(found, again))
+        return [*steps, *next_steps(found.compared, found.scores[0].name, again)]
+    if plan.settings.seeds < _ENOUGH_SEEDS:
+        steps.append(f"see how much seeds differ: `{again} --seeds 5 --resume`")
+    other = ["fmlm", "finetune", "--from", "OTHER", "--from", found.scores[0].checkpoint, *task_words(plan)]
+    return [*steps, f"see whether another checkpoint is better: `{shlex.join(other)} --out DIR`"]
 
 
-def _next_of_one(found: Findings, again: str) -> Iterator[str]:
-    """What to do about scores that nothing is compared with."""
+def _of_what_failed(found: Findings) -> Iterator[str]:
+    """What to do about tasks that nothing was learnt of."""
     for name, _, _, task in found.tasks:
         if not task.n:
             yield f"{name}: lower the learning rate, in another --out: every run diverged"
@@ -136,18 +140,6 @@ def _next_of_one(found: Findings, again: str) -> Iterator[str]:
                 f"{name}: hardly anything was learnt: try other learning rates (--grid paper), or more than "
                 f"{LEAST_STEPS} steps (training.min_steps), in another --out"
             )
-    if found.plan.settings.seeds < _ENOUGH_SEEDS:
-        yield f"see how much seeds differ: `{again} --seeds 5 --resume`"
-    words = [
-        "fmlm",
-        "finetune",
-        "--from",
-        "OTHER",
-        "--from",
-        found.scores[0].checkpoint,
-        *task_words(found.plan),
-    ]
-    yield f"see whether it is better than another checkpoint: `{shlex.join(words)} --out DIR`"
 
 
 def task_words(plan: FinetunePlan) -> list[str]:

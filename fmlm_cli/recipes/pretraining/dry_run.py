@@ -50,7 +50,12 @@ def estimate_run(
             "a dry run writes nothing, so that it tokenizes no text: `fmlm inspect` estimates that, and a "
             "store of it (`fmlm tokenize`) can be given as --data"
         )
-    runtime = Runtime.resolve(settings.device, settings.precision, deterministic=settings.deterministic)
+    runtime = Runtime.resolve(
+        settings.device,
+        settings.precision,
+        deterministic=settings.deterministic,
+        threads=settings.speed.threads,
+    )
     plan = _plan(settings, runtime, steps=1 if settings.budget.minutes else None)
     timed = _timed(plan, emit)
     if settings.budget.minutes:

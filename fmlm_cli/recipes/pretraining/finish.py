@@ -1,5 +1,6 @@
 """What a run leaves at its end: the model with its card, a picture, and what is told of them."""
 
+import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -84,5 +85,13 @@ def _results(live: LiveRun, state: TrainState, evaluations: Evaluations, curve: 
     )
     if live.held_out:
         rows["evaluate"] = f"fmlm evaluate --from {live.run.root} --data {live.plan.store.root}"
+    if live.plan.origin is not None:
+        rows["did it help?"] = _compared_on_a_task(live.plan.origin.name, live.run.root)
     rows["in Python"] = f'AutoModelForMaskedLM.from_pretrained("{live.run.final}")'
     return rows
+
+
+def _compared_on_a_task(before: str, after: Path) -> str:
+    """The command that says whether going on helped: held-out loss alone does not."""
+    words = ["fmlm", "finetune", "--from", before, "--from", str(after)]
+    return f"on your task: {shlex.join(words)} --train FILE --dev FILE --out DIR"

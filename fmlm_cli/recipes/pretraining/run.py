@@ -140,6 +140,7 @@ def _runtime_of(settings: PretrainSettings, ranks: Ranks, emit: Emit) -> Runtime
         ranks,
         deterministic=settings.deterministic,
         shard=settings.speed.shard,
+        threads=settings.speed.threads,
     )
 
 

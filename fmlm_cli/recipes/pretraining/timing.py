@@ -86,7 +86,12 @@ def time_steps(
 ) -> Timed:
     """What a step of a run of these settings takes, by some of its first. Nothing is written."""
     timed = nested({"budget.steps": TIMED_STEPS, "logging.every_steps": 1, "evaluation.max_rows": 1})
-    runtime = Runtime.resolve(settings.device, settings.precision, deterministic=settings.deterministic)
+    runtime = Runtime.resolve(
+        settings.device,
+        settings.precision,
+        deterministic=settings.deterministic,
+        threads=settings.speed.threads,
+    )
     plan = plan_run(build(PretrainSettings, settings.model_dump(), timed), ignore)
     settle_attention_of(plan, runtime)
     plan = with_micro_size(plan, runtime, ignore)

@@ -193,12 +193,21 @@ def _on_its_base(adapter: Origin, code: bool) -> Origin:
 
 
 def finetuned_models(root: Path) -> dict[str, Path] | None:
-    """The models by task in what `finetune` left, which may have none yet; None for any other folder."""
+    """The models in what `finetune` left, which may have none yet; None for any other folder.
+
+    By task, or by CHECKPOINT/TASK where there are several checkpoints.
+    """
     has_models = (root / "cells").is_dir() or (root / "models").is_dir()
     if not (has_models and (root / storage.RUN_CONFIG).is_file()):
         return None
-    folders = [path.parent for path in sorted((root / "models").glob(f"*/{FINETUNED}"))]
-    return {path.name: path for path in folders if not path.name.startswith(".")}
+    models = root / "models"
+    found = [path.parent for depth in ("*", "*/*") for path in sorted(models.glob(f"{depth}/{FINETUNED}"))]
+    names = {folder.relative_to(models): folder for folder in found}
+    return {
+        name.as_posix(): folder
+        for name, folder in names.items()
+        if not any(part.startswith(".") for part in name.parts)
+    }
 
 
 def check_vocabulary(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, name: str) -> None:

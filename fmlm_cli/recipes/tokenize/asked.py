@@ -10,13 +10,14 @@ from transformers import PreTrainedTokenizerFast
 
 from fmlm_cli import storage
 from fmlm_cli.config import ReadingSettings, TokenizeSettings, deciding, differing
-from fmlm_cli.corpus.store.near_duplicates import check_available
+from fmlm_cli.corpus.store.making.near_duplicates import check_available
+from fmlm_cli.corpus.store.making.shards import Plan, Shard
 from fmlm_cli.corpus.store.reading import TokenStore
-from fmlm_cli.corpus.store.shards import Plan, Shard
 from fmlm_cli.corpus.text.corpora import Corpora
 from fmlm_cli.corpus.text.corpus import TextCorpus
 from fmlm_cli.corpus.text.documents import ReadOptions
 from fmlm_cli.corpus.text.fields import TextFields
+from fmlm_cli.corpus.text.spool import is_stream, spooled
 from fmlm_cli.corpus.tokenizer import loading as tokenizers
 from fmlm_cli.errors import UserError
 from fmlm_cli.events import Emit
@@ -32,21 +33,30 @@ class Asked:
     plan: Plan
 
     @classmethod
-    def resolve(cls, settings: TokenizeSettings, emit: Emit, *, replaces: bool = False) -> "Asked":
-        """Find the text, which is read for its hashes, and load the tokenizer. Raises `UserError`."""
+    def resolve(
+        cls, settings: TokenizeSettings, spool: Path, emit: Emit, *, replaces: bool = False
+    ) -> "Asked":
+        """Find the text, which is read for its hashes, and load the tokenizer. Raises `UserError`.
+
+        `spool`: a folder for what can be read only once.
+        """
         if settings.dedup == "near":
             check_available()
-        corpora = Corpora.find(settings.sources, settings.valid, read_options(settings), emit)
+        files = _taken_in(settings, spool, emit)
+        sources, valid = (
+            [files.get(name, name) for name in names] for names in (settings.sources, settings.valid)
+        )
+        corpora = Corpora.find(sources, valid, read_options(settings), emit)
         # Replacing the store would remove it.
         storage.check_outside(Path(settings.out), dict.fromkeys(corpora.paths, "source"))
         loaded = tokenizers.load_tokenizer(settings.tokenizer) if settings.tokenizer is not None else None
-        sources = {"train": _identities(corpora.train)}
+        identities = {"train": _identities(corpora.train)}
         if corpora.validation is not None:
-            sources["validation"] = _identities(corpora.validation)
+            identities["validation"] = _identities(corpora.validation)
         number, of = settings.shard_of
         plan = Plan(
-            request=_request(settings, sources, loaded),
-            sources=sources,
+            request=_request(settings, identities, loaded),
+            sources=identities,
             texts=(", ".join(settings.sources), ", ".join(settings.valid)),
             number=number,
             of=of,
@@ -54,6 +64,18 @@ class Asked:
             replaces=replaces,
         )
         return cls(corpora, loaded, plan)
+
+
+def _taken_in(settings: TokenizeSettings, spool: Path, emit: Emit) -> dict[str, str]:
+    """By name, the files that standard input and pipes have become."""
+    streams = [name for name in (*settings.sources, *settings.valid) if is_stream(name)]
+    if streams and settings.shard:
+        raise UserError(
+            f"--shard and {streams[0]}, which can be read only once, exclude each other: give files"
+        )
+    if streams:
+        spool.mkdir(exist_ok=True)
+    return spooled(streams, spool, settings.format, emit)
 
 
 def _identities(corpus: TextCorpus) -> list[list[dict[str, Any]]]:
@@ -97,6 +119,8 @@ def _different(out: Path, plan: Plan) -> list[str]:
 def is_the_same(out: Path, plan: Plan) -> bool:
     """Whether a finished store was made from this; no damaged one, and none of another version, is."""
     try:
+        if (out / Shard.PLAN).is_file():
+            Shard.open(out).check()
         return not _different(out, plan)
     except UserError:
         return False

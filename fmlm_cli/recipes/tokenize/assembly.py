@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fmlm_cli.corpus.store.assembling import columns_of, tokens_of, write_documents
-from fmlm_cli.corpus.store.parts import Columns
-from fmlm_cli.corpus.store.shards import Shard
+from fmlm_cli.corpus.store.making.assembling import columns_of, tokens_of, write_documents
+from fmlm_cli.corpus.store.making.parts import Columns
+from fmlm_cli.corpus.store.making.shards import Shard
 from fmlm_cli.corpus.store.writing import StoreWriter
 from fmlm_cli.corpus.tokenizer import loading as tokenizers
 from fmlm_cli.events import Emit, Facts, Progress, counted
@@ -37,17 +37,12 @@ class Assembly:
     def write(self, folder: Path, emit: Emit) -> dict[str, Any]:
         """Fill a folder with the store; the manifest."""
         writer = StoreWriter(folder, tokenizers.load_tokenizer(str(self.shards[0].tokenizer)))
-        total, done = tokens_of(self.columns), 0
+        total, written = tokens_of(self.columns), 0
         for corpus, columns in self.columns.items():
-            write_documents(
-                writer,
-                self.shards,
-                corpus,
-                columns,
-                self.decided.destinations[corpus],
-                lambda tokens, done=done: emit(Progress("writing", done + tokens, total, "tokens")),
-            )
-            done += int(columns.tokens.sum())
+            destinations = self.decided.destinations[corpus]
+            for tokens in write_documents(writer, self.shards, corpus, columns, destinations):
+                written += tokens
+                emit(Progress("writing", written, total, "tokens"))
         return writer.finish(self.shards[0].plan.request, self._facts())
 
     def _facts(self) -> dict[str, int]:
@@ -103,11 +98,9 @@ def _left_out(facts: Mapping[str, int], request: Mapping[str, Any]) -> dict[str,
     if facts["long_documents"]:
         word = "cut" if request["on_long_document"] == "cut" else "left out"
         rows["too long"] = f"{counted(facts['long_documents'], 'document')} {word}"
-    for fact, setting, word in (
-        ("under_min_documents", "min_chars", "fewer"),
-        ("over_max_documents", "max_chars", "more"),
-    ):
+    for fact, setting in (("under_min_documents", "min_chars"), ("over_max_documents", "max_chars")):
         if facts[fact]:
-            left_out = f"{counted(facts[fact], 'document')} left out"
-            rows[f"{word} than {request[setting]:,} characters"] = left_out
+            word = "fewer" if setting == "min_chars" else "more"
+            bound = f"{request[setting]:,} characters"
+            rows[f"{word} than {bound}"] = f"{counted(facts[fact], 'document')} left out"
     return rows

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from fmlm_cli.corpus.store.assembling import LEFT_OUT, Destinations
-from fmlm_cli.corpus.store.near_duplicates import near_duplicates
-from fmlm_cli.corpus.store.parts import Columns
+from fmlm_cli.corpus.store.making.assembling import LEFT_OUT, Destinations
+from fmlm_cli.corpus.store.making.near_duplicates import near_duplicates
+from fmlm_cli.corpus.store.making.parts import Columns
 from fmlm_cli.corpus.store.reading import SPLITS
 from fmlm_cli.corpus.text.splits import first_of_each, validation_of
 from fmlm_cli.errors import UserError

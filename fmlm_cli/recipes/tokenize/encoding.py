@@ -1,13 +1,14 @@
 """Text becomes the finished parts of a shard, from wherever an earlier call has come to."""
 
 from collections.abc import Iterator, Mapping
+from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from time import perf_counter
 from typing import Any
 
-from fmlm_cli.corpus.store.parts import PART_CHARACTERS, PartMaker
-from fmlm_cli.corpus.store.shards import PARTS, Shard
-from fmlm_cli.corpus.store.workers import Job, made_parts, usable_cores
+from fmlm_cli.corpus.store.making.parts import PART_CHARACTERS, PartMaker
+from fmlm_cli.corpus.store.making.shards import PARTS, Shard
+from fmlm_cli.corpus.store.making.workers import Job, made_parts, usable_cores
 from fmlm_cli.corpus.text.corpora import Corpora
 from fmlm_cli.corpus.text.source import ReadStats
 from fmlm_cli.events import Emit, Progress
@@ -19,13 +20,13 @@ _TICK = 0.2  # seconds between two reports of progress
 class Place:
     """Where reading has come to. The journal has it of the end of each part.
 
-    `corpus`, `source`: which, and which of its parts. `documents`: of that one that have been read. `before`:
-    counters when it was begun, of all that was read. `number`: documents of the corpus before it.
+    `corpus`, `source`: which, and which of its parts. `read`: documents of that one. `before`: counters when
+    it was begun, of all that was read. `number`: documents of the corpus before it.
     """
 
     corpus: str = "train"
     source: int = 0
-    documents: int = 0
+    read: int = 0
     before: Mapping[str, int] | None = None
     number: int = 0
 
@@ -39,8 +40,9 @@ def encode(
     """
     maker = PartMaker(shard.root / PARTS, pipeline, dtype, shard.plan.request["dedup"] == "near")
     reading = _Reading(shard, corpora, emit)
-    for place, entry in made_parts(maker, reading.jobs(), workers or usable_cores()):
-        shard.add({**entry, **vars(place)})
+    with closing(made_parts(maker, reading.jobs(), workers or usable_cores())) as made:
+        for place, entry in made:
+            shard.add({"part": entry, "place": vars(place)})
     shard.finish(asdict(reading.total))
 
 
@@ -83,14 +85,14 @@ class _Reading:
 
     def _job(self, texts: list[str]) -> Job[Place]:
         self._parts += 1
-        place = replace(self._at, documents=self._stats.documents)
+        place = replace(self._at, read=self._stats.documents)
         return Job(f"part-{self._parts - 1:06d}.arrow", texts, place)
 
     def _own(self, corpus: str) -> Iterator[str]:
         """This shard's documents of a corpus."""
         here = self._first if corpus == self._first.corpus else Place(corpus)
         of, rest = self._plan.of, self._plan.number - 1
-        number, skip = here.number, here.documents
+        number, skip = here.number, here.read
         for source, part in list(enumerate(self._corpora[corpus].parts))[here.source :]:
             before = asdict(self.total) if here.before is None or source > here.source else here.before
             stats = ReadStats()
@@ -112,4 +114,4 @@ class _Reading:
 
 
 def _place_of(entry: Mapping[str, Any]) -> Place:
-    return Place(**{name: entry[name] for name in vars(Place())})
+    return Place(**entry["place"])

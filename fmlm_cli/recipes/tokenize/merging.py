@@ -4,8 +4,8 @@ from pathlib import Path
 
 from fmlm_cli import storage
 from fmlm_cli.config import MergeSettings
+from fmlm_cli.corpus.store.making.shards import Shard, check_together
 from fmlm_cli.corpus.store.reading import STORE
-from fmlm_cli.corpus.store.shards import Shard, check_together
 from fmlm_cli.errors import UserError
 from fmlm_cli.events import Emit, ignore
 from fmlm_cli.recipes.tokenize.assembly import Assembly, summary

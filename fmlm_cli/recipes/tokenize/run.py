@@ -7,10 +7,10 @@ from pathlib import Path
 from fmlm_cli import storage
 from fmlm_cli.config import TokenizeSettings
 from fmlm_cli.corpus.store.fit import misfit
+from fmlm_cli.corpus.store.making.shards import Shard
 from fmlm_cli.corpus.store.reading import SHARD, STORE, STORE_OF_RUN, TOKENIZER, TokenStore, token_dtype
-from fmlm_cli.corpus.store.shards import Shard
 from fmlm_cli.corpus.tokenizer import loading as tokenizers
-from fmlm_cli.corpus.tokenizer.encoding import Encoder
+from fmlm_cli.corpus.tokenizer.encoding import pipeline_of
 from fmlm_cli.errors import UserError
 from fmlm_cli.events import Caution, Emit, Facts, Note, counted, ignore, starting_anew
 from fmlm_cli.recipes.tokenize.asked import Asked, check_same, is_finished, is_the_same
@@ -18,7 +18,7 @@ from fmlm_cli.recipes.tokenize.assembly import Assembly, summary
 from fmlm_cli.recipes.tokenize.collocations import with_collocations
 from fmlm_cli.recipes.tokenize.deciding import NoTextError
 from fmlm_cli.recipes.tokenize.encoding import encode
-from fmlm_cli.recipes.tokenize.unfinished import earlier_work, other_settings, taken_up, unfinished
+from fmlm_cli.recipes.tokenize.unfinished import SPOOL, earlier_work, other_settings, taken_up, unfinished
 from fmlm_cli.recipes.tokenize.vocabulary import extend, learn
 
 HARDLY_KNOWN = "hardly-known"  # the code of the caution about a tokenizer that was made for other text
@@ -55,7 +55,7 @@ def make_store(
         if resume and not finished and earlier is None:
             emit(starting_anew(out))
         with _nothing_useless_left(work):
-            asked = Asked.resolve(settings, emit, replaces=overwrite)
+            asked = Asked.resolve(settings, work.root / SPOOL, emit, replaces=overwrite)
             if finished and is_the_same(out, asked.plan):
                 work.clear()
                 return _kept(out, settings, emit, outcome="reused" if renew else "nothing to do")
@@ -125,7 +125,7 @@ def _begun(
                 f"{out} is not finished, and was begun with other {' and '.join(different)}: go back to "
                 "that, choose another --out, or pass --overwrite to start anew"
             )
-        work.clear()
+        work.clear(but=SPOOL)
     if asked.loaded is None:
         tokenizer = learn(settings, asked.corpora, emit)
     else:
@@ -140,9 +140,9 @@ def _encode(shard: Shard, settings: TokenizeSettings, asked: Asked, emit: Emit) 
         return
     # As it was saved, and as a later call finds it.
     tokenizer = tokenizers.load_tokenizer(str(shard.tokenizer))
-    dtype = token_dtype(len(tokenizer)).name
+    pipeline, dtype = pipeline_of(tokenizer), token_dtype(len(tokenizer)).name
     try:
-        encode(shard, asked.corpora, Encoder(tokenizer).pipeline, dtype, settings.workers, emit)
+        encode(shard, asked.corpora, pipeline, dtype, settings.workers, emit)
     except Exception:
         if shard.entries:
             emit(Note(f"{counted(shard.documents, 'document')} are tokenized: --resume goes on after them"))
@@ -154,7 +154,7 @@ def _summary_of_shard(out: Path, shard: Shard) -> Facts:
     rows = {
         "shard": f"{shard.plan.number} of {of}",
         "documents": f"{shard.documents:,}",
-        "tokens": f"{sum(entry['tokens'] for entry in shard.entries):,}",
+        "tokens": f"{sum(entry['part']['tokens'] for entry in shard.entries):,}",
         "use": f"fmlm merge SHARD... --out STORE, with all {of}",
     }
     return Facts(f"shard {out}", rows)

@@ -8,10 +8,11 @@ from typing import Any
 
 from fmlm_cli import storage
 from fmlm_cli.config import differing
-from fmlm_cli.corpus.store.shards import Plan, Shard
+from fmlm_cli.corpus.store.making.shards import Plan, Shard
 from fmlm_cli.errors import UserError
 from fmlm_cli.events import Caution, Emit, Note, counted
 
+SPOOL = "spool"  # holds what can be read only once
 _TEXTS = ("sources", "valid")  # of a request: identities
 
 
@@ -37,7 +38,7 @@ def earlier_work(work: storage.OwnedFolder, out: Path, *, keeps: bool, overwrite
             f"{out} is not finished, and {counted(shard.documents, 'document')} of it are tokenized: pass "
             "--resume to go on, --overwrite to start anew, or choose another --out"
         )
-    work.clear()
+    work.clear(but=SPOOL if keeps else "")
     return None
 
 
@@ -80,7 +81,7 @@ def other_settings(shard: Shard, plan: Plan) -> list[str]:
 
 
 def _kept(shard: Shard, parts: int) -> str:
-    documents = sum(entry["documents"] for entry in shard.entries[:parts])
+    documents = sum(entry["part"]["documents"] for entry in shard.entries[:parts])
     return f"going on after the {counted(documents, 'tokenized document')}"
 
 
@@ -91,10 +92,10 @@ def _of_same_text(shard: Shard, plan: Plan) -> int:
         for corpus in plan.sources
     }
     for number, entry in enumerate(shard.entries):
-        if entry["source"] >= same.get(entry["corpus"], 0):
+        if entry["place"]["source"] >= same.get(entry["place"]["corpus"], 0):
             return number
         # What is numbered and counted after training text that has changed is not the same any more.
-        if entry["corpus"] != "train" and same["train"] < _longer(shard.plan, plan):
+        if entry["place"]["corpus"] != "train" and same["train"] < _longer(shard.plan, plan):
             return number
     return len(shard.entries)
 

@@ -82,6 +82,40 @@ def test_of_twins_the_uncompressed_is_read(tmp_path: Path, how: str) -> None:
     assert listed(found.passed_over) == "1 compressed twin of a file (x.txt.gz)"
 
 
+@pytest.mark.parametrize("ending", [".zst", ".xz", ".bz2", ".lz4"])
+def test_twins_are_of_any_codec(tmp_path: Path, ending: str) -> None:
+    for name in ("x.csv", f"x.csv{ending}", f"y.csv{ending}", "y.csv.gz", f"z.csv{ending.upper()}"):
+        (tmp_path / name).write_text("text\none\n")
+    found = resolve_sources([str(tmp_path)])
+    first, second = sorted(("y.csv.gz", f"y.csv{ending}"))
+    assert [file.path.name for file in found.files] == ["x.csv", first, f"z.csv{ending.upper()}"]
+    assert listed(found.passed_over) == f"2 compressed twins of files (x.csv{ending}, {second})"
+    held = resolve_sources([str(tmp_path)], held_out=[tmp_path / "y.csv.gz"])
+    assert "2 files that --valid names" in listed(held.passed_over)
+
+
+def test_a_json_that_is_no_array_is_passed_over_unless_it_is_named(tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_text('\ufeff \n[{"text": "one"}]', "utf-8")
+    (tmp_path / "b.json").write_text('{"settings": []}')
+    (tmp_path / "c.json.gz").write_bytes(gzip.compress(b'{"text": "one"}'))
+    for source in (str(tmp_path), f"{tmp_path}/*.json*"):
+        found = resolve_sources([source])
+        assert [file.path.name for file in found.files] == ["a.json"]
+        assert listed(found.passed_over) == "2 .json files that are no arrays (b.json, c.json.gz)"
+    assert resolve_sources([str(tmp_path / "b.json")]).files
+
+
+def test_a_format_is_for_files_that_are_named_and_do_not_say_it(tmp_path: Path) -> None:
+    (tmp_path / "rows").write_text('{"text": "one"}\n')
+    (tmp_path / "rows.zst").write_bytes(b"x")
+    (tmp_path / "a.txt").write_text("one\n")
+    assert [file.kind for file in resolve_sources([str(tmp_path / "rows")], form="jsonl").files] == ["jsonl"]
+    assert [file.kind for file in resolve_sources([str(tmp_path / "rows.zst")], form="csv").files] == ["csv"]
+    assert [file.kind for file in resolve_sources([str(tmp_path)], form="jsonl").files] == ["txt"]
+    with pytest.raises(UserError, match="rows: unknown extension; .* or say with --format what it is"):
+        resolve_sources([str(tmp_path / "rows")])
+
+
 def test_a_folder_that_a_glob_cannot_list_is_named(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tree / "deep" / "a.txt").write_text("x")
     monkeypatch.setattr(

@@ -213,11 +213,11 @@ def test_other_weights_under_the_same_name_are_not_resumed(going_on: Continue, e
 
 
 def test_defaults_are_gentler_than_from_scratch(going_on: Continue, settings: Settings) -> None:
-    scratch = plan_run(settings("scratch", **{"budget.steps": 8}), ignore).settings.optimizer
+    scratch = plan_run(settings("scratch", **{"budget.steps": 1000}), ignore).settings.optimizer
     new_head = plan_run(going_on(), ignore).settings
     assert new_head.optimizer.learning_rate == scratch.learning_rate
     run = pretraining.pretrain(settings("whole", **{"budget.steps": 1})).run
-    went_on = plan_run(going_on(**{"model.checkpoint": str(run.root)}), ignore).settings
+    went_on = plan_run(going_on(**{"model.checkpoint": str(run.root), "budget.steps": 1000}), ignore).settings
     assert went_on.optimizer.learning_rate == scratch.learning_rate / 2
     assert went_on.optimizer.warmup_share < scratch.warmup_share
     assert went_on.masking.scope == "epoch"
@@ -254,6 +254,7 @@ def stable_run(settings: Settings) -> Any:
         "budget.steps": 6,
         "optimizer.schedule": "wsd",
         "optimizer.decay_share": 0.0,
+        "optimizer.warmup_share": 0.0,
         "checkpoint.keep": 9,
     }
     return pretraining.pretrain(settings("stable", **chosen))

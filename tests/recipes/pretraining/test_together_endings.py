@@ -48,6 +48,7 @@ PLANNING = ("fmlm_cli.recipes.pretraining.run:with_micro_size", 1)
 STEP = (f"{_LIVE}.before_step", 7)
 ACCUMULATION = ("fmlm_cli.objectives.masked_lm:MaskedLanguageModelling.loss", 14)  # two to a step
 EVALUATION = (f"{_LIVE}.evaluate", 2)
+BEFORE_SAVING = ("fmlm_cli.engine.loop:_is_over", 5)  # four before steps, and one after the evaluation
 CHECKPOINT = (f"{_LIVE}.save_model", 2)
 EXPORT = (f"{_LIVE}.save_model", 4)
 Where = tuple[str, int]
@@ -122,19 +123,23 @@ def test_what_one_process_raises_ends_both(
 
 
 @pytest.mark.parametrize(
-    ("where", "step"),
+    ("where", "step", "shard"),
     [
-        case(PLANNING, None, name="planning", slow=True),
-        case(STEP, 6, name="a step", slow=True),
-        case(ACCUMULATION, 6, name="between two micro-batches"),
-        case(EVALUATION, 4, name="an evaluation"),
+        case(PLANNING, None, False, name="planning", slow=True),
+        case(STEP, 6, False, name="a step", slow=True),
+        case(ACCUMULATION, 6, False, name="between two micro-batches"),
+        case(EVALUATION, 4, False, name="an evaluation"),
+        # Where each has a part, all of them are in each forward.
+        case(ACCUMULATION, 6, True, name="between two micro-batches, sharded"),
+        case(EVALUATION, 4, True, name="an evaluation, sharded", slow=True),
+        case(BEFORE_SAVING, 4, True, name="before saving, sharded", slow=True),
     ],
 )
 def test_a_signal_to_one_process_ends_both(
-    settings: Callable[..., PretrainSettings], where: Where, step: int | None
+    settings: Callable[..., PretrainSettings], where: Where, step: int | None, shard: bool
 ) -> None:
     """One checkpoint, and the code of the signal."""
-    asked = settings(**CHOSEN)
+    asked = settings(**CHOSEN, **{"speed.shard": shard})
     outcomes = damaged(asked, 1, where, _be_asked)
     assert {outcome.code for outcome in outcomes} == {128 + signal.SIGTERM}
     assert [outcome.kind for outcome in outcomes].count(Interrupted) == 1

@@ -9,16 +9,14 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Literal
 
+from fmlm_cli.corpus.text.documents import Kind
 from fmlm_cli.corpus.text.files.folders import Folder
 from fmlm_cli.corpus.text.files.passed_over import PassedOver, Reason, listed
 from fmlm_cli.corpus.text.files.saved import is_saved, saved_set
 from fmlm_cli.errors import UserError
 from fmlm_cli.readers.bytes import BOM, opened, unreadable
 from fmlm_cli.readers.compression import ENDINGS, split_name
-
-Kind = Literal["txt", "jsonl", "json", "csv", "tsv", "parquet", "arrow"]
 
 _KINDS: dict[str, Kind] = {
     ".txt": "txt",
@@ -255,8 +253,11 @@ def _in_glob(source: str, split: str | None) -> list[_Entry]:
     """What becomes of what a shell would expand the glob to; folders stand for what is in them."""
     pattern = Path(source)
     entries: list[_Entry] = []
+    base = next(folder for folder in pattern.parents if not _GLOB.search(str(folder))).resolve()
+    above = {_identity(folder) for folder in (base, *base.parents)}
     for path in _matches(pattern):
-        entries += _in_folder(path, split) if path.is_dir() else [_met(path)]
+        looked_into = path.is_dir() and not (path.is_symlink() and _identity(path) in above)
+        entries += _in_folder(path, split) if looked_into else [_met(path)]
     for folders in pattern.parents:
         for folder in _matches(folders) if _GLOB.search(str(folders)) else ():
             if folder.is_dir() and not os.access(folder, os.R_OK | os.X_OK):  # `glob` passed over it

@@ -3,9 +3,9 @@
 from collections.abc import Callable, Iterator
 from typing import Literal
 
-from fmlm_cli.corpus.text.documents import Found, ReadOptions, found_in_columns
+from fmlm_cli.corpus.text.documents import Found, Kind, ReadOptions, found_in_columns
 from fmlm_cli.corpus.text.fields import joined
-from fmlm_cli.corpus.text.files.paths import Kind, SourceFile
+from fmlm_cli.corpus.text.files.paths import SourceFile
 from fmlm_cli.corpus.text.files.plain import decoded, plain_documents, text_blocks
 from fmlm_cli.corpus.text.source import ReadStats
 from fmlm_cli.errors import UserError

@@ -32,7 +32,8 @@ def saved_set(folder: Path, split: str | None) -> SavedSet:
         state = _read(folder / _STATE)
         own = state.get("_split")
         if split is not None and own != split:
-            raise UserError(f"{folder}: the split '{own}' alone was saved, not '{split}': drop --split")
+            saved = f"the split '{own}' alone was saved" if own else "it was saved without splits"
+            raise UserError(f"{folder}: {saved}, so there is no '{split}': drop --split")
         return SavedSet(_files(folder, state))
     names = _read(folder / _SPLITS).get("splits")
     if not isinstance(names, list) or not all(_is_name(name) for name in names):

@@ -15,7 +15,7 @@ from fmlm_cli.events import Caution, Emit, Facts, counted
 from fmlm_cli.masking import nearest_segments
 from fmlm_cli.model.build import parameter_counts
 from fmlm_cli.recipes.pretraining.planning.plan import RunPlan, packing_report
-from fmlm_cli.recipes.shared.words import where_line
+from fmlm_cli.recipes.shared.words import caution_of_others, where_line
 from fmlm_cli.recipes.tokenize import HARDLY_KNOWN
 
 FEW_PASSES = "few-passes"  # the code of the caution about scope epoch
@@ -47,6 +47,7 @@ def describe_run(plan: RunPlan, runtime: Runtime, attention: str, emit: Emit) ->
         rows["not used"] = _unused(plan)
     title = "pre-training" if plan.origin is None else "continued pre-training"
     emit(Facts(title, {name: value for name, value in rows.items() if value}))
+    caution_of_others(runtime, emit)
 
 
 def facts_for_trackers(plan: RunPlan, root: Path, runtime: Runtime) -> RunFacts:

@@ -21,7 +21,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from fmlm_cli import storage
-from fmlm_cli.corpus.store.near_duplicates import HASHES, signatures
+from fmlm_cli.corpus.store.making.near_duplicates import HASHES, signatures
 from fmlm_cli.corpus.tokenizer.encoding import Encoder
 from fmlm_cli.corpus.tokenizer.literal import Encoded
 from fmlm_cli.errors import UserError, one_line
@@ -119,19 +119,22 @@ class Columns:
         if not several:
             none = np.empty(0, np.int64)
             return cls(none.astype(np.uint64), none, none, np.empty((0, 0), np.uint32))
-        names = ("content", "tokens", "text_bytes", "signature")
-        return cls(*(np.concatenate([getattr(one, name) for one in several]) for name in names))
+        return cls(
+            np.concatenate([one.content for one in several]),
+            np.concatenate([one.tokens for one in several]),
+            np.concatenate([one.text_bytes for one in several]),
+            np.concatenate([one.signature for one in several]),
+        )
 
     @classmethod
     def in_turn(cls, several: Sequence["Columns"]) -> "Columns":
         """One document of each, again and again: document k is the k // n-th of the k mod n-th."""
         if len(several) == 1:
             return several[0]
-        order = np.argsort(
-            np.concatenate([np.arange(len(one)) * len(several) + i for i, one in enumerate(several)])
-        )
+        numbers = [np.arange(len(one)) * len(several) + i for i, one in enumerate(several)]
+        order = np.argsort(np.concatenate(numbers))
         whole = cls.joined([one for one in several if len(one)])
-        return cls(*(c[order] for c in (whole.content, whole.tokens, whole.text_bytes, whole.signature)))
+        return cls(whole.content[order], whole.tokens[order], whole.text_bytes[order], whole.signature[order])
 
 
 def read_columns(path: Path) -> Columns:

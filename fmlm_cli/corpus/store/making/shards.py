@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from fmlm_cli import storage
-from fmlm_cli.corpus.store.parts import Columns, damage_of, damaged, read_columns, read_tokens
+from fmlm_cli.corpus.store.making.parts import Columns, damage_of, damaged, read_columns, read_tokens
 from fmlm_cli.corpus.store.reading import SHARD, TOKENIZER
 from fmlm_cli.corpus.tokenizer.literal import Encoded, joined
 from fmlm_cli.errors import UserError
@@ -96,7 +96,7 @@ class Shard:
     @property
     def documents(self) -> int:
         """Documents that are encoded."""
-        return sum(entry["documents"] for entry in self.entries)
+        return sum(entry["part"]["documents"] for entry in self.entries)
 
     def add(self, entry: Entry) -> None:
         """Note that a part is finished."""
@@ -118,8 +118,10 @@ class Shard:
             self.read = None
         del self.entries[number:]
         lines = [*self.entries, *([{"read": self.read}] if self.read else [])]
-        storage.write_text(self.root / _JOURNAL, "".join(map(_sealed, lines)))
-        names = {entry["name"] for entry in self.entries}
+        journal, text = self.root / _JOURNAL, "".join(map(_sealed, lines))
+        if not journal.is_file() or journal.read_bytes() != text.encode():  # the disk may be full
+            storage.write_text(journal, text)
+        names = {entry["part"]["name"] for entry in self.entries}
         for path in (self.root / PARTS).iterdir():
             if path.name not in names:
                 path.unlink()
@@ -127,7 +129,9 @@ class Shard:
     def undamaged(self) -> int:
         """How many parts, from the first on, are as they were written."""
         with ThreadPoolExecutor() as threads:
-            found = threads.map(damage_of, map(self._path, self.entries), self.entries)
+            found = threads.map(
+                damage_of, map(self._path, self.entries), [entry["part"] for entry in self.entries]
+            )
             return sum(1 for _ in itertools.takewhile(lambda damage: damage is None, found))
 
     def check(self) -> None:
@@ -135,7 +139,7 @@ class Shard:
         whole = self.undamaged()
         if whole < len(self.entries):
             entry = self.entries[whole]
-            raise damaged(self._path(entry), damage_of(self._path(entry), entry) or "")
+            raise damaged(self._path(entry), damage_of(self._path(entry), entry["part"]) or "")
 
     def columns(self, corpus: str) -> Columns:
         """What is decided by, of the documents of a corpus."""
@@ -146,10 +150,10 @@ class Shard:
         return Documents(some for path in self._paths(corpus) for some in read_tokens(path))
 
     def _paths(self, corpus: str) -> list[Path]:
-        return [self._path(entry) for entry in self.entries if entry["corpus"] == corpus]
+        return [self._path(entry) for entry in self.entries if entry["place"]["corpus"] == corpus]
 
     def _path(self, entry: Entry) -> Path:
-        return self.root / PARTS / str(entry["name"])
+        return self.root / PARTS / str(entry["part"]["name"])
 
     @property
     def tokenizer(self) -> Path:

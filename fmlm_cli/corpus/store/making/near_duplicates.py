@@ -71,6 +71,8 @@ def near_duplicates(signatures: Signatures) -> npt.NDArray[np.bool_]:
     a document, and some hundred where it is compared with others.
     """
     repeated = np.zeros(len(signatures), np.bool_)
+    if not len(signatures):
+        return repeated
     shared = [_shared(signatures[:, band * _ROWS : (band + 1) * _ROWS]) for band in range(_BANDS)]
     numbers = np.unique(np.concatenate([documents for documents, _ in shared]))
     buckets: list[list[tuple[int, int]]] = [[] for _ in numbers]

@@ -9,7 +9,7 @@ import os
 import signal
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
@@ -17,8 +17,10 @@ from itertools import chain, islice
 from multiprocessing.connection import Connection
 from typing import Any, Generic, TypeVar
 
-from fmlm_cli.corpus.store.parts import PartMaker
+from fmlm_cli.corpus.store.making.parts import PartMaker
 from fmlm_cli.errors import UserError
+
+_MOST_FED = 16  # reading makes some 100 MB/s, a worker some 7
 
 T = TypeVar("T")
 
@@ -33,11 +35,14 @@ class Job(Generic[T]):
 
 
 def usable_cores() -> int:
-    """The cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """The cores that this process may use, as far as workers can be fed: a single process reads for all."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(cores, _MOST_FED)
 
 
-def made_parts(maker: PartMaker, jobs: Iterable[Job[T]], workers: int) -> Iterator[tuple[T, dict[str, Any]]]:
+def made_parts(
+    maker: PartMaker, jobs: Iterable[Job[T]], workers: int
+) -> Generator[tuple[T, dict[str, Any]], None, None]:
     """Make parts, in this process or in so many others; their tickets and entries in the jobs' order.
 
     Few jobs are under way at a time, which bounds the memory. A single one is done here, as it would end
@@ -52,7 +57,13 @@ def made_parts(maker: PartMaker, jobs: Iterable[Job[T]], workers: int) -> Iterat
             yield from ((job.ticket, make(job.name, job.texts)) for job in chain(first, jobs))
     else:
         with _pool(maker, workers) as submit:
-            failure = yield from _in_order(submit, chain(first, jobs), workers)
+            try:
+                yield from _in_order(submit, chain(first, jobs), workers)
+            except BrokenProcessPool as error:
+                raise UserError(
+                    "a worker process was killed, for want of memory perhaps: --resume goes on, with fewer "
+                    "--workers"
+                ) from error
     if failure is not None:
         raise failure
 
@@ -71,25 +82,17 @@ Submit = Callable[[Job[Any]], "Future[dict[str, Any]]"]
 
 def _in_order(submit: Submit, jobs: Iterator[Job[T]], workers: int) -> Iterator[tuple[T, dict[str, Any]]]:
     waiting: deque[tuple[T, Future[dict[str, Any]]]] = deque()
-    failure = None
     while True:
         taken: list[Job[T]] = []
         failure = _take(jobs, taken, 1)
         waiting.extend((job.ticket, submit(job)) for job in taken)
         while waiting and (not taken or len(waiting) > workers + 1 or waiting[0][1].done()):
             ticket, made = waiting.popleft()
-            yield ticket, _result(made)
+            yield ticket, made.result()
+        if failure is not None:
+            raise failure
         if not taken:
-            return failure
-
-
-def _result(made: "Future[dict[str, Any]]") -> dict[str, Any]:
-    try:
-        return made.result()
-    except BrokenProcessPool as error:
-        raise UserError(
-            "a worker process was killed, for want of memory perhaps: --resume goes on, with fewer --workers"
-        ) from error
+            return
 
 
 @contextlib.contextmanager

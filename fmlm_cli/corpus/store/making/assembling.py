@@ -1,13 +1,13 @@
 """A store from its shards, once it is decided what becomes of each document."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
 
-from fmlm_cli.corpus.store.parts import Columns
+from fmlm_cli.corpus.store.making.parts import Columns
+from fmlm_cli.corpus.store.making.shards import Documents, Shard
 from fmlm_cli.corpus.store.reading import SPLITS
-from fmlm_cli.corpus.store.shards import Documents, Shard
 from fmlm_cli.corpus.store.writing import StoreWriter
 from fmlm_cli.corpus.tokenizer.literal import Encoded, joined
 
@@ -28,11 +28,10 @@ def write_documents(
     corpus: str,
     columns: Columns,
     destinations: Destinations,
-    told: Callable[[int], None] = lambda tokens: None,
-) -> None:
-    """Copy the documents of a corpus, in order, to where they belong; `told` how many tokens have been.
+) -> Iterator[int]:
+    """Copy the documents of a corpus, in order, to where they belong; again and again, how many tokens.
 
-    So it is the same bytes however many shards and parts there are.
+    It is the same bytes however many shards and parts there are.
     """
     takers = [shard.tokens(corpus) for shard in shards]
     ends = np.cumsum(columns.tokens)
@@ -45,7 +44,7 @@ def write_documents(
             chosen = destinations[begin:end] == number
             if chosen.any():
                 writer.add(split, window.chosen(chosen), int(columns.text_bytes[begin:end][chosen].sum()))
-        told(int(ends[end - 1]))
+        yield int(ends[end - 1]) - before
         begin = end
 
 
