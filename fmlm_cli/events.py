@@ -120,6 +120,24 @@ class Remarked(Event):
 
 
 @dataclass(frozen=True)
+class Line:
+    """A line of a chart: finite points from left to right."""
+
+    name: str
+    x: Sequence[float]
+    y: Sequence[float]
+
+
+@dataclass(frozen=True)
+class Chart(Event):
+    """Some lines in one picture; those of one name are alike in all charts. `x_label`: what x counts."""
+
+    title: str
+    x_label: str
+    lines: Sequence[Line]
+
+
+@dataclass(frozen=True)
 class Scoreboard(Event):
     """A table of scores that fills in while a grid of runs is worked through.
 
@@ -162,6 +180,14 @@ def data_size(size: int) -> str:
         if size >= unit:
             return f"{size / unit:,.1f} {name}"
     return counted(size, "byte")
+
+
+def duration(seconds: float) -> str:
+    """In the unit that suits."""
+    for unit, name in ((3600, "hours"), (60, "minutes")):
+        if seconds >= 2 * unit:
+            return f"{seconds / unit:.1f} {name}"
+    return f"{max(seconds, 1):.0f} seconds" if seconds >= 1.5 else "a second"
 
 
 def ignore(event: Event) -> None:

@@ -36,10 +36,11 @@ FREE: dict[type[BaseModel], set[str]] = {
         *("speed.recompute", "speed.shard", "deterministic", "budget.minutes"),
         *("checkpoint.every_steps", "checkpoint.keep", "checkpoint.keep_every"),
         *("checkpoint.background", "checkpoint.on_error", "logging.every_steps"),
+        *("logging.to", "logging.project"),
         *("text.sources", "text.documents", "text.text_field", "text.on_bad_text", "text.valid"),
         *("text.format", "text.split", "text.revision", "text.min_chars", "text.max_chars"),
         *("text.max_document_chars", "text.on_long_document"),
-        *("text.valid_fraction", "text.add_tokens", "text.extend_vocab"),
+        *("text.valid_fraction", "text.add_tokens", "text.extend_vocab", "text.dedup", "text.workers"),
     },
     FinetuneSettings: {
         *("checkpoint", "revision", "trust_remote_code", "out", "grid", "seeds", "first_seed", "from_mnli"),
@@ -49,7 +50,10 @@ FREE: dict[type[BaseModel], set[str]] = {
         *("tasks.metric",),
     },
     VarianceSettings: {"checkpoints", "corruptions"},
-    TokenizeSettings: {"out", "sources", "split", "revision", "valid", "tokenizer", "add_tokens", "pmi", "pmi_size"},
+    TokenizeSettings: {
+        *("out", "sources", "split", "revision", "valid", "tokenizer", "add_tokens", "pmi", "pmi_size"),
+        *("workers", "shard"),
+    },
     DownstreamSettings: {"tasks", "folder", "text_field", "text_pair_field", "label_field", "metrics"},
 }  # fmt: skip
 OPTIONS = "masking.options"  # holds names of the user's own, at first none

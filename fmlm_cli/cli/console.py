@@ -5,7 +5,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, TextIO, cast
 
@@ -18,11 +18,14 @@ from rich.text import Text
 
 from fmlm_cli import events
 from fmlm_cli.cli.markup import escape
-from fmlm_cli.cli.masked_row import COLOURS, show_row
+from fmlm_cli.cli.pictures.chart import draw_chart
+from fmlm_cli.cli.pictures.masked_row import COLOURS, show_row
 from fmlm_cli.cli.streams import LastingStream, not_writable
 from fmlm_cli.errors import Interrupted
 
 _FILE_WIDTH = 160
+_PAGE_WIDTH = 110  # beyond which lines are hard to read
+_CHART_WIDTH = 80
 _BOARD_FRAME = 5  # lines of a table of scores that are no rows
 _NEGLIGIBLE_WAIT = 0.01  # share of the training time
 _PLAIN_SECONDS = 10.0  # between two plain lines about the same piece of work
@@ -59,6 +62,7 @@ class Console:
             events.Grid: self._grid,
             events.Prediction: self._prediction,
             events.MaskedRow: self._masked_row,
+            events.Chart: self._chart,
             events.Progress: self._progress,
             events.Trained: self._trained,
             events.Evaluated: self._evaluated,
@@ -85,12 +89,10 @@ class Console:
         self._stdout.write_bytes(text.encode())
         self._check_reader()
 
-    def settings(self, described: Iterable[tuple[str, str, str]]) -> None:
-        """Print a table of settings: name, default, meaning."""
-        table = Table("setting", "default", "meaning", box=None, pad_edge=False, header_style="bold")
-        for row in described:
-            table.add_row(*map(escape, row))
-        self._out.print(table, soft_wrap=False)
+    def page(self, laid_out: Callable[[int], str]) -> None:
+        """Print a text of the width of the console; its styles are ANSI's."""
+        width = min(self._out.width, _PAGE_WIDTH)
+        self._out.print(Text.from_ansi(laid_out(width)), soft_wrap=True)
         self._check_reader()
 
     def error(self, line: str) -> None:
@@ -148,6 +150,13 @@ class Console:
         self._stop_live()
         many = self._out.color_system in ("256", "truecolor") and not self._out.no_color
         self._out.print(show_row(event, colours=many and len(event.counts) <= COLOURS), soft_wrap=False)
+
+    def _chart(self, event: events.Chart) -> None:
+        self._stop_live()
+        width = min(self._out.width, _CHART_WIDTH) if self._out.is_terminal else _CHART_WIDTH
+        coloured = self._out.color_system is not None and not self._out.no_color
+        plain = "utf" not in self._out.encoding.lower()
+        self._out.print(draw_chart(event, width, coloured=coloured, plain=plain), soft_wrap=False)
 
     def _progress(self, event: events.Progress) -> None:
         finished = bool(event.total) and event.done >= event.total

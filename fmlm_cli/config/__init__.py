@@ -11,6 +11,7 @@ from fmlm_cli.config.compare import (
 )
 from fmlm_cli.config.finetune import (
     ALL,
+    LEAST_STEPS,
     FinetuneSettings,
     Hyperparameters,
     PredictSettings,
@@ -21,6 +22,8 @@ from fmlm_cli.config.layers import (
     build,
     choices,
     describe_settings,
+    examples,
+    flat,
     line_in,
     nested,
     parse_assignments,
@@ -31,8 +34,8 @@ from fmlm_cli.config.layers import (
     setting_names,
     to_yaml,
 )
-from fmlm_cli.config.looking import DoctorSettings, InspectSettings
-from fmlm_cli.config.reading import yaml_file, yaml_value
+from fmlm_cli.config.looking import DoctorSettings, InspectSettings, PlotSettings, RunsSettings
+from fmlm_cli.config.reading import own_yaml, yaml_file, yaml_value
 from fmlm_cli.config.roles import deciding, differing
 from fmlm_cli.config.schema import (
     BudgetSettings,
@@ -43,13 +46,14 @@ from fmlm_cli.config.schema import (
     PretrainSettings,
 )
 from fmlm_cli.config.section import SPELLINGS, Budget, Packing, Section
-from fmlm_cli.config.tokenize import ReadingSettings, TextSettings, TokenizeSettings
+from fmlm_cli.config.tokenize import MergeSettings, ReadingSettings, TextSettings, TokenizeSettings
 
 __all__ = [
     "ALL",
     "CHECKPOINTS",
     "CORRUPTIONS",
     "LEAST_SEQUENCES",
+    "LEAST_STEPS",
     "SPELLINGS",
     "Budget",
     "BudgetSettings",
@@ -63,11 +67,14 @@ __all__ = [
     "InspectSettings",
     "MaskingSettings",
     "MasksSettings",
+    "MergeSettings",
     "Packing",
     "Part",
+    "PlotSettings",
     "PredictSettings",
     "PretrainSettings",
     "ReadingSettings",
+    "RunsSettings",
     "Section",
     "TaskSettings",
     "TextSettings",
@@ -79,8 +86,11 @@ __all__ = [
     "deciding",
     "describe_settings",
     "differing",
+    "examples",
+    "flat",
     "line_in",
     "nested",
+    "own_yaml",
     "parse_assignments",
     "read_yaml",
     "saved_settings",

@@ -1,4 +1,6 @@
-"""Settings of looking: at text, at token stores, at a machine."""
+"""Settings of looking: at text, at token stores, at a machine, at runs."""
+
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
@@ -25,7 +27,9 @@ class InspectSettings(ReadingSettings):
     @model_validator(mode="after")
     def _something(self) -> "InspectSettings":
         if not self.sources:
-            raise ValueError("nothing to inspect: give a token store, or text (files, folders, globs)")
+            raise ValueError(
+                "nothing to inspect: give STORE, a token store, or SOURCE, text (files, folders, globs)"
+            )
         return self
 
 
@@ -35,3 +39,26 @@ class DoctorSettings(Section):
     device: str = Field("auto", description="auto | cpu | cuda | cuda:N | mps")
     precision: str = Field("auto", description="as for pretrain")
     out: str = Field(".", description="folder whose disk is looked at")
+
+
+class RunsSettings(Section):
+    """`fmlm runs`."""
+
+    folders: tuple[str, ...] = Field((".",), description="folders, below which runs are looked for")
+    sort: Literal["name", "state", "loss", "best", "tokens", "time", "changed"] = Field(
+        "name", description="what the table is sorted by; changed: the latest first"
+    )
+
+
+class PlotSettings(Section):
+    """`fmlm plot`."""
+
+    runs: tuple[str, ...] = Field(description="runs whose curves to draw, or folders of them")
+    out: str | None = Field(
+        None, description="picture to write: .png, .svg or .pdf; default: draw in the terminal"
+    )
+    x: Literal["steps", "tokens", "hours"] = Field("steps", description="what losses are drawn against")
+    evaluation: str | None = Field(
+        None, description="held-out text whose loss is drawn; default: the one that decides"
+    )
+    width: Annotated[int, Field(ge=300, le=10_000)] = Field(1200, description="of the picture, in pixels")

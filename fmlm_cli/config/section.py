@@ -11,6 +11,14 @@ Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
 Packing = Literal["documents", "concat", "none"]
 
+# What is known by name, for shells and editors to offer; the rooms that know more are above this one.
+STRATEGIES = [
+    *("random", "whole-word", "span", "pmi"),
+    *("fully-explored", "fully-explored-word", "fully-explored-span", "fully-explored-pmi"),
+]
+MODELS = ["bert-tiny", "bert-mini", "bert-small", "bert-medium", "bert-base", "bert-large"]
+GLUE = ["cola", "sst2", "mrpc", "stsb", "qqp", "mnli", "qnli", "rte", "wnli"]
+DEVICES = ["auto", "cpu", "cuda", "mps"]
 
 # Halves of characters, which stand for bytes of a path that are not UTF-8, and what no path can hold.
 _NO_TEXT = re.compile("[\0\ud800-\udfff]")

@@ -61,6 +61,14 @@ class TextSettings(ReadingSettings):
     valid_fraction: Annotated[float, Field(ge=0, lt=1)] = Field(
         0.01, description="without it: share of the documents, chosen by their contents; at least one"
     )
+    dedup: Literal["exact", "near"] | None = Field(
+        None,
+        description="leave out documents that repeat an earlier one: exact, its text | near, also at least "
+        "0.8 (Jaccard) of its runs of five words, as estimated from 128 hashes (MinHash)",
+    )
+    workers: Free[Count | None] = Field(
+        None, description="processes that tokenize; default: as many as there are cores to use"
+    )
     add_tokens: Free[str | None] = Field(
         None, description="file of words, one a line, that the tokenizer gets as tokens of their own"
     )
@@ -90,6 +98,10 @@ class TokenizeSettings(TextSettings):
     normalize: Literal["nfc", "nfkc"] | None = Field(
         None, description="bring text to this Unicode normal form, with a tokenizer that is learnt"
     )
+    shard: Free[str | None] = Field(
+        None,
+        description="I/N: tokenize every N-th document from the I-th on, for `fmlm merge` to join",
+    )
     pmi: Free[bool] = Field(
         False, description="find collocations, for masking pmi; without SOURCE: in the store that there is"
     )
@@ -109,6 +121,31 @@ class TokenizeSettings(TextSettings):
                 "without SOURCE, --pmi works on the store that --out names, and takes no other options"
             )
         return self
+
+    @model_validator(mode="after")
+    def _shard_of_known(self) -> "TokenizeSettings":
+        if self.shard is None:
+            return self
+        number, _, of = self.shard.partition("/")
+        if not (number.isdecimal() and of.isdecimal() and 1 <= int(number) <= int(of)):
+            raise ValueError(f"--shard {self.shard}: write it as I/N, with I from 1 to N")
+        needs_all = {
+            "--train-tokenizer": self.train_tokenizer,
+            "--extend-vocab": self.extend_vocab,
+            "--pmi": self.pmi,
+        }
+        for flag, given in needs_all.items():
+            if given:
+                raise ValueError(f"--shard and {flag} exclude each other: {flag} needs all of the text")
+        if "-" in (*self.sources, *self.valid):
+            raise ValueError("--shard and the standard input exclude each other: give files")
+        return self
+
+    @property
+    def shard_of(self) -> tuple[int, int]:
+        """Which share of the documents, from 1, of how many."""
+        number, _, of = (self.shard or "1/1").partition("/")
+        return int(number), int(of)
 
     @model_validator(mode="after")
     def _one_tokenizer(self) -> "TokenizeSettings":
@@ -131,3 +168,10 @@ class TokenizeSettings(TextSettings):
                 "--add-tokens and --extend-vocab extend a --tokenizer; one that is learnt needs neither"
             )
         return self
+
+
+class MergeSettings(Section):
+    """`fmlm merge`."""
+
+    shards: tuple[str, ...] = Field(description="all shards of a store, in any order", min_length=1)
+    out: str = Field(description="the store's folder")

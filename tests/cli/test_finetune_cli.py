@@ -24,7 +24,7 @@ from typer.testing import CliRunner
 from fmlm_cli.cli.app import app
 from fmlm_cli.cli.console import Console
 from fmlm_cli.events import Scoreboard
-from fmlm_cli.recipes.finetuning.report import tex
+from fmlm_cli.recipes.finetuning.tables import tex
 from tests.cli.refusals import assert_refused
 
 Finetune = Callable[..., Result]

@@ -20,10 +20,11 @@ from typer.testing import CliRunner
 
 from fmlm_cli.cli.app import app
 from fmlm_cli.corpus.store.reading import TokenStore
-from fmlm_cli.corpus.store.writing import StoreWriter, TokenDocument
+from fmlm_cli.corpus.store.shards import Shard
 from fmlm_cli.corpus.text import corpus as corpus_text
 from fmlm_cli.corpus.text.python_docs import PythonDocs
 from fmlm_cli.corpus.tokenizer.loading import save_tokenizer
+from fmlm_cli.recipes.tokenize import encoding
 from tests.cli.refusals import assert_refused
 from tests.environment import python_path
 
@@ -384,32 +385,39 @@ ENDS = {"SIGTERM": (143, "stopped by SIGTERM"), "SIGINT": (130, "stopped by Ctrl
 
 @pytest.mark.parametrize("name", ENDS)
 @pytest.mark.parametrize("flags", [[], ["--overwrite"]])
-def test_a_signal_stops_it_and_leaves_everything_as_it_was(
-    fmlm: Call, folder: Path, monkeypatch: pytest.MonkeyPatch, name: str, flags: list[str]
+@pytest.mark.parametrize("finished", [0, 3])
+def test_a_signal_stops_it_and_leaves_no_more_than_finished_parts(
+    fmlm: Call, folder: Path, monkeypatch: pytest.MonkeyPatch, name: str, flags: list[str], finished: int
 ) -> None:
     if flags:
-        assert fmlm("good.txt").exit_code == 0
+        assert fmlm("good.txt", "--valid-fraction", 0.5).exit_code == 0
+    assert fmlm("good.txt", out="whole").exit_code == 0
     before = listing(folder)
     signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where tests run in the background
-    add, added = StoreWriter.add, 0
+    monkeypatch.setattr(encoding, "PART_CHARACTERS", 1000)
+    add = Shard.add
 
-    def add_and_stop(self: StoreWriter, split: str, document: TokenDocument) -> None:
-        nonlocal added
-        add(self, split, document)
-        added += 1
-        if added == 20:
-            assert (folder / ".store.partial").is_dir()
+    def add_or_stop(self: Shard, entry: Any) -> None:
+        if len(self.entries) == finished:
+            assert (folder / ".store.unfinished").is_dir()
             signal.raise_signal(signal.Signals[name])
+        add(self, entry)
 
-    monkeypatch.setattr(StoreWriter, "add", add_and_stop)
-    result = fmlm("good.txt", *flags)
+    with monkeypatch.context() as patch:
+        patch.setattr(Shard, "add", add_or_stop)
+        result = fmlm("good.txt", "--workers", 1, *flags)
     code, said = ENDS[name]
     assert result.exit_code == code
-    assert added == 20
     (line,) = result.stderr.splitlines()
     assert line.startswith(said)
-    assert "goes on" not in line  # it is made anew
-    assert listing(folder) == before
+    assert line.endswith("; the same command with --resume keeps what is finished")
+    left = {path: what for path, what in listing(folder).items() if not path.startswith(".store.unfinished")}
+    assert left == before
+    assert len(list(folder.glob(".store.unfinished/parts/*"))) == finished
+    assert (folder / ".store.unfinished").exists() == bool(finished)
+    assert fmlm("good.txt", "--resume" if finished or not flags else "--overwrite").exit_code == 0
+    assert listing(folder / "store") == listing(folder / "whole")
+    assert not (folder / ".store.unfinished").exists()
 
 
 def test_a_process_in_full_swing_is_stopped(
@@ -428,18 +436,20 @@ def test_a_process_in_full_swing_is_stopped(
     )
     try:
         limit = time.monotonic() + 60
-        while not (tmp_path / ".store.partial").is_dir():
+        journal = tmp_path / ".store.unfinished" / "journal.jsonl"
+        while not (journal.is_file() and journal.stat().st_size):
             assert process.poll() is None, process.communicate()
             assert time.monotonic() < limit
             time.sleep(0.02)
-        time.sleep(0.2)  # so that it is among its Rust threads
         process.send_signal(signal.SIGTERM)
         _, errors = process.communicate(timeout=30)
         assert process.returncode == 143
         assert (
             errors.startswith("stopped by SIGTERM; nothing half-written was left") and errors.count("\n") == 1
         )
-        assert listing(tmp_path) == before
+        left = [path for path in listing(tmp_path) if path not in before]
+        assert left and all(path.startswith(".store.unfinished") for path in left)
+        assert not (tmp_path / "store").exists()
     finally:
         if process.poll() is None:
             process.kill()

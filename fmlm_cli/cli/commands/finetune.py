@@ -8,12 +8,13 @@ from fmlm_cli.events import Emit
 
 @with_options(
     FinetuneSettings,
-    Flag("--from", "checkpoint", metavar="CHECKPOINT"),
+    Flag("--from", "checkpoint", metavar="[NAME=]CHECKPOINT"),
     Flag("--task", "tasks.names", metavar="TASK"),
     Flag("--data-dir", "tasks.folder", metavar="DIR"),
     Flag("--train", "tasks.train", metavar="FILE"),
     Flag("--dev", "tasks.dev", metavar="FILE"),
     Flag("--test", "tasks.test", metavar="FILE"),
+    Flag("--name", "tasks.name"),
     Flag("--text-field", "tasks.text_field"),
     Flag("--text-pair-field", "tasks.text_pair_field"),
     Flag("--label-field", "tasks.label_field"),
@@ -29,6 +30,7 @@ from fmlm_cli.events import Emit
     Flag("--trust-remote-code", "trust_remote_code"),
     from_file=True,
     limited=True,
+    needs=("--task|--train", "--out"),
 )
 def command(
     settings: FinetuneSettings,
@@ -40,7 +42,7 @@ def command(
     overwrite: Overwrite = False,
     resume: Resume = False,
 ) -> None:
-    """Fine-tune an encoder on GLUE or a labelled set of your own, over seeds.
+    """Fine-tune an encoder on GLUE or a labelled set of your own, over seeds; or compare several encoders.
 
     Example: fmlm finetune --from run --task mrpc --data-dir glue --seeds 5 --out tuned
     """

@@ -29,6 +29,7 @@ from fmlm_cli.events import Emit, ignore
     Flag("--shown", "shown", metavar="N"),
     Flag("--seed", "seed"),
     by_one=True,
+    needs=("STORE|SOURCE...",),
 )
 def command(
     settings: InspectSettings,

@@ -12,7 +12,8 @@ from fmlm_cli.events import Emit
 KeepFinished = Annotated[
     bool,
     typer.Option(
-        "--resume", help="Keep a finished store of the same text and settings; make an unfinished one anew."
+        "--resume",
+        help="Go on where an earlier call stopped, and keep a finished store of the same text and settings.",
     ),
 ]
 
@@ -39,12 +40,16 @@ KeepFinished = Annotated[
     Flag("--max-chars", "max_chars", metavar="N"),
     Flag("--valid", "valid", metavar="SOURCE"),
     Flag("--valid-fraction", "valid_fraction"),
+    Flag("--dedup", "dedup"),
+    Flag("--workers", "workers", metavar="N"),
+    Flag("--shard", "shard", metavar="I/N"),
     Flag("--add-tokens", "add_tokens", metavar="FILE"),
     Flag("--extend-vocab", "extend_vocab", metavar="N"),
     Flag("--pmi", "pmi"),
     Flag("--pmi-size", "pmi_size"),
     assignable=False,  # each of its settings has a flag
     by_one=True,
+    needs=("SOURCE...|--pmi", "--tokenizer|--train-tokenizer"),
 )
 def command(
     settings: TokenizeSettings, emit: Emit, overwrite: Overwrite = False, resume: KeepFinished = False

@@ -40,13 +40,27 @@ class Encoded:
             yield self.input_ids[begin:end], self.word_starts[begin:end]
             begin = end
 
+    def part(self, begin: int, end: int) -> "Encoded":
+        """The texts from one to another (exclusive), without copying."""
+        first, last = (int(self.lengths[:place].sum()) for place in (begin, end))
+        return Encoded(self.input_ids[first:last], self.word_starts[first:last], self.lengths[begin:end])
 
-def joined(parts: Sequence[Encoded], counts: Sequence[int]) -> Encoded:
-    """All parts together, as texts that consist each of so many of theirs."""
+    def chosen(self, which: npt.NDArray[np.bool_]) -> "Encoded":
+        """The texts for which bool[texts] is true; these themselves where all are."""
+        if which.all():
+            return self
+        tokens = np.repeat(which, self.lengths)
+        return Encoded(self.input_ids[tokens], self.word_starts[tokens], self.lengths[which])
+
+
+def joined(parts: Sequence[Encoded], counts: Sequence[int] | None = None) -> Encoded:
+    """The texts of all parts, if any; `counts`: as texts that are so many of theirs each."""
+    if counts is None and len(parts) == 1:
+        return parts[0]
     ids = np.concatenate([np.empty(0, np.uint32), *(part.input_ids for part in parts)])
     starts = np.concatenate([np.empty(0, np.bool_), *(part.word_starts for part in parts)])
     lengths = np.concatenate([np.empty(0, np.int64), *(part.lengths for part in parts)])
-    if len(lengths) != len(counts):
+    if counts is not None and len(lengths) != len(counts):
         ends = np.concatenate([[0], np.cumsum(lengths)])
         lengths = np.diff(ends[np.cumsum([0, *counts])])
     return Encoded(ids, starts, lengths)

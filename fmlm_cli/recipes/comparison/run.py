@@ -24,7 +24,7 @@ from fmlm_cli.recipes.comparison.plan import ComparisonPlan, with_budget
 from fmlm_cli.recipes.comparison.results import results_of, with_reruns
 from fmlm_cli.recipes.comparison.work import Worker, board_of
 from fmlm_cli.recipes.jobs.work import Sharing, owned_by, report_once_done, work_through
-from fmlm_cli.recipes.pretraining.timing import TIMED_STEPS, measure_speed
+from fmlm_cli.recipes.pretraining.timing import TIMED_STEPS, time_steps
 from fmlm_cli.recipes.shared.words import where_line
 
 RESULTS, PLAN = "results.json", "plan.json"
@@ -184,7 +184,7 @@ def _steps(draft: Draft, planned: Mapping[str, Any], emit: Emit) -> int:
 def _tokens_per_second(draft: Draft, emit: Emit) -> float:
     """What the baseline trains on in a second, by a few steps of it."""
     settings = draft.run_settings(draft.baseline, draft.settings.first_seed, draft.root, TIMED_STEPS)
-    return measure_speed(settings, TIMED_STEPS, emit)
+    return time_steps(settings, emit).tokens_per_second
 
 
 def _planned(root: Path) -> Mapping[str, Any]:

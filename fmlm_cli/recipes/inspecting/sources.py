@@ -16,7 +16,7 @@ from fmlm_cli.corpus.tokenizer.encoding import Encoder
 from fmlm_cli.corpus.tokenizer.learning import train_tokenizer
 from fmlm_cli.corpus.tokenizer.loading import load_tokenizer
 from fmlm_cli.errors import UserError
-from fmlm_cli.events import Emit, Facts, Progress, data_size, ignore
+from fmlm_cli.events import Emit, Facts, Progress, data_size, duration, ignore
 from fmlm_cli.recipes.inspecting.words import histogram, in_one_line
 from fmlm_cli.recipes.tokenize.asked import read_options
 
@@ -107,8 +107,7 @@ def _estimate(
     encoded = encode(texts)
     seconds = time.perf_counter() - begun + reading
     emit(Progress("tokenizing the sample", 1, 1, ""))
-    tokens = sum(map(len, encoded.input_ids))
-    words = sum(int(np.count_nonzero(starts)) for starts in encoded.word_starts)
+    tokens, words = len(encoded.input_ids), int(np.count_nonzero(encoded.word_starts))
     scale = max(corpus.size / max(stats.disk_bytes, 1), 1.0)
     all_tokens = round(tokens * scale)
     return Estimate(
@@ -140,15 +139,7 @@ def _tell(report: SourcesReport, emit: Emit) -> None:
         "text": f"{about}{data_size(estimate.text_bytes)}",
         "tokens": f"{about}{estimate.tokens:,}, {estimate.tokens_per_word:.2f} a word",
         "store": f"about {data_size(estimate.bytes)} on the disk, and as much again while it is made",
-        "time": f"about {_duration(estimate.seconds)} for one process",
+        "time": f"about {duration(estimate.seconds)} for one process",
         "tokenizer": estimate.tokenizer,
     }
     emit(Facts("what it comes to" + ("" if report.whole else ", by a sample of its beginnings"), rows))
-
-
-def _duration(seconds: float) -> str:
-    """In the unit that suits."""
-    for unit, name in ((3600, "hours"), (60, "minutes")):
-        if seconds >= 2 * unit:
-            return f"{seconds / unit:.1f} {name}"
-    return f"{max(seconds, 1):.0f} seconds" if seconds >= 1.5 else "a second"

@@ -11,6 +11,7 @@ from fmlm_cli.engine.checkpoint import begin_again, complete_checkpoints
 from fmlm_cli.engine.ranks.protocol import OneProcess, Ranks
 from fmlm_cli.engine.records import MetricsLog, Teller, read_metrics
 from fmlm_cli.engine.runtime import Runtime
+from fmlm_cli.engine.trackers.sink import check_trackers, tracked
 from fmlm_cli.errors import UserError
 from fmlm_cli.events import Caution, Emit, Note, ignore, starting_anew
 from fmlm_cli.recipes.pretraining.finish import finish_run
@@ -23,7 +24,7 @@ from fmlm_cli.recipes.pretraining.planning.agreement import (
 )
 from fmlm_cli.recipes.pretraining.planning.plan import plan_run
 from fmlm_cli.recipes.pretraining.planning.resume import check_changes, check_same_run, settings_to_resume
-from fmlm_cli.recipes.pretraining.report.describe import describe_run
+from fmlm_cli.recipes.pretraining.report.describe import describe_run, facts_for_trackers
 from fmlm_cli.recipes.pretraining.timing import with_timed_budget
 from fmlm_cli.recipes.shared.checkpoints import check_model_files, lost_of_model
 from fmlm_cli.recipes.shared.training import train_to_the_end
@@ -80,6 +81,7 @@ def pretrain(
             emit(starting_anew(run.root))
         if resuming:
             settings = settings_to_resume(settings, run)
+        check_trackers(settings.logging.to)
         runtime = _runtime_of(ranks.from_writer(settings), ranks, emit)
         settings = with_timed_budget(settings, ranks.world, emit)
         plan = plan_run(settings, emit)
@@ -143,9 +145,11 @@ def _train(live: LiveRun, keep_steps: Collection[int], emit: Emit) -> PretrainRe
     """Train from where the run stands to its end, and leave what it is to leave."""
     run, patient = live.run, live.settings.checkpoint.on_error == "continue"
     log = MetricsLog(run.metrics, patient=patient)
-    training = live.training_run(log, Teller(emit), keep_steps=keep_steps)
-    state = train_to_the_end(training, emit, carried_over=live.carried_over, opening=live.opening)
     is_writer = live.runtime.ranks.is_writer
+    trackers = live.settings.logging.to if is_writer else ()
+    with tracked(trackers, facts_for_trackers(live.plan, run.root, live.runtime), log, emit) as sinks:
+        training = live.training_run(log, Teller(emit), *sinks, keep_steps=keep_steps)
+        state = train_to_the_end(training, emit, carried_over=live.carried_over, opening=live.opening)
     live.goes_on_alone()
     if is_writer:
         finish_run(live, state, log.records)

@@ -1,6 +1,8 @@
 """What a store is to be made of, and whether a finished one was made of it."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -8,8 +10,11 @@ from transformers import PreTrainedTokenizerFast
 
 from fmlm_cli import storage
 from fmlm_cli.config import ReadingSettings, TokenizeSettings, deciding, differing
+from fmlm_cli.corpus.store.near_duplicates import check_available
 from fmlm_cli.corpus.store.reading import TokenStore
+from fmlm_cli.corpus.store.shards import Plan, Shard
 from fmlm_cli.corpus.text.corpora import Corpora
+from fmlm_cli.corpus.text.corpus import TextCorpus
 from fmlm_cli.corpus.text.documents import ReadOptions
 from fmlm_cli.corpus.text.fields import TextFields
 from fmlm_cli.corpus.tokenizer import loading as tokenizers
@@ -24,20 +29,41 @@ class Asked:
 
     corpora: Corpora
     loaded: PreTrainedTokenizerFast | None
-    request: dict[str, Any]
+    plan: Plan
 
     @classmethod
-    def resolve(cls, settings: TokenizeSettings, emit: Emit) -> "Asked":
+    def resolve(cls, settings: TokenizeSettings, emit: Emit, *, replaces: bool = False) -> "Asked":
         """Find the text, which is read for its hashes, and load the tokenizer. Raises `UserError`."""
+        if settings.dedup == "near":
+            check_available()
         corpora = Corpora.find(settings.sources, settings.valid, read_options(settings), emit)
         # Replacing the store would remove it.
         storage.check_outside(Path(settings.out), dict.fromkeys(corpora.paths, "source"))
         loaded = tokenizers.load_tokenizer(settings.tokenizer) if settings.tokenizer is not None else None
-        return cls(corpora, loaded, _request(settings, corpora, loaded))
+        sources = {"train": _identities(corpora.train)}
+        if corpora.validation is not None:
+            sources["validation"] = _identities(corpora.validation)
+        number, of = settings.shard_of
+        plan = Plan(
+            request=_request(settings, sources, loaded),
+            sources=sources,
+            texts=(", ".join(settings.sources), ", ".join(settings.valid)),
+            number=number,
+            of=of,
+            learnt=loaded is None or settings.extend_vocab is not None,
+            replaces=replaces,
+        )
+        return cls(corpora, loaded, plan)
+
+
+def _identities(corpus: TextCorpus) -> list[list[dict[str, Any]]]:
+    return [part.identity() for part in corpus.parts]
 
 
 def _request(
-    settings: TokenizeSettings, corpora: Corpora, loaded: PreTrainedTokenizerFast | None
+    settings: TokenizeSettings,
+    sources: Mapping[str, list[list[dict[str, Any]]]],
+    loaded: PreTrainedTokenizerFast | None,
 ) -> dict[str, Any]:
     """Everything that decides the store's contents, as the manifest keeps it."""
     request = deciding(settings)
@@ -46,28 +72,39 @@ def _request(
         if words and Path(words).is_file():
             words = storage.sha256_of_file(Path(words))
     request["add_tokens"] = words
-    request["sources"] = corpora.train.identity()
-    request["valid"] = corpora.validation.identity() if corpora.validation else None
+    request["sources"] = list(chain.from_iterable(sources["train"]))
+    request["valid"] = list(chain.from_iterable(sources["validation"])) if "validation" in sources else None
     request["tokenizer"] = tokenizers.fingerprint(loaded) if loaded else None
     return request
 
 
-def _different(out: Path, request: dict[str, Any]) -> list[str]:
-    """In what a finished store was made from something else."""
-    return differing(TokenStore.open(out, verify=()).manifest["request"], request)
+def is_finished(out: Path) -> bool:
+    """Whether there is a finished store or shard."""
+    return (out / storage.MANIFEST).is_file() or (out / Shard.PLAN).is_file()
 
 
-def is_the_same(out: Path, request: dict[str, Any]) -> bool:
+def _different(out: Path, plan: Plan) -> list[str]:
+    """In what a finished store or shard was made from something else."""
+    if (out / Shard.PLAN).is_file():
+        made = Shard.open(out).plan
+        return [
+            *differing(made.request, plan.request),
+            *(["shard"] if (made.number, made.of) != (plan.number, plan.of) else []),
+        ]
+    return differing(TokenStore.open(out, verify=()).manifest["request"], plan.request)
+
+
+def is_the_same(out: Path, plan: Plan) -> bool:
     """Whether a finished store was made from this; no damaged one, and none of another version, is."""
     try:
-        return not _different(out, request)
+        return not _different(out, plan)
     except UserError:
         return False
 
 
-def check_same(out: Path, request: dict[str, Any]) -> None:
+def check_same(out: Path, plan: Plan) -> None:
     """Refuse a finished store that was made from something else."""
-    different = _different(out, request)
+    different = _different(out, plan)
     if different:
         raise UserError(
             f"{out} was made with other {' and '.join(different)}: choose another --out, or pass "

@@ -18,7 +18,8 @@ from hypothesis import strategies as st
 from fmlm_cli.corpus.store import reading as stores
 from fmlm_cli.corpus.store import writing
 from fmlm_cli.corpus.store.reading import SPLITS, TokenStore
-from fmlm_cli.corpus.store.writing import StoreWriter, TokenDocument
+from fmlm_cli.corpus.store.writing import StoreWriter
+from fmlm_cli.corpus.tokenizer.literal import Encoded
 from fmlm_cli.corpus.tokenizer.loading import fingerprint, load_tokenizer, special_tokens
 from fmlm_cli.errors import UserError
 from fmlm_cli.hub import quiet
@@ -145,7 +146,7 @@ def write_tokens(
         for ids in documents:
             words = np.ones(len(ids), np.bool_)
             words[0] = first
-            writer.add(split, TokenDocument(np.array(ids, np.uint32), words, 0, 1))
+            writer.add(split, Encoded(np.array(ids, np.uint32), words, np.array([len(ids)])), 1)
     writer.finish({}, {})
     return TokenStore.open(folder)
 

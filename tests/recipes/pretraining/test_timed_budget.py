@@ -6,7 +6,7 @@ import pytest
 
 from fmlm_cli.config import PretrainSettings, saved_settings
 from fmlm_cli.errors import UserError
-from fmlm_cli.events import Event, Note
+from fmlm_cli.events import Emit, Event, Note
 from fmlm_cli.recipes import pretraining
 from fmlm_cli.recipes.pretraining import timing
 from tests.recipes.runs import Settings, at_step, raise_error
@@ -17,24 +17,29 @@ HALF = {"budget.steps": None, "budget.minutes": 0.5}
 
 
 @pytest.fixture
-def timed(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+def timed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Each timing, which finds 100 tokens a second."""
-    timings: list[int] = []
-    monkeypatch.setattr(timing, "measure_speed", lambda settings, steps, emit: timings.append(steps) or 100.0)
+    timings: list[str] = []
+
+    def time_steps(settings: PretrainSettings, emit: Emit) -> timing.Timed:
+        timings.append(str(settings.out))
+        return timing.Timed(tokens_per_second=100.0, seconds_per_step=1.0, memory=1)
+
+    monkeypatch.setattr(timing, "time_steps", time_steps)
     return timings
 
 
-def test_minutes_become_tokens(settings: Settings, timed: list[int]) -> None:
+def test_minutes_become_tokens(settings: Settings, timed: list[str]) -> None:
     told: list[Event] = []
     result = pretraining.pretrain(settings(**HALF), emit=told.append)
-    assert timed == [timing.TIMED_STEPS]
+    assert timed == [str(result.run.root)]
     assert any("0.5 minutes are about 3,000 tokens" in e.text for e in told if isinstance(e, Note))
     saved = saved_settings(PretrainSettings, result.run.config)
     assert (saved.budget.minutes, saved.budget.tokens) == (0.5, 3000.0)
     assert max(record.get("tokens", 0) for record in result.records) == pytest.approx(3000, rel=0.1)
 
 
-def test_a_run_goes_on_with_what_they_came_to(settings: Settings, timed: list[int]) -> None:
+def test_a_run_goes_on_with_what_they_came_to(settings: Settings, timed: list[str]) -> None:
     whole = pretraining.pretrain(settings("whole", **HALF))
     parts = settings("parts", **HALF)
     with pytest.raises(RuntimeError):
@@ -49,7 +54,7 @@ def test_a_run_goes_on_with_what_they_came_to(settings: Settings, timed: list[in
 
 
 def test_the_same_run_can_be_made_from_its_config(
-    settings: Settings, timed: list[int], tmp_path: Path
+    settings: Settings, timed: list[str], tmp_path: Path
 ) -> None:
     result = pretraining.pretrain(settings(**HALF))
     again = saved_settings(PretrainSettings, result.run.config).model_copy(

@@ -1,9 +1,16 @@
 """A plan in words: what is about to happen, and what about it may not be what the user wants."""
 
-import torch
+import platform
+from pathlib import Path
 
+import torch
+import transformers
+
+from fmlm_cli import __version__
+from fmlm_cli.config import flat
 from fmlm_cli.corpus.store.fit import misfit
 from fmlm_cli.engine.runtime import Runtime
+from fmlm_cli.engine.trackers.tracker import RunFacts
 from fmlm_cli.events import Caution, Emit, Facts, counted
 from fmlm_cli.masking import nearest_segments
 from fmlm_cli.model.build import parameter_counts
@@ -40,6 +47,22 @@ def describe_run(plan: RunPlan, runtime: Runtime, attention: str, emit: Emit) ->
         rows["not used"] = _unused(plan)
     title = "pre-training" if plan.origin is None else "continued pre-training"
     emit(Facts(title, {name: value for name, value in rows.items() if value}))
+
+
+def facts_for_trackers(plan: RunPlan, root: Path, runtime: Runtime) -> RunFacts:
+    """What experiment trackers show beside the records of a run in `root`: settings, and where it runs."""
+    system = {
+        "device": where_line(runtime),
+        "processes": runtime.ranks.world,
+        "threads": torch.get_num_threads(),
+        "python": platform.python_version(),
+        "fmlm": __version__,
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+    }
+    counts = {"total_steps": plan.total_steps, "parameters": parameter_counts(plan.model)["total"]}
+    config = flat({**plan.settings.model_dump(mode="json"), **counts, "system": system})
+    return RunFacts(root, plan.settings.logging.project, config)
 
 
 def _model_line(plan: RunPlan) -> str:

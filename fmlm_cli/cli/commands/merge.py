@@ -1,0 +1,23 @@
+"""`fmlm merge`."""
+
+from fmlm_cli.cli.flags import Flag
+from fmlm_cli.cli.options import Overwrite, with_options
+from fmlm_cli.config import MergeSettings
+from fmlm_cli.events import Emit
+
+
+@with_options(
+    MergeSettings,
+    Flag("SHARD...", "shards"),
+    Flag("--out", "out", metavar="STORE"),
+    assignable=False,  # each of its settings has a flag
+    by_one=True,
+)
+def command(settings: MergeSettings, emit: Emit, overwrite: Overwrite = False) -> None:
+    """Join all shards of a token store, each made by `fmlm tokenize --shard I/N`.
+
+    Example: fmlm merge shard-1 shard-2 --out store
+    """
+    from fmlm_cli.recipes.tokenize import merge
+
+    merge(settings, overwrite=overwrite, emit=emit)
