@@ -26,6 +26,7 @@ from transformers import PreTrainedTokenizerFast
 from fmlm_cli import keys, storage
 from fmlm_cli.corpus.store.split import Split
 from fmlm_cli.corpus.tokenizer import loading as tokenizers
+from fmlm_cli.corpus.tokenizer.probing import check_probe
 from fmlm_cli.errors import UserError
 
 FORMAT = 3
@@ -38,6 +39,9 @@ _HOLDS = (
 )
 STORE = storage.Kind("token store", "tokenize", _HOLDS)
 STORE_OF_RUN = storage.Kind("token store of a run", "continue", _HOLDS)
+SHARD = storage.Kind(
+    "shard of a token store", "tokenize", ("shard.json", "journal.jsonl", "parts", "spool", TOKENIZER)
+)
 
 
 def token_dtype(vocabulary: int) -> np.dtype[Any]:
@@ -101,6 +105,9 @@ class TokenStore:
                 f"{self.root / TOKENIZER} is not the tokenizer that made this store: "
                 "tokenize the corpus again"
             )
+        if known := self.manifest["tokenizer"].get("probe"):
+            remedy = "put its files back, or tokenize again with these versions of the libraries"
+            check_probe(tokenizer, known, str(self.root / TOKENIZER), remedy)
         return tokenizer
 
     @cached_property
@@ -182,7 +189,14 @@ class TokenStore:
 
 def read_manifest(root: Path) -> Mapping[str, Any]:
     """A store's manifest, checked to be whole and of a format that this version reads."""
+    if storage.kind_of(root) == SHARD.name:
+        raise UserError(
+            f"{root} is a shard of a token store: join all of its shards with `fmlm merge SHARD... --out "
+            "STORE`"
+        )
     if not root.exists():
+        if storage.kind_of(storage.unfinished(root)):
+            raise UserError(f"{root} is not finished: go on with `fmlm tokenize ... --out {root} --resume`")
         raise UserError(
             f"no such store: {root} does not exist; make it with `fmlm tokenize SOURCE --out {root}`"
         )
