@@ -134,7 +134,7 @@ def test_messages_about_text_name_flags_that_there_are() -> None:
     }
     rooms = Path(fmlm_cli.__file__).parent
     for module in (
-        *rooms.glob("corpus/text/*.py"),
+        *rooms.glob("corpus/text/**/*.py"),
         rooms / "recipes/tokenize/assembly.py",
         rooms / "recipes/tokenize/deciding.py",
     ):

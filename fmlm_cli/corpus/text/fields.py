@@ -9,6 +9,7 @@ import pyarrow as pa
 
 from fmlm_cli.errors import UserError, nearest
 from fmlm_cli.readers.columnar import Column
+from fmlm_cli.readers.delimited import unique_names
 from fmlm_cli.readers.jsonl import kind
 
 BETWEEN = "\n\n"  # a blank line
@@ -94,6 +95,7 @@ def _names_in(value: Mapping[str, Any], prefix: str = "", depth: int = _DEPTH) -
 
 def _column(schema: pa.Schema, field: str, where: str) -> Column:
     column = (field,) if field in schema.names else tuple(field.split("."))
+    unique_names([name for name in schema.names if name == column[0]], where)
     inner: Any = schema
     for name in column:
         fields = list(inner) if isinstance(inner, pa.Schema) or pa.types.is_struct(inner) else []
