@@ -294,6 +294,14 @@ def test_text_of_any_type_of_column(tmp_path: Path, type_: pa.DataType) -> None:
         assert read(tmp_path / name)[0] == ["one", "two", "one"]
 
 
+def test_two_columns_of_one_name_are_told(tmp_path: Path) -> None:
+    table = pa.table([pa.array(["a"]), pa.array(["b"]), pa.array(["c"])], names=["text", "text", "n"])
+    for name in ("x.parquet", "x.arrow", "y.arrow"):
+        TABLES[name](table, tmp_path / name)
+        assert "2 columns are named 'text': rename all but one" in message(tmp_path / name)
+        assert read(tmp_path / name, "n")[0] == ["c"]
+
+
 # --- bad text ---
 
 
