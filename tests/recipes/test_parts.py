@@ -280,6 +280,25 @@ def test_a_journal_that_was_cut_off(
     assert contents(tokenize("store", resume=True)) == whole
 
 
+def test_a_line_of_the_journal_that_was_changed_counts_for_nothing(
+    tokenize: Tokenize,
+    whole: dict[str, str],
+    small_parts: None,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        ended_after(6, KeyboardInterrupt(), patch)
+        tokenize("store")
+    journal = tmp_path / ".store.unfinished" / "journal.jsonl"
+    lines = journal.read_text().splitlines(keepends=True)
+    read = json.loads(lines[5])["place"]["read"]
+    assert f'"read": {read},' in lines[5]
+    lines[5] = lines[5].replace(f'"read": {read},', f'"read": {read + 1},')
+    journal.write_text("".join(lines))
+    assert contents(tokenize("store", resume=True)) == whole
+
+
 def test_parts_of_text_that_has_not_changed_are_kept(
     tokenize: Tokenize,
     small_parts: None,
