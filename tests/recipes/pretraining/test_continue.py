@@ -23,6 +23,7 @@ from fmlm_cli.recipes.pretraining.live_run import LiveRun
 from fmlm_cli.recipes.pretraining.planning.changes import make_schedule
 from fmlm_cli.recipes.pretraining.planning.plan import plan_run
 from fmlm_cli.recipes.pretraining.report import gains
+from fmlm_cli.recipes.pretraining.report.describe import cautions
 from tests.conftest import MakeStore
 from tests.recipes.runs import RHYTHM, TINY, Settings, assert_same, at_step, raise_error, timeless
 
@@ -221,6 +222,14 @@ def test_defaults_are_gentler_than_from_scratch(going_on: Continue, settings: Se
     assert went_on.optimizer.learning_rate == scratch.learning_rate / 2
     assert went_on.optimizer.warmup_share < scratch.warmup_share
     assert went_on.masking.scope == "epoch"
+
+
+def test_what_a_sentence_encoder_loses_is_said(going_on: Continue, encoder: Path) -> None:
+    assert "sentence-encoder" not in {caution.code for caution in cautions(plan_run(going_on(), ignore))}
+    modules = [{"path": ""}, {"path": "1_Pooling"}, {"path": "2_Normalize"}]
+    (encoder / "modules.json").write_text(json.dumps(modules))
+    [said] = [each.text for each in cautions(plan_run(going_on(), ignore)) if each.code == "sentence-encoder"]
+    assert "(1_Pooling, 2_Normalize) is no part of a masked LM" in said
 
 
 def test_dropout_is_the_checkpoints_own_or_what_is_asked(going_on: Continue) -> None:

@@ -144,6 +144,13 @@ def cautions(plan: RunPlan) -> list[Caution]:
             "which takes more time and memory"
         )
         limits.append(Caution(text, "whole-head"))
+    if plan.origin is not None and plan.origin.after_model:
+        text = (
+            f"{plan.origin.name} is a sentence encoder: what makes one vector of a text "
+            f"({', '.join(plan.origin.after_model)}) is no part of a masked LM and is not written with the "
+            "new weights, of which sentence-transformers would take the mean over the tokens"
+        )
+        limits.append(Caution(text, "sentence-encoder"))
     if plan.origin is not None:
         misfits = (misfit(source.store) for source in plan.stream.sources)
         limits += [Caution(text, HARDLY_KNOWN) for text in misfits if text]
