@@ -17,6 +17,7 @@ from types import FrameType
 from typing import NoReturn
 
 from fmlm_cli.engine import signals
+from fmlm_cli.errors import ending_of
 
 _DEAF_SECONDS = 2
 
@@ -40,6 +41,12 @@ def main() -> None:
         from fmlm_cli.cli.app import main as run
 
         run()
+    except ModuleNotFoundError as error:  # before a command has begun, which tells of its own
+        if "--debug" in sys.argv:
+            raise
+        line, code = ending_of(error)
+        print(line, file=sys.stderr)
+        sys.exit(code)
     finally:
         signals.ignore_from_now_on()
 

@@ -9,6 +9,7 @@ import difflib
 import errno
 import os
 import signal
+import sys
 from collections.abc import Iterable
 
 USER_ERROR, PROGRAM_ERROR = 2, 1  # exit codes
@@ -19,6 +20,8 @@ _OF_LIBRARIES = {
     "--resume)",
     "PanicException": "the tokenizer gave up on a text: choose another tokenizer",
 }
+# Packages that are not installed by the name that they are imported by.
+_INSTALLED_AS = {"yaml": "pyyaml", "sklearn": "scikit-learn"}
 _RAISED_IN = "raised in "
 
 
@@ -97,7 +100,7 @@ class AnotherEndedError(BaseException):
 
 def ending_of(error: BaseException) -> tuple[str, int]:
     """The line and the exit code for whatever ends a command."""
-    error = _refused_by_the_system(error) or error
+    error = _refused_by_the_system(error) or _not_installed(error) or error
     if isinstance(error, UserError):
         return f"error: {error}", USER_ERROR
     if isinstance(error, Interrupted | AnotherEndedError):
@@ -126,6 +129,17 @@ def _refused_by_the_system(error: BaseException) -> UserError | None:
         return None
     place = "" if error.filename is None else f"{os.fsdecode(error.filename)}: "
     return UserError(f"{place}{error.strerror}; check the name and its permissions")
+
+
+def _not_installed(error: BaseException) -> UserError | None:
+    """A package that something needs and that is not there; a module of fmlm's own is none."""
+    if not isinstance(error, ModuleNotFoundError) or not error.name:
+        return None
+    package = error.name.partition(".")[0]
+    if package == __name__.partition(".")[0]:
+        return None
+    name = _INSTALLED_AS.get(package, package)
+    return UserError(f"the package {name} is not installed for {sys.executable}: pip install {name}")
 
 
 def name_process(error: BaseException, name: str) -> None:

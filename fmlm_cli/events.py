@@ -32,6 +32,13 @@ class Caution(Event):
 
 
 @dataclass(frozen=True)
+class Doing(Event):
+    """What begins now and cannot say how far it is: of interest only where it takes its time."""
+
+    text: str
+
+
+@dataclass(frozen=True)
 class Facts(Event):
     """Some facts: a title and name-value rows."""
 
@@ -41,11 +48,12 @@ class Facts(Event):
 
 @dataclass(frozen=True)
 class Grid(Event):
-    """A table of several columns; the first names the row."""
+    """A table of several columns; the first names the row. `narrow`: one for where this would not fit."""
 
     title: str
     header: Sequence[str]
     rows: Sequence[Sequence[str]]
+    narrow: "Grid | None" = None
 
 
 @dataclass(frozen=True)
@@ -120,6 +128,24 @@ class Remarked(Event):
 
 
 @dataclass(frozen=True)
+class Line:
+    """A line of a chart: finite points from left to right."""
+
+    name: str
+    x: Sequence[float]
+    y: Sequence[float]
+
+
+@dataclass(frozen=True)
+class Chart(Event):
+    """Some lines in one picture; those of one name are alike in all charts. `x_label`: what x counts."""
+
+    title: str
+    x_label: str
+    lines: Sequence[Line]
+
+
+@dataclass(frozen=True)
 class Scoreboard(Event):
     """A table of scores that fills in while a grid of runs is worked through.
 
@@ -154,6 +180,22 @@ def numbered(thing: str, numbers: Sequence[int]) -> str:
     """Things by their numbers: `seed 1`, `seeds 0, 1 and 4`."""
     *others, last = map(str, numbers)
     return f"{thing}s {', '.join(others)} and {last}" if others else f"{thing} {last}"
+
+
+def data_size(size: int) -> str:
+    """Bytes in the unit that suits."""
+    for unit, name in ((1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
+        if size >= unit:
+            return f"{size / unit:,.1f} {name}"
+    return counted(size, "byte")
+
+
+def duration(seconds: float) -> str:
+    """In the unit that suits."""
+    for unit, name in ((3600, "hours"), (60, "minutes")):
+        if seconds >= 2 * unit:
+            return f"{seconds / unit:.1f} {name}"
+    return f"{max(seconds, 1):.0f} seconds" if seconds >= 1.5 else "a second"
 
 
 def ignore(event: Event) -> None:

@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from huggingface_hub import HfApi, constants, get_session, is_offline_mode, snapshot_download
 from huggingface_hub.errors import (
@@ -107,10 +108,10 @@ def _from_hub(name: str, revision: str | None, weights: bool, code: bool) -> Loc
         with quiet():
             folder = _download(name, revision, weights, code)
     except Exception as error:  # huggingface_hub, the network and the disk raise kinds of their own
-        refusal = _refusal(error, name, revision)
-        cached = None if refusal else _cached(name, revision, weights)
+        refused = refusal(error, name, revision, "model")
+        cached = None if refused else _cached(name, revision, weights)
         if cached is None:
-            raise refusal or UserError(
+            raise refused or UserError(
                 f"'{name}' could not be had from {constants.ENDPOINT}: {one_line(error)}"
             ) from error
         folder = cached
@@ -148,7 +149,9 @@ def _download(name: str, revision: str | None, weights: bool, code: bool) -> Pat
     return Path(snapshot_download(name, revision=revision, allow_patterns=patterns, ignore_patterns=["*/*"]))
 
 
-def _refusal(error: Exception, name: str, revision: str | None) -> UserError | None:
+def refusal(
+    error: Exception, name: str, revision: str | None, kind: Literal["model", "data set"]
+) -> UserError | None:
     """What to say of an error that the local cache is no answer to."""
     if is_out_of_space(error):
         return OutOfSpaceError(
@@ -159,13 +162,12 @@ def _refusal(error: Exception, name: str, revision: str | None) -> UserError | N
             f"'{name}' has no revision '{revision}': give a branch, a tag or a commit that it has"
         )
     if isinstance(error, GatedRepoError):  # a RepositoryNotFoundError too
-        return UserError(
-            f"'{name}' is gated: ask for access at {constants.ENDPOINT}/{name}, "
-            "then log in with `hf auth login`"
-        )
+        page = f"{constants.ENDPOINT}/{'' if kind == 'model' else 'datasets/'}{name}"
+        return UserError(f"'{name}' is gated: ask for access at {page}, then log in with `hf auth login`")
     if isinstance(error, RepositoryNotFoundError):
+        no_folder = f"'{name}' is no local folder, and " if kind == "model" else f"'{name}': "
         return UserError(
-            f"'{name}' is no local folder, and {constants.ENDPOINT} has no such model: check the name, "
+            f"{no_folder}{constants.ENDPOINT} has no such {kind}: check the name, "
             "or log in with `hf auth login` if it is private"
         )
     return None

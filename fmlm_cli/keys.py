@@ -35,6 +35,7 @@ class Stream(enum.IntEnum):
     # corpus: which rows, in which order
     ROW_ORDER = 0x0DE2  # the permutation of the rows in a pass
     ROW_SUBSET = 0x5B5E7  # the rows that are kept where only some are wanted
+    LENGTH_GROUPS = 0x1E46  # how far the order of groups of rows of like length is turned
     MIXTURE_PHASE = 0x9A5E  # where the draws from one of several stores begin
     BUCKET_SEQUENCES = 0xB0C4  # the order of sequences before those of like length are put together
     BUCKET_BATCHES = 0xBA7C  # the order of such batches
@@ -52,6 +53,7 @@ class Stream(enum.IntEnum):
 
     # what is looked at, and gradient variance
     SHOWN_ROWS = 0x5A3B1E  # the rows that `fmlm masks` looks at
+    SHOWN_DOCUMENTS = 0xD0C5  # the documents that `fmlm inspect` shows
     COVERED_ROWS = 0xC0FE  # the rows whose coverage a comparison looks at
     MEASUREMENT = 0x3EA5  # the seed of one measurement of gradients, from its checkpoint and corruption
     MEASURED_ROWS = 0x5E90  # the rows whose gradients are measured

@@ -146,7 +146,7 @@ def small_encoder(
 @pytest.fixture(scope="session")
 def make_store(wordpiece_tokenizer: "PreTrainedTokenizerFast") -> MakeStore:
     """`make_store(folder, train, validation=(), tokenizer=wordpiece)`: write these texts as a store."""
-    from fmlm_cli.corpus.store.writing import StoreWriter, encode_documents
+    from fmlm_cli.corpus.store.writing import StoreWriter
     from fmlm_cli.corpus.tokenizer.encoding import Encoder
 
     def make(
@@ -155,9 +155,8 @@ def make_store(wordpiece_tokenizer: "PreTrainedTokenizerFast") -> MakeStore:
         tokenizer = tokenizer or wordpiece_tokenizer
         folder.mkdir(parents=True)
         writer = StoreWriter(folder, tokenizer)
-        for split, texts in (("train", train), ("validation", validation)):
-            for document in encode_documents(texts, Encoder(tokenizer)):
-                writer.add(split, document)
+        for split, texts in (("train", list(train)), ("validation", list(validation))):
+            writer.add(split, Encoder(tokenizer)(texts), sum(len(text.encode()) for text in texts))
         writer.finish({"made": "by a test"}, {"empty_documents": 0, "bad_text_documents": 0})
         return folder
 

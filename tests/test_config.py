@@ -363,6 +363,7 @@ def some(section: type[BaseModel]) -> st.SearchStrategy[Any]:
                 **{**rest, "sources": ("x", *rest["sources"]), "tokenizer": pair[0], "train_tokenizer": pair[1],
                    "pmi_size": rest["pmi_size"] if rest["pmi"] else None,
                    "add_tokens": rest["add_tokens"] if pair[0] else None, "extend_vocab": rest["extend_vocab"] if pair[0] else None,
+                   "shard": None,
                    **({"vocab_size": 8192, "lowercase": False, "strip_accents": False, "normalize": None} if pair[0] else {})}
             ), one, **given
         )  # fmt: skip
@@ -432,7 +433,7 @@ def test_settings_cannot_be_changed() -> None:
 
 def test_choices() -> None:
     assert choices(TokenizeSettings, "documents") == ("auto", "blank-line", "line", "file")
-    assert choices(TokenizeSettings, "train_tokenizer") == ("wordpiece", "bpe")
+    assert choices(TokenizeSettings, "train_tokenizer") == ("wordpiece", "bpe", "unigram")
     floats = ("float32", "bfloat16", "bfloat16-weights", "float16")
     assert choices(PretrainSettings, "precision") == ("auto", *floats)
 
@@ -442,7 +443,7 @@ def test_one_tokenizer() -> None:
         with pytest.raises(UserError, match=r"^say which tokenizer"):
             build(TokenizeSettings, {"sources": ["x"], "out": "y", **wrong})
     with pytest.raises(UserError, match="setting 'store': "):
-        build(EvaluateSettings, {"checkpoint": "x"})
+        build(EvaluateSettings, {"checkpoints": ["x"]})
 
 
 @pytest.mark.parametrize(

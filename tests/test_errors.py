@@ -2,7 +2,7 @@
 
 import pytest
 
-from fmlm_cli.errors import one_line
+from fmlm_cli.errors import PROGRAM_ERROR, USER_ERROR, ending_of, one_line
 
 
 @pytest.mark.parametrize(
@@ -17,3 +17,13 @@ from fmlm_cli.errors import one_line
 )
 def test_one_line(error: Exception, line: str) -> None:
     assert one_line(error) == line
+
+
+def test_a_package_that_is_not_installed_is_named_as_it_is_installed() -> None:
+    line, code = ending_of(ModuleNotFoundError("No module named 'yaml.cyaml'", name="yaml.cyaml"))
+    assert code == USER_ERROR
+    assert line.startswith("error: the package pyyaml is not installed") and line.endswith(
+        "pip install pyyaml"
+    )
+    for error in (ModuleNotFoundError("odd"), ModuleNotFoundError("No module", name="fmlm_cli.nowhere")):
+        assert ending_of(error)[1] == PROGRAM_ERROR

@@ -23,7 +23,7 @@ from tests.test_config import quick, values_of
 
 DEFAULTS: list[BaseModel] = [
     PretrainSettings(),
-    FinetuneSettings(checkpoint="x"),
+    FinetuneSettings(checkpoint=("x",)),
     VarianceSettings(),
     DownstreamSettings(),
     TokenizeSettings(out="x", sources=("x",), train_tokenizer="bpe"),
@@ -33,22 +33,27 @@ FREE: dict[type[BaseModel], set[str]] = {
     PretrainSettings: {
         *("out", "device", "data.stores", "data.replay", "data.verify", "model.checkpoint"),
         *("batch.micro_size", "evaluation.stores", "evaluation.names", "speed.attention", "speed.compile"),
-        *("speed.recompute", "speed.shard", "deterministic"),
+        *("speed.recompute", "speed.shard", "speed.threads", "deterministic", "budget.minutes"),
         *("checkpoint.every_steps", "checkpoint.keep", "checkpoint.keep_every"),
         *("checkpoint.background", "checkpoint.on_error", "logging.every_steps"),
+        *("logging.to", "logging.project"),
         *("text.sources", "text.documents", "text.text_field", "text.on_bad_text", "text.valid"),
+        *("text.format", "text.split", "text.revision", "text.min_chars", "text.max_chars"),
         *("text.max_document_chars", "text.on_long_document"),
-        *("text.valid_fraction", "text.add_tokens", "text.extend_vocab"),
+        *("text.valid_fraction", "text.add_tokens", "text.extend_vocab", "text.dedup", "text.workers"),
     },
     FinetuneSettings: {
         *("checkpoint", "revision", "trust_remote_code", "out", "grid", "seeds", "first_seed", "from_mnli"),
-        *("micro_size", "checkpoint_every_steps", "device", "precision", "speed.attention"),
+        *("micro_size", "checkpoint_every_steps", "device", "precision", "speed.attention", "speed.threads"),
         *("tasks.names", "tasks.folder", "tasks.train", "tasks.dev", "tasks.test", "tasks.name"),
         *("tasks.text_field", "tasks.text_pair_field", "tasks.label_field", "tasks.regression"),
         *("tasks.metric",),
     },
     VarianceSettings: {"checkpoints", "corruptions"},
-    TokenizeSettings: {"out", "sources", "valid", "tokenizer", "add_tokens", "pmi", "pmi_size"},
+    TokenizeSettings: {
+        *("out", "sources", "split", "revision", "valid", "tokenizer", "add_tokens", "pmi", "pmi_size"),
+        *("workers", "shard"),
+    },
     DownstreamSettings: {"tasks", "folder", "text_field", "text_pair_field", "label_field", "metrics"},
 }  # fmt: skip
 OPTIONS = "masking.options"  # holds names of the user's own, at first none

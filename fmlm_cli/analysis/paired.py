@@ -13,7 +13,9 @@ from fmlm_cli.analysis.results.comparison import (
     PairedResult,
     RatioResult,
     ReachResult,
+    ScoresResult,
     SpreadResult,
+    TaskResult,
 )
 from fmlm_cli.analysis.statistics import (
     Judged,
@@ -58,6 +60,8 @@ def pair_up(values: BySeed, baseline: BySeed) -> Pair:
     lacking = _lacking(values, values, baseline)
     if lacking is not None:
         return lacking
+    if len(values) < 2:
+        return NoPair("one seed has no spread to test by")
     first, second = ([float(side[seed] or 0.0) for seed in values] for side in (values, baseline))
     return paired_difference(first, second)
 
@@ -126,6 +130,31 @@ class Contest:
         }
         ratios = self.judge(pairs)
         return {arm: ReachResult(*reached[arm], ratio=_exponential(pair)) for arm, pair in ratios.items()}
+
+
+def compare_on_tasks(
+    contest: Contest,
+    scores: Mapping[str, Mapping[str, BySeed]],
+    measured: Mapping[str, tuple[str, str | None]],
+) -> dict[str, TaskResult]:
+    """Scores by task, arm and seed, against the baseline's. All tasks are judged together, but for controls.
+
+    `measured`: measure and split by task.
+    """
+    pairs = {
+        (task, arm): pair for task, by_arm in scores.items() for arm, pair in contest.pairs(by_arm).items()
+    }
+    compared = contest.judge(pairs, lower_is_better=False)
+    return {
+        task: TaskResult(
+            *measured[task],
+            arms={
+                arm: ScoresResult(**vars(spread_of(by_seed)), paired=compared.get((task, arm)))
+                for arm, by_seed in by_arm.items()
+            },
+        )
+        for task, by_arm in scores.items()
+    }
 
 
 def judge_together(

@@ -10,29 +10,34 @@ from typing import Annotated, Any
 
 import typer
 import typer.main
-from typer.core import TyperGroup
 
-from fmlm_cli import __version__
+from fmlm_cli.cli import pages
 from fmlm_cli.cli.streams import lead_nowhere, not_writable, occupy_closed_descriptors
 from fmlm_cli.engine.signals import stop_when_parent_ends, stop_when_stdin_closes
 
 # By name: the module whose `command` it is, and what it does.
 COMMANDS = {
     "tokenize": ("tokenize", "Turn text into a token store."),
+    "merge": ("merge", "Join the shards of a token store that several machines have made."),
+    "inspect": ("inspect_", "Show what a token store holds, or what text would become one."),
     "masks": ("masks", "Show what a masking strategy does to real rows."),
     "pretrain": ("pretrain", "Pre-train a masked language model from scratch."),
     "continue": ("continue_", "Go on training an encoder on your own text."),
-    "evaluate": ("evaluate", "Evaluate any masked language model on a store's validation split."),
+    "runs": ("runs", "List the runs below some folders: what differs, how far they are, and their losses."),
+    "plot": ("plot", "Draw the loss curves of runs over each other, into a picture or in the terminal."),
+    "evaluate": ("evaluate", "Evaluate masked language models on a store's validation split."),
     "finetune": ("finetune", "Fine-tune an encoder on GLUE or a labelled set of your own, over seeds."),
     "predict": ("predict", "Fill the masks of texts, or label texts, whatever the model is for."),
     "compare-masks": (
         "compare_masks",
         "Compare masking strategies: coverage, gradient variance, a race over seeds, and downstream tasks.",
     ),
+    "config": ("config_", "Show a file of settings resolved, or the JSON schema of such files."),
+    "doctor": ("doctor", "Show what training will meet on this machine."),
 }
 
 
-class _LazyGroup(TyperGroup):
+class _LazyGroup(pages.Group):
     """Commands that are only a name and a line of help until one of them is called."""
 
     def resolve_command(self, ctx: Any, args: list[str]) -> tuple[str | None, Any, list[str]]:
@@ -44,19 +49,22 @@ app = typer.Typer(
     name="fmlm",
     cls=_LazyGroup,
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
-    rich_markup_mode="rich",
-    context_settings={"help_option_names": ["-h", "--help"]},
-    help="Pre-train masked language models with fully-explored masking.",
-    epilog="First steps: [bold]fmlm tokenize python-docs --train-tokenizer wordpiece --out store[/bold], "
-    "then [bold]fmlm pretrain --data store --epochs 7 --out run[/bold]",
+    rich_markup_mode=None,
+    context_settings=pages.context_settings(),
+    help="""Pre-train masked language models with fully-explored masking.
+
+    Example: fmlm tokenize python-docs --train-tokenizer wordpiece --out store
+
+    Example: fmlm pretrain --data store --epochs 7 --out run
+    """,
 )
 
 
-def _print_version(wanted: bool) -> None:
-    if wanted:
-        typer.echo(f"fmlm {__version__}")
+def _print_version(context: typer.Context, wanted: bool) -> None:
+    if wanted and not context.resilient_parsing:  # a shell that completes runs nothing
+        for line in importlib.import_module("fmlm_cli.about").described():  # it loads torch in the end
+            typer.echo(line)
         raise typer.Exit
 
 
@@ -64,7 +72,12 @@ def _print_version(wanted: bool) -> None:
 def _root(
     version: Annotated[
         bool,
-        typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit."),
+        typer.Option(
+            "--version",
+            callback=_print_version,
+            is_eager=True,
+            help="Print versions, fmlm's and those of what it stands on, and the device, and exit.",
+        ),
     ] = False,
     until_stdin_closes: Annotated[bool, typer.Option("--until-stdin-closes", hidden=True)] = False,
 ) -> None:
@@ -86,8 +99,11 @@ for _name, (_, _help) in COMMANDS.items():
 def _load(name: str) -> Any:
     """The command with its options."""
     module, _ = COMMANDS[name]
-    alone = typer.Typer(add_completion=False, rich_markup_mode="rich")
-    alone.command(name)(importlib.import_module(f"fmlm_cli.cli.commands.{module}").command)
+    command = importlib.import_module(f"fmlm_cli.cli.commands.{module}").command
+    if isinstance(command, typer.Typer):  # several commands of one kind
+        return typer.main.get_group(command)
+    alone = typer.Typer(add_completion=False, rich_markup_mode=None)
+    alone.command(name, cls=pages.Command)(command)
     return typer.main.get_command(alone)
 
 

@@ -2,10 +2,14 @@
 
 import errno
 import os
+import platform
+import shlex
 import signal
 import sys
+import threading
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
 from types import TracebackType
 from typing import Any, TextIO, cast
 
@@ -13,16 +17,23 @@ from rich.console import Console as RichConsole
 from rich.console import Group
 from rich.live import Live
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.status import Status
 from rich.table import Table
 from rich.text import Text
 
 from fmlm_cli import events
 from fmlm_cli.cli.markup import escape
-from fmlm_cli.cli.masked_row import COLOURS, show_row
+from fmlm_cli.cli.pictures.chart import draw_chart
+from fmlm_cli.cli.pictures.masked_row import COLOURS, show_row
+from fmlm_cli.cli.silence import SilenceWatch
 from fmlm_cli.cli.streams import LastingStream, not_writable
-from fmlm_cli.errors import Interrupted
+from fmlm_cli.errors import Interrupted, shortened
 
 _FILE_WIDTH = 160
+_PAGE_WIDTH = 110  # beyond which lines are hard to read
+_CHART_WIDTH = 80
+_ANY_WIDTH = 10_000
+_LONGEST_COMMAND = 300  # of a command's words in a log
 _BOARD_FRAME = 5  # lines of a table of scores that are no rows
 _NEGLIGIBLE_WAIT = 0.01  # share of the training time
 _PLAIN_SECONDS = 10.0  # between two plain lines about the same piece of work
@@ -45,20 +56,29 @@ class Console:
         self._out = _rich(self._stdout, width=width)
         self._err = _rich(LastingStream(sys.stderr))
         cautions = self._err if for_programs else self._out
+        # In the log of a job one looks for when things happened, and where each start of it began.
+        self._dated = not (self._stdout.isatty() or needs_reader or for_programs)
+        self._begun = False
         self._live: Progress | None = None
         self._board: Live | None = None
         self._final_board = Table()
         self._tasks: dict[str, TaskID] = {}
         self._spoken: dict[str, float] = {}
         self._predicted = False
+        self._doing = ""
+        self._status: Status | None = None
+        self._lock = threading.RLock()  # of the thread that watches for silence
+        self._silence = SilenceWatch(self._break_silence)
         self._handlers: Mapping[type[events.Event], Any] = {
-            events.Note: lambda event: self._out.print(escape(event.text)),
-            events.Caution: lambda event: cautions.print(f"[yellow]note:[/yellow] {escape(event.text)}"),
+            events.Note: lambda event: self._say(escape(event.text)),
+            events.Caution: lambda event: self._say(f"[yellow]note:[/yellow] {escape(event.text)}", cautions),
             events.Remarked: lambda event: self.emit(events.Caution(event.text)),
+            events.Doing: self._begin,
             events.Facts: self._facts,
             events.Grid: self._grid,
             events.Prediction: self._prediction,
             events.MaskedRow: self._masked_row,
+            events.Chart: self._chart,
             events.Progress: self._progress,
             events.Trained: self._trained,
             events.Evaluated: self._evaluated,
@@ -66,18 +86,26 @@ class Console:
         }
 
     def __enter__(self) -> "Console":
+        self._silence.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._stop_live()
+        self._silence.stop()
+        with self._lock:
+            self._end_status()
+            self._stop_live()
 
     def emit(self, event: events.Event) -> None:
         """Show one event."""
         if self._for_programs and not isinstance(event, events.Caution | events.Remarked):
             return
-        self._handlers[type(event)](event)
+        with self._lock:
+            self._end_status()
+            self._mark_beginning()
+            self._handlers[type(event)](event)
+            self._silence.told()
         self._check_reader()
 
     def write(self, text: str) -> None:
@@ -85,12 +113,10 @@ class Console:
         self._stdout.write_bytes(text.encode())
         self._check_reader()
 
-    def settings(self, described: Iterable[tuple[str, str, str]]) -> None:
-        """Print a table of settings: name, default, meaning."""
-        table = Table("setting", "default", "meaning", box=None, pad_edge=False, header_style="bold")
-        for row in described:
-            table.add_row(*map(escape, row))
-        self._out.print(table, soft_wrap=False)
+    def page(self, laid_out: Callable[[int], str]) -> None:
+        """Print a text of the width of the console; its styles are ANSI's."""
+        width = min(self._out.width, _PAGE_WIDTH)
+        self._out.print(Text.from_ansi(laid_out(width)), soft_wrap=True)
         self._check_reader()
 
     def error(self, line: str) -> None:
@@ -105,6 +131,41 @@ class Console:
         if error.errno == errno.EPIPE:
             raise Interrupted("", 128 + signal.SIGPIPE)
         raise not_writable(error)
+
+    def _begin(self, event: events.Doing) -> None:
+        self._doing = event.text
+
+    def _break_silence(self) -> None:
+        """Say that it is at work, in a terminal until the next event; in a log what it does, if it is known.
+
+        Not where others read what it prints.
+        """
+        with self._lock:
+            if self._for_programs or self._live is not None or self._board is not None:
+                return
+            if self._out.is_terminal:
+                self._status = self._out.status(f"{escape(self._doing) or 'working'} ...", spinner="line")
+                self._status.start()
+            elif self._doing and not self._needs_reader:
+                self._say(f"{escape(self._doing)} ...")
+            self._doing = ""
+
+    def _end_status(self) -> None:
+        if self._status is not None:
+            self._status.stop()
+            self._status = None
+
+    def _mark_beginning(self) -> None:
+        """In a log, say once where a start began, and with which words."""
+        if self._dated and not self._begun:
+            self._begun = True
+            command = escape(shortened(shlex.join(["fmlm", *sys.argv[1:]]), _LONGEST_COMMAND))
+            self._say(f"===== {command} (process {os.getpid()} on {escape(platform.node())})")
+
+    def _say(self, markup: str, console: RichConsole | None = None) -> None:
+        """Print a line, with the time before it in a log."""
+        when = f"[dim]{datetime.now():%Y-%m-%d %H:%M:%S}[/dim] " if self._dated else ""
+        (console or self._out).print(when + markup)
 
     def _facts(self, event: events.Facts) -> None:
         self._stop_live()
@@ -124,6 +185,11 @@ class Console:
             table.add_column(escape(name), overflow="fold")  # no name or number is cut short
         for row in event.rows:
             table.add_row(*map(escape, row))
+        if event.narrow is not None:
+            unfolded = self._out.options.update(max_width=_ANY_WIDTH)
+            if self._out.measure(table, options=unfolded).maximum > self._out.width:
+                self._grid(event.narrow)
+                return
         self._out.print(f"\n[bold]{escape(event.title)}[/bold]")
         self._out.print(table, soft_wrap=False)
 
@@ -139,15 +205,22 @@ class Console:
             f"{escape(event.after)} ..."
         )
         guesses = (
-            f"[green]{escape(g)} {p:.0%}[/green]" if g == event.word else f"{escape(g)} {p:.0%}"
+            f"[green]“{escape(g)}” {p:.0%}[/green]" if g == event.word else f"“{escape(g)}” {p:.0%}"
             for g, p in event.guesses
         )
-        self._out.print(f"      [dim]expected:[/dim] {', '.join(guesses)}")
+        self._out.print(f"      [dim]model says:[/dim] {', '.join(guesses)}")
 
     def _masked_row(self, event: events.MaskedRow) -> None:
         self._stop_live()
         many = self._out.color_system in ("256", "truecolor") and not self._out.no_color
         self._out.print(show_row(event, colours=many and len(event.counts) <= COLOURS), soft_wrap=False)
+
+    def _chart(self, event: events.Chart) -> None:
+        self._stop_live()
+        width = min(self._out.width, _CHART_WIDTH) if self._out.is_terminal else _CHART_WIDTH
+        coloured = self._out.color_system is not None and not self._out.no_color
+        plain = "utf" not in self._out.encoding.lower()
+        self._out.print(draw_chart(event, width, coloured=coloured, plain=plain), soft_wrap=False)
 
     def _progress(self, event: events.Progress) -> None:
         finished = bool(event.total) and event.done >= event.total
@@ -158,7 +231,7 @@ class Console:
                 self._drop_live(event.task)
         elif not finished and self._may_speak(event.task, at_once=not event.total):
             share = f" {event.done / event.total:.0%}" if event.total else ""
-            self._out.print(escape(f"{event.task}{share}  {details}".rstrip()))
+            self._say(escape(f"{event.task}{share}  {details}".rstrip()))
 
     def _trained(self, event: events.Trained) -> None:
         record, total = event.record, event.total_steps
@@ -175,12 +248,12 @@ class Console:
             if step >= total:
                 self._drop_live("step")
         elif step == total or self._may_speak("step"):
-            self._out.print(f"step {step:,}/{total:,}  {figures}  {_duration(event.seconds_left)} left")
+            self._say(f"step {step:,}/{total:,}  {figures}  {_duration(event.seconds_left)} left")
 
     def _evaluated(self, event: events.Evaluated) -> None:
         record = event.record
         name = f" on {escape(str(record['evaluation']))}" if "evaluation" in record else ""
-        self._out.print(
+        self._say(
             f"[cyan]step {record['step']:,}[/cyan]  held-out loss{name} "
             f"[bold]{record['eval_loss']:.3f}[/bold]  accuracy {record['eval_accuracy']:.1%}  [dim](word "
             f"frequencies alone: {record['unigram_loss']:.3f})[/dim]"
@@ -193,7 +266,7 @@ class Console:
         progress = f"{event.done} of {event.total} done{left}"
         if not self._out.is_terminal:
             if not event.running or self._may_speak("scoreboard", at_once=False):
-                self._out.print(f"{escape(event.latest)}  [dim]({progress})[/dim]")
+                self._say(f"{escape(event.latest)}  [dim]({progress})[/dim]")
             return
         rows = event.rows
         if len(rows) > self._out.height - _BOARD_FRAME:  # what is still open is worth more than what is done

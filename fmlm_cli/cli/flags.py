@@ -14,9 +14,13 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 import typer
 from pydantic.fields import FieldInfo
 
-from fmlm_cli.cli.markup import escape
-from fmlm_cli.config import Section, choices, setting_field
+from fmlm_cli.cli.pages import OTHER, panel_of
+from fmlm_cli.cli.suggestions import Complete, of_values
+from fmlm_cli.config import SPELLINGS, Budget, Section, choices, setting_field
 from fmlm_cli.errors import UserError
+
+# What stands for a value whose flag says nothing more particular, by its type.
+_METAVARS: Mapping[Any, str] = {int: "N", float: "X", str: "NAME"}
 
 
 @dataclass(frozen=True)
@@ -41,13 +45,16 @@ class Flag:
         """Whether its setting has no default."""
         return setting_field(section, self.setting).is_required()
 
-    def as_parameter(self, section: type[Section], *, may_be_missing: bool) -> inspect.Parameter:
+    def as_parameter(
+        self, section: type[Section], *, may_be_missing: bool, more_help: str = ""
+    ) -> inspect.Parameter:
         """What Typer makes an option of; without a default it is required, unless it `may_be_missing`."""
         field = setting_field(section, self.setting)
         kind = str if self.commas else _kind(field)
-        help_text = _help(field, repeatable=kind == list[str] and self.name.startswith("-"))
-        metavar = self.metavar or "|".join(choices(section, self.setting)) or None
-        shown = typer_option(self.name, metavar, help_text)
+        help_text = _help(field, repeatable=kind == list[str] and self.name.startswith("-")) + more_help
+        metavar = self.metavar or "|".join(choices(section, self.setting)) or _METAVARS.get(kind)
+        complete = of_values(section, self.setting, commas=self.commas)
+        shown = typer_option(self.name, metavar, help_text, panel_of(self.setting), complete)
         required = self.is_required(section) and not may_be_missing
         return keyword(self.parameter, kind, shown, required=required)
 
@@ -82,15 +89,18 @@ class Shortcut:
     help_text: str
     sets: Callable[[Any], Mapping[str, Any]]
     metavar: str | None = None
+    panel: str = OTHER
 
     @property
     def parameter(self) -> str:
         """What it is called as a parameter of a function."""
         return self.name.lstrip("-").replace("-", "_")
 
-    def as_parameter(self, section: type[Section], *, may_be_missing: bool) -> inspect.Parameter:
+    def as_parameter(
+        self, section: type[Section], *, may_be_missing: bool, more_help: str = ""
+    ) -> inspect.Parameter:
         """What Typer makes an option of."""
-        shown = typer_option(self.name, self.metavar, escape(self.help_text))
+        shown = typer_option(self.name, self.metavar, self.help_text + more_help, self.panel)
         return keyword(self.parameter, self.kind, shown)
 
     def settings(self, value: Any, section: type[Section]) -> Mapping[str, Any]:
@@ -98,10 +108,43 @@ class Shortcut:
         return self.sets(value)
 
 
-def typer_option(name: str, metavar: str | None, help_text: str) -> Any:
+def _budget(text: str) -> Mapping[str, Any]:
+    try:
+        budget = Budget.parse(text)
+    except ValueError as error:
+        raise UserError(f"--budget {text}: {error}") from None
+    amount = int(budget.amount) if budget.unit == "steps" else budget.amount
+    return {f"budget.{budget.unit}": amount}
+
+
+BUDGET = Shortcut(
+    "--budget",
+    str,
+    "How long to train: steps, tokens, passes over the rows (epochs), or time, which a few timed steps turn "
+    "into tokens.",
+    _budget,
+    metavar=SPELLINGS,
+    panel="Budget",
+)
+
+
+def typer_option(
+    name: str,
+    metavar: str | None,
+    help_text: str,
+    panel: str = OTHER,
+    complete: Complete | None = None,
+) -> Any:
     """An option, or an argument where the name has no dashes. The default, if any, is in the help."""
     if name.startswith("-"):
-        return typer.Option(name, metavar=metavar, help=help_text, show_default=False)
+        return typer.Option(
+            name,
+            metavar=metavar,
+            help=help_text,
+            show_default=False,
+            rich_help_panel=panel,
+            autocompletion=complete,
+        )
     return typer.Argument(metavar=name, help=help_text, show_default=False)
 
 
@@ -133,4 +176,4 @@ def _help(field: FieldInfo, *, repeatable: bool) -> str:
         help_text += " May be repeated."
     if isinstance(field.default, str | int | float) and not isinstance(field.default, bool):
         help_text += f" Default: {field.default}."
-    return escape(help_text)
+    return help_text

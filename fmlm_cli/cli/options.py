@@ -10,20 +10,23 @@ from typing import Annotated, Any, Concatenate, ParamSpec, TypeVar
 import typer
 
 from fmlm_cli.cli.flags import Flag, Shortcut, keyword, typer_option
+from fmlm_cli.cli.pages import SETTINGS, laid_out
 from fmlm_cli.cli.running import guarded
+from fmlm_cli.cli.suggestions import of_assignments, of_settings
 from fmlm_cli.config import (
     Section,
     build,
+    choices,
     describe_settings,
-    line_in,
     nested,
     parse_assignments,
     read_yaml,
-    sets,
+    setting_field,
 )
+from fmlm_cli.config.showing.origins import Origins
 from fmlm_cli.engine.ranks.launch import read_launch
 from fmlm_cli.engine.signals import TEMPFAIL, limit_process, note_that_work_has_ended
-from fmlm_cli.errors import USER_ERROR, AnotherEndedError, OtherSettingError, UserError
+from fmlm_cli.errors import USER_ERROR, AnotherEndedError, OtherSettingError, UserError, shortened
 from fmlm_cli.events import Emit
 from fmlm_cli.storage import RUN_CONFIG, kind_of
 
@@ -40,6 +43,22 @@ Processes = Annotated[
         "--nproc",
         metavar="N",
         help="Processes of this machine that train together; default: as many as it has GPUs.",
+        show_default=False,
+    ),
+]
+DryRun = Annotated[
+    bool,
+    typer.Option(
+        "--dry-run",
+        help="Say what it would take, in time, memory and disk, by a few timed steps; write nothing.",
+    ),
+]
+PricePerHour = Annotated[
+    float | None,
+    typer.Option(
+        "--price-per-hour",
+        metavar="X",
+        help="With --dry-run: what an hour of the machine costs.",
         show_default=False,
     ),
 ]
@@ -75,12 +94,9 @@ _CONFIG = keyword(
     "config",
     Path,
     # Whether it can be read is seen, and told in one line, where it is read.
-    typer.Argument(metavar="[CONFIG.yaml]", help="Settings, below all flags.", readable=False),
-)
-_SET = keyword(
-    "assignments",
-    list[str],
-    typer_option("--set", "NAME=VALUE", "Any setting, e.g. sequence_length=256 (may be repeated)."),
+    typer.Argument(
+        metavar="CONFIG.yaml", help="Settings, what is required among them; flags win.", readable=False
+    ),
 )
 _LIMITS = (
     keyword(
@@ -119,6 +135,7 @@ def with_options(
     assignable: bool = True,
     by_one: bool = False,
     limited: bool = False,
+    needs: Sequence[str] = (),
     check: Callable[[Mapping[str, Any]], None] = _no_check,
 ) -> Callable[[Callable[Concatenate[S, Emit, P], str | None]], Callable[..., None]]:
     """A decorator that makes a command of a function of settings and of where to emit events.
@@ -127,6 +144,8 @@ def with_options(
     `assignable`, a CONFIG.yaml if it may be given `from_file`, --max-minutes and --requeue-exit-code if its
     time can be `limited`, the function's other parameters, and --debug.
     `by_one`: it is work for one process, and refused in several that were started together.
+    `needs`: flags without which, or what they set in a file, it refuses to begin, beside those of settings
+    without a default; its help says so. "--a|--b" needs one of the two.
     `check` sees what flags have set, by dotted name, before anything else is read. A text that the function
     returns is for programs: it goes to the standard output in UTF-8.
     """
@@ -137,7 +156,7 @@ def with_options(
             debug: bool,
             config: Path | None = None,
             assignments: Sequence[str] | None = None,
-            list_settings: bool = False,
+            list_settings: str | None = None,
             max_minutes: float | None = None,
             requeue_exit_code: int | None = None,
             **arguments: Any,
@@ -161,7 +180,7 @@ def with_options(
 
         leaves_files = "resume" in inspect.signature(body).parameters
         limits = _LIMITS if limited else ()
-        parameters = [*_of_settings(section, flags, from_file, assignable), *limits, *_of_body(body)]
+        parameters = [*_of_settings(section, flags, needs, from_file, assignable), *limits, *_of_body(body)]
         command.__doc__ = body.__doc__
         command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
         return command
@@ -251,26 +270,35 @@ def _naming_origins(
     try:
         yield
     except OtherSettingError as error:
-        name = error.setting
-        flags = [flag for setting, flag in by_flag.items() if sets(nested({setting: 0}), name)]
-        if sets(parse_assignments(assignments, section), name):
-            where = "from --set"
-        elif flags:
-            where = f"from {flags[-1]}"
-        elif config is not None and sets(read_yaml(config, section), name):
-            where = f"from {config}:{line_in(config, name)}"
-        else:
-            where = "its default, or what follows from the others"
+        origin = Origins(section, config, by_flag, assignments).of(error.setting)
+        where = f"from {origin}" if origin else "its default, or what follows from the others"
         raise error.named(where) from None
 
 
 def _of_settings(
-    section: type[Section], flags: Iterable[Flag | Shortcut], from_file: bool, assignable: bool
+    section: type[Section],
+    flags: Iterable[Flag | Shortcut],
+    needs: Sequence[str],
+    from_file: bool,
+    assignable: bool,
 ) -> list[inspect.Parameter]:
     """The parameters of a command that settings come from."""
-    file = [_CONFIG] if from_file else []
-    others = [_SET, _settings_list(section)] if assignable else []
-    return [*file, *(flag.as_parameter(section, may_be_missing=from_file) for flag in flags), *others]
+    parameters = [_CONFIG] if from_file else []
+    for flag in flags:
+        without_default = isinstance(flag, Flag) and flag.is_required(section)
+        more_help = _need(flag.name, (flag.name,) if without_default else needs)
+        parameters.append(flag.as_parameter(section, may_be_missing=from_file, more_help=more_help))
+    return [*parameters, *([_assignments(section), _settings_list(section)] if assignable else [])]
+
+
+def _need(name: str, needs: Sequence[str]) -> str:
+    """What to say of a flag that may not be left out."""
+    for need in needs:
+        names = [need] if need == name else need.split("|")  # an argument's name may hold a |
+        if name in names:
+            others = " or ".join(other for other in names if other != name)
+            return f" Required, unless {others} is given." if others else " Required."
+    return ""
 
 
 def _of_body(body: Callable[..., Any]) -> list[inspect.Parameter]:
@@ -279,16 +307,51 @@ def _of_body(body: Callable[..., Any]) -> list[inspect.Parameter]:
     return [*(parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in others), _DEBUG]
 
 
+def _assignments(section: type[Section]) -> inspect.Parameter:
+    """--set, for any setting."""
+    help_text = "Any setting, e.g. sequence_length=256 (may be repeated)."
+    shown = typer_option("--set", "NAME=VALUE", help_text, complete=of_assignments(section))
+    return keyword("assignments", list[str], shown)
+
+
 def _settings_list(section: type[Section]) -> inspect.Parameter:
     """--settings, which prints all settings of a command and exits."""
 
-    def show(wanted: bool) -> None:
-        if wanted:
+    def show(context: typer.Context, words: str | None) -> None:
+        if words is not None and not context.resilient_parsing:  # a shell that completes runs nothing
             with guarded(debug=False, leaves_files=False) as console:
-                console.settings(describe_settings(section))
+                console.page(lambda width: laid_out(_listed(section, words), width))
             raise typer.Exit
 
-    help_text = "List all settings, for --set, and exit."
-    return keyword(
-        "list_settings", bool, typer.Option("--settings", callback=show, is_eager=True, help=help_text)
+    option = typer.Option(
+        SETTINGS,
+        callback=show,
+        is_eager=True,
+        metavar="[WORD...]",
+        autocompletion=of_settings(section),
+        help="List the settings that --set takes, all of them or those with these words, and exit.",
     )
+    return keyword("list_settings", str, option)
+
+
+def _listed(section: type[Section], words: str) -> dict[str, list[tuple[str, str]]]:
+    """The settings that have all of the words in their names or descriptions, by the groups they are in."""
+    wanted = words.casefold().split()
+    panels: dict[str, list[tuple[str, str]]] = {}
+    for name, default, meaning in describe_settings(section):
+        if all(word in f"{name} {meaning}".casefold() for word in wanted):
+            values = "|".join(choices(section, name))
+            group = name.rpartition(".")[0]
+            text = f"{meaning}. Default: {default}." if default else f"{meaning}."
+            panels.setdefault(group, []).append((f"{name} {values}".strip(), text))
+    if not panels:
+        raise UserError(f"no setting has '{shortened(words)}' in its name or meaning: {SETTINGS} lists all")
+    return {_titled(section, group): rows for group, rows in panels.items()}
+
+
+def _titled(section: type[Section], group: str) -> str:
+    """A group's name, and what it is about."""
+    if not group:
+        return "of the command:"
+    about = (inspect.getdoc(setting_field(section, group).annotation) or "").splitlines()[0]
+    return f"{group}: {about.rstrip('.')}"

@@ -4,11 +4,13 @@ import contextlib
 import errno
 import io
 import os
+import re
 from pathlib import Path
 from typing import Any, TextIO
 
 from fmlm_cli.errors import UserError
 
+_BLANKS_AT_END = re.compile("[ \t]+(?=\n)")
 _LAST_STANDARD = 2  # descriptor
 
 
@@ -35,7 +37,8 @@ def not_writable(error: OSError) -> UserError:
 class LastingStream:
     """A text stream that takes what is written in any case; once that fails it keeps nothing more.
 
-    `error`: why it failed; None as long as it works.
+    Where it is no terminal, blanks at the end of lines, which tables have, are left out. `error`: why it
+    failed; None as long as it works.
     """
 
     def __init__(self, stream: TextIO | None) -> None:
@@ -46,7 +49,7 @@ class LastingStream:
         """Write, as far as that works."""
         if self.error is None:
             try:
-                self._stream.write(text)
+                self._stream.write(text if self._stream.isatty() else _BLANKS_AT_END.sub("", text))
             except OSError as error:
                 self._lose(error)
         return len(text)

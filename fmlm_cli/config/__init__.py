@@ -11,6 +11,7 @@ from fmlm_cli.config.compare import (
 )
 from fmlm_cli.config.finetune import (
     ALL,
+    LEAST_STEPS,
     FinetuneSettings,
     Hyperparameters,
     PredictSettings,
@@ -21,6 +22,8 @@ from fmlm_cli.config.layers import (
     build,
     choices,
     describe_settings,
+    examples,
+    flat,
     line_in,
     nested,
     parse_assignments,
@@ -31,34 +34,47 @@ from fmlm_cli.config.layers import (
     setting_names,
     to_yaml,
 )
-from fmlm_cli.config.reading import yaml_file, yaml_value
+from fmlm_cli.config.looking import DoctorSettings, InspectSettings, PlotSettings, RunsSettings
+from fmlm_cli.config.reading import own_yaml, yaml_file, yaml_value
 from fmlm_cli.config.roles import deciding, differing
 from fmlm_cli.config.schema import (
+    BudgetSettings,
     EvaluateSettings,
     EvaluationSettings,
     MaskingSettings,
     MasksSettings,
     PretrainSettings,
 )
-from fmlm_cli.config.section import Section
-from fmlm_cli.config.tokenize import TextSettings, TokenizeSettings
+from fmlm_cli.config.section import SPELLINGS, Budget, Packing, Section
+from fmlm_cli.config.tokenize import MergeSettings, ReadingSettings, TextSettings, TokenizeSettings
 
 __all__ = [
     "ALL",
     "CHECKPOINTS",
     "CORRUPTIONS",
     "LEAST_SEQUENCES",
+    "LEAST_STEPS",
+    "SPELLINGS",
+    "Budget",
+    "BudgetSettings",
     "CompareSettings",
+    "DoctorSettings",
     "DownstreamSettings",
     "EvaluateSettings",
     "EvaluationSettings",
     "FinetuneSettings",
     "Hyperparameters",
+    "InspectSettings",
     "MaskingSettings",
     "MasksSettings",
+    "MergeSettings",
+    "Packing",
     "Part",
+    "PlotSettings",
     "PredictSettings",
     "PretrainSettings",
+    "ReadingSettings",
+    "RunsSettings",
     "Section",
     "TaskSettings",
     "TextSettings",
@@ -70,8 +86,11 @@ __all__ = [
     "deciding",
     "describe_settings",
     "differing",
+    "examples",
+    "flat",
     "line_in",
     "nested",
+    "own_yaml",
     "parse_assignments",
     "read_yaml",
     "saved_settings",

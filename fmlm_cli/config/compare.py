@@ -2,12 +2,12 @@
 
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from fmlm_cli.config.finetune import Hyperparameters
 from fmlm_cli.config.roles import Free
 from fmlm_cli.config.schema import PretrainSettings
-from fmlm_cli.config.section import Count, Positive, Section, Seed
+from fmlm_cli.config.section import GLUE, STRATEGIES, Budget, Count, Positive, Section, Seed
 
 Part = Literal["coverage", "variance", "race", "downstream"]
 Checkpoint = Literal["start", "early", "late"]
@@ -74,6 +74,7 @@ class DownstreamSettings(Section):
 
     tasks: Free[tuple[str, ...]] = Field(
         (),
+        examples=GLUE,
         description="tasks to fine-tune the raced models on: GLUE's, or folders that hold "
         "train, dev and perhaps test files",
     )
@@ -95,7 +96,8 @@ class CompareSettings(Section):
 
     out: str | None = Field(None, description="folder of the results")
     strategies: tuple[str, ...] = Field(
-        (),
+        ("random", "fully-explored"),
+        examples=STRATEGIES,
         description="each NAME[:SETTING=VALUE...], with settings of masking or rows=fresh, e.g. "
         "random,fully-explored:scope=batch; the first plain random is the baseline",
     )
@@ -103,11 +105,13 @@ class CompareSettings(Section):
     first_seed: Seed = Field(0, description="the seeds are this and the numbers after it")
     only: tuple[Part, ...] = Field(
         (),
+        examples=list(get_args(Part)),
         description="parts to do, of coverage, variance, race and downstream, with --resume beside "
         "earlier ones; default: all, downstream if there are tasks",
     )
     budget: str | None = Field(
         None,
+        examples=["2000-steps", "5M-tokens", "7-epochs", "20m", "2h"],
         description="length of each run of the race: 2000-steps, 5M-tokens, 7-epochs (forward passes), "
         "20m or 2h",
     )
@@ -120,3 +124,10 @@ class CompareSettings(Section):
         description="lists of values, every combination of which is raced too: of strategy, "
         "of settings of masking (segments, scope, ...), or below run",
     )
+
+    @field_validator("budget")
+    @classmethod
+    def _is_a_budget(cls, text: str | None) -> str | None:
+        if text is not None:
+            Budget.parse(text)
+        return text

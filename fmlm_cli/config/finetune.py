@@ -6,17 +6,25 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from fmlm_cli.config.roles import Free
-from fmlm_cli.config.section import Count, Positive, Section, Seed, Share
-from fmlm_cli.config.speed import AttentionSettings
+from fmlm_cli.config.section import DEVICES, GLUE, Count, Positive, Section, Seed, Share
+from fmlm_cli.config.speed import ComputingSettings
 
 ALL = "all"
+METRICS = ["accuracy", "f1", "macro_f1", "micro_f1", "matthews", "pearson", "spearman"]
+# Devlin et al. 2019, appendix A.3: passes over the training split.
+USUAL_EPOCHS = 3
+# What small sets get at least. After 3 passes over 1,000 examples BERT has not converged; with more steps it
+# does, and seeds differ less (Mosbach et al. 2021; Zhang et al. 2021).
+LEAST_STEPS = 500
 
 
 class TaskSettings(Section):
     """Which labelled sets."""
 
     names: tuple[str, ...] = Field(
-        (), description="GLUE tasks: cola, sst2, mrpc, stsb, qqp, mnli, qnli, rte, wnli, ax, or all"
+        (),
+        examples=[*GLUE, "ax", ALL],
+        description="GLUE tasks: cola, sst2, mrpc, stsb, qqp, mnli, qnli, rte, wnli, ax, or all",
     )
     folder: str | None = Field(
         None,
@@ -37,6 +45,7 @@ class TaskSettings(Section):
     )
     metric: str | None = Field(
         None,
+        examples=METRICS,
         description="what decides: accuracy, f1, macro_f1, micro_f1, matthews, pearson or spearman; "
         "default: macro_f1, or the mean of both correlations",
     )
@@ -57,11 +66,15 @@ class Hyperparameters(Section):
         None, description="peak of the learning rate; default by the model's size"
     )
     batch_size: Count = Field(32, description="sequences in an optimizer step")
-    epochs: Count = Field(3, description="passes over the training split")
-    min_steps: Annotated[int, Field(ge=0)] = Field(
-        0,
-        description="more passes where these make fewer steps; 1000 steadies small sets "
-        "(Mosbach et al. 2021)",
+    epochs: Count | None = Field(
+        None,
+        description=f"passes over the training split; default {USUAL_EPOCHS}, and more for a small set: "
+        "see min_steps",
+    )
+    min_steps: Annotated[int, Field(ge=0)] | None = Field(
+        None,
+        description="more passes where these make fewer steps (Mosbach et al. 2021); default "
+        f"{LEAST_STEPS}, or none where epochs says how many passes",
     )
     warmup_share: Share = Field(0.1, description="share of the steps spent warming up")
     schedule: Literal["linear", "cosine"] = Field("linear", description="decay after the warm-up, to zero")
@@ -77,15 +90,28 @@ class Hyperparameters(Section):
         1.0, description="factor of the rate from each layer to the one below it"
     )
 
+    def settled(self, learning_rate: float) -> "Hyperparameters":
+        """The same with a number for all that is left open; `learning_rate`: the one for the model."""
+        least = LEAST_STEPS if self.epochs is None else 0
+        return self.model_copy(
+            update={
+                "learning_rate": learning_rate if self.learning_rate is None else self.learning_rate,
+                "epochs": USUAL_EPOCHS if self.epochs is None else self.epochs,
+                "min_steps": least if self.min_steps is None else self.min_steps,
+            }
+        )
+
 
 class FinetuneSettings(Section):
     """`fmlm finetune`."""
 
-    checkpoint: Free[str] = Field(
-        description="a run, one of its checkpoints, a Hugging Face folder, or a Hub name"
+    checkpoint: Free[tuple[str, ...]] = Field(
+        min_length=1,
+        description="a run, one of its checkpoints, a Hugging Face folder, or a Hub name (@REVISION); "
+        "several are compared with the first, on the same tasks and seeds",
     )
     revision: Free[str | None] = Field(
-        None, description="branch, tag or commit of a Hub name; becomes the commit"
+        None, description="branch, tag or commit of the only checkpoint, a Hub name; becomes the commit"
     )
     trust_remote_code: Free[bool] = Field(False, description="run the Python code that a checkpoint brings")
     out: Free[str | None] = Field(None, description="folder of the results")
@@ -93,16 +119,19 @@ class FinetuneSettings(Section):
     training: Hyperparameters = Hyperparameters()
     grid: Free[str] = Field(
         "none",
+        examples=["none", "paper"],
         description="hyperparameters to try: none | paper: those of BERT's or RoBERTa's paper | "
         "a YAML file of lists, by setting",
     )
     seeds: Free[Count] = Field(5, description="runs of each: head, order and dropout differ")
     first_seed: Free[Seed] = Field(0, description="the seeds are this and the numbers after it")
     select: Literal["best", "last"] = Field(
-        "best", description="which epoch counts: the best on the development split | the last"
+        "best",
+        description="which epoch counts: the best on the development split (of 50 at most, where there are "
+        "more) | the last",
     )
     patience: Count | None = Field(
-        None, description="stop after so many epochs without a better score; default: never"
+        None, description="stop after so many evaluations without a better score; default: never"
     )
     from_mnli: Free[bool] = Field(
         False, description="begin RTE, MRPC and STS-B from the MNLI model of the same call"
@@ -114,9 +143,14 @@ class FinetuneSettings(Section):
         None, description="sequences forwarded at once; default: a whole batch"
     )
     checkpoint_every_steps: Free[Count] = Field(1000, description="what an interruption can cost at most")
-    device: Free[str] = Field("auto", description="auto | cpu | cuda | cuda:N | mps")
+    device: Free[str] = Field("auto", examples=DEVICES, description="auto | cpu | cuda | cuda:N | mps")
     precision: Free[Literal["auto", "float32", "bfloat16"]] = Field("auto", description="as for pretrain")
-    speed: Free[AttentionSettings] = AttentionSettings()
+    speed: Free[ComputingSettings] = ComputingSettings()
+
+    @field_validator("checkpoint", mode="before")
+    @classmethod
+    def _one_or_several(cls, checkpoint: Any) -> Any:
+        return (checkpoint,) if isinstance(checkpoint, str) else checkpoint
 
 
 class PredictSettings(Section):
@@ -138,9 +172,9 @@ class PredictSettings(Section):
     )
     top: Count = Field(5, description="guesses for each mask, and labels shown")
     batch_size: Count = Field(32, description="texts forwarded at once")
-    device: str = Field("auto", description="auto | cpu | cuda | cuda:N | mps")
+    device: str = Field("auto", examples=DEVICES, description="auto | cpu | cuda | cuda:N | mps")
     precision: Literal["auto", "float32", "bfloat16"] = Field("auto", description="as for pretrain")
-    speed: AttentionSettings = AttentionSettings()
+    speed: ComputingSettings = ComputingSettings()
 
     @field_validator("texts", "pairs", mode="before")
     @classmethod

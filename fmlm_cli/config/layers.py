@@ -35,8 +35,15 @@ def describe_settings(section: type[BaseModel], prefix: str = "") -> Iterator[tu
         if isinstance(inner, type) and issubclass(inner, BaseModel):
             yield from describe_settings(inner, f"{prefix}{name}.")
         else:
-            default = "" if field.default is None or field.is_required() else str(field.default)
-            yield prefix + name, default, field.description or ""
+            yield prefix + name, _default(field), field.description or ""
+
+
+def _default(field: FieldInfo) -> str:
+    """A setting's default as it would be written in a file; "" where there is none, or nothing in it."""
+    if field.is_required() or field.default in (None, (), {}):
+        return ""
+    value = list(field.default) if isinstance(field.default, tuple) else field.default
+    return str(yaml.safe_dump([value], default_flow_style=True, allow_unicode=True, width=1000)).strip()[1:-1]
 
 
 def setting_field(section: type[BaseModel], dotted: str) -> FieldInfo:
@@ -77,6 +84,16 @@ def nested(flat: Mapping[str, Any]) -> dict[str, Any]:
                 node = node.setdefault(part, {})
             node[last] = value
     return tree
+
+
+def flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """`{"a": {"b": 1}}` as `{"a.b": 1}`."""
+    leaves: dict[str, Any] = {}
+    for name, value in tree.items():
+        leaves |= (
+            flat(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {f"{prefix}{name}": value}
+        )
+    return leaves
 
 
 def parse_assignments(assignments: Sequence[str], section: type[Section]) -> dict[str, Any]:
@@ -255,6 +272,11 @@ def choices(section: type[Section], dotted: str) -> tuple[str, ...]:
         for value in get_args(part)
         if isinstance(value, str)
     )
+
+
+def examples(section: type[Section], dotted: str) -> tuple[str, ...]:
+    """Values that a setting is known to accept, where others are possible too; often none."""
+    return tuple(map(str, setting_field(section, dotted).examples or ()))
 
 
 def to_yaml(settings: Section) -> str:

@@ -40,6 +40,12 @@ class Loader(yaml.SafeLoader):
         return dict(super().construct_mapping(node, deep))
 
 
+class _QuickLoader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc] # libyaml's, if there
+    """The same by libyaml."""
+
+    yaml_implicit_resolvers = Loader.yaml_implicit_resolvers
+
+
 def parsed_yaml(text: str) -> tuple[yaml.Node | None, Any]:
     """The root of the nodes, which know their lines, and the value of a text of YAML. Raises `BadYaml`."""
     if len(text) > _LONGEST:
@@ -81,6 +87,18 @@ def yaml_file(path: Path) -> tuple[yaml.Node | None, Any]:
     except BadYaml as error:
         line = f":{error.line}" if error.line else ""
         raise UserError(f"{path}{line}: not valid YAML ({error})") from None
+
+
+def own_yaml(path: Path) -> Any:
+    """The value of a file that fmlm has written, ten times as fast, without lines. Raises as `yaml_file`."""
+    try:
+        return yaml.load(path.read_bytes(), _QuickLoader)
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise UserError(f"{path}: cannot read it ({error.strerror})") from None
+    except Exception as error:  # see `parsed_yaml`
+        raise UserError(f"{path}: not valid YAML ({one_line(error)})") from None
 
 
 def _check_extent(text: str) -> None:

@@ -9,8 +9,18 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from fmlm_cli.config.roles import Free
-from fmlm_cli.config.section import Count, Packing, Positive, Section, Seed, Share
-from fmlm_cli.config.speed import AttentionSettings, SpeedSettings
+from fmlm_cli.config.section import (
+    DEVICES,
+    MODELS,
+    STRATEGIES,
+    Count,
+    Packing,
+    Positive,
+    Section,
+    Seed,
+    Share,
+)
+from fmlm_cli.config.speed import ComputingSettings, SpeedSettings
 from fmlm_cli.config.tokenize import TextSettings
 
 
@@ -55,8 +65,9 @@ class ModelSettings(Section):
 
     name: str = Field(
         "bert-mini",
-        description="shape from scratch: bert-tiny, -mini, -small, -medium, -base, -large, "
-        "or a Hugging Face config.json",
+        examples=MODELS,
+        description="shape from scratch: bert-tiny, -mini, -small, -medium, -base, -large, distilbert-base, "
+        "roberta-base, modernbert-base, deberta-v3-base, or a Hugging Face config.json",
     )
     checkpoint: Free[str | None] = Field(
         None, description="what to go on from: a run, RUN@step-N, a Hugging Face folder, or a Hub name"
@@ -78,7 +89,9 @@ class ModelSettings(Section):
         False, description="keep the checkpoint's weights that a masked LM does not use, such as a pooler"
     )
     freeze: tuple[str, ...] = Field(
-        (), description="what stays as it is: embeddings, head, layers such as 0-3 or 5"
+        (),
+        examples=["embeddings", "head"],
+        description="what stays as it is: embeddings, head, layers such as 0-3 or 5",
     )
     lora: LoraSettings = LoraSettings()
 
@@ -128,6 +141,7 @@ class MaskingSettings(Section):
 
     strategy: str = Field(
         "fully-explored",
+        examples=STRATEGIES,
         description="strategy: random, whole-word, span or pmi; fully-explored, fully-explored-word, "
         "-span or -pmi; or package.module:object",
     )
@@ -177,11 +191,14 @@ class BatchSettings(Section):
 
 
 class BudgetSettings(Section):
-    """How long to train: one of the three."""
+    """How long to train: one of them; the minutes of a run that was begun stand beside its tokens."""
 
     steps: Count | None = Field(None, description="budget in optimizer steps")
     tokens: Positive | None = Field(None, description="budget in tokens forwarded, padding not counted")
     epochs: Positive | None = Field(None, description="budget in passes over the rows")
+    minutes: Free[Positive | None] = Field(
+        None, description="budget in minutes, which a few timed steps turn into tokens when a run begins"
+    )
 
 
 class OptimizerSettings(Section):
@@ -195,7 +212,9 @@ class OptimizerSettings(Section):
         description="learning rate after warm-up: linear or cosine decay | wsd: hold the peak, then decay",
     )
     warmup_share: Share | None = Field(
-        None, description="share of the steps spent warming up; default 0.06 from scratch, else 0.03"
+        None,
+        description="share of the steps spent warming up; default 0.06 from scratch, else 0.03, and no less "
+        "than 10 steps, or half of a run that is shorter than 20",
     )
     decay_share: Share = Field(
         0.2, description="of wsd: share of the steps that decay, linearly; 0: none, to go on from later"
@@ -258,10 +277,29 @@ class EvaluationSettings(Section):
     )
 
 
+TrackerName = Literal["tensorboard", "wandb", "trackio"]
+
+
 class LoggingSettings(Section):
-    """Training records in metrics.jsonl."""
+    """Training records in metrics.jsonl, and in trackers beside it."""
 
     every_steps: Count | None = Field(None, description="default: every step up to 5,000, then fewer")
+    to: tuple[TrackerName, ...] = Field(
+        (),
+        description="trackers that take the records too, of tensorboard, wandb, trackio: RUN/tensorboard | "
+        "W&B, offline where you are not logged in | trackio's own database",
+    )
+    project: str = Field("fmlm", description="under which project W&B and trackio list the run")
+
+    @field_validator("to", mode="before")
+    @classmethod
+    def _parted_by_commas(cls, value: Any) -> Any:
+        """`tensorboard,wandb` names two; each counts once."""
+        given = [value] if isinstance(value, str) else value
+        if not isinstance(given, list | tuple) or not all(isinstance(each, str) for each in given):
+            return value
+        parts = (part.strip() for each in given for part in each.split(","))
+        return tuple(dict.fromkeys(part for part in parts if part))
 
 
 class PretrainSettings(Section):
@@ -272,7 +310,7 @@ class PretrainSettings(Section):
     sequence_length: Count | None = Field(
         None, description="positions in a row; default 128, or the model's limit"
     )
-    device: Free[str] = Field("auto", description="auto | cpu | cuda | cuda:N | mps")
+    device: Free[str] = Field("auto", examples=DEVICES, description="auto | cpu | cuda | cuda:N | mps")
     precision: Literal["auto", "float32", "bfloat16", "bfloat16-weights", "float16"] = Field(
         "auto",
         description="bfloat16: by autocast | bfloat16-weights: also the weights that compute, beside float32 "
@@ -300,7 +338,10 @@ class PretrainSettings(Section):
 class EvaluateSettings(Section):
     """`fmlm evaluate`."""
 
-    checkpoint: str = Field(description="a run, one of its checkpoints, a Hugging Face folder, or a Hub name")
+    checkpoints: tuple[str, ...] = Field(
+        description="runs, checkpoints of them, Hugging Face folders or Hub names; several are evaluated on "
+        "the rows of the first"
+    )
     store: str = Field(description="folder made by `fmlm tokenize`")
     revision: str | None = Field(None, description="branch, tag or commit of a Hub name")
     trust_remote_code: bool = Field(False, description="run the Python code that a checkpoint brings")
@@ -311,9 +352,9 @@ class EvaluateSettings(Section):
     max_rows: Count | None = Field(512, description="a fixed subset of the validation rows; null: all")
     subset_seed: Seed = Field(0, description="which rows max_rows keeps; default: the run's own, else 0")
     batch_size: Count = Field(32, description="rows forwarded at once")
-    device: str = Field("auto", description="auto | cpu | cuda | cuda:N | mps")
+    device: str = Field("auto", examples=DEVICES, description="auto | cpu | cuda | cuda:N | mps")
     precision: Literal["auto", "float32", "bfloat16"] = Field("auto", description="as for pretrain")
-    speed: AttentionSettings = AttentionSettings()
+    speed: ComputingSettings = ComputingSettings()
 
 
 class MasksSettings(Section):

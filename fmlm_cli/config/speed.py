@@ -1,23 +1,28 @@
 """What makes a run faster or smaller, and changes its results by rounding only (and dropout's draws)."""
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator
 
 from fmlm_cli.config.section import Section
 
 
-class AttentionSettings(Section):
-    """How a model attends."""
+class ComputingSettings(Section):
+    """How a model attends, and by how many threads it computes."""
 
     attention: Literal["auto", "varlen", "flash", "flex", "mask", "documents"] = Field(
         "auto",
         description="how documents that share a batch are kept apart; auto: the fastest that is right here | "
         "torch's variable-length kernel | flash-attn | flex attention | a mask | one by one, slowly",
     )
+    threads: Annotated[int, Field(ge=1, le=1024)] | None = Field(
+        None,
+        description="threads that each process computes with on a CPU; default: one a core of its own, or "
+        "OMP_NUM_THREADS",
+    )
 
 
-class SpeedSettings(AttentionSettings):
+class SpeedSettings(ComputingSettings):
     """The same, and what pays in long runs alone."""
 
     compile: bool | Literal["auto"] = Field(

@@ -31,7 +31,7 @@ from fmlm_cli.engine.step import DivergedError
 from fmlm_cli.errors import UserError
 from fmlm_cli.tensors import not_finite
 
-STATE = "state.json"
+STATE = storage.STATE
 
 _ANOTHER = "give another checkpoint of its run, or remove this one"
 _WITHOUT = "set optimizer.carry_over=false"

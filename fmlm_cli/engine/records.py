@@ -17,6 +17,8 @@ from fmlm_cli.events import Emit, Evaluated, Remarked, Trained
 
 Record = Trained | Evaluated | Remarked
 
+FAILED = "failed"  # the remark that a run ends with by an error
+
 
 class Sink(Protocol):
     """Where records go."""

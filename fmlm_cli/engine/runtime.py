@@ -53,11 +53,13 @@ class Runtime:
         *,
         deterministic: bool = False,
         shard: bool = False,
+        threads: int | None = None,
     ) -> "Runtime":
         """The runtime that settings name; `ranks`: the processes that train together, this one alone if None.
 
         auto: a GPU where there is one, and bfloat16 where that has it. Where it is a CPU, this process keeps
-        the memory that it frees from now on. If `deterministic`, all that it computes is so from now on.
+        the memory that it frees from now on. If `deterministic`, all that it computes is so from now on, and
+        if `threads` are given it is done by so many.
         Raises `UserError` for a device that is unknown or not there,
         and for a precision that it has no instructions for.
         """
@@ -65,6 +67,8 @@ class Runtime:
         ranks.meet_on(resolved)
         if resolved.type == "cpu":
             keep_freed_memory()
+        if threads is not None:
+            torch.set_num_threads(threads)
         if resolved.type == "cuda":
             # Its gradients in bfloat16 were reported to be NaN on a Hopper card; other kernels are as fast.
             torch.backends.cuda.enable_cudnn_sdp(False)

@@ -13,11 +13,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from transformers import (
+    CONFIG_MAPPING,
     MODEL_FOR_CAUSAL_LM_MAPPING,
     MODEL_FOR_MASKED_LM_MAPPING,
     AutoConfig,
     AutoModelForMaskedLM,
-    BertConfig,
     PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerFast,
@@ -52,12 +52,7 @@ def read_config(name: str) -> PreTrainedConfig:
     """The configuration that a preset's name, or the path of a config.json (or its folder), stands for."""
     if name in PRESETS:
         preset = PRESETS[name]
-        return BertConfig(
-            hidden_size=preset.hidden,
-            num_hidden_layers=preset.layers,
-            num_attention_heads=preset.heads,
-            intermediate_size=4 * preset.hidden,
-        )
+        return CONFIG_MAPPING[preset.family](**preset.settings)
     path = Path(name)
     if path.is_dir():
         path = path / "config.json"

@@ -18,6 +18,8 @@ from fmlm_cli.model.layouts import LAYOUTS, LayoutName
 from fmlm_cli.model.masked_lm import HeadOutput
 from fmlm_cli.objectives.linear_cross_entropy import HELD, summed_cross_entropy
 from fmlm_cli.objectives.micro_batches import (
+    COST_ON_CPU,
+    COST_ON_GPU,
     columns_needed,
     cut_by_tokens,
     cut_by_widest,
@@ -58,9 +60,9 @@ class MaskedLanguageModelling:
     """Masks by `strategy` with `seed`; `ordinary_ids` are the ids that random replacements come from.
 
     `unigram_losses`: float32[vocabulary], -log of each id's share in the training tokens, for comparison.
-    `static_shapes`: pad the list of masked positions to a length that suits every step, so that a GPU sees
-    the same shapes throughout; padding is ignored by the loss. `layout`: the form of the batches, that of the
-    attention backend of the model they are for.
+    `static_shapes`: for a GPU, pad the list of masked positions to a length that suits every step, so that it
+    sees the same shapes throughout; padding is ignored by the loss. `layout`: the form of the batches, that
+    of the attention backend of the model they are for.
     """
 
     strategy: Strategy
@@ -79,8 +81,9 @@ class MaskedLanguageModelling:
         A row gives as many masked rows, next to each other, as the strategy has masks in one step.
         `mask_epoch`: the epoch whose masks the strategy is asked for, where a schedule counts them otherwise.
 
-        Padding costs nothing in the layout `flat`, nor in `rows` where no row holds two documents: then those
-        of a width share batches, the widest first. So a batch may hold more rows than `micro_size`.
+        Padding costs nothing in the layout `flat`, and little in `rows` where no row holds two documents:
+        then those of like length share batches, the widest first. So a batch may hold more rows than
+        `micro_size`.
         """
         return self.masked(rows, self.cut(rows, micro_size), epoch, micro_size, mask_epoch)
 
@@ -97,7 +100,8 @@ class MaskedLanguageModelling:
             order = widest_first(needed)
             if order is not None:
                 place, needed = place[order], needed[order]
-            cuts = cut_by_widest(needed, length, micro_size)
+            cost = COST_ON_GPU if self.static_shapes else COST_ON_CPU
+            cuts = cut_by_widest(needed, length, micro_size, cost)
         else:
             cuts = cut_in_rows(number * each, length, micro_size)
         return [Piece(place[cut.part], cut.width) for cut in cuts]

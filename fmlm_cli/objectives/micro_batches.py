@@ -10,6 +10,10 @@ Int64s = npt.NDArray[np.int64]
 
 _MULTIPLE = 8  # columns: a GPU's matrix products, and a CPU's, are slower on odd numbers of them
 
+# What takes as long as a micro-batch takes beyond its positions: on a CPU some calls of each layer, on a GPU
+# as many kernels, in whose time it computes far more.
+COST_ON_CPU, COST_ON_GPU = 128, 4096  # positions
+
 
 class Cut(NamedTuple):
     """A micro-batch: which masked rows, in the order that they were cut in, and how many of their columns."""
@@ -38,15 +42,19 @@ def cut_in_rows(rows: int, length: int, micro_size: int) -> Iterator[Cut]:
         yield Cut(slice(begin, begin + micro_size), length)
 
 
-def cut_by_widest(needed: Int64s, length: int, micro_size: int) -> Iterator[Cut]:
+def cut_by_widest(needed: Int64s, length: int, micro_size: int, cost: int) -> Iterator[Cut]:
     """As many rows at a time as `micro_size` whole ones have room for, without the columns that none needs.
 
-    `needed`: columns that each row needs, the widest first.
+    Fewer where the padding of shorter rows would come to more than another micro-batch costs. `needed`:
+    columns that each row needs, the widest first. `cost`: of a micro-batch beyond its positions, in
+    positions.
     """
     begin = 0
     while begin < len(needed):
         width = int(needed[begin])
-        end = min(begin + micro_size * length // width, len(needed))
+        fitting = needed[begin : begin + micro_size * length // width]
+        padding = np.cumsum(width - fitting)
+        end = begin + int(np.searchsorted(padding, cost, side="right"))
         yield Cut(slice(begin, end), width)
         begin = end
 

@@ -1,29 +1,25 @@
 """Files as bytes, compressed or not; whatever keeps them from being read as text is one clear line."""
 
+import codecs
 import contextlib
-import gzip
-import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from itertools import chain
 from pathlib import Path
 from typing import IO
 
 from fmlm_cli.errors import UserError
+from fmlm_cli.readers.compression import Decompressed, Stream, split_name
 from fmlm_cli.readers.formats import other_format, other_than_text
 
 BLOCK = 1 << 20  # bytes read at once: large enough to be fast, small beside any model
-_GZIP = "gzip"
+BOM = codecs.BOM_UTF8
 
 
 @contextlib.contextmanager
 def readable(source: object) -> Iterator[None]:
-    """Turn what the system or gzip says of a file or folder that cannot be read into a `UserError`."""
+    """Turn what the system says of a file or folder that cannot be read into a `UserError`."""
     try:
         yield
-    except EOFError:
-        raise UserError(f"{source}: the gzip file is cut short; fetch it again") from None
-    except (gzip.BadGzipFile, zlib.error) as error:
-        remedy = "test it with gzip -t; if it is plain text, take .gz off its name"
-        raise UserError(f"{source}: not a gzip file, or damaged ({error}); {remedy}") from error
     except OSError as error:
         raise unreadable(source, error) from error
 
@@ -35,23 +31,23 @@ def unreadable(source: object, error: OSError) -> UserError:
 
 
 @contextlib.contextmanager
-def opened(path: Path) -> Iterator[tuple[IO[bytes] | gzip.GzipFile, IO[bytes]]]:
-    """A file's contents, decompressed where its name ends with .gz, and the file as it lies on the disk.
+def opened(path: Path) -> Iterator[tuple[Stream, IO[bytes]]]:
+    """A file's contents, decompressed where its name ends with a codec's ending, and the file on the disk.
 
     The place in the latter tells how far reading the former has come. Raises `UserError`, also while reading.
     """
+    codec = split_name(path.name)[1]
     with readable(path), path.open("rb") as disk:
-        if path.suffix.lower() == ".gz":
-            found = other_format(disk.peek(BLOCK))
-            if found and found.name != _GZIP:
-                raise UserError(f"{path}: {found.refusal}")
-            with gzip.GzipFile(fileobj=disk) as stream:
-                yield stream, disk
-        else:
+        if codec is None:
             yield disk, disk
+        else:
+            found = other_format(disk.peek(BLOCK))
+            if found and found.name != codec.name:
+                raise UserError(f"{path}: {found.refusal}")
+            yield Decompressed(path, codec, disk), disk
 
 
-def blocks_of(stream: IO[bytes] | gzip.GzipFile, source: object) -> Iterator[bytes]:
+def blocks_of(stream: Stream, source: object) -> Iterator[bytes]:
     """What a stream holds, in blocks of 1 MiB; `source`: its name, for messages.
 
     Raises `UserError` for one that begins as files of another format do, and for a block that is no text in
@@ -68,3 +64,14 @@ def blocks_of(stream: IO[bytes] | gzip.GzipFile, source: object) -> Iterator[byt
             raise UserError(f"{source}: {place}{refusal}")
         yield block
         position, before = position + len(block), block
+
+
+def with_plain_ends(blocks: Iterable[bytes]) -> Iterator[bytes]:
+    """Text without its byte-order mark and with every line end as a line feed; blocks may be empty."""
+    blocks = iter(blocks)
+    held = b""  # a carriage return at a block's end, perhaps half of '\r\n'; the file's last one ends nothing
+    for block in chain([next(blocks, b"").removeprefix(BOM)], blocks):
+        text = held + block
+        held = b"\r" if text.endswith(b"\r") else b""
+        text = text[: len(text) - len(held)]
+        yield text.replace(b"\r\n", b"\n").replace(b"\r", b"\n") if b"\r" in text else text

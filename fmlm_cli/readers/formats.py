@@ -3,6 +3,8 @@
 from codecs import BOM_UTF16_BE, BOM_UTF16_LE, BOM_UTF32_BE, BOM_UTF32_LE
 from dataclasses import dataclass
 
+from fmlm_cli.readers.compression import CODECS
+
 
 @dataclass(frozen=True)
 class Format:
@@ -37,17 +39,20 @@ _FORMATS = (
     _UTF_32_BE,
     _UTF_16_LE,
     _UTF_16_BE,
-    Format("gzip", b"\x1f\x8b", "let its name end with .gz, or decompress it (gunzip)"),
-    Format("Zstandard", b"\x28\xb5\x2f\xfd", "decompress it first (zstd -d)"),
-    Format("bzip2", tuple(b"BZh%d1AY&SY" % level for level in range(1, 10)), "decompress it first (bunzip2)"),
-    Format("xz", b"\xfd7zXZ\0", "decompress it first (unxz)"),
-    Format("LZ4", b"\x04\x22\x4d\x18", "decompress it first (lz4 -d)"),
+    *(
+        Format(
+            codec.name,
+            codec.begins,
+            f"let its name end with {codec.ending}, or decompress it first ({codec.tool} -d)",
+        )
+        for codec in CODECS
+    ),
     Format("zip (as .docx, .xlsx and .epub are)", (b"PK\x03\x04", b"PK\x05\x06"), _UNPACK),
     Format("7z", b"7z\xbc\xaf\x27\x1c", _UNPACK),
     Format("rar", b"Rar!\x1a\x07", _UNPACK),
     Format("tar", (b"ustar\0", b"ustar  \0"), _UNPACK, at=257),
-    Format("parquet", b"PAR1\x15", "for a labelled set, let its name end with .parquet; else " + _EXPORT),
-    Format("an Arrow file", (b"ARROW1\0\0", b"\xff\xff\xff\xff"), _EXPORT),
+    Format("parquet", b"PAR1\x15", "let its name end with .parquet"),
+    Format("an Arrow file", (b"ARROW1\0\0", b"\xff\xff\xff\xff"), "let its name end with .arrow"),
     Format("an SQLite database", b"SQLite format 3\0", _EXPORT),
     Format("HDF5", b"\x89HDF\r\n\x1a\n", _EXPORT),
     Format("a NumPy array", b"\x93NUMPY", _EXPORT),

@@ -1,27 +1,24 @@
 """Text by line, each line with its number."""
 
-import codecs
-import gzip
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import IO
 
 from fmlm_cli.errors import UserError
-from fmlm_cli.readers.bytes import blocks_of, opened
+from fmlm_cli.readers.bytes import BOM, blocks_of, opened
+from fmlm_cli.readers.compression import Stream
 
 Line = tuple[int, str]  # its number from 1, and its text without the line feed
 
-BOM = codecs.BOM_UTF8
 LONGEST = 20_000_000  # bytes of a line that is read whole: far more than any line of a table or a list
 
 
 def lines_of(path: Path) -> Iterator[Line]:
-    """The lines of a text file, also a .gz. Raises `UserError` (file, line, remedy)."""
+    """The lines of a text file, compressed or not. Raises `UserError` (file, line, remedy)."""
     with opened(path) as (stream, _):
         yield from numbered_lines(stream, path)
 
 
-def numbered_lines(stream: IO[bytes] | gzip.GzipFile, source: object) -> Iterator[Line]:
+def numbered_lines(stream: Stream, source: object) -> Iterator[Line]:
     """The lines of a binary stream, without its byte-order mark; `source`: its name, for messages.
 
     Lines end at line feeds alone, not at the other characters that `str.splitlines` knows. Raises `UserError`

@@ -1,32 +1,24 @@
-"""Files of rows as tables: csv, tsv, JSON lines and parquet, each row with the place where it stands.
+"""Files of rows as tables: csv, tsv, JSON lines and parquet, each row with the place where it stands."""
 
-csv is read with the quoting of Python's `csv` (fields may run over lines). tsv is read without any, as GLUE's
-files and most on the Hub are written: a `"` is text, and a field can hold neither a tab nor a line end.
-"""
-
-import contextlib
-import csv
-import re
-from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from fmlm_cli.errors import UserError, one_line
 from fmlm_cli.readers.bytes import readable
+from fmlm_cli.readers.compression import ENDINGS, split_name
+from fmlm_cli.readers.delimited import Record, csv_records, no_such_number, tsv_records, unique_names
 from fmlm_cli.readers.jsonl import parsed_object
 from fmlm_cli.readers.lines import LONGEST, lines_of
 
-EXTENSIONS = ".jsonl, .csv, .tsv (each also .gz) and .parquet"
-_NAME = re.compile(r"\.(?:(jsonl|csv|tsv)(?:\.gz)?|(parquet))$", re.IGNORECASE)
+EXTENSIONS = f".jsonl, .csv, .tsv (each also compressed: {ENDINGS}) and .parquet"
 _SHOWN_FIELDS = 20
 _EXAMPLE = '{"text": "...", "label": "..."}'
-
-_Record = tuple[int, list[str]]  # the number of its first line, and its cells
 
 
 @dataclass(frozen=True)
@@ -72,12 +64,14 @@ def read_table(path: Path) -> ColumnTable:
         raise UserError(f"{path} is a folder: give a {EXTENSIONS} file in it")
     if not path.exists():
         raise UserError(f"{path}: no such file, seen from {Path.cwd()}; check the name")
-    match = _NAME.search(path.name)
-    if not match:
-        raise UserError(f"{path}: unknown extension; labelled sets are {EXTENSIONS} files")
-    if match[2]:
+    name, codec = split_name(path.name)
+    ending = Path(name).suffix.lower()
+    if ending == ".parquet" and codec is None:
         return read_parquet([path])
-    return {"jsonl": _read_jsonl, "csv": _read_csv, "tsv": read_tsv}[match[1].lower()](path)
+    readers = {".jsonl": _read_jsonl, ".csv": _read_csv, ".tsv": read_tsv}
+    if ending not in readers:
+        raise UserError(f"{path}: unknown extension; labelled sets are {EXTENSIONS} files")
+    return readers[ending](path)
 
 
 def read_parquet(paths: Sequence[Path]) -> ColumnTable:
@@ -90,7 +84,7 @@ def read_parquet(paths: Sequence[Path]) -> ColumnTable:
             raise UserError(
                 f"{source}: not parquet, or damaged ({one_line(error)}); fetch it again"
             ) from error
-    _refuse_duplicates(table.column_names, source)
+    unique_names(table.column_names, source)
     if not table.num_rows:
         raise _no_rows(source)
     return ColumnTable(source, {name: table[name].to_pylist() for name in table.column_names})
@@ -109,42 +103,18 @@ def read_tsv(
     as MNLI's parses fill most of it. `skip_broken`: leave rows with other than the header's number of columns
     out and count them.
     """
-    records = ((number, text.rstrip("\r").split("\t")) for number, text in lines_of(path))
-    remedy = "fields of a .tsv hold no tabs or line ends; quoted ones go in a .csv"
-    return _table(path, records, remedy, header=header, only=only, skip_broken=skip_broken)
+    return _table(path, tsv_records(lines_of(path)), "tsv", header=header, only=only, skip_broken=skip_broken)
 
 
 def _read_csv(path: Path) -> ColumnTable:
     """Read comma-separated fields with quoting."""
-    with _fields_as_long_as_lines():
-        return _table(path, _csv_records(path), "quote fields that hold commas")
-
-
-def _csv_records(path: Path) -> Iterator[_Record]:
-    reader = csv.reader((f"{text}\n" for _, text in lines_of(path)), strict=True)
-    begin = 1
-    try:
-        for cells in reader:
-            yield begin, cells
-            begin = reader.line_num + 1
-    except csv.Error as error:
-        raise UserError(f"{path}:{begin}: not valid csv ({error}); mend the row that begins here") from None
-
-
-@contextlib.contextmanager
-def _fields_as_long_as_lines() -> Iterator[None]:
-    """Raise the limit of 131,072 characters that `csv` sets on a field; an open quote has need of one."""
-    before = csv.field_size_limit(LONGEST)
-    try:
-        yield
-    finally:
-        csv.field_size_limit(before)
+    return _table(path, csv_records(lines_of(path), path, LONGEST), "csv")
 
 
 def _table(
     path: Path,
-    records: Iterable[_Record],
-    remedy: str,
+    records: Iterable[Record],
+    kind: Literal["csv", "tsv"],
     *,
     header: Sequence[str] | None = None,
     only: Container[str] | None = None,
@@ -156,7 +126,7 @@ def _table(
     first = []
     if header is not None and not set(names) & set(header):
         names, first = list(header), [(number, names)]
-    _refuse_duplicates(names, f"{path}:{number}")
+    unique_names(names, f"{path}:{number}")
     places = [place for place, name in enumerate(names) if only is None or name in only]
     values: list[list[str]] = [[] for _ in places]
     lines, broken = [], 0
@@ -165,7 +135,7 @@ def _table(
             if skip_broken:
                 broken += 1
                 continue
-            raise UserError(f"{path}:{number}: {len(cells)} columns, not {len(names)} as above; {remedy}")
+            raise no_such_number(cells, names, kind, f"{path}:{number}")
         for column, place in zip(values, places, strict=True):
             column.append(cells[place])
         lines.append(number)
@@ -187,12 +157,6 @@ def _read_jsonl(path: Path) -> ColumnTable:
         raise _no_rows(path)
     names = dict.fromkeys(name for row in rows for name in row)
     return ColumnTable(str(path), {name: [row.get(name) for row in rows] for name in names}, lines)
-
-
-def _refuse_duplicates(names: Sequence[str], where: str) -> None:
-    for name in names:
-        if names.count(name) > 1:
-            raise UserError(f"{where}: {names.count(name)} columns are named '{name}': rename all but one")
 
 
 def _no_rows(source: object) -> UserError:

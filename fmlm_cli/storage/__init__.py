@@ -1,5 +1,6 @@
 """Files: atomic writes, hashes, output folders that appear only when complete and have one owner, runs."""
 
+from fmlm_cli.storage.caches import CACHE, Cache, cache_of
 from fmlm_cli.storage.files import (
     clear_disk_errors,
     complete_file,
@@ -22,11 +23,15 @@ from fmlm_cli.storage.ownership import (
     in_use,
     kind_of,
     owned_folder,
+    put_forward,
     replaced_folder,
     sole_owner,
+    unfinished,
+    unfinished_folder,
     work_in,
+    worker_in,
 )
-from fmlm_cli.storage.runs import METRICS, RUN, RUN_CONFIG, RunDirectory
+from fmlm_cli.storage.runs import METRICS, RUN, RUN_CONFIG, STATE, RunDirectory
 from fmlm_cli.storage.sealed import (
     HASHES,
     damage_of,
@@ -42,15 +47,19 @@ from fmlm_cli.storage.sealed import (
 MANIFEST = "manifest.json"
 
 __all__ = [
+    "CACHE",
     "HASHES",
     "MANIFEST",
     "MARKER",
     "METRICS",
     "RUN",
     "RUN_CONFIG",
+    "STATE",
+    "Cache",
     "Kind",
     "OwnedFolder",
     "RunDirectory",
+    "cache_of",
     "check_claim",
     "check_outside",
     "clear_disk_errors",
@@ -67,6 +76,7 @@ __all__ = [
     "missing_file",
     "one_at_a_time",
     "owned_folder",
+    "put_forward",
     "read_json",
     "read_sealed",
     "remove",
@@ -74,8 +84,11 @@ __all__ = [
     "sha256_of_file",
     "sha256_of_json",
     "sole_owner",
+    "unfinished",
+    "unfinished_folder",
     "unsealed",
     "work_in",
+    "worker_in",
     "write_json",
     "write_sealed",
     "write_text",

@@ -5,7 +5,8 @@ import errno
 import hashlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,12 @@ def sha256_of_file(path: Path) -> str:
     """Hex SHA-256 of a file's bytes."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def sha256_of_files(paths: Iterable[Path]) -> list[str]:
+    """The same of several files at a time: reading and hashing let other threads run."""
+    with ThreadPoolExecutor() as threads:
+        return list(threads.map(sha256_of_file, paths))
 
 
 def flush(path: Path) -> None:

@@ -14,7 +14,8 @@ import os
 import re
 import socket
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -104,7 +105,7 @@ class Lease:
         finally:
             temporary.unlink(missing_ok=True)
         for path, other in self._others():
-            touched = self._touched(path, other)
+            touched = self._touched(path, other, self._now)
             if touched is None:
                 path.unlink(missing_ok=True)
             elif not (shared and other.shared) and not (is_locked and other.host == self._host):
@@ -113,9 +114,13 @@ class Lease:
         _keep(self._path)
         return None
 
-    def holder(self) -> Holder | None:
-        """Another that holds the lock, whether it is to be shared or not."""
-        live = (other for path, other in self._others() if self._touched(path, other) is not None)
+    def holder(self, *, leaving_no_trace: bool = False) -> Holder | None:
+        """Another that holds the lock, whether it is to be shared or not.
+
+        `leaving_no_trace`: by this host's clock, for whoever may not write there.
+        """
+        now = time.time if leaving_no_trace else self._now
+        live = (other for path, other in self._others() if self._touched(path, other, now) is not None)
         return next(live, None)
 
     def moved_to(self, folder: Path) -> None:
@@ -139,7 +144,7 @@ class Lease:
                 except (OSError, ValueError, TypeError):  # cut short by a crash: only its age says something
                     yield path, Holder("unknown", 0, "", False)
 
-    def _touched(self, path: Path, other: Holder) -> float | None:
+    def _touched(self, path: Path, other: Holder, now: Callable[[], float]) -> float | None:
         """When a lease was last touched; None for one that holds no longer."""
         try:
             touched = path.stat().st_mtime
@@ -147,7 +152,7 @@ class Lease:
             return None
         if other.host == self._host:
             return touched if started(other.pid) == other.started else None
-        return touched if self._now() - touched < LAPSES_AFTER else None
+        return touched if now() - touched < LAPSES_AFTER else None
 
     def _now(self) -> float:
         """By the clock that the files' times are by, which may be another host's."""

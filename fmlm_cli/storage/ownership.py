@@ -26,7 +26,7 @@ from fmlm_cli.storage.folders import (
     remove_empty,
     sweep,
 )
-from fmlm_cli.storage.leases import is_lease
+from fmlm_cli.storage.leases import Holder, Lease, is_lease
 from fmlm_cli.storage.locks import Lock, Tell, is_held, locked
 
 MARKER = ".fmlm.json"
@@ -60,14 +60,15 @@ class OwnedFolder:
         """Whether nothing but its marker is in it."""
         return not _whole(_contents(self.root))
 
-    def clear(self) -> None:
-        """Remove what it holds, but not itself: it may be a link, a mount or the working folder.
+    def clear(self, *, but: str = "") -> None:
+        """Remove what it holds, `but` what is called so, and not itself: it may be a link, a mount or the
+        working folder.
 
         The marker stays, so an interrupted call can be repeated. Raises `UserError`, and removes nothing,
         where it holds what fmlm did not make.
         """
         _check_nothing_foreign(self.root, self.kind)
-        _remove_contents(self.root)
+        _remove_contents(self.root, but)
 
     def share(self) -> None:
         """From now on let others in that share the work."""
@@ -150,6 +151,34 @@ def replaced_folder(
         remove_empty([place])
 
 
+@contextlib.contextmanager
+def unfinished_folder(target: Path, kind: Kind) -> Iterator[OwnedFolder]:
+    """As `owned_folder`, but beside `target`, for work that whoever comes next goes on with.
+
+    What is in it stays, whatever ends the block; where that is nothing, the folder goes.
+    """
+    place = unfinished(target)
+    try:
+        with owned_folder(place, kind, resume=True, shown=target) as folder, clear_disk_errors(target):
+            yield folder
+    finally:
+        remove_empty([place])
+
+
+def unfinished(target: Path) -> Path:
+    """Where the unfinished work on a folder lies, if there is any."""
+    return beside(target.resolve(), "unfinished")  # a link stays, and its target is made; "." has a name
+
+
+def put_forward(folder: OwnedFolder, target: Path, *, overwrite: bool = False, resume: bool = False) -> None:
+    """Give a folder that lies beside `target`, and is complete, its name; what is there is replaced."""
+    shown, target = target, target.resolve()
+    with work_in(target, shown) if kind_of(target) else contextlib.nullcontext():
+        _check_replaceable(target, folder.kind, overwrite=overwrite, resume=resume)
+        put_in_place(folder.root, target)
+        folder.has_moved(target)
+
+
 def _check_replaceable(target: Path, kind: Kind, *, overwrite: bool, resume: bool) -> None:
     check_claim(target, kind, overwrite=overwrite, resume=resume)
     _check_nothing_foreign(target, kind)
@@ -179,6 +208,11 @@ def work_in(folder: Path, shown: Path | None = None) -> Iterator[None]:
     with locked(folder / MARKER if kind_of(folder) else folder, shown or folder, shared=False):
         sweep(folder)
         yield
+
+
+def worker_in(folder: Path) -> Holder | None:
+    """Who is at work in a folder that a command made, by what is written there; nothing is touched."""
+    return Lease(folder / MARKER).holder(leaving_no_trace=True)
 
 
 def in_use(part: Path) -> bool:
@@ -270,9 +304,10 @@ def _contents(root: Path) -> list[Path]:
         return []
 
 
-def _remove_contents(root: Path) -> None:
+def _remove_contents(root: Path, but: str = "") -> None:
     for path in _contents(root):
-        remove(path)
+        if path.name != but:
+            remove(path)
 
 
 def _whole(contents: list[Path]) -> list[Path]:

@@ -7,10 +7,14 @@ from fmlm_cli.storage.ownership import Kind
 
 RUN_CONFIG = "config.yaml"
 METRICS = "metrics.jsonl"
+STATE = "state.json"  # of a checkpoint
 RUN = Kind(
     "run",
     "pretrain",
-    (RUN_CONFIG, METRICS, "checkpoints", "final", "first_scores.safetensors", "plots"),
+    (
+        *(RUN_CONFIG, METRICS, "checkpoints", "final", "first_scores.safetensors", "plots"),
+        *("tensorboard", "trackers", "wandb"),
+    ),
 )
 
 

@@ -12,6 +12,7 @@ from fmlm_cli.storage.files import (
     let_the_disk_have,
     read_json,
     sha256_of_file,
+    sha256_of_files,
     sha256_of_json,
     write_json,
 )
@@ -47,7 +48,7 @@ def read_sealed(path: Path) -> dict[str, Any]:
 def hashes_of(folder: Path, *, but: Collection[str] = ()) -> dict[str, str]:
     """The hash of every file of a folder by its path in it, those called `but` left out."""
     files = _files_of(folder, but)
-    return dict(zip(_names(folder, files), _hashed(files), strict=True))
+    return dict(zip(_names(folder, files), sha256_of_files(files), strict=True))
 
 
 def hashes_while_flushed(folder: Path, *, but: Collection[str] = ()) -> dict[str, str]:
@@ -68,12 +69,6 @@ def _names(folder: Path, files: Iterable[Path]) -> list[str]:
     return [path.relative_to(folder).as_posix() for path in files]
 
 
-def _hashed(files: Iterable[Path]) -> list[str]:
-    """The hashes of several files at a time: reading and hashing let other threads run."""
-    with ThreadPoolExecutor() as threads:
-        return list(threads.map(sha256_of_file, files))
-
-
 def missing_file(folder: Path, hashes: Mapping[str, str]) -> Path | None:
     """The first file of `hashes_of` that is no longer there."""
     return next((folder / name for name in hashes if not (folder / name).is_file()), None)
@@ -85,7 +80,7 @@ def damage_of(folder: Path, hashes: Mapping[str, str]) -> str | None:
     if missing is not None:
         return f"{missing} is missing"
     files = [folder / name for name in hashes]
-    found = zip(files, hashes.values(), _hashed(files), strict=True)
+    found = zip(files, hashes.values(), sha256_of_files(files), strict=True)
     changed = (path for path, written, read in found if read != written)
     return next((f"{path} has changed since it was written" for path in changed), None)
 

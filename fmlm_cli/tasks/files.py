@@ -36,7 +36,6 @@ PAIRS = (
 )
 SINGLES = ("text", "sentence", "sentence1", "content", "review", "question", "premise", "document")
 LABELS = ("label", "labels", "gold_label", "score", "target", "class", "category")
-_SHOWN = 20  # labels
 _CLASS_METRICS = ("accuracy", "macro_f1", "micro_f1")
 
 
@@ -74,7 +73,9 @@ def load_files(
     decides by the labels of `train`: all numbers, and not all of them whole. `metric`: the one that counts,
     else macro-F1 or, for regression, the mean of Pearson and Spearman.
 
-    Raises `UserError` (file, line, remedy), also for empty texts and for labels that `train` lacks.
+    Rows of `dev` and `test` whose label `train` lacks count as wrong, and make a note.
+
+    Raises `UserError` (file, line, remedy), also for empty texts.
     """
     table = read_table(train)
     fields = find_fields(table, text_field, pair_field, label_field)
@@ -210,26 +211,26 @@ def _examples(table: ColumnTable, fields: Fields, task: Task, *, optional: bool 
                 f"{table.where(empty[0])}: field '{field}' is empty{more}; fill it, or leave the row out"
             )
         columns.append(texts)
-    labels = None
+    labels: npt.NDArray[np.int64] | npt.NDArray[np.float64] | None = None
+    unknown: tuple[str, ...] = ()
     if not optional or fields.label in table.columns:
         require(table, fields.label, LABEL)
         if not (optional and is_unlabelled(table.columns[fields.label]) and "-1" not in task.labels):
-            labels = (
-                scores_of(table, fields.label) if task.regression else _indices(table, fields.label, task)
-            )
+            labels, unknown = _labels(table, fields.label, task)
     second = columns[1] if task.pair else None
-    return Examples(columns[0], second, labels, ids_of(table, (*fields.texts, fields.label)), table.source)
+    ids = ids_of(table, (*fields.texts, fields.label))
+    return Examples(columns[0], second, labels, ids, table.source, unknown)
 
 
-def _indices(table: ColumnTable, field: str, task: Task) -> npt.NDArray[np.int64]:
-    """Label indices, int64[rows]."""
-    index = {told_apart_by(name): number for number, name in enumerate(task.labels)}
+def _labels(
+    table: ColumnTable, field: str, task: Task
+) -> tuple[npt.NDArray[np.int64] | npt.NDArray[np.float64], tuple[str, ...]]:
+    """Scores float64[rows]; or label indices int64[rows], and the labels that are none of the task's."""
+    if task.regression:
+        return scores_of(table, field), ()
     names = label_names(table, field)
-    for row, name in enumerate(names):
-        if told_apart_by(name) not in index:
-            labels = ", ".join(task.labels[:_SHOWN])
-            raise UserError(
-                f"{table.where(row)}: label '{name}' is not in the training set, which has {labels}; "
-                "mend one of them"
-            )
-    return np.fromiter((index[told_apart_by(name)] for name in names), np.int64, len(names))
+    known = {told_apart_by(name): number for number, name in enumerate(task.labels)}
+    strange = {told_apart_by(name): name for name in names if told_apart_by(name) not in known}
+    index = known | {key: len(known) + place for place, key in enumerate(strange)}
+    indices = np.fromiter((index[told_apart_by(name)] for name in names), np.int64, len(names))
+    return indices, tuple(strange.values())

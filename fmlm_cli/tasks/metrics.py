@@ -19,7 +19,7 @@ _Measure = Callable[[_Values, _Values], float]
 
 def _f1(labels: _Values, predicted: _Values) -> float:
     """F1 of the class with index 1, as in GLUE; 0 where it is neither there nor predicted."""
-    return float(f1_score(labels, predicted, average="binary", zero_division=0))
+    return float(f1_score(labels == 1, predicted == 1, average="binary", zero_division=0))
 
 
 def _averaged_f1(average: str) -> _Measure:
@@ -67,6 +67,8 @@ def compute_metrics(task: Task, labels: _Values, outputs: npt.NDArray[np.floatin
 
     `labels`: int64[n], or float64[n] scores. `outputs`: float[n, labels] logits, the greatest of which
     decides (the first of equal ones), or float[n] scores, which are not clipped.
+
+    `labels` beyond the task's (`Examples.unknown`) are never predicted: wrong, and of macro-F1 classes of 0.
 
     Macro-F1 is the mean over classes that occur among the labels or the predictions. Micro-F1 over all
     classes equals accuracy where each example has one label. An F1 whose class is neither there nor predicted

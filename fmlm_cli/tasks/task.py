@@ -1,5 +1,6 @@
 """What a labelled set is: a task, its examples, and the splits that belong together."""
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -43,7 +44,9 @@ class Examples:
 
     `first`, `second`: n texts each, as they stand in the file; `second` is None where a task has no pairs.
     `labels`: int64[n] label indices, float64[n] scores, or None where unlabelled. `ids`: what an index column
-    says, else running numbers from 0. `source`: a path or a Hub name, for messages.
+    says, else running numbers from 0. `source`: a path or a Hub name, for messages. `unknown`: names of
+    labels that are none of the task's; their indices follow on those of the task, and no prediction is ever
+    right there.
     """
 
     first: Sequence[str]
@@ -51,6 +54,7 @@ class Examples:
     labels: npt.NDArray[np.int64] | npt.NDArray[np.float64] | None
     ids: Sequence[str]
     source: str
+    unknown: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.first)
@@ -65,7 +69,14 @@ class Examples:
         """Hex SHA-256 of texts, labels and ids, wherever they were read."""
         second = None if self.second is None else list(self.second)
         labels = None if self.labels is None else self.labels.tolist()
-        return sha256_of_json([list(self.first), second, labels, list(self.ids)])
+        content = [list(self.first), second, labels, list(self.ids)]
+        return sha256_of_json([*content, list(self.unknown)] if self.unknown else content)
+
+    def label_names(self, task: Task) -> list[str]:
+        """The n labels of a task of classes, by name."""
+        assert self.labels is not None
+        names = (*task.labels, *self.unknown)
+        return [names[int(index)] for index in self.labels]
 
 
 @dataclass(frozen=True)
@@ -102,25 +113,38 @@ def assemble(
     test: Mapping[str, Examples],
     notes: Sequence[str],
 ) -> TaskData:
-    """Put splits together if their labels fit; labels of train that dev lacks make a note.
+    """Put splits together; labels that only some of them have make a note.
 
-    Raises `UserError` for labels that only dev or test have.
+    Rows whose label is none of the task's (`Examples.unknown`) count as wrong: nothing can be learnt of it,
+    and without them a score would be of an easier task. Raises `UserError` for a split that has no other
+    rows, and for labels of the task's own that only dev or test have.
     """
     if task.regression:
         return TaskData(task, train, dev, decides, test, tuple(notes))
-    of_train = _distinct(train)
-    for split in (*dev.values(), *test.values()):
-        if strange := _distinct(split) - of_train:
-            raise UserError(
-                f"{split.source}: {_named(task, strange)} not in {train.source}: "
-                "give a training set with all labels"
-            )
+    of_train = set(train.label_names(task))
+    labelled = [split for split in (*dev.values(), *test.values()) if split.labels is not None]
+    said = [note for split in labelled if (note := _never_learnt(task, of_train, train.source, split))]
     lacking = [
-        f"{split.source}: {_named(task, missing)} only in the training set"
+        f"{split.source}: {_listed(sorted(missing, key=task.labels.index))} only in the training set"
         for split in dev.values()
-        if (missing := of_train - _distinct(split))
+        if (missing := of_train - set(split.label_names(task)))
     ]
-    return TaskData(task, train, dev, decides, test, (*notes, *lacking))
+    return TaskData(task, train, dev, decides, test, (*notes, *said, *lacking))
+
+
+def _never_learnt(task: Task, of_train: set[str], source: str, split: Examples) -> str | None:
+    """What there is to say of a split's rows whose labels the training set lacks."""
+    names = split.label_names(task)
+    rows = Counter(name for name in names if name not in of_train)
+    if not rows:
+        return None
+    lacking = f"{split.source}: {_listed([name for name, _ in rows.most_common()])} not in {source}"
+    if not set(rows) <= set(split.unknown):
+        raise UserError(f"{lacking}: give a training set with all labels")
+    if rows.total() == len(names):
+        raise UserError(f"{lacking}, nor is any other label there: give splits of the same labels")
+    in_mean = ", and in macro-F1 as classes that are never found" if "macro_f1" in task.score else ""
+    return f"{lacking}: {rows.total():,} of {len(names):,} rows, which count as wrong{in_mean}"
 
 
 def _distinct(examples: Examples) -> set[float]:
@@ -128,9 +152,8 @@ def _distinct(examples: Examples) -> set[float]:
     return set() if examples.labels is None else set(np.unique(examples.labels).tolist())
 
 
-def _named(task: Task, indices: set[float]) -> str:
-    """Labels by name, with the verb that goes with them."""
-    names = [f"'{task.labels[int(index)]}'" for index in sorted(indices)]
+def _listed(names: Sequence[str]) -> str:
+    """Labels, with the verb that goes with them."""
     more = f" and {len(names) - _SHOWN:,} more" if len(names) > _SHOWN else ""
-    shown = ", ".join(names[:_SHOWN])
+    shown = ", ".join(f"'{name}'" for name in names[:_SHOWN])
     return f"label{'s' * (len(names) > 1)} {shown}{more} {'are' if len(names) > 1 else 'is'}"

@@ -58,8 +58,8 @@ def make_checkpoint(folder: Path, texts: list[str]) -> Path:
 def our_turns(plan: FinetunePlan, task: str) -> Iterator[int]:
     """Each time `STEPS` steps of a cell; the examples in them."""
     cell, folder = plan.cells[0], plan.root / "cell"
-    backend = plan.backends[cell.point.training.dropout]
-    run = CellRun(cell, plan.prepared(task), plan.settings, plan.runtime, backend, folder)
+    backend = plan.candidates[cell.checkpoint].backends[cell.point.training.dropout]
+    run = CellRun(cell, plan.prepared(cell), plan.settings, plan.runtime, backend, folder)
     optimizer = make_optimizer(
         OptimizerSettings(weight_decay=0.01, betas=(0.9, 0.999), epsilon=1e-8), run.model
     )
@@ -88,7 +88,8 @@ def our_turns(plan: FinetunePlan, task: str) -> Iterator[int]:
 def their_turns(plan: FinetunePlan, task: str, folder: Path, *, to_128: bool) -> Iterator[int]:
     """The same by transformers' Trainer."""
     train = plan.data[task].train
-    tokenizer = plan.tokenizer
+    (candidate,) = plan.candidates.values()
+    tokenizer = candidate.tokenizer
     encoded = tokenizer(
         list(train.first),
         None if train.second is None else list(train.second),
@@ -102,7 +103,7 @@ def their_turns(plan: FinetunePlan, task: str, folder: Path, *, to_128: bool) ->
     ]
     with quiet():
         model = AutoModelForSequenceClassification.from_pretrained(
-            plan.origin.folder, num_labels=len(plan.data[task].task.labels)
+            candidate.origin.folder, num_labels=len(plan.data[task].task.labels)
         )
     turn = 0
     while True:

@@ -15,7 +15,8 @@ import numpy as np
 import numpy.typing as npt
 from transformers import BertConfig, ModernBertConfig, PreTrainedConfig, PreTrainedTokenizerFast
 
-from fmlm_cli.corpus.store.writing import StoreWriter, TokenDocument
+from fmlm_cli.corpus.store.writing import StoreWriter
+from fmlm_cli.corpus.tokenizer.literal import Encoded
 from fmlm_cli.corpus.tokenizer.loading import load_tokenizer
 from fmlm_cli.model.presets import PRESETS
 
@@ -56,7 +57,7 @@ def make_store(folder: Path, tokenizer: PreTrainedTokenizerFast, lengths: npt.ND
     for number, length in enumerate(lengths.tolist()):
         part = slice(begin, begin + length)
         split = "validation" if number % 100 == 0 else "train"
-        writer.add(split, TokenDocument(ids[part], begins_word[part], number, 0))
+        writer.add(split, Encoded(ids[part], begins_word[part], np.array([length])), 0)
         begin += length
     writer.finish({"made": "by a benchmark"}, {"empty_documents": 0, "bad_text_documents": 0})
 
@@ -68,8 +69,12 @@ def _bert(layers: int, width: int, heads: int) -> BertConfig:
 
 
 def model_configs() -> Mapping[str, PreTrainedConfig]:
-    """What is trained, by name: fmlm's presets, and two models of other shapes."""
-    presets = {name: _bert(preset.layers, preset.hidden, preset.heads) for name, preset in PRESETS.items()}
+    """What is trained, by name: fmlm's BERTs, and two models of other shapes."""
+    presets = {
+        name: _bert(preset.layers, preset.hidden, preset.heads)
+        for name, preset in PRESETS.items()
+        if preset.family == "bert"
+    }
     return {**presets, "bert-6x384": _bert(6, 384, 12), "modernbert-base": ModernBertConfig()}
 
 

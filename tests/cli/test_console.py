@@ -1,5 +1,9 @@
 """What users and files bring is shown as it stands: rich's markup, escape sequences, letters of no encoding."""
 
+import io
+import os
+import re
+import sys
 from collections.abc import Callable
 
 import pytest
@@ -17,6 +21,7 @@ EVENTS: list[Callable[[str], events.Event]] = [
     events.Caution,
     lambda name: events.Facts(name, {name: name}),
     lambda name: events.Grid(name, [name], [[name]]),
+    lambda name: events.Chart(name, "step", [events.Line(name, [0.0, 1.0], [1.0, 0.0])]),
     lambda name: events.Prediction(name, name, name, [(name, 0.5)]),
     lambda name: events.Evaluated({**RECORD, "evaluation": name}),
     lambda name: events.Scoreboard("title", ["seed 0"], {name: ["1"]}, name, False, 1, 1, 0.0),
@@ -68,6 +73,58 @@ def test_a_step_says_how_fast_it_was_and_what_it_took(capsys: pytest.CaptureFixt
         assert f"123,456 tokens/s  40% of peak{wait}  12.3 GiB  1:00 left" in line
 
 
+DATED = re.compile(r"^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d ")
+
+
+def test_in_the_log_of_a_job_lines_have_times_and_each_start_a_mark(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["/bin/fmlm", "pretrain", "--out", "a b"])
+    told = [
+        events.Note("one"),
+        events.Caution("two"),
+        events.Trained(TRAINED, 1, 0.0),
+        events.Evaluated(RECORD),
+        events.Progress("reading", 1, 0, ""),
+    ]
+    for _ in range(2):  # starts
+        console = Console()
+        for event in told:
+            console.emit(event)
+    lines = shown(capsys).splitlines()
+    assert len(lines) == 2 * (1 + len(told)) and all(DATED.match(line) for line in lines)
+    texts = [DATED.sub("", line) for line in lines]
+    marks = [number for number, text in enumerate(texts) if text.startswith("===== ")]
+    assert marks == [0, 1 + len(told)]
+    assert f"fmlm pretrain --out 'a b' (process {os.getpid()} on " in texts[0]
+    assert texts[1:3] == ["one", "note: two"]
+
+
+def test_where_somebody_reads_there_are_no_times(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Console(needs_reader=True).emit(events.Note("one"))  # `fmlm inspect store | less`
+    assert shown(capsys) == "one\n"
+    terminal = io.StringIO()
+    monkeypatch.setattr(terminal, "isatty", lambda: True)
+    monkeypatch.setattr(sys, "stdout", terminal)
+    Console().emit(events.Note("one"))
+    assert not re.search(r"\d\d:\d\d|=====", terminal.getvalue())
+
+
+def test_tables_in_a_pipe_trail_no_blanks(capsys: pytest.CaptureFixture[str]) -> None:
+    console = Console(needs_reader=True)
+    console.emit(events.Facts("title", {"a": "short", "b": "x" * 40, "c": ""}))
+    console.emit(events.Grid("title", ["name", "value"], [["a", "1"], ["b" * 30, ""]]))
+    lines = shown(capsys).split("\n")
+    assert len(lines) > 8 and [line for line in lines if line != line.rstrip()] == []
+
+
+def test_what_a_model_says_is_quoted(capsys: pytest.CaptureFixture[str]) -> None:
+    Console(needs_reader=True).emit(events.Prediction("a", "word", "b", [(",", 0.06), ("word", 0.05)]))
+    assert "model says: “,” 6%, “word” 5%" in shown(capsys)
+
+
 def test_an_error_is_one_line_whatever_it_names(capsys: pytest.CaptureFixture[str]) -> None:
     Console().error("error: no such file: a\nb[/red]\x1b[31m")
     assert shown(capsys) == "error: no such file: a\\nb[/red]\\x1b[31m\n"
@@ -77,3 +134,16 @@ def test_an_error_is_one_line_whatever_it_names(capsys: pytest.CaptureFixture[st
 def test_what_can_be_shown_is_not_changed(text: str) -> None:
     assert visible(text) == text
     assert render(escape(text) + "[b][/b]").plain == text
+
+
+def test_a_table_that_would_be_folded_gives_way_to_a_narrow_one(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    narrow = events.Grid("runs", ("", "loss"), [("a\n  random", "3.2")])
+    wide = events.Grid("runs", ("", "strategy", "loss"), [("a" * 30, "random" * 5, "3.2")], narrow)
+    for columns, there in ((60, "a\n  random"), (80, "a" * 30)):
+        monkeypatch.setenv("COLUMNS", str(columns))
+        Console().emit(wide)
+        lines = [line.rstrip() for line in capsys.readouterr().out.splitlines()]
+        assert there.split("\n")[0] in "\n".join(lines).replace("3.2", "").split()
+        assert max(map(len, lines)) <= columns

@@ -64,6 +64,7 @@ def test_from_text_to_a_model(encoder: Path, tiny_store: Path, documents: list[s
         "kept beside the new weights",
         "before and after",
         "general",
+        f"fmlm finetune --from {encoder} --from {out} --train FILE --dev FILE --out DIR",
     ):
         assert said in result.stdout
     assert (tmp_path / "run.store" / "manifest.json").is_file()
@@ -132,7 +133,11 @@ def test_messages_about_text_name_flags_that_there_are() -> None:
         for command in ("continue", "tokenize")
     }
     rooms = Path(fmlm_cli.__file__).parent
-    for module in (*rooms.glob("corpus/text/*.py"), rooms / "recipes/tokenize/filling.py"):
+    for module in (
+        *rooms.glob("corpus/text/*.py"),
+        rooms / "recipes/tokenize/assembly.py",
+        rooms / "recipes/tokenize/deciding.py",
+    ):
         text = module.read_text()
         named = set(re.findall(r"(?<![\w-])--[a-z]+(?:-[a-z]+)*", text))
         for command, known in flags.items():

@@ -155,7 +155,7 @@ def test_of_one_that_is_killed_the_launcher_tells(start: Start, tmp_path: Path, 
     assert run.process.wait(LIMIT) == 128 + signal.SIGKILL
     said = run.said.read_text().strip().splitlines()
     assert said[-1] == "rank 1 of 2 was ended by SIGKILL: --resume goes on"
-    assert said[-2].startswith("step ")
+    assert " step " in said[-2]
     check_that_it_goes_on(tmp_path, tiny_store)
 
 

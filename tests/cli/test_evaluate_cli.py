@@ -48,6 +48,40 @@ def test_evaluation_is_the_runs_own(run: Path, tiny_store: Path) -> None:
             assert shown in result.stdout
 
 
+def test_several_are_evaluated_on_the_same_rows(run: Path, small_encoder: Path, tiny_store: Path) -> None:
+    words = [
+        "evaluate",
+        "--from",
+        run,
+        "--from",
+        small_encoder,
+        "--from",
+        run / "final",
+        "--data",
+        tiny_store,
+    ]
+    shown = CliRunner().invoke(app, list(map(str, words)), env={"COLUMNS": "300"})
+    assert shown.exit_code == 0, shown.output
+    assert "minus the first" in shown.stdout and "6 of" in shown.stdout
+    result = CliRunner().invoke(app, [*map(str, words), "--json"])
+    assert result.exit_code == 0, result.output
+    first, encoder, again = (json.loads(line) for line in result.stdout.splitlines())
+    assert first["scores"] == again["scores"]
+    for name in ("rows", "rows_of_split", "sequence_length", "packing"):
+        assert first[name] == encoder[name]  # which has 64 positions of its own
+    assert first["scores"]["unigram_loss"] == encoder["scores"]["unigram_loss"]
+    assert f"{encoder['scores']['eval_loss'] - first['scores']['eval_loss']:+.4f}" in shown.stdout
+    alone = CliRunner().invoke(app, [*map(str, ["evaluate", "--from", run, "--data", tiny_store]), "--json"])
+    assert json.loads(alone.stdout) == first
+
+
+def test_one_of_several_that_cannot_be_evaluated_is_named(
+    run: Path, tiny_store: Path, tmp_path: Path
+) -> None:
+    words = ["evaluate", "--from", run, "--from", tmp_path / "nowhere", "--data", tiny_store]
+    assert_refused(CliRunner().invoke(app, list(map(str, words))), "nowhere", "no such checkpoint")
+
+
 def test_settings_reach_it(run: Path, tiny_store: Path) -> None:
     result = evaluate(
         run, tiny_store, "--set", "sequence_length=16", "--set", "max_rows=5", "--set", "packing=none"

@@ -24,7 +24,7 @@ from typer.testing import CliRunner
 from fmlm_cli.cli.app import app
 from fmlm_cli.cli.console import Console
 from fmlm_cli.events import Scoreboard
-from fmlm_cli.recipes.finetuning.report import tex
+from fmlm_cli.recipes.finetuning.tables import tex
 from tests.cli.refusals import assert_refused
 
 Finetune = Callable[..., Result]
@@ -133,9 +133,9 @@ def test_a_file_of_some_settings(finetune: Finetune, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("more", "parts"),
     [
-        (["--set", "tasks.name=a/b"], ["cannot be called 'a/b'", "tasks.name"]),
-        (["--set", "tasks.name=.."], ["cannot be called '..'"]),
-        (["--set", f"tasks.name={'x' * 101}"], ["cannot be called"]),
+        (["--name", "a/b"], ["cannot be called 'a/b'", "--name"]),
+        (["--name", ".."], ["cannot be called '..'"]),
+        (["--name", "x" * 101], ["cannot be called"]),
         (["--task", "cola"], ["GLUE tasks and a set of your own (train) exclude each other"]),
         (["--data-dir", "x"], ["--data-dir is for GLUE tasks"]),
         (["--from-mnli"], ["from_mnli is for GLUE tasks"]),
@@ -147,7 +147,7 @@ def test_a_file_of_some_settings(finetune: Finetune, tmp_path: Path) -> None:
         (["--report-only"], ["no finished cells to report on"]),
         (["--set", "max_length=2"], ["max_length 2 leaves no room for text", "3 or more"]),
         (["--set", "training.reinit_layers=2"], ["training.reinit_layers 2"]),
-        (["--from", ""], ["no checkpoint: give --from CHECKPOINT"]),
+        (["--from", ""], ["the checkpoint's name is empty"]),
     ],
 )
 def test_refusals_leave_nothing(
@@ -160,7 +160,7 @@ def test_refusals_leave_nothing(
 def test_what_is_missing(checkpoint: Path, tmp_path: Path) -> None:
     bare = ["finetune", "--from", str(checkpoint)]
     assert_refused(CliRunner().invoke(app, [*bare, "--out", str(tmp_path / "x")]), "no task: give --task")
-    assert_refused(CliRunner().invoke(app, ["finetune"]), "no checkpoint: give --from CHECKPOINT")
+    assert_refused(CliRunner().invoke(app, ["finetune"]), "no checkpoint: give --from [NAME=]CHECKPOINT")
     mnli = [*bare, "--task", "cola", "--from-mnli", "--data-dir", str(tmp_path), "--out", str(tmp_path / "x")]
     assert_refused(CliRunner().invoke(app, mnli), "only rte, mrpc, stsb can begin as the MNLI model")
 

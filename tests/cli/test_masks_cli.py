@@ -93,7 +93,7 @@ def test_plain_text_and_colours_say_the_same(tiny_store: Path) -> None:
 def test_colours(tiny_store: Path) -> None:
     from rich.console import Console as RichConsole
 
-    from fmlm_cli.cli.masked_row import show_row
+    from fmlm_cli.cli.pictures.masked_row import show_row
     from fmlm_cli.events import MaskedRow
 
     row = MaskedRow(

@@ -1,6 +1,7 @@
 """Options that are made from settings, with a small command of our own."""
 
 import inspect
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
@@ -17,6 +18,7 @@ from typer.testing import CliRunner
 from fmlm_cli.cli.app import COMMANDS, app
 from fmlm_cli.cli.flags import Flag, Shortcut
 from fmlm_cli.cli.options import Overwrite, with_options
+from fmlm_cli.cli.pages import Command
 from fmlm_cli.config import Section
 from fmlm_cli.errors import UserError
 from fmlm_cli.events import Emit, Note
@@ -78,8 +80,8 @@ def build_car(settings: Car, emit: Emit, overwrite: Overwrite = False, aloud: bo
 
 
 def made(command: Callable[..., None]) -> typer.Typer:
-    cars = typer.Typer(add_completion=False, rich_markup_mode="rich")
-    cars.command()(command)
+    cars = typer.Typer(add_completion=False, rich_markup_mode=None)
+    cars.command(cls=Command)(command)
     return cars
 
 
@@ -108,12 +110,13 @@ def test_types_metavars_and_repetition_come_from_the_settings() -> None:
     assert shown == {
         "config": Path, "name": str, "winter": bool, "colours": list[str], "fuel": str, "doors": int,
         "roof": bool, "keys": list[str], "wheels_count": int, "wheels_width": float, "wheels_kind": str,
-        "assignments": list[str], "list_settings": bool, "overwrite": bool, "aloud": bool, "debug": bool,
+        "assignments": list[str], "list_settings": str, "overwrite": bool, "aloud": bool, "debug": bool,
     }  # fmt: skip
     metavars = {name: option.metavar for name, option in options().items() if option.metavar}
     assert metavars == {
-        "config": "[CONFIG.yaml]", "name": "NAME", "colours": "PAINT", "fuel": "petrol|none",
-        "keys": "WHO=HOOK", "wheels_kind": "summer|winter", "assignments": "NAME=VALUE",
+        "config": "CONFIG.yaml", "name": "NAME", "colours": "PAINT", "fuel": "petrol|none", "doors": "N",
+        "keys": "WHO=HOOK", "wheels_count": "N", "wheels_width": "X", "wheels_kind": "summer|winter",
+        "assignments": "NAME=VALUE", "list_settings": "[WORD...]",
     }  # fmt: skip
 
 
@@ -125,7 +128,8 @@ def test_help_and_defaults_come_from_the_settings() -> None:
     assert shown["colours"] == "Paint, of which there may be several coats. May be repeated."
     assert shown["fuel"] == "What it burns. Default: petrol."
     assert shown["roof"] == "Cover it."
-    assert shown["doors"] == r"Doors \[bold]of it\[/bold]. Default: 0."
+    assert shown["doors"] == "Doors [bold]of it[/bold]. Default: 0."
+    assert shown["name"] == "What it is called [a-z]. Required."
     assert "Doors [bold]of it[/bold]. Default: 0." in call("--help").output
     assert typer.main.get_command(made(build_car)).help == "Build a car."
 
@@ -215,12 +219,14 @@ def test_values_between_commas(values: list[str]) -> None:
     assert flag.as_parameter(Car, may_be_missing=True).annotation.__origin__ == str | None
 
 
+def loaded(name: str) -> Any:
+    group: Any = typer.main.get_command(app)
+    return group.resolve_command(group.make_context("fmlm", [], resilient_parsing=True), [name])[1]
+
+
 @pytest.mark.parametrize("name", COMMANDS)
 def test_every_option_of_every_command_is_a_sentence(name: str) -> None:
-    group: Any = typer.main.get_command(app)
-    context = group.make_context("fmlm", [], resilient_parsing=True)
-    _, command, _ = group.resolve_command(context, [name])
-    for option in command.params:
+    for option in loaded(name).params:
         if option.hidden:
             continue
         first = option.help[:1]
@@ -230,3 +236,19 @@ def test_every_option_of_every_command_is_a_sentence(name: str) -> None:
         values = (option.metavar or "").split("|")
         first_word = option.help.split()[0].rstrip(",.:").lower()
         assert first_word not in values, option.help  # a value would not be written with a capital
+
+
+@pytest.mark.parametrize("name", COMMANDS.keys() - {"config"})
+def test_what_is_called_required_is(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without any of it a command refuses to begin, and names a part of it."""
+    monkeypatch.chdir(tmp_path)
+    required = [
+        p.opts[0] if p.opts[0].startswith("-") else p.metavar
+        for p in loaded(name).params
+        if re.search(r" Required(\.|, unless .* is given\.)$", p.help or "")
+    ]
+    assert required
+    result = CliRunner().invoke(app, [name])
+    assert result.exit_code == 2
+    parts = [part for name in required for part in name.rstrip(".").split("|")]
+    assert any(part in result.output for part in parts), result.output

@@ -127,7 +127,7 @@ def test_a_console_without_a_reader(monkeypatch: pytest.MonkeyPatch, needs_reade
 def test_cautions_do_not_stand_in_what_is_for_programs(
     capsys: pytest.CaptureFixture[str], for_programs: bool
 ) -> None:
-    console = Console(for_programs=for_programs)
+    console = Console(needs_reader=True, for_programs=for_programs)
     console.emit(Caution("careful"))
     console.emit(Note("text"))
     shown = ("", "note: careful\n") if for_programs else ("note: careful\ntext\n", "")

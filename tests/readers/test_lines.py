@@ -36,7 +36,7 @@ def test_lines_come_back_with_their_numbers(lines: list[str], suffix: str, marke
         path.write_bytes(gzip.compress(content) if suffix.lower().endswith("gz") else content)
         assert list(lines_of(path)) == (wanted if lines else [(1, "")] * marked)
         with opened(path) as (stream, disk):
-            assert stream.read() == content
+            assert b"".join(iter(lambda: stream.read(7), b"")) == content
             assert disk.tell() == path.stat().st_size
     assert list(numbered_lines(io.BytesIO(content), "x")) == (wanted if lines else [(1, "")] * marked)
 
@@ -72,7 +72,7 @@ def test_a_line_is_bounded_wherever_lines_are_read(tmp_path: Path, monkeypatch: 
         list(lines_of(long))
     open_quote = tmp_path / "x.csv"
     open_quote.write_text('a,b\n1,"2\n' + "3,4\n" * 99)
-    with pytest.raises(UserError, match=r"x\.csv:2: not valid csv \(field larger than field limit"):
+    with pytest.raises(UserError, match=r"x\.csv:2: the row that begins here is longer than 99 characters"):
         tables.read_table(open_quote)
 
 

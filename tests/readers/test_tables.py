@@ -116,7 +116,7 @@ def test_tsv_without_header_and_with_broken_rows(tmp_path: Path) -> None:
         ("x.tsv", "a\tb\nx\ty\tz\n", ":2: 3 columns, not 2"),
         ("x.csv", "a,b\nx,y,z\n", ":2: 3 columns, not 2 as above; quote fields that hold commas"),
         ("x.csv", 'a,b\nx,y\n"p\nq",r\n"x"y,1\n', ":5: not valid csv"),
-        ("x.csv", 'a,b\nx,y\n"never closed,1\nz,2\n', ":3: not valid csv (unexpected end of data)"),
+        ("x.csv", 'a,b\nx,y\n"never closed,1\nz,2\n', ":3: not valid csv (a quote is not closed)"),
         ("x.csv", "a,b,a\nx,y,z\n", ":1: 2 columns are named 'a'"),
         ("x.tsv", "\na\ta\nx\ty\n", ":2: 2 columns are named 'a'"),
         ("x.jsonl", '{"a": 1}\n{"a": 1', ":2: not valid JSON (Expecting ',' delimiter"),
@@ -145,18 +145,26 @@ def test_parquet_without_rows_or_with_duplicates(tmp_path: Path) -> None:
     assert "2 columns are named 'a'" in refused(path)
 
 
+@pytest.mark.parametrize(("ending", "codec"), [(".zst", "zstd"), (".lz4", "lz4"), (".bz2", "bz2")])
+def test_labelled_sets_may_be_compressed_in_any_way(tmp_path: Path, ending: str, codec: str) -> None:
+    for name, content in (("x.csv", b"text,label\none,1\n"), ("x.jsonl", b'{"text": "one", "label": "1"}\n')):
+        with pa.CompressedOutputStream(str(tmp_path / f"{name}{ending}"), codec) as stream:
+            stream.write(content)
+        assert read_table(tmp_path / f"{name}{ending}").columns == {"text": ["one"], "label": ["1"]}
+
+
 def test_missing_files_folders_and_damaged_gzip(tmp_path: Path) -> None:
     assert refused(tmp_path / "none.csv").startswith(f"{tmp_path}/none.csv: no such file, seen from ")
     assert (
         refused(tmp_path)
-        == f"{tmp_path} is a folder: give a .jsonl, .csv, .tsv (each also .gz) and .parquet file in it"
+        == f"{tmp_path} is a folder: give a .jsonl, .csv, .tsv (each also compressed: .gz, .zst, .xz, .bz2, .lz4) and .parquet file in it"
     )
     path = tmp_path / "x.jsonl.gz"
     whole = gzip.compress(os.urandom(3000).hex().encode())
     for content, said in [
         (whole[:-1000], "the gzip file is cut short"),
-        (b'{"a": 1}\n', "not a gzip file, or damaged ("),
-        (whole[:20] + bytes(100) + whole[120:], "not a gzip file, or damaged ("),
+        (b'{"a": 1}\n', "not a gzip file, or damaged at byte "),
+        (whole[:20] + bytes(100) + whole[120:], "not a gzip file, or damaged at byte "),
     ]:
         path.write_bytes(content)
         assert refused(path).startswith(f"{path}: {said}")

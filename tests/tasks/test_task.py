@@ -1,5 +1,7 @@
 """Examples and splits that belong together."""
 
+from dataclasses import replace
+
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
@@ -32,17 +34,33 @@ def test_the_fingerprint_is_of_all_contents_and_nothing_else(texts: list[str], d
         Examples(texts, texts, labels + 0.5, ids, ""),
         Examples(texts, texts, None, ids, ""),
         Examples(texts, texts, labels, changed, ""),
+        Examples(texts, texts, labels, ids, "", ("x",)),
     ]
     assert len({one.fingerprint, *(other.fingerprint for other in others)}) == len(others) + 1
     assert len(one) == len(texts)
 
 
 def test_labels_that_only_other_splits_have() -> None:
-    train = examples([0, 1, 1])
-    for held_out in ({"a": examples([0, 2], "other")}, {"a": examples([0, 1]), "b": examples([2], "other")}):
-        for dev, test in ((held_out, {}), ({}, held_out)):
-            said = refused(assemble, TASK, train, dev, "a", test, ())
-            assert said == "other: label 'yes' is not in train: give a training set with all labels"
+    """They count as wrong, which is said; where there are no others nothing could be measured."""
+    train, known = examples([0, 1, 1]), examples([0, 1])
+    split = replace(examples([0, 4, 3, 4], "other"), unknown=("x", "y"))
+    for dev, test in (({"a": split}, {}), ({"a": known}, {"b": split})):
+        found = assemble(TASK, train, dev, "a", test, ())
+        assert found.notes[0] == (
+            "other: labels 'y', 'x' are not in train: 3 of 4 rows, which count as wrong"
+        )
+    by_classes = replace(TASK, metrics=("macro_f1",), score=("macro_f1",))
+    (note,) = assemble(by_classes, train, {"a": known}, "a", {"b": split}, ()).notes
+    assert note.endswith("which count as wrong, and in macro-F1 as classes that are never found")
+    for split in (examples([0, 2], "other"), replace(examples([0, 2, 3], "other"), unknown=("x",))):
+        for dev, test in (({"a": split}, {}), ({"a": known}, {"b": split})):
+            assert "'yes'" in (said := refused(assemble, TASK, train, dev, "a", test, ()))
+            assert said.endswith("not in train: give a training set with all labels")
+    strange = replace(examples([3, 4], "other"), unknown=("x", "y"))
+    said = refused(assemble, TASK, train, {"a": known}, "a", {"b": strange}, ())
+    assert said == (
+        "other: labels 'x', 'y' are not in train, nor is any other label there: give splits of the same labels"
+    )
 
 
 def test_labels_that_dev_lacks_and_splits_without_labels() -> None:

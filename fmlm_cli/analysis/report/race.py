@@ -194,7 +194,7 @@ def paired_table(
             *(shown(spread.values.get(seed)) for seed in seeds),
             marked(shown(spread.mean), spread),
             shown(spread.sd),
-            *_compared(paired.get(name), scale),
+            *compared(paired.get(name), scale),
         )
         for name, spread in spreads.items()
     ]
@@ -216,7 +216,8 @@ def difference_and_p(pair: PairedResult | None) -> tuple[str, str]:
     return difference, probability(pair.p_adjusted)
 
 
-def _compared(pair: PairedResult | None, scale: float) -> tuple[str, str, str, str]:
+def compared(pair: PairedResult | None, scale: float) -> tuple[str, str, str, str]:
+    """Difference from the baseline, p, p after correction, smallest visible difference."""
     if pair is None:
         return ("baseline", DASH, DASH, DASH)
     if not pair.tested:

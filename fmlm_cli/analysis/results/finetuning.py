@@ -8,6 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from fmlm_cli.analysis.results.comparison import TaskResult
+
 Measures = Mapping[str, float]  # by name; "score" is the one that decides
 
 
@@ -17,8 +19,9 @@ class CellResult:
 
     `score`: the task's score on the development split that decides, at the epoch that counts; None where
     training diverged, for the reason in `failed`. `dev`, `test`: measures by split; unlabelled splits are
-    left out. `history`: measures after every epoch. `padding`: share of the tokens forwarded. `identity`:
-    hash of all that decides it. `seconds`: what the call that finished it took, evaluation and all.
+    left out. `history`: measures after epochs, of many after 50 at most. `padding`: share of the tokens
+    forwarded. `identity`: hash of all that decides it. `seconds`: what the call that finished it took,
+    evaluation and all.
     """
 
     task: str
@@ -103,8 +106,25 @@ class TaskScores:
 
 
 @dataclass(frozen=True)
+class CheckpointScores:
+    """What was found of a checkpoint. `submission`: the zip. `glue_average`: None where tasks are missing.
+
+    `name`: what it is called beside others, "" for one that is alone.
+    """
+
+    name: str
+    checkpoint: str
+    revision: str | None
+    model_type: str
+    tasks: Mapping[str, TaskScores]
+    glue_average: float | None
+    submission: str | None
+    cells: tuple[CellResult, ...]
+
+
+@dataclass(frozen=True)
 class FinetuneResults:
-    """What results.json holds. `submission`: the zip. `glue_average`: None where tasks are missing."""
+    """What results.json holds of one checkpoint: its scores."""
 
     fmlm: str
     checkpoint: str
@@ -115,3 +135,19 @@ class FinetuneResults:
     glue_average: float | None
     submission: str | None
     cells: tuple[CellResult, ...]
+
+
+@dataclass(frozen=True)
+class CheckpointComparison:
+    """What results.json holds of several: the scores of each, and how they compare with the `baseline`'s.
+
+    `compared`: by task, and in the mean of the tasks where there are several; arms are checkpoints.
+    `sentences`: what came of it, one for each checkpoint but the baseline.
+    """
+
+    fmlm: str
+    settings: Mapping[str, Any]
+    baseline: str
+    compared: Mapping[str, TaskResult]
+    sentences: tuple[str, ...]
+    checkpoints: tuple[CheckpointScores, ...]

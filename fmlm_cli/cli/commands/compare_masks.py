@@ -5,7 +5,7 @@ from typing import Any
 
 from fmlm_cli.cli.flags import Flag
 from fmlm_cli.cli.options import Cell, Jobs, Overwrite, Report, ReportOnly, Resume, with_options
-from fmlm_cli.config import CompareSettings
+from fmlm_cli.config import SPELLINGS, CompareSettings
 from fmlm_cli.errors import UserError
 from fmlm_cli.events import Emit
 
@@ -27,15 +27,17 @@ def _one_start(flagged: Mapping[str, Any]) -> None:
     Flag("--from", _CHECKPOINT, metavar="CHECKPOINT"),
     Flag("--strategies", "strategies", metavar="A,B,...", commas=True),
     Flag("--seeds", "seeds"),
-    Flag("--budget", "budget", metavar="2000-steps|5M-tokens|7-epochs|20m"),
+    Flag("--budget", "budget", metavar=SPELLINGS),
     Flag("--tasks", "downstream.tasks", metavar="A,B,...", commas=True),
     Flag("--data-dir", "downstream.folder", metavar="DIR"),
     Flag("--only", "only", metavar="PART,...", commas=True),
     Flag("--out", "out", metavar="DIR"),
+    Flag("--threads", "run.speed.threads"),
     Flag("--revision", "run.model.revision"),
     Flag("--trust-remote-code", "run.model.trust_remote_code"),
     from_file=True,
     limited=True,
+    needs=("--data", "--strategies", "--budget", "--out"),
     check=_one_start,
 )
 def command(
@@ -50,7 +52,7 @@ def command(
 ) -> None:
     """Compare masking strategies: coverage, gradient variance, a race over seeds, and downstream tasks.
 
-    Example: fmlm compare-masks --data store --strategies random,fully-explored --budget 7-epochs --out races
+    Example: fmlm compare-masks --data store --budget 7-epochs --out races
     """
     from fmlm_cli.recipes.shared.launching import share_out
 

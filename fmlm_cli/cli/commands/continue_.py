@@ -4,12 +4,20 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from fmlm_cli.cli.flags import Flag, Shortcut
-from fmlm_cli.cli.options import AllowChanges, Overwrite, Processes, Resume, with_options
+from fmlm_cli.cli.flags import BUDGET, Flag, Shortcut
+from fmlm_cli.cli.options import (
+    AllowChanges,
+    DryRun,
+    Overwrite,
+    PricePerHour,
+    Processes,
+    Resume,
+    with_options,
+)
 from fmlm_cli.config import PretrainSettings, saved_settings
 from fmlm_cli.errors import UserError
 from fmlm_cli.events import Emit
-from fmlm_cli.storage import MANIFEST, RUN_CONFIG
+from fmlm_cli.storage import MANIFEST, RUN_CONFIG, kind_of
 
 
 def _stores_or_text(texts: Sequence[str]) -> Mapping[str, Any]:
@@ -24,7 +32,9 @@ def _stores_or_text(texts: Sequence[str]) -> Mapping[str, Any]:
 
 
 def _is_store(text: str) -> bool:
-    return any((Path(path) / MANIFEST).is_file() for path in (text, text.rpartition(":")[0] or text))
+    """Whether it names a store, or anything else that fmlm has made, which is refused as no store is."""
+    paths = [Path(path) for path in (text, text.rpartition(":")[0] or text)]
+    return any((path / MANIFEST).is_file() or kind_of(path) is not None for path in paths)
 
 
 def _decay_only(given: bool) -> Mapping[str, Any]:
@@ -52,20 +62,29 @@ def _started_from_one(out: str | None) -> bool:
         "RUN.store. May be repeated.",
         _stores_or_text,
         metavar="STORE[:WEIGHT]|SOURCE",
+        panel="Data",
     ),
     Flag("--masking", "masking.strategy", metavar="STRATEGY"),
     Flag("--out", "out", metavar="RUN"),
     Flag("--valid", "text.valid", metavar="SOURCE"),
     Flag("--valid-fraction", "text.valid_fraction"),
+    Flag("--format", "text.format"),
+    Flag("--split", "text.split"),
+    Flag("--data-revision", "text.revision"),
     Flag("--documents", "text.documents"),
     Flag("--text-field", "text.text_field"),
     Flag("--on-bad-text", "text.on_bad_text"),
     Flag("--max-document-chars", "text.max_document_chars", metavar="N"),
     Flag("--on-long-document", "text.on_long_document"),
+    Flag("--min-chars", "text.min_chars", metavar="N"),
+    Flag("--max-chars", "text.max_chars", metavar="N"),
+    Flag("--dedup", "text.dedup"),
+    Flag("--workers", "text.workers", metavar="N"),
     Flag("--add-tokens", "text.add_tokens", metavar="FILE"),
     Flag("--extend-vocab", "text.extend_vocab", metavar="N"),
     Flag("--replay", "data.replay", metavar="STORE:SHARE"),
     Flag("--eval", "evaluation.stores", metavar="NAME=STORE"),
+    BUDGET,
     Flag("--steps", "budget.steps"),
     Flag("--tokens", "budget.tokens"),
     Flag("--epochs", "budget.epochs"),
@@ -74,6 +93,7 @@ def _started_from_one(out: str | None) -> bool:
         bool,
         "Let the learning rate of a run fall from where it stands to 0, with its optimizer's state.",
         _decay_only,
+        panel="Training",
     ),
     Flag("--schedule", "optimizer.schedule"),  # after --decay-only, which it may change
     Flag("--head-warmup", "optimizer.head_warmup_steps", metavar="STEPS"),
@@ -83,15 +103,20 @@ def _started_from_one(out: str | None) -> bool:
     Flag("--keep-unused", "model.keep_unused"),
     Flag("--revision", "model.revision"),
     Flag("--trust-remote-code", "model.trust_remote_code"),
+    Flag("--log", "logging.to", metavar="tensorboard|wandb|trackio"),
     Flag("--seed", "seed"),
     Flag("--deterministic", "deterministic"),
+    Flag("--threads", "speed.threads"),
     from_file=True,
     limited=True,
+    needs=("--from", "--data", "--out", "--steps|--tokens|--epochs"),
 )
 def command(
     settings: PretrainSettings,
     emit: Emit,
     nproc: Processes = None,
+    dry_run: DryRun = False,
+    price_per_hour: PricePerHour = None,
     overwrite: Overwrite = False,
     resume: Resume = False,
     allow_changes: AllowChanges = False,
@@ -103,6 +128,11 @@ def command(
     if settings.model.checkpoint is None and not (resume and _started_from_one(settings.out)):
         beside = f" ({settings.out} is no run that went on from one)" if resume and settings.out else ""
         raise UserError(f"no checkpoint{beside}: give --from, a run, a Hugging Face folder or a Hub name")
+    if dry_run:
+        from fmlm_cli.recipes.pretraining.dry_run import estimate_run
+
+        estimate_run(settings, price_per_hour=price_per_hour, emit=emit)
+        return
     from fmlm_cli.recipes.shared.launching import hand_over
 
     if hand_over(nproc, settings.device, emit):

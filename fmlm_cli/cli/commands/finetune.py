@@ -8,12 +8,13 @@ from fmlm_cli.events import Emit
 
 @with_options(
     FinetuneSettings,
-    Flag("--from", "checkpoint", metavar="CHECKPOINT"),
+    Flag("--from", "checkpoint", metavar="[NAME=]CHECKPOINT"),
     Flag("--task", "tasks.names", metavar="TASK"),
     Flag("--data-dir", "tasks.folder", metavar="DIR"),
     Flag("--train", "tasks.train", metavar="FILE"),
     Flag("--dev", "tasks.dev", metavar="FILE"),
     Flag("--test", "tasks.test", metavar="FILE"),
+    Flag("--name", "tasks.name"),
     Flag("--text-field", "tasks.text_field"),
     Flag("--text-pair-field", "tasks.text_pair_field"),
     Flag("--label-field", "tasks.label_field"),
@@ -25,10 +26,12 @@ from fmlm_cli.events import Emit
     Flag("--learning-rate", "training.learning_rate"),
     Flag("--batch-size", "training.batch_size"),
     Flag("--from-mnli", "from_mnli"),
+    Flag("--threads", "speed.threads"),
     Flag("--revision", "revision"),
     Flag("--trust-remote-code", "trust_remote_code"),
     from_file=True,
     limited=True,
+    needs=("--task|--train", "--out"),
 )
 def command(
     settings: FinetuneSettings,
@@ -42,7 +45,9 @@ def command(
 ) -> None:
     """Fine-tune an encoder on GLUE or a labelled set of your own, over seeds.
 
-    Example: fmlm finetune --from run --task mrpc --data-dir glue --seeds 5 --out tuned
+    Several are compared with the first, on the same tasks and seeds.
+
+    Example: fmlm finetune --from roberta-base --from run --task mrpc --data-dir glue --seeds 5 --out tuned
     """
     from fmlm_cli.recipes.shared.launching import share_out
 

@@ -27,9 +27,11 @@ _BAR = 20  # characters of a bar that stands for 1
     Flag("--file", "file", metavar="FILE"),
     Flag("--task", "task"),
     Flag("--top", "top"),
+    Flag("--threads", "speed.threads"),
     Flag("--revision", "revision"),
     Flag("--trust-remote-code", "trust_remote_code"),
     by_one=True,
+    needs=("TEXT|--file",),
 )
 def command(
     settings: PredictSettings,
@@ -38,11 +40,11 @@ def command(
         bool, typer.Option("--json", help="Print one JSON object a line instead: text, pair, predictions.")
     ] = False,
 ) -> str | None:
-    r"""Fill the masks of texts, or label texts, whatever the model is for.
+    """Fill the masks of texts, or label texts, whatever the model is for.
 
-    Write each mask as \[MASK] or <mask>: either stands for the tokenizer's own.
+    Write each mask as [MASK] or <mask>: either stands for the tokenizer's own.
 
-    Example: fmlm predict --from run "Paris is the \[MASK] of France."
+    Example: fmlm predict --from run "Paris is the [MASK] of France."
 
     Example: fmlm predict --from tuned --task mrpc "It rains." --pair "Rain is falling."
     """

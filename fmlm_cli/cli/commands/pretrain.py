@@ -1,7 +1,15 @@
 """`fmlm pretrain`."""
 
-from fmlm_cli.cli.flags import Flag
-from fmlm_cli.cli.options import AllowChanges, Overwrite, Processes, Resume, with_options
+from fmlm_cli.cli.flags import BUDGET, Flag
+from fmlm_cli.cli.options import (
+    AllowChanges,
+    DryRun,
+    Overwrite,
+    PricePerHour,
+    Processes,
+    Resume,
+    with_options,
+)
 from fmlm_cli.config import PretrainSettings
 from fmlm_cli.errors import UserError
 from fmlm_cli.events import Emit
@@ -16,18 +24,24 @@ from fmlm_cli.events import Emit
     Flag("--replay", "data.replay", metavar="STORE:SHARE"),
     Flag("--eval", "evaluation.stores", metavar="NAME=STORE"),
     Flag("--schedule", "optimizer.schedule"),
+    BUDGET,
     Flag("--steps", "budget.steps"),
     Flag("--tokens", "budget.tokens"),
     Flag("--epochs", "budget.epochs"),
+    Flag("--log", "logging.to", metavar="tensorboard|wandb|trackio"),
     Flag("--seed", "seed"),
     Flag("--deterministic", "deterministic"),
+    Flag("--threads", "speed.threads"),
     from_file=True,
     limited=True,
+    needs=("--data", "--out", "--steps|--tokens|--epochs"),
 )
 def command(
     settings: PretrainSettings,
     emit: Emit,
     nproc: Processes = None,
+    dry_run: DryRun = False,
+    price_per_hour: PricePerHour = None,
     overwrite: Overwrite = False,
     resume: Resume = False,
     allow_changes: AllowChanges = False,
@@ -38,6 +52,11 @@ def command(
     """
     if settings.model.checkpoint is not None:
         raise UserError("model.checkpoint is set: `fmlm continue` goes on from a checkpoint")
+    if dry_run:
+        from fmlm_cli.recipes.pretraining.dry_run import estimate_run
+
+        estimate_run(settings, price_per_hour=price_per_hour, emit=emit)
+        return
     from fmlm_cli.recipes.shared.launching import hand_over
 
     if hand_over(nproc, settings.device, emit):

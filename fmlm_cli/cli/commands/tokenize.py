@@ -12,7 +12,8 @@ from fmlm_cli.events import Emit
 KeepFinished = Annotated[
     bool,
     typer.Option(
-        "--resume", help="Keep a finished store of the same text and settings; make an unfinished one anew."
+        "--resume",
+        help="Go on where an earlier call stopped, and keep a finished store of the same text and settings.",
     ),
 ]
 
@@ -27,19 +28,28 @@ KeepFinished = Annotated[
     Flag("--lowercase", "lowercase"),
     Flag("--strip-accents", "strip_accents"),
     Flag("--normalize", "normalize"),
+    Flag("--format", "format"),
+    Flag("--split", "split"),
+    Flag("--revision", "revision"),
     Flag("--documents", "documents"),
     Flag("--text-field", "text_field"),
     Flag("--on-bad-text", "on_bad_text"),
     Flag("--max-document-chars", "max_document_chars", metavar="N"),
     Flag("--on-long-document", "on_long_document"),
+    Flag("--min-chars", "min_chars", metavar="N"),
+    Flag("--max-chars", "max_chars", metavar="N"),
     Flag("--valid", "valid", metavar="SOURCE"),
     Flag("--valid-fraction", "valid_fraction"),
+    Flag("--dedup", "dedup"),
+    Flag("--workers", "workers", metavar="N"),
+    Flag("--shard", "shard", metavar="I/N"),
     Flag("--add-tokens", "add_tokens", metavar="FILE"),
     Flag("--extend-vocab", "extend_vocab", metavar="N"),
     Flag("--pmi", "pmi"),
     Flag("--pmi-size", "pmi_size"),
     assignable=False,  # each of its settings has a flag
     by_one=True,
+    needs=("SOURCE...|--pmi", "--tokenizer|--train-tokenizer"),
 )
 def command(
     settings: TokenizeSettings, emit: Emit, overwrite: Overwrite = False, resume: KeepFinished = False

@@ -14,18 +14,22 @@ A plan is computed once from the documents' lengths. It holds no text, and a row
 Nothing is dropped: every token of every document stands in exactly one row.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from fmlm_cli.corpus.store.reading import TokenSpans
+from fmlm_cli.corpus.rows.best_fit import best_fit_decreasing
+from fmlm_cli.corpus.store.split import TokenSpans
 
 Packing = Literal["documents", "concat", "none"]
+Integers = npt.NDArray[np.integer]
 Int64s = npt.NDArray[np.int64]
 
-_WINDOW = 16_384  # stretches among which best fit looks for partners: keeps neighbours in the file together
+PLANNING = 2  # raised whenever the same documents come to stand in other rows, or these in another order
+_WINDOW = 1 << 17  # stretches that are laid out at once, and among which best fit looks for partners
 
 
 @dataclass(frozen=True)
@@ -44,47 +48,92 @@ class Frame:
 
 @dataclass(frozen=True)
 class RowPlan:
-    """Rows as stretches of documents. Stretches are sorted by row; all arrays int64[stretches] unless said.
+    """Rows as stretches of documents, sorted by row. Arrays are of the smallest types that serve.
 
-    `spans`: which tokens. `column`: where in the row the first of them stands. `closed`: bool, whether
-    special tokens follow the stretch (packing documents and none: always; concat: a separator, where the
-    document ends). `first`: int64[rows + 1], row r holds the stretches first[r] to first[r + 1]. `cut`: how
-    many documents stand in more than one stretch.
+    `document`, `start`, `length`: unsigned [stretches], `length[i]` tokens of document `document[i]` from
+    token `start[i]` on. `column`: unsigned [stretches], where in the row the first of them stands. `closed`:
+    bool[stretches], whether special tokens follow the stretch (packing documents and none: always; concat: a
+    separator, where the document ends). `first`: integers [rows + 1], row r holds the stretches first[r] to
+    first[r + 1].
+
+    `tokens`: text tokens in all rows, special ones not counted. `used`: positions in all rows that are not
+    padding. `cut`: how many documents stand in more than one stretch.
     """
 
     packing: Packing
     sequence_length: int
-    spans: TokenSpans
-    column: Int64s
+    document: Integers
+    start: Integers
+    length: Integers
+    column: Integers
     closed: npt.NDArray[np.bool_]
-    first: Int64s
+    first: Integers
+    tokens: int
+    used: int
     cut: int
 
     def __len__(self) -> int:
         return len(self.first) - 1
 
     @property
-    def tokens(self) -> int:
-        """Text tokens in all rows, special ones not counted."""
-        return int(self.spans.length.sum())
-
-    def used(self, frame: Frame) -> int:
-        """Positions in all rows that are not padding."""
-        if self.packing == "concat":
-            return self.tokens + int(self.closed.sum()) * frame.separated + len(self) * frame.size
-        return self.tokens + len(self.column) * frame.size
+    def padding(self) -> float:
+        """Share of padding among all positions."""
+        return 1 - self.used / max(1, len(self) * self.sequence_length)
 
 
-def plan_rows(lengths: Int64s, packing: Packing, sequence_length: int, frame: Frame) -> RowPlan:
+STRETCHES = ("document", "start", "length", "column", "closed")  # the arrays with an entry a stretch
+
+
+class _Laid(NamedTuple):
+    """The stretches of some documents, laid out in rows: as in `RowPlan`, all int64 but `closed`.
+
+    `begins`: which of these stretches begin a row.
+    """
+
+    document: Int64s
+    start: Int64s
+    length: Int64s
+    column: Int64s
+    closed: npt.NDArray[np.bool_]
+    begins: Int64s
+    cut: int
+
+
+def plan_rows(lengths: Integers, packing: Packing, sequence_length: int, frame: Frame) -> RowPlan:
     """Lay documents of these lengths (in tokens, each > 0) out in rows of `sequence_length`."""
     assert sequence_length > frame.size
-    if packing == "concat":
-        return _continuous(lengths, sequence_length, frame)
-    body = sequence_length - frame.size
-    spans = _cut(lengths, body)
-    packed = packing == "documents"
-    row = _best_fit(spans.length + frame.size, sequence_length) if packed else np.arange(len(spans.length))
-    return _arrange(spans, row, packing, sequence_length, frame, cut=int(np.count_nonzero(lengths > body)))
+    lay = _continuous if packing == "concat" else _packed if packing == "documents" else _alone
+    types = _unsigned(len(lengths)), _unsigned(lengths.max(initial=0)), _unsigned(sequence_length)
+    laid = [_shrunk(part, *types) for part in lay(lengths, sequence_length, frame)]
+    document, start, length, column, closed = (
+        np.concatenate(arrays) for arrays in list(zip(*laid, strict=True))[: len(STRETCHES)]
+    )
+    after = np.cumsum([len(part.document) for part in laid])
+    begins = [part.begins + end - len(part.document) for part, end in zip(laid, after, strict=True)]
+    first = np.append(np.concatenate(begins), len(document)).astype(_unsigned(len(document)))
+    tokens, rows = int(length.sum(dtype=np.int64)), len(first) - 1
+    special = np.count_nonzero(closed) * frame.separated + rows * frame.size
+    used = tokens + (int(special) if packing == "concat" else len(document) * frame.size)
+    cut = sum(part.cut for part in laid)
+    return RowPlan(
+        packing, sequence_length, document, start, length, column, closed, first, tokens, used, cut
+    )
+
+
+def _unsigned(largest: int) -> type[np.integer]:
+    """The type of numbers up to `largest`; not uint64, which numpy takes to floats beside int64."""
+    return np.uint16 if largest < 1 << 16 else np.uint32 if largest < 1 << 32 else np.int64
+
+
+def _windows(lengths: Integers, body: int) -> Iterator[tuple[int, Int64s]]:
+    """Consecutive documents of about `_WINDOW` stretches together: the number of the first, their lengths."""
+    begin = 0
+    while begin == 0 or begin < len(lengths):
+        part = lengths[begin : begin + _WINDOW].astype(np.int64)
+        stretches = np.cumsum(-(-part // body))
+        whole = max(1, int(np.searchsorted(stretches, _WINDOW, side="right")))
+        yield begin, part[:whole]
+        begin += whole
 
 
 def _cut(lengths: Int64s, body: int) -> TokenSpans:
@@ -96,78 +145,68 @@ def _cut(lengths: Int64s, body: int) -> TokenSpans:
     return TokenSpans(document, start, np.minimum(body, lengths[document] - start))
 
 
-def _best_fit(sizes: Int64s, capacity: int) -> Int64s:
-    """Row of each stretch: best fit decreasing within windows of consecutive stretches. int64[stretches]."""
-    row = np.empty(len(sizes), np.int64)
-    rows = 0
-    for begin in range(0, len(sizes), _WINDOW):
-        window = slice(begin, begin + _WINDOW)
-        row[window], used = _best_fit_window(sizes[window], capacity)
-        row[window] += rows
-        rows += used
-    return row
-
-
-def _best_fit_window(sizes: Int64s, capacity: int) -> tuple[Int64s, int]:
-    """Rows (counted from 0) for one window, and how many there are.
-
-    The longest stretch first, each into the fullest row that still holds it. Rows are kept by the space left;
-    bit s of the integer `spaces` says that some row has space s left, so the best row is the lowest set bit
-    from the stretch's size on.
-    """
-    row = np.empty(len(sizes), np.int64)
-    full = sizes >= capacity
-    rows = int(np.count_nonzero(full))
-    row[full] = np.arange(rows)
-    by_space: list[list[int]] = [[] for _ in range(capacity + 1)]
-    spaces = 0
-    rest = np.flatnonzero(~full)
-    order = rest[np.argsort(-sizes[rest], kind="stable")]
-    for index, size in zip(order.tolist(), sizes[order].tolist(), strict=True):
-        fitting = spaces >> size
-        if fitting:
-            space = size + (fitting & -fitting).bit_length() - 1
-            fitting_row = by_space[space].pop()
-            if not by_space[space]:
-                spaces ^= 1 << space
-        else:
-            space, fitting_row, rows = capacity, rows, rows + 1
-        row[index] = fitting_row
-        by_space[space - size].append(fitting_row)
-        spaces |= 1 << (space - size)
-    return row, rows
-
-
-def _arrange(
-    spans: TokenSpans, row: Int64s, packing: Packing, sequence_length: int, frame: Frame, cut: int
-) -> RowPlan:
-    """Sort stretches by row and give each its column."""
-    order = np.argsort(row, kind="stable")
-    spans = TokenSpans(spans.document[order], spans.start[order], spans.length[order])
-    sizes = spans.length + frame.size
-    first = np.concatenate([[0], np.cumsum(np.bincount(row))])
-    before = np.cumsum(sizes) - sizes
-    column = before - np.repeat(before[first[:-1]], np.diff(first)) + frame.before
-    closed = np.ones(len(order), np.bool_)
-    return RowPlan(packing, sequence_length, spans, column, closed, first, cut)
-
-
-def _continuous(lengths: Int64s, sequence_length: int, frame: Frame) -> RowPlan:
-    """Cut one long text of all documents, each followed by a separator slot, at every row's end."""
+def _alone(lengths: Integers, sequence_length: int, frame: Frame) -> Iterator[_Laid]:
+    """A row for each stretch."""
     body = sequence_length - frame.size
-    slots = lengths + frame.separated
-    document_begin = np.cumsum(slots) - slots
-    total = int(slots.sum()) - (frame.separated and len(lengths) > 0)  # the last document needs none
-    rows = -(-total // body)
-    begin = np.union1d(document_begin, np.arange(rows) * body)
-    end = np.append(begin[1:], total)
-    document = np.searchsorted(document_begin, begin, side="right") - 1
-    start = begin - document_begin[document]
-    length = (
-        np.minimum(end - document_begin[document], lengths[document]) - start
-    )  # 0: only the separator is left
-    closed = end - document_begin[document] == slots[document]
-    first = np.append(np.searchsorted(begin, np.arange(rows) * body), len(begin))
-    column = begin % body + frame.before
-    cut = int(np.count_nonzero(np.bincount(document[length > 0]) > 1))
-    return RowPlan("concat", sequence_length, TokenSpans(document, start, length), column, closed, first, cut)
+    for begin, part in _windows(lengths, body):
+        spans = _cut(part, body)
+        every = np.arange(len(spans.length))
+        yield _framed(begin, spans, every, frame, cut=int(np.count_nonzero(part > body)))
+
+
+def _packed(lengths: Integers, sequence_length: int, frame: Frame) -> Iterator[_Laid]:
+    """Rows of several stretches, by best fit."""
+    body = sequence_length - frame.size
+    for begin, part in _windows(lengths, body):
+        spans = _cut(part, body)
+        row, _ = best_fit_decreasing(spans.length + frame.size, sequence_length)
+        yield _framed(begin, spans, row, frame, cut=int(np.count_nonzero(part > body)))
+
+
+def _framed(begin: int, spans: TokenSpans, row: Int64s, frame: Frame, cut: int) -> _Laid:
+    """Stretches of the documents from `begin` on, sorted by row, each between special tokens of its own."""
+    order = np.argsort(row, kind="stable")
+    document, start, length = spans.document[order] + begin, spans.start[order], spans.length[order]
+    sizes = length + frame.size
+    before = np.cumsum(sizes) - sizes
+    stretches = np.bincount(row)
+    begins = np.cumsum(stretches) - stretches
+    column = before - np.repeat(before[begins], stretches) + frame.before
+    return _Laid(document, start, length, column, np.ones(len(order), np.bool_), begins, cut)
+
+
+def _continuous(lengths: Integers, sequence_length: int, frame: Frame) -> Iterator[_Laid]:
+    """One long text of all documents, each followed by a separator's slot, cut at every row's end."""
+    body = sequence_length - frame.size
+    text = 0  # slots before these documents
+    for first, part in _windows(lengths, body):
+        slots = part + frame.separated
+        document_begin = text + np.cumsum(slots) - slots
+        total = text + int(slots.sum())
+        if first + len(part) >= len(lengths):  # the last document needs no separator
+            total -= frame.separated and len(part) > 0
+        rows = np.arange(-(-text // body), -(-total // body)) * body
+        begin = np.union1d(document_begin, rows)
+        end = np.append(begin[1:], total)
+        document = np.searchsorted(document_begin, begin, side="right") - 1
+        start = begin - document_begin[document]
+        length = (
+            np.minimum(end - document_begin[document], part[document]) - start
+        )  # 0: of the separator alone
+        closed = end - document_begin[document] == slots[document]
+        cut = int(np.count_nonzero(np.bincount(document[length > 0]) > 1))
+        column = begin % body + frame.before
+        yield _Laid(document + first, start, length, column, closed, np.searchsorted(begin, rows), cut)
+        text = total
+
+
+def _shrunk(
+    laid: _Laid, document: type[np.integer], start: type[np.integer], column: type[np.integer]
+) -> _Laid:
+    """The same in the types that serve for all documents, and for columns."""
+    return laid._replace(
+        document=laid.document.astype(document),
+        start=laid.start.astype(start),
+        length=laid.length.astype(column),
+        column=laid.column.astype(column),
+    )

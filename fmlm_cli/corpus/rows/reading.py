@@ -8,8 +8,10 @@ import numpy as np
 import numpy.typing as npt
 
 from fmlm_cli import keys
-from fmlm_cli.corpus.rows.packing import Frame, Packing, RowPlan, plan_rows
-from fmlm_cli.corpus.store.reading import TokenSpans, TokenStore
+from fmlm_cli.corpus.rows.packing import Frame, Packing, RowPlan
+from fmlm_cli.corpus.rows.plans import plan_of
+from fmlm_cli.corpus.store.reading import TokenStore
+from fmlm_cli.corpus.store.split import TokenSpans
 from fmlm_cli.errors import UserError
 
 Int64s = npt.NDArray[np.int64]
@@ -95,7 +97,7 @@ class RowReader:
                 f"sequence_length {sequence_length} leaves no room for text "
                 f"beside {self.frame.size} special tokens"
             )
-        self.plan: RowPlan = plan_rows(self._split.lengths, packing, sequence_length, self.frame)
+        self.plan: RowPlan = plan_of(store, split, self._split, packing, sequence_length, self.frame)
         self._maskable = np.ones(store.vocabulary, np.bool_)
         self._maskable[list(self._special.never_masked)] = False
         self._rows = min(len(self.plan), max_rows or len(self.plan))
@@ -125,20 +127,31 @@ class RowReader:
         packing = self.plan.packing
         return packing == "none" or bool(self.frame.separated if packing == "concat" else self.frame.size)
 
+    def lengths(self, index: Int64s) -> Int64s:
+        """Positions that are not padding in rows of one stretch each, without reading them. int64[n]"""
+        assert self.plan.packing == "none"
+        return self.plan.length[self._numbers(index)].astype(np.int64) + self.frame.size
+
+    def _numbers(self, index: Int64s) -> Int64s:
+        """The numbers in the plan of these of the rows."""
+        if not self.is_subset:
+            return index
+        key = keys.derive(self._subset_seed, keys.Stream.ROW_SUBSET)
+        return keys.permute(index, len(self.plan), key)
+
     def read(self, index: Int64s) -> Rows:
         """Rows number `index` (int64[n], each in [0, len(self)))."""
-        number = (
-            keys.permute(index, len(self.plan), keys.derive(self._subset_seed, keys.Stream.ROW_SUBSET))
-            if self.is_subset
-            else index
-        )
-        plan = self.plan
-        counts = plan.first[number + 1] - plan.first[number]
+        plan, number = self.plan, self._numbers(index)
+        first = plan.first[number].astype(np.int64)
+        counts = plan.first[number + 1] - first
         row = np.repeat(np.arange(len(number)), counts)
         within = np.arange(len(row)) - np.repeat(np.cumsum(counts) - counts, counts)
-        piece = plan.first[number][row] + within
-        spans = TokenSpans(plan.spans.document[piece], plan.spans.start[piece], plan.spans.length[piece])
-        return self._fill(_Layout(number, row, within, spans, plan.column[piece], plan.closed[piece]))
+        piece = first[row] + within
+        document, start, length, column = (
+            array[piece].astype(np.int64) for array in (plan.document, plan.start, plan.length, plan.column)
+        )
+        spans = TokenSpans(document, start, length)
+        return self._fill(_Layout(number, row, within, spans, column, plan.closed[piece]))
 
     def _fill(self, layout: "_Layout") -> Rows:
         shape = (len(layout.number), self.sequence_length)
@@ -200,17 +213,3 @@ class _Layout:
     spans: TokenSpans
     column: Int64s
     closed: npt.NDArray[np.bool_]
-
-
-@dataclass(frozen=True)
-class RowOrder:
-    """The endless stream of rows: pass after pass, each a permutation computed from (seed, pass)."""
-
-    rows: int
-    seed: int
-
-    def locate(self, position: Int64s) -> tuple[Int64s, Int64s]:
-        """Row index and pass (the row's epoch) at these positions of the stream. int64[n] each."""
-        epoch, place = np.divmod(position, self.rows)
-        key = keys.derive(self.seed, keys.Stream.ROW_ORDER, epoch)
-        return keys.permute(place, self.rows, key), epoch

@@ -25,7 +25,7 @@ import pyarrow as pa
 from transformers import PreTrainedTokenizerFast
 
 from fmlm_cli import storage
-from fmlm_cli.corpus.store.reading import Split
+from fmlm_cli.corpus.store.split import Split
 from fmlm_cli.corpus.store.word_runs import Text, Words
 from fmlm_cli.corpus.tokenizer.words import punctuation_tokens
 from fmlm_cli.errors import UserError

@@ -9,145 +9,44 @@
       train/, validation/    Arrow stream files, one record a document:
         input_ids: list<uint8 | uint16 | uint32>   without special tokens
         word_starts: list<bool>                    bit-packed by Arrow; True where a word begins
+      cache/                 what can be made again, of large stores: hashes that were checked, plans of rows
 
-Reading is zero-copy: a file is mapped into memory once and seen as one array of tokens and one array of bits.
-Where in it each document lies is worked out when the store is opened, so that any token of any document is
-one index away.
+Reading is zero-copy: see `split`.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
 from transformers import PreTrainedTokenizerFast
 
 from fmlm_cli import keys, storage
+from fmlm_cli.corpus.store.split import Split
 from fmlm_cli.corpus.tokenizer import loading as tokenizers
-from fmlm_cli.errors import UserError, one_line
+from fmlm_cli.corpus.tokenizer.probing import check_probe
+from fmlm_cli.errors import UserError
 
 FORMAT = 3
 SPLITS = ("train", "validation")
 TOKEN_COUNTS = "token_counts.npy"
 TOKENIZER = "tokenizer"
 _HOLDS = (
-    *(storage.MANIFEST, TOKEN_COUNTS, TOKENIZER, "dataset_dict.json", "collocations-*.arrow"),
+    *(storage.MANIFEST, TOKEN_COUNTS, TOKENIZER, "dataset_dict.json", "collocations-*.arrow", storage.CACHE),
     *SPLITS,
 )
 STORE = storage.Kind("token store", "tokenize", _HOLDS)
 STORE_OF_RUN = storage.Kind("token store of a run", "continue", _HOLDS)
+SHARD = storage.Kind(
+    "shard of a token store", "tokenize", ("shard.json", "journal.jsonl", "parts", "spool", TOKENIZER)
+)
 
 
 def token_dtype(vocabulary: int) -> np.dtype[Any]:
     """The smallest unsigned integer type that holds ids below `vocabulary`."""
     return np.min_scalar_type(max(vocabulary - 1, 0))
-
-
-@dataclass(frozen=True)
-class TokenSpans:
-    """Stretches: `length[i]` tokens of document `document[i]` from token `start[i]` on. int64[n] each."""
-
-    document: npt.NDArray[np.int64]
-    start: npt.NDArray[np.int64]
-    length: npt.NDArray[np.int64]
-
-    @cached_property
-    def _before(self) -> npt.NDArray[np.int64]:
-        """Tokens of all spans before each."""
-        return np.cumsum(self.length) - self.length
-
-    @cached_property
-    def total(self) -> int:
-        """Tokens of all spans."""
-        return int(self.length.sum())
-
-    @cached_property
-    def within(self) -> npt.NDArray[np.int64]:
-        """For every token of every span in turn, its offset within its span. int64[total]"""
-        return self.spread(np.zeros_like(self.length))
-
-    def spread(self, first: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-        """For every token of every span in turn, its offset in its span plus that's `first`. int64[total]"""
-        every = np.repeat(first - self._before, self.length)
-        every += np.arange(self.total)
-        return every
-
-
-class Split:
-    """One split of a store, mapped into memory. `lengths`: int64[documents], in tokens.
-
-    `has_word_starts`: whether it says where words begin; one that was made by other hands may not.
-    """
-
-    has_word_starts = True
-
-    def __init__(self, folder: Path, files: list[str], dtype: np.dtype[Any]) -> None:
-        self._dtype = dtype
-        self._bytes: list[npt.NDArray[np.uint8]] = []
-        try:
-            located = [self._locate(folder / name) for name in files]
-        except (pa.ArrowException, KeyError) as error:  # of files whose hashes were not to be checked
-            raise UserError(
-                f"damaged store: a file of {folder} is no Arrow stream of tokens ({one_line(error)}); "
-                "tokenize the corpus again (--overwrite)"
-            ) from error
-        columns = [
-            np.concatenate(parts) if parts else np.empty(0, np.int64) for parts in zip(*located, strict=True)
-        ]
-        self.lengths, self._token_index, self._bit_index = columns or [np.empty(0, np.int64)] * 3
-        sizes = [len(part[0]) for part in located]
-        self._file = np.repeat(np.arange(len(sizes)), sizes)
-
-    def __len__(self) -> int:
-        return len(self.lengths)
-
-    def _locate(
-        self, path: Path
-    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-        """Map one Arrow file; its documents' lengths, first tokens and first bits, from the file's start."""
-        buffer = pa.memory_map(str(path)).read_buffer()
-        self._bytes.append(np.frombuffer(buffer, np.uint8))
-        lengths, tokens, starts = [np.empty(0, np.int64)], [np.empty(0, np.int64)], [np.empty(0, np.int64)]
-        for batch in pa.ipc.open_stream(buffer):
-            ids = batch.column("input_ids")
-            offsets = ids.offsets.to_numpy().astype(np.int64)
-            lengths.append(np.diff(offsets))
-            at = ids.values.buffers()[1].address - buffer.address if len(ids.values) else 0
-            tokens.append(at // self._dtype.itemsize + ids.values.offset + offsets[:-1])
-            self.has_word_starts &= "word_starts" in batch.schema.names
-            if self.has_word_starts:
-                words = batch.column("word_starts")
-                bits_at = words.values.buffers()[1].address - buffer.address if len(words.values) else 0
-                starts.append(bits_at * 8 + words.values.offset + words.offsets.to_numpy()[:-1])
-            else:
-                starts.append(np.zeros(len(ids), np.int64))
-        return np.concatenate(lengths), np.concatenate(tokens), np.concatenate(starts)
-
-    def read(self, spans: TokenSpans) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
-        """Token ids, int64[total], and word starts, bool[total] (without any, all False), of the spans."""
-        ids = np.empty(spans.total, np.int64)
-        words = np.zeros(spans.total, np.bool_)
-        tokens = spans.spread(self._token_index[spans.document] + spans.start)
-        bits = spans.spread(self._bit_index[spans.document] + spans.start)
-        files = self._file[spans.document] if len(self._bytes) > 1 else np.zeros(1, np.int64)
-        for number in np.unique(files) if len(files) > 1 else files:  # of up to 512 MB: a batch touches few
-            in_file = slice(None) if len(self._bytes) == 1 else np.repeat(files == number, spans.length)
-            raw = self._bytes[number]
-            tokens_of_file = raw[: raw.size // self._dtype.itemsize * self._dtype.itemsize].view(self._dtype)
-            ids[in_file] = tokens_of_file[tokens[in_file]]
-            if self.has_word_starts:
-                words[in_file] = (raw[bits[in_file] >> 3] >> (bits[in_file] & 7).astype(np.uint8)) & 1
-        return ids, words
-
-    def documents(self) -> Iterator[tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]]:
-        """Every document's ids and word starts, in order."""
-        for number, length in enumerate(self.lengths):
-            yield self.read(TokenSpans(np.array([number]), np.array([0]), np.array([length])))
 
 
 class TokenStore:
@@ -184,14 +83,17 @@ class TokenStore:
         """Number of ids of the tokenizer, special and added ones included."""
         return int(self.manifest["tokenizer"]["vocabulary"])
 
+    def contents(self, split: str) -> list[str]:
+        """The hashes of a split's files."""
+        return [file["sha256"] for file in self.manifest["splits"][split]["files"]]
+
     def identity(self, split: str) -> int:
         """A 64-bit integer that stands for this split in the identity of its rows.
 
         It depends on this split's tokens alone: the same validation text has the same evaluation masks in
         whatever store.
         """
-        hashes = [file["sha256"] for file in self.manifest["splits"][split]["files"]]
-        content = storage.sha256_of_json([self.manifest["tokenizer"]["fingerprint"], hashes])
+        content = storage.sha256_of_json([self.manifest["tokenizer"]["fingerprint"], self.contents(split)])
         return int(keys.derive(int(content[:16], 16), SPLITS.index(split)))
 
     @cached_property
@@ -203,6 +105,9 @@ class TokenStore:
                 f"{self.root / TOKENIZER} is not the tokenizer that made this store: "
                 "tokenize the corpus again"
             )
+        if known := self.manifest["tokenizer"].get("probe"):
+            remedy = "put its files back, or tokenize again with these versions of the libraries"
+            check_probe(tokenizer, known, str(self.root / TOKENIZER), remedy)
         return tokenizer
 
     @cached_property
@@ -231,6 +136,11 @@ class TokenStore:
             )
         return path
 
+    @cached_property
+    def cache(self) -> storage.Cache:
+        """What is made of the store and can be made again; and hashes of its files."""
+        return storage.Cache(storage.cache_of(self.root, self.fingerprint))
+
     def has(self, split: str) -> bool:
         """Whether the split holds any document."""
         return bool(self.manifest["splits"][split]["documents"])
@@ -255,23 +165,38 @@ class TokenStore:
                 )
                 raise UserError(f"damaged store: {path} {damage}; tokenize the corpus again (--overwrite)")
 
-    def verify(self, splits: Sequence[str]) -> None:
-        """Compare the hashes of these splits' files. Raises `UserError` for one that has changed."""
+    def verify(self, splits: Sequence[str], *, afresh: bool = False) -> None:
+        """Compare the hashes of these splits' files. Raises `UserError` for one that has changed.
+
+        Of a large store a file is hashed again only where the system says that it was written to since the
+        last time, or `afresh`.
+        """
         paths, expected = zip(*self._files(splits), strict=True)
-        with ThreadPoolExecutor() as pool:
-            for path, recorded, sha256 in zip(
-                paths, expected, pool.map(storage.sha256_of_file, paths), strict=True
-            ):
-                if recorded["sha256"] != sha256:
-                    raise UserError(
-                        f"damaged store: the contents of {path} have changed since it was written; "
-                        "tokenize the corpus again (--overwrite)"
-                    )
+        for path, recorded, sha256 in zip(
+            paths, expected, self.cache.hashes.of(paths, afresh=afresh), strict=True
+        ):
+            if recorded["sha256"] != sha256:
+                raise UserError(
+                    f"damaged store: the contents of {path} have changed since it was written; "
+                    "tokenize the corpus again (--overwrite)"
+                )
+
+    def is_known_whole(self, split: str) -> bool:
+        """Whether a split's files are remembered to have the hashes that they should."""
+        paths, expected = zip(*self._files([split]), strict=True)
+        return self.cache.hashes.known(paths) == [recorded["sha256"] for recorded in expected]
 
 
 def read_manifest(root: Path) -> Mapping[str, Any]:
     """A store's manifest, checked to be whole and of a format that this version reads."""
+    if storage.kind_of(root) == SHARD.name:
+        raise UserError(
+            f"{root} is a shard of a token store: join all of its shards with `fmlm merge SHARD... --out "
+            "STORE`"
+        )
     if not root.exists():
+        if storage.kind_of(storage.unfinished(root)):
+            raise UserError(f"{root} is not finished: go on with `fmlm tokenize ... --out {root} --resume`")
         raise UserError(
             f"no such store: {root} does not exist; make it with `fmlm tokenize SOURCE --out {root}`"
         )

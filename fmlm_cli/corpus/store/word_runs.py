@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from fmlm_cli.corpus.store.reading import Split, TokenSpans
+from fmlm_cli.corpus.store.split import Split, TokenSpans
 from fmlm_cli.keys import StretchHash, UInt64s
 
 Int64s = npt.NDArray[np.int64]
@@ -55,11 +55,12 @@ class Text:
 
     def __init__(self, split: Split, never_masked: Collection[int], vocabulary: int) -> None:
         self._split = split
-        self._ends = np.cumsum(split.lengths)
-        self._begins = self._ends - split.lengths
+        lengths = split.lengths
+        self._ends = np.cumsum(lengths, dtype=np.int64)
+        self._begins = self._ends - lengths
         self._maskable = np.ones(vocabulary, np.bool_)
         self._maskable[np.fromiter(never_masked, np.int64)] = False
-        self.tokens = int(split.lengths.sum())
+        self.tokens = int(self._ends[-1]) if len(lengths) else 0
 
     def between(self, begin: int, end: int) -> Words:
         """The words of tokens `begin` to `end` (exclusive); each document begins a run."""

@@ -3,13 +3,12 @@
 import io
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 from transformers import PreTrainedTokenizerFast
 
@@ -17,48 +16,19 @@ from fmlm_cli import __version__, storage
 from fmlm_cli.corpus.store import reading as store
 from fmlm_cli.corpus.store.collocations import Mined, write_collocations
 from fmlm_cli.corpus.tokenizer import loading as tokenizers
-from fmlm_cli.corpus.tokenizer.encoding import Encoder
+from fmlm_cli.corpus.tokenizer.literal import Encoded, joined
+from fmlm_cli.corpus.tokenizer.probing import check_probe, probe
 
 _BATCH_TOKENS = 1 << 21  # tokens gathered before they are written as one record batch
 _FILE_BYTES = 512 << 20
-_ENCODE_CHARACTERS = 1 << 20  # characters handed to the tokenizer's threads at once
-_ENCODE_DOCUMENTS = 4096
-
-
-@dataclass(frozen=True)
-class TokenDocument:
-    """One tokenized document: ids, word starts (both [tokens]), its text's hash and size in UTF-8 bytes."""
-
-    input_ids: npt.NDArray[np.uint32]
-    word_starts: npt.NDArray[np.bool_]
-    content: int
-    text_bytes: int
-
-
-def encode_documents(texts: Iterable[str], encoder: Encoder) -> Iterator[TokenDocument]:
-    """Tokenize a stream of texts, a megabyte at a time."""
-    for chunk in _chunks(texts):
-        encoded = encoder(chunk)
-        for text, ids, words in zip(chunk, encoded.input_ids, encoded.word_starts, strict=True):
-            yield TokenDocument(ids, words, storage.content_hash(text), len(text.encode("utf-8")))
-
-
-def _chunks(texts: Iterable[str]) -> Iterator[list[str]]:
-    chunk: list[str] = []
-    characters = 0
-    for text in texts:
-        chunk.append(text)
-        characters += len(text)
-        if characters >= _ENCODE_CHARACTERS or len(chunk) >= _ENCODE_DOCUMENTS:
-            yield chunk
-            chunk, characters = [], 0
-    if chunk:
-        yield chunk
 
 
 @dataclass
 class SplitWriter:
-    """Writes one split's Arrow files. `documents`, `tokens`, `words`, `text_bytes` count what was added."""
+    """Writes one split's Arrow files. `documents`, `tokens`, `words`, `text_bytes` count what was added.
+
+    Where a record batch or a file ends is decided by the documents, and not by how they were added.
+    """
 
     folder: Path
     dtype: np.dtype[Any]
@@ -66,7 +36,7 @@ class SplitWriter:
     tokens: int = 0
     words: int = 0
     text_bytes: int = 0
-    _pending: list[TokenDocument] = field(default_factory=list)
+    _pending: list[Encoded] = field(default_factory=list)
     _pending_tokens: int = 0
     _paths: list[Path] = field(default_factory=list)
     _sink: Any = None
@@ -78,27 +48,31 @@ class SplitWriter:
         ids = pa.list_(pa.from_numpy_dtype(self.dtype))
         return pa.schema({"input_ids": ids, "word_starts": pa.list_(pa.bool_())})
 
-    def add(self, document: TokenDocument) -> None:
-        """Append one document."""
-        self._pending.append(document)
-        self._pending_tokens += len(document.input_ids)
-        self.documents += 1
-        self.tokens += len(document.input_ids)
-        self.words += int(np.count_nonzero(document.word_starts))
-        self.text_bytes += document.text_bytes
-        if self._pending_tokens >= _BATCH_TOKENS:
-            self._flush()
+    def add(self, documents: Encoded, text_bytes: int) -> None:
+        """Append documents, the bytes of whose text are these in all."""
+        self.documents += len(documents.lengths)
+        self.tokens += len(documents.input_ids)
+        self.words += int(np.count_nonzero(documents.word_starts))
+        self.text_bytes += text_bytes
+        ends, begin = np.cumsum(documents.lengths), 0
+        while begin < len(ends):
+            before = int(ends[begin - 1]) if begin else 0
+            full = int(np.searchsorted(ends, before + _BATCH_TOKENS - self._pending_tokens))
+            end = min(full + 1, len(ends))
+            self._pending.append(documents.part(begin, end))
+            self._pending_tokens += int(ends[end - 1]) - before
+            if full < len(ends):
+                self._flush()
+            begin = end
 
     def _flush(self) -> None:
         if self._stream is None or self._sink.tell() >= _FILE_BYTES:
             self._next_file()
-        lengths = [len(document.input_ids) for document in self._pending]
-        offsets = pa.array(np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32))
-        ids = np.concatenate([np.empty(0, np.uint32), *(document.input_ids for document in self._pending)])
-        words = np.concatenate([np.empty(0, np.bool_), *(document.word_starts for document in self._pending)])
+        gathered = joined(self._pending)
+        offsets = pa.array(np.concatenate([[0], np.cumsum(gathered.lengths)]).astype(np.int32))
         columns = [
-            pa.ListArray.from_arrays(offsets, pa.array(ids.astype(self.dtype))),
-            pa.ListArray.from_arrays(offsets, pa.array(words)),
+            pa.ListArray.from_arrays(offsets, pa.array(gathered.input_ids.astype(self.dtype))),
+            pa.ListArray.from_arrays(offsets, pa.array(gathered.word_starts)),
         ]
         self._stream.write_batch(pa.record_batch(columns, schema=self.schema))
         self._pending, self._pending_tokens = [], 0
@@ -166,12 +140,25 @@ class StoreWriter:
         self.splits = {name: SplitWriter(folder / name, dtype) for name in store.SPLITS}
         self._counts = np.zeros(len(tokenizer), np.uint64)
 
-    def add(self, split: str, document: TokenDocument) -> None:
-        """Append a document to a split."""
-        self.splits[split].add(document)
+    def add(self, split: str, documents: Encoded, text_bytes: int) -> None:
+        """Append documents to a split, the bytes of whose text are these in all."""
+        self.splits[split].add(documents, text_bytes)
         if split == "train":
-            ids, counts = np.unique(document.input_ids, return_counts=True)
-            self._counts[ids] += counts.astype(np.uint64)
+            counts = np.bincount(documents.input_ids, minlength=len(self._counts))
+            self._counts += counts.astype(np.uint64)
+
+    def _save_tokenizer(self) -> dict[str, Any]:
+        """Write the tokenizer, and see that what is read back is the same; its entry in the manifest."""
+        folder = self._folder / store.TOKENIZER
+        tokenizers.save_tokenizer(self._tokenizer, folder)
+        known = probe(self._tokenizer)
+        remedy = "saving has changed it, so no store can be made with it; give it as a tokenizer.json"
+        check_probe(tokenizers.load_tokenizer(str(folder)), known, "the tokenizer, saved and loaded,", remedy)
+        return {
+            "fingerprint": tokenizers.fingerprint(self._tokenizer),
+            "vocabulary": len(self._tokenizer),
+            "probe": known,
+        }
 
     def finish(self, request: Mapping[str, Any], facts: Mapping[str, Any]) -> dict[str, Any]:
         """Write everything that is still open, the tokenizer and the manifest, which is returned.
@@ -184,11 +171,7 @@ class StoreWriter:
         content_of_counts = io.BytesIO()  # numpy's own writing to a file does not say when the disk is full
         np.save(content_of_counts, self._counts, allow_pickle=False)
         (self._folder / store.TOKEN_COUNTS).write_bytes(content_of_counts.getvalue())
-        tokenizers.save_tokenizer(self._tokenizer, self._folder / store.TOKENIZER)
-        tokenizer = {
-            "fingerprint": tokenizers.fingerprint(self._tokenizer),
-            "vocabulary": len(self._tokenizer),
-        }
+        tokenizer = self._save_tokenizer()
         unknown_id = self._tokenizer.unk_token_id
         unknown = 0 if unknown_id is None else int(self._counts[unknown_id])
         content = [

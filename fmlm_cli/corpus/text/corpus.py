@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from fmlm_cli import storage
-from fmlm_cli.corpus.text.files import ReadOptions, TextFiles
+from fmlm_cli.corpus.text.documents import ReadOptions
+from fmlm_cli.corpus.text.files.text_files import TextFiles
+from fmlm_cli.corpus.text.hub_set import HUB, HubSet
 from fmlm_cli.corpus.text.python_docs import PYTHON_DOCS, PythonDocs, read_python_docs
-from fmlm_cli.corpus.text.source import ReadStats, Source, even_runs
+from fmlm_cli.corpus.text.source import ReadStats, Source
 from fmlm_cli.corpus.text.splits import HeldOut, assign_splits
 from fmlm_cli.errors import UserError
 from fmlm_cli.events import Emit, Progress
@@ -30,13 +32,16 @@ class TextCorpus(Source):
     def find(
         cls, names: Sequence[str], options: ReadOptions, emit: Emit, held_out: Collection[Path] = ()
     ) -> "TextCorpus":
-        """What names stand for: files, without those `held_out`, and `python-docs`, which comes first.
+        """What names stand for: `python-docs`; files, without those `held_out`; data sets of the Hub.
 
-        Raises `UserError` for a file that is missing, and where nothing is left.
+        They are read in this order. Raises `UserError` for a name that stands for nothing, and where nothing
+        is left.
         """
-        paths = [name for name in names if name != PYTHON_DOCS]
+        hub_sets = [HubSet.find(name, options) for name in dict.fromkeys(names) if name.startswith(HUB)]
+        paths = [name for name in names if name != PYTHON_DOCS and not name.startswith(HUB)]
         files = [TextFiles.find(paths, options, held_out)] if paths else []
-        corpus = cls((*([_read_python_docs(emit)] if PYTHON_DOCS in names else []), *files))
+        embedded = [_read_python_docs(emit)] if PYTHON_DOCS in names else []
+        corpus = cls((*embedded, *files, *hub_sets))
         if not corpus.parts:
             why = "; ".join(corpus.passed_over)
             raise UserError(f"{', '.join(names)}: nothing is left to train on ({why}); name more text")
@@ -78,27 +83,23 @@ class TextCorpus(Source):
         """By all sources."""
         return [sentence for source in self.sources for sentence in source.cautions()]
 
-    def shards(self, number: int) -> list["TextCorpus"]:
-        """By whatever the sources can be cut into."""
-        pieces = [piece for source in self.sources for piece in source.shards(number)]
-        runs = even_runs(pieces, [piece.size for piece in pieces], number)
-        return [TextCorpus(run) for run in runs]
-
     def sample(self, largest: int, valid_fraction: float, held_out: HeldOut) -> Iterator[str]:
         """At most about `largest` bytes of text: from each part its beginning, in proportion to its size.
 
         Documents of the validation split are left out: those `held_out`, and those that it takes by their
         contents.
         """
-        sampled = (_Document(text, storage.content_hash(text)) for text in self._beginnings(largest))
+        texts = self.beginnings(largest, ReadStats())
+        sampled = (_Document(text, storage.content_hash(text)) for text in texts)
         for split, document in assign_splits(sampled, valid_fraction):
             if split == "train" and document.content not in held_out:
                 yield document.text
 
-    def _beginnings(self, largest: int) -> Iterator[str]:
+    def beginnings(self, largest: int, stats: ReadStats) -> Iterator[str]:
+        """At most about `largest` bytes of text: from each part its beginning, in proportion to its size."""
         total = max(self.size, 1)
         for part in self.parts:
-            stats, quota = ReadStats(), largest * part.size / total
+            quota = stats.text_bytes + largest * part.size / total
             for text in part.documents(stats):
                 yield text
                 if stats.text_bytes >= quota:

@@ -32,12 +32,12 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from fmlm_cli.corpus.text.prose import Docstring, clean_docstring, words
-from fmlm_cli.corpus.text.source import ReadStats, Source, even_runs
+from fmlm_cli.corpus.text.source import ReadStats, Source
 from fmlm_cli.storage import sha256_of_json
 
 PYTHON_DOCS = "python-docs"
@@ -105,11 +105,6 @@ class PythonDocs(Source):
             f"{self.packages[INTERPRETER]} and {len(names)} packages ({', '.join(names[:6])}, ...)"
         )
         return ["; ".join([read, *self.passed_over])]
-
-    def shards(self, number: int) -> list["PythonDocs"]:
-        """By document; what was passed over is the first shard's."""
-        first, *others = even_runs(self.texts, [*map(_bytes, self.texts)], number)
-        return [replace(self, texts=first), *(PythonDocs(texts, self.packages, (), 0) for texts in others)]
 
 
 def _bytes(text: str) -> int:

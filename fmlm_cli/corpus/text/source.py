@@ -3,9 +3,7 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
-
-T = TypeVar("T")
+from typing import Any, Protocol
 
 
 @dataclass
@@ -13,14 +11,17 @@ class ReadStats:
     """Counters, filled while reading.
 
     `documents` were yielded, `empty` were left out for having no text, `bad_text` were skipped or repaired,
-    `long` were skipped or cut; `text_bytes` are the UTF-8 bytes yielded, `disk_bytes` the bytes of files on
-    disk taken in so far.
+    `long` were skipped or cut; `under_min` and `over_max` were left out for having fewer or more characters
+    than asked for. `text_bytes` are the UTF-8 bytes yielded, `disk_bytes` the bytes of files on disk taken in
+    so far.
     """
 
     documents: int = 0
     empty: int = 0
     bad_text: int = 0
     long: int = 0
+    under_min: int = 0
+    over_max: int = 0
     text_bytes: int = 0
     disk_bytes: int = 0
 
@@ -40,7 +41,10 @@ class Source(Protocol):
 
     @property
     def parts(self) -> "Sequence[Source]":
-        """What a sample is to hold something of each: the source as it is, or the files of several."""
+        """Sources whose documents in turn are these, each of which can be read alone: its files, say.
+
+        A sample holds something of each; reading one again gives the same documents.
+        """
         return (self,)
 
     @property
@@ -63,20 +67,3 @@ class Source(Protocol):
     def cautions(self) -> list[str]:
         """Sentences about what may not be what the user wants."""
         return []
-
-    def shards(self, number: int) -> "Sequence[Source]":
-        """So many sources of about one size, some perhaps empty, whose documents in turn are these."""
-        ...
-
-
-def even_runs(items: Sequence[T], sizes: Sequence[int], number: int) -> list[tuple[T, ...]]:
-    """Items in order as `number` runs of about one size: each item is in the run that its middle falls into.
-
-    A run's size differs from the mean by no more than that of the largest item.
-    """
-    runs: list[list[T]] = [[] for _ in range(number)]
-    total, before = max(sum(sizes), 1), 0
-    for item, size in zip(items, sizes, strict=True):
-        runs[min((2 * before + size) * number // (2 * total), number - 1)].append(item)
-        before += size
-    return [tuple(run) for run in runs]

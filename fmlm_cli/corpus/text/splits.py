@@ -1,9 +1,11 @@
 """Which documents are validation text and not to be trained on, by their contents alone."""
 
+import math
 from collections.abc import Iterable, Iterator
 from typing import Protocol, TypeVar
 
 import numpy as np
+import numpy.typing as npt
 
 from fmlm_cli.storage import content_hash
 
@@ -64,3 +66,18 @@ def assign_splits(documents: Iterable[D], fraction: float) -> Iterator[tuple[str
             yield from (("train", earlier) for earlier in held)
             held = []
     yield from (("validation", earlier) for earlier in held)
+
+
+def validation_of(contents: npt.NDArray[np.uint64], fraction: float) -> npt.NDArray[np.bool_]:
+    """Which documents of these hashes `assign_splits` sends to validation, all of them seen at once."""
+    if fraction == 0:
+        return np.zeros(len(contents), np.bool_)
+    chosen = contents < np.uint64(math.ceil(fraction * 2.0**64))  # as whole numbers: exact
+    return chosen if chosen.any() else contents == contents.min(initial=np.uint64(2**64 - 1))
+
+
+def first_of_each(contents: npt.NDArray[np.uint64]) -> npt.NDArray[np.bool_]:
+    """Which documents of these hashes are the first of theirs."""
+    first = np.zeros(len(contents), np.bool_)
+    first[np.unique(contents, return_index=True)[1]] = True
+    return first

@@ -20,7 +20,8 @@ import numpy as np
 from tokenizers import AddedToken, Encoding, Regex, decoders
 from transformers import PreTrainedTokenizerFast
 
-from fmlm_cli.corpus.tokenizer.encoding import Encoder, plain_pipeline, well_formed
+from fmlm_cli.corpus.tokenizer.encoding import Encoder
+from fmlm_cli.corpus.tokenizer.literal import plain_pipeline, well_formed
 from fmlm_cli.corpus.tokenizer.panics import failures_as_errors
 from fmlm_cli.corpus.tokenizer.words import decoder_kinds
 from fmlm_cli.errors import UserError
@@ -238,32 +239,24 @@ class _Trial:
     def __init__(self, tokenizer: PreTrainedTokenizerFast) -> None:
         self._encode = Encoder(tokenizer)
         self._first_id = len(tokenizer)
-        (self._before, whole), (starts, all_starts) = self._arrays([_BESIDE, f"{_BESIDE} {_BESIDE}"])
+        beside = self._encode([_BESIDE, f"{_BESIDE} {_BESIDE}"])
+        (self._before, starts), (whole, all_starts) = beside.each()
         self._after = whole[len(self._before) :]
         self._starts = (starts, all_starts[len(starts) :])
-
-    def _arrays(self, texts: Sequence[str]) -> tuple[list[Any], list[Any]]:
-        encoded = self._encode(texts)
-        return encoded.input_ids, encoded.word_starts
 
     def fitting(self, candidate: PreTrainedTokenizerFast, words: Sequence[str]) -> list[str]:
         """Those of the words that came out as they should; `words` in the order in which they were added."""
         encode, added = Encoder(candidate), set(words)
-        alone = encode([f"{_BESIDE} {word} {_BESIDE}" for word in words])
+        alone = encode([f"{_BESIDE} {word} {_BESIDE}" for word in words]).each()
         longer = [[w for w in (word + _LETTER, _LETTER + word) if w not in added] for word in words]
         texts = [f"{_BESIDE} {word} {_BESIDE}" for neighbours in longer for word in neighbours]
-        encoded, expected = encode(texts), self._encode(texts)
-        unchanged = iter(
-            np.array_equal(ids, expected_ids) and np.array_equal(starts, expected_starts)
-            for ids, expected_ids, starts, expected_starts in zip(
-                encoded.input_ids, expected.input_ids, encoded.word_starts, expected.word_starts, strict=True
-            )
-        )
+        pairs = zip(encode(texts).each(), self._encode(texts).each(), strict=True)
+        unchanged = (all(map(np.array_equal, found, expected)) for found, expected in pairs)
         fitting = []
-        for number, (word, neighbours) in enumerate(zip(words, longer, strict=True)):
+        for number, (word, neighbours, (ids, starts)) in enumerate(zip(words, longer, alone, strict=True)):
             # min(), as all() would stop at the first that is not.
             untouched = min([next(unchanged) for _ in neighbours], default=True)
-            if untouched and self._is_one(number, alone.input_ids[number], alone.word_starts[number]):
+            if untouched and self._is_one(number, ids, starts):
                 fitting.append(word)
         return fitting
 

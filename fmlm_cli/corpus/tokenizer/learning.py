@@ -1,21 +1,24 @@
-"""Learning a tokenizer from text: BERT's WordPiece or RoBERTa's byte-level BPE, the same on every run."""
+"""Learning a tokenizer from text: WordPiece, byte-level BPE or Unigram, the same on every run."""
 
+import io
 import itertools
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator
-from typing import Literal
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, Literal
 
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
 
-from fmlm_cli.corpus.tokenizer.encoding import PIECE, pieces_of, well_formed
+from fmlm_cli.corpus.tokenizer.cuts import PIECE, pieces_of
+from fmlm_cli.corpus.tokenizer.literal import well_formed
 from fmlm_cli.corpus.tokenizer.pipelines import (
     BERT,
     LONGEST_WORD,
     ROBERTA,
     Spelling,
     added_token,
+    unigram_tokenizer,
     wordpiece_tokenizer,
     wrap,
 )
@@ -28,7 +31,7 @@ _WORD = re.compile(r"[^\s!-/:-@\[-`{-~]+|[!-/:-@\[-`{-~]")
 
 
 def train_tokenizer(
-    kind: Literal["wordpiece", "bpe"],
+    kind: Literal["wordpiece", "bpe", "unigram"],
     texts: Iterable[str],
     *,
     vocab_size: int,
@@ -36,13 +39,14 @@ def train_tokenizer(
     strip_accents: bool = False,
     normalize: Literal["nfc", "nfkc"] | None = None,
 ) -> PreTrainedTokenizerFast:
-    """Train BERT's WordPiece or RoBERTa's byte-level BPE; the same texts always give the same tokenizer.
+    """Train BERT's WordPiece, RoBERTa's byte-level BPE or XLM-R's Unigram; the same texts give the same one.
 
-    What text is made of before it is split (`lowercase`, `strip_accents`, `normalize`) is the same in both:
+    What text is made of before it is split (`lowercase`, `strip_accents`, `normalize`) is the same in all:
     see `Spelling`. `texts` is read once. Fewer than `vocab_size` tokens come out of few texts. Raises
-    `UserError` if there is no text, or if `vocab_size` cannot hold the alphabet.
+    `UserError` if there is no text, if `vocab_size` cannot hold the alphabet, or for Unigram without the
+    package sentencepiece.
     """
-    train = {"wordpiece": _train_wordpiece, "bpe": _train_bpe}[kind]
+    train = {"wordpiece": _train_wordpiece, "bpe": _train_bpe, "unigram": _train_unigram}[kind]
     cleaned = (well_formed(text) for text in texts)
     spelling = Spelling(lowercase, strip_accents, normalize)
     return train((text for text in cleaned if text.strip()), vocab_size, spelling)
@@ -107,14 +111,18 @@ def _count_words(texts: Iterable[str], spelling: Spelling) -> Counter[str]:
 
 def _alphabet(counts: Counter[str]) -> list[str]:
     """The commonest characters in order of code point, then those that continue words, with their '##'."""
+    commonest = _commonest(counts)
+    continuing = set(itertools.chain.from_iterable(word[1:] for word in counts))
+    return [*commonest, *(f"##{character}" for character in commonest if character in continuing)]
+
+
+def _commonest(counts: Counter[str]) -> list[str]:
+    """The commonest characters in order of code point."""
     characters: Counter[str] = Counter()
-    continuing: set[str] = set()
     for word, count in counts.items():
         for character in word:
             characters[character] += count
-        continuing.update(word[1:])
-    commonest = sorted(sorted(characters, key=lambda c: (-characters[c], c))[:_ALPHABET])
-    return [*commonest, *(f"##{character}" for character in commonest if character in continuing)]
+    return sorted(sorted(characters, key=lambda c: (-characters[c], c))[:_ALPHABET])
 
 
 def _repeated(counts: Counter[str]) -> Iterator[str]:
@@ -151,3 +159,57 @@ def _train_bpe(texts: Iterable[str], size: int, spelling: Spelling) -> PreTraine
     )
     names = ROBERTA | {"bos": "<s>", "eos": "</s>"}
     return wrap(backend, names, add_prefix_space=False, model_input_names=["input_ids", "attention_mask"])
+
+
+def _train_unigram(texts: Iterable[str], size: int, spelling: Spelling) -> PreTrainedTokenizerFast:
+    """Unigram by SentencePiece, of words that are counted here.
+
+    On one thread it is repeatable, which the tokenizers library's trainer is not: it goes through hash maps,
+    in another order on every run, and adds up logarithms in that order.
+    """
+    normalizer = spelling.normalizer(as_bert=False)
+    raw: Counter[str] = Counter()
+    for text in texts:
+        raw.update(text.split())
+    counts: Counter[str] = Counter()
+    for word, count in raw.items():
+        for part in (normalizer.normalize_str(word) if normalizer else word).split():
+            counts[part] += count
+    if not counts:
+        raise _no_texts()
+    alphabet = _commonest(counts)
+    known = {*alphabet} - {"\0"}  # which ends a string there
+    learnable = {word: count for word, count in counts.items() if known.issuperset(word)}
+    _check_size(size, len(ROBERTA) + len(alphabet) + 1)
+    return unigram_tokenizer(_pieces(learnable, size), spelling)
+
+
+def _pieces(counts: Mapping[str, int], size: int) -> list[tuple[str, float]]:
+    """Pieces and the logarithms of their probabilities, with RoBERTa's special tokens first."""
+    try:
+        import sentencepiece  # noqa: PLC0415  (an extra)
+    except ImportError:
+        raise UserError(
+            "--train-tokenizer unigram needs the package sentencepiece: pip install 'fmlm[sentencepiece]'"
+        ) from None
+    special: dict[str, Any] = {"bos_id": 0, "pad_id": 1, "eos_id": 2, "unk_id": 3}
+    model = io.BytesIO()
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=(f"{word}\t{count}" for word, count in sorted(counts.items())),
+        input_format="tsv",
+        model_writer=model,
+        model_type="unigram",
+        vocab_size=size,
+        hard_vocab_limit=False,
+        character_coverage=1.0,
+        normalization_rule_name="identity",  # they are as the pipeline will have them
+        max_sentence_length=1 << 30,
+        num_threads=1,
+        minloglevel=3,
+        user_defined_symbols=[ROBERTA["mask"]],
+        **special,
+    )
+    trained = sentencepiece.SentencePieceProcessor(model_proto=model.getvalue())
+    ids = range(len(ROBERTA), trained.get_piece_size())
+    first = [(token, 0.0) for token in ROBERTA.values()]
+    return [*first, *((trained.id_to_piece(i), trained.get_score(i)) for i in ids)]

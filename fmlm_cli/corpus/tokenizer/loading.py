@@ -17,7 +17,7 @@ from tokenizers import Tokenizer
 from transformers import PreTrainedTokenizerFast
 
 from fmlm_cli import hub
-from fmlm_cli.corpus.tokenizer.encoding import plain_pipeline
+from fmlm_cli.corpus.tokenizer.literal import plain_pipeline
 from fmlm_cli.corpus.tokenizer.panics import failures_as_errors
 from fmlm_cli.corpus.tokenizer.pipelines import BERT, ROBERTA, Spelling, wordpiece_tokenizer
 from fmlm_cli.errors import UserError, one_line

@@ -1,9 +1,9 @@
-"""BERT's and RoBERTa's tokenization pipelines: what stands around a vocabulary."""
+"""BERT's, RoBERTa's and XLM-R's tokenization pipelines: what stands around a vocabulary."""
 
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
 BERT = {"pad": "[PAD]", "unk": "[UNK]", "cls": "[CLS]", "sep": "[SEP]", "mask": "[MASK]"}
@@ -65,6 +65,26 @@ def wordpiece_tokenizer(vocabulary: dict[str, int], spelling: Spelling) -> PreTr
     flags = {"do_lower_case": case, "tokenize_chinese_chars": True, "strip_accents": accents}
     inputs = ["input_ids", "token_type_ids", "attention_mask"]
     return wrap(backend, BERT, model_input_names=inputs, **flags)
+
+
+def unigram_tokenizer(pieces: list[tuple[str, float]], spelling: Spelling) -> PreTrainedTokenizerFast:
+    """XLM-R's pipeline around pieces with their log probabilities, RoBERTa's special tokens first.
+
+    All stretches of blanks are one blank, and words begin with the sign for it.
+    """
+    backend = Tokenizer(models.Unigram(pieces, unk_id=list(ROBERTA).index("unk"), byte_fallback=False))
+    written = spelling.normalizer(as_bert=False)
+    blanks = [normalizers.Replace(Regex(r"\s+"), " "), normalizers.Strip()]
+    backend.normalizer = normalizers.Sequence([*([written] if written else []), *blanks])
+    backend.pre_tokenizer = pre_tokenizers.Metaspace()
+    backend.decoder = decoders.Metaspace()
+    backend.post_processor = processors.TemplateProcessing(
+        single="<s> $A </s>",
+        pair="<s> $A </s> </s> $B </s>",
+        special_tokens=[("<s>", 0), ("</s>", 2)],
+    )
+    names = ROBERTA | {"bos": "<s>", "eos": "</s>"}
+    return wrap(backend, names, model_input_names=["input_ids", "attention_mask"])
 
 
 def wrap(backend: Tokenizer, names: dict[str, str], **settings: Any) -> PreTrainedTokenizerFast:

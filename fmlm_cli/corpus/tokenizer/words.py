@@ -94,6 +94,21 @@ def is_punctuation(text: str) -> bool:
     return bool(text) and all(kinds[ord(character)] == _PUNCTUATION for character in text)
 
 
+def is_follower(character: str) -> bool:
+    """Whether a character belongs to the one before it: marks, and characters that are not seen."""
+    return _kinds()[ord(character)] in (_FOLLOWER, _LINKER)
+
+
+def is_linker(character: str) -> bool:
+    """Whether a character draws the next one, where `may_follow_linker`, into the grapheme that it is in."""
+    return character in _LINKERS
+
+
+def may_follow_linker(character: str) -> bool:
+    """Whether a character is of a script without blanks, so that a linker before it would draw it in."""
+    return bool(_kinds()[ord(character)] == _SYLLABLE)
+
+
 @cache
 def _kinds() -> npt.NDArray[np.uint8]:
     """The kind of every character: uint8[code point]. Punctuation is what BERT's tokenizer takes for it."""

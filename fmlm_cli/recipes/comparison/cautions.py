@@ -28,12 +28,25 @@ def cautions_of(plan: ComparisonPlan) -> Iterator[Caution]:
         yield from (Caution(text, "confounded-sweep") for text in _confounded(plan, plan.sweep))
         yield from (Caution(text, "sweep-without-baseline") for text in _alone(plan, plan.sweep))
     yield from (Caution(text, "few-rows") for text in _few_rows(plan))
+    yield from (Caution(text, "mostly-variance") for text in _mostly_variance(plan))
 
 
 def _few_rows(plan: ComparisonPlan) -> Iterator[str]:
     asked = plan.settings.variance.sequences
     if "variance" in plan.parts and asked < ROWS_TO_TRUST:
         yield f"variance.sequences={asked}: {FEW_ROWS}"
+
+
+def _mostly_variance(plan: ComparisonPlan) -> Iterator[str]:
+    """Whether gradient variance takes longer than the race, whose rows go through the model by the batch."""
+    items = plan.items
+    gradients = plan.gradients_measured * sum(item.kind == "variance" for item in items)
+    rows = plan.total_steps * plan.size * sum(item.kind in ("race", "sweep") for item in items)
+    if gradients > rows > 0:
+        yield (
+            f"gradient variance takes longer than the runs: {gradients:,} gradients, one row at a time, and "
+            f"{rows:,} rows in the runs; --set variance.checkpoints=[late] measures less, --only race nothing"
+        )
 
 
 def _few_passes(plan: ComparisonPlan) -> Iterator[str]:

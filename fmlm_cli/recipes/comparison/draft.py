@@ -1,13 +1,12 @@
 """A comparison before its budget: its arms at equal terms, data and weights, and the settings of each run."""
 
 import math
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from fmlm_cli.config import LEAST_SEQUENCES, CompareSettings, Part, PretrainSettings, build, nested
+from fmlm_cli.config import LEAST_SEQUENCES, Budget, CompareSettings, Part, PretrainSettings, build, nested
 from fmlm_cli.corpus.store.reading import TokenStore
 from fmlm_cli.errors import UserError
 from fmlm_cli.events import Emit
@@ -37,33 +36,6 @@ from fmlm_cli.recipes.shared.strategy import rate_schedule, try_strategy
 PARTS: tuple[Part, ...] = ("coverage", "variance", "race", "downstream")
 LEAST_STEPS = 10
 EVALUATIONS = 20  # of a run
-
-
-@dataclass(frozen=True)
-class Budget:
-    """How long each run is."""
-
-    amount: float
-    unit: Literal["steps", "tokens", "epochs", "minutes"]
-
-    @classmethod
-    def parse(cls, text: str) -> "Budget":
-        """Read 2000-steps, 5M-tokens, 7-epochs, 20m or 2h."""
-        match = re.fullmatch(
-            r"(\d+(?:\.\d+)?(?:e\d+)?)([kMG]?)[- ]?(steps?|tokens?|epochs?|m|min|h)", text.strip()
-        )
-        if match is None:
-            raise UserError(
-                f"--budget {text}: write it as 2000-steps, 5M-tokens, 7-epochs, or in time: 20m or 2h"
-            )
-        number, thousands, unit = match.groups()
-        amount = float(number) * {"": 1, "k": 1e3, "M": 1e6, "G": 1e9}[thousands]
-        if unit in ("m", "min", "h"):
-            if thousands:
-                raise UserError(f"--budget {text}: write a time as 20m or 2h")
-            return cls(amount * (60 if unit == "h" else 1), "minutes")
-        plural: Any = unit.removesuffix("s") + "s"
-        return cls(amount, plural)
 
 
 @dataclass(frozen=True)

@@ -124,6 +124,11 @@ class VarianceRequest:
             pairs=self.pairs,
         )
 
+    def gradients(self, segments: int) -> int:
+        """Gradients of single rows that a measurement takes, those of the mean gradient among them."""
+        of_row = self.random + self.sets * segments + 2 * self.pairs * len(self.distances)
+        return self.sequences * of_row + _TYPICAL * _MASKS
+
 
 @dataclass(frozen=True)
 class ChosenRows:

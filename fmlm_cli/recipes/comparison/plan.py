@@ -11,8 +11,8 @@ from fmlm_cli import keys, storage
 from fmlm_cli.config import CHECKPOINTS, CORRUPTIONS, PretrainSettings, deciding
 from fmlm_cli.errors import UserError
 from fmlm_cli.events import counted
-from fmlm_cli.recipes.comparison.arms import Arm, folder_of, fresh_control
-from fmlm_cli.recipes.comparison.draft import LEAST_STEPS, PARTS, Draft
+from fmlm_cli.recipes.comparison.arms import Arm, base_segments, folder_of, fresh_control
+from fmlm_cli.recipes.comparison.draft import LEAST_STEPS, PARTS, Draft, request_of
 from fmlm_cli.recipes.jobs.ledger import Job, Ledger
 from fmlm_cli.recipes.jobs.records import FileRecord
 
@@ -180,6 +180,11 @@ class ComparisonPlan(Draft):
         """All items of a kind that these settings could have, whatever parts are asked for now."""
         whole = replace(self, parts=PARTS)
         return [item for item in whole.items if item.kind == kind]
+
+    @property
+    def gradients_measured(self) -> int:
+        """Gradients of single rows in a measurement of their variance."""
+        return request_of(self.settings).gradients(base_segments(self.settings))
 
     def _units(self) -> Iterator[Unit]:
         if "coverage" in self.parts:

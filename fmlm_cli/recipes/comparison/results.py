@@ -13,7 +13,16 @@ import numpy as np
 from fmlm_cli import __version__
 from fmlm_cli.analysis.gradient_noise.estimators import Correlation, Estimates
 from fmlm_cli.analysis.gradient_noise.measuring import Records
-from fmlm_cli.analysis.paired import Contest, NoPair, Pair, judge_together, mean_of, pair_up, spread_of
+from fmlm_cli.analysis.paired import (
+    Contest,
+    NoPair,
+    Pair,
+    compare_on_tasks,
+    judge_together,
+    mean_of,
+    pair_up,
+    spread_of,
+)
 from fmlm_cli.analysis.report.findings.whole import verdict
 from fmlm_cli.analysis.results.comparison import (
     ArmResult,
@@ -27,7 +36,6 @@ from fmlm_cli.analysis.results.comparison import (
     PointResult,
     RaceResult,
     RerunResult,
-    ScoresResult,
     Speed,
     SweepResult,
     TaskResult,
@@ -374,27 +382,15 @@ def _sweep(plan: ComparisonPlan, race: RaceResult | None) -> SweepResult | None:
 
 
 def _downstream(plan: ComparisonPlan) -> dict[str, TaskResult] | None:
-    """Scores by task and arm. The comparisons of all tasks are judged together, but for the controls'."""
+    """Scores by task and arm."""
     done = _complete(plan, "downstream") if plan.tasks else None
     if done is None:
         return None
-    contest = _contest(plan)
     records = {task.name: _by_arm(done, task.name) for task in plan.tasks}
-    scores = {task: _values(by_arm, "score") for task, by_arm in records.items()}
-    pairs = {
-        (task, arm): pair for task, by_arm in scores.items() for arm, pair in contest.pairs(by_arm).items()
-    }
-    compared = contest.judge(pairs, lower_is_better=False)
-    results = {}
-    for task, by_arm in scores.items():
-        every = [tuned for by_seed in records[task].values() for tuned in by_seed.values()]
+    measured: dict[str, tuple[str, str | None]] = {}
+    for task, by_arm in records.items():
+        every = [tuned for by_seed in by_arm.values() for tuned in by_seed.values()]
         finished = next((tuned for tuned in every if "measures" in tuned), {})
-        results[task] = TaskResult(
-            measure=" and ".join(finished.get("measures", ())),
-            split=finished.get("split"),
-            arms={
-                arm: ScoresResult(**vars(spread_of(by_seed)), paired=compared.get((task, arm)))
-                for arm, by_seed in by_arm.items()
-            },
-        )
-    return results
+        measured[task] = " and ".join(finished.get("measures", ())), finished.get("split")
+    scores = {task: _values(by_arm, "score") for task, by_arm in records.items()}
+    return compare_on_tasks(_contest(plan), scores, measured)

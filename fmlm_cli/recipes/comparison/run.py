@@ -1,6 +1,7 @@
 """`fmlm compare-masks`: which masking to use on this text, and how sure that is."""
 
 import contextlib
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,22 +13,21 @@ from fmlm_cli.analysis.report.values import Arms
 from fmlm_cli.analysis.report.writing import write_report
 from fmlm_cli.analysis.results.comparison import ComparisonResults
 from fmlm_cli.analysis.results.plain import as_json
-from fmlm_cli.config import CompareSettings, Part, build, saved_settings, to_yaml
+from fmlm_cli.config import Budget, CompareSettings, Part, build, saved_settings, to_yaml
 from fmlm_cli.engine.runtime import Runtime
 from fmlm_cli.engine.step import DivergedError
 from fmlm_cli.errors import UserError
-from fmlm_cli.events import Emit, Facts, Grid, Note, ignore, starting_anew
+from fmlm_cli.events import Emit, Facts, Grid, Note, counted, ignore, starting_anew
 from fmlm_cli.recipes.comparison.cautions import cautions_of
-from fmlm_cli.recipes.comparison.draft import PARTS, Budget, Draft, draft_comparison
+from fmlm_cli.recipes.comparison.draft import PARTS, Draft, draft_comparison
 from fmlm_cli.recipes.comparison.plan import ComparisonPlan, with_budget
 from fmlm_cli.recipes.comparison.results import results_of, with_reruns
 from fmlm_cli.recipes.comparison.work import Worker, board_of
 from fmlm_cli.recipes.jobs.work import Sharing, owned_by, report_once_done, work_through
-from fmlm_cli.recipes.pretraining.timing import measure_speed
-from fmlm_cli.recipes.shared.words import where_line
+from fmlm_cli.recipes.pretraining.timing import TIMED_STEPS, time_steps
+from fmlm_cli.recipes.shared.words import caution_of_others, where_line
 
 RESULTS, PLAN = "results.json", "plan.json"
-TIMED_STEPS = 20
 
 _LOCK = ".plan.lock"
 COMPARISON = storage.Kind(
@@ -128,8 +128,6 @@ def _plan(
         saved, explicit = saved_settings(CompareSettings, config), settings.model_dump(exclude_unset=True)
         settings = build(CompareSettings, saved.model_dump(), explicit)
         only = _either(saved.only, settings.only)
-    if settings.budget is not None:
-        Budget.parse(settings.budget)
     draft = draft_comparison(settings, root, emit)
     draft = replace(draft, settings=draft.settings.model_copy(update={"only": only}))
     planned = _planned(root) if resume else {}
@@ -186,7 +184,7 @@ def _steps(draft: Draft, planned: Mapping[str, Any], emit: Emit) -> int:
 def _tokens_per_second(draft: Draft, emit: Emit) -> float:
     """What the baseline trains on in a second, by a few steps of it."""
     settings = draft.run_settings(draft.baseline, draft.settings.first_seed, draft.root, TIMED_STEPS)
-    return measure_speed(settings, TIMED_STEPS, emit)
+    return time_steps(settings, emit).tokens_per_second
 
 
 def _planned(root: Path) -> Mapping[str, Any]:
@@ -233,14 +231,30 @@ def _describe(plan: ComparisonPlan, emit: Emit) -> None:
         rows["each run"] = f"{plan.total_steps:,} steps of {plan.size} rows, about {tokens:,.0f} tokens"
         rows["passes"] = "; ".join(f"{arm.label} {plan.passes(arm):.2f}" for arm in plan.arms)
         rows["seeds"] = ", ".join(map(str, plan.seeds))
+    rows["in all"] = _work_line(plan)
     if any(arm.control for arm in plan.arms):
         rows["control"] = ", ".join(arm.label for arm in plan.arms if arm.control)
     if plan.sweep:
         rows["sweep"] = f"{len(plan.sweep.points)} points of {', '.join(plan.sweep.axes)}"
-    rows["device"] = where_line(Runtime.resolve(settings.run.device, settings.run.precision))
+    runtime = Runtime.resolve(settings.run.device, settings.run.precision, threads=settings.run.speed.threads)
+    rows["device"] = where_line(runtime)
     emit(Facts("comparing masks", rows))
+    caution_of_others(runtime, emit)
     for caution in cautions_of(plan):
         emit(caution)
+
+
+def _work_line(plan: ComparisonPlan) -> str:
+    """What there is to do, by what takes the time."""
+    kinds = Counter(item.kind for item in plan.items)
+    runs = kinds["race"] + kinds["sweep"]
+    lines = [f"{counted(runs, 'run')} of {plan.total_steps:,} steps"] if runs else []
+    if measurements := kinds["variance"]:
+        gradients = measurements * plan.gradients_measured
+        lines.append(f"{gradients:,} gradients of single rows in {counted(measurements, 'measurement')}")
+    if kinds["downstream"]:
+        lines.append(f"{counted(kinds['downstream'], 'fine-tuned model', 'fine-tuned models')}")
+    return ", ".join(lines)
 
 
 def _model_line(plan: ComparisonPlan) -> str:

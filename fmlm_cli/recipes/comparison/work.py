@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from fmlm_cli import storage
-from fmlm_cli.analysis.results.finetuning import TaskScores
+from fmlm_cli.analysis.results.finetuning import FinetuneResults, TaskScores
 from fmlm_cli.analysis.results.plain import as_json
 from fmlm_cli.analysis.statistics import ROWS_TO_TRUST
 from fmlm_cli.config import FinetuneSettings, build
@@ -68,7 +68,9 @@ class Worker:
 
     def __init__(self, plan: ComparisonPlan, board: Board[Item, Result]) -> None:
         self.plan, self.board = plan, board
-        self.runtime = Runtime.resolve(plan.settings.run.device, "float32")  # that gradients are measured in
+        run = plan.settings.run
+        # In float32, which gradients are measured in.
+        self.runtime = Runtime.resolve(run.device, "float32", threads=run.speed.threads)
         self._cautioned = False
 
     def do(self, item: Item) -> Result:
@@ -229,7 +231,7 @@ class Worker:
             report = finetune(self._finetune_settings(item, run, folder), resume=True, emit=self.board.hear)
         except DivergedError as error:
             return {"score": None, "failed": str(error)}
-        assert report is not None
+        assert report is not None and isinstance(report.results, FinetuneResults)  # of one checkpoint
         storage.remove(folder / "models")  # only what they score is wanted
         (scores,) = report.results.tasks.values()
         return _scores(scores)

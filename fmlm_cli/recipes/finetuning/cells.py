@@ -40,6 +40,7 @@ from fmlm_cli.recipes.shared.training import assemble, train_to_the_end
 from fmlm_cli.tasks import Examples, Task, TaskData, compute_metrics
 from fmlm_cli.tensors import read_own_tensors
 
+_EVALUATIONS = 50  # of a cell at most: a small set has more passes, and short ones
 _MODEL, _BEST = "model.safetensors", "best.safetensors"
 
 
@@ -119,6 +120,11 @@ class CellRun:
         return epochs_of(self.training, len(self.prepared.train.examples))
 
     @property
+    def passes_between(self) -> int:
+        """Passes from one evaluation to the next."""
+        return -(-self.epochs // _EVALUATIONS)
+
+    @property
     def steps(self) -> int:
         """Optimizer steps of all passes."""
         return self.epochs * self.buckets.batches
@@ -149,7 +155,7 @@ class CellRun:
         return compute_metrics(self.prepared.data.task, split.examples.labels, outputs)
 
     def evaluate(self, step: int, stop: StopRequest) -> list[dict[str, Any]]:
-        """Measure on the split that decides, after an epoch; keep the weights if they are the best so far."""
+        """Measure on the split that decides, after whole epochs; keep the best weights so far."""
         if step == 0:
             return []
         split = self.prepared.dev[self.prepared.data.decides]
@@ -208,7 +214,7 @@ class CellRun:
             ),
             rhythm=Rhythm(
                 log=max(1, self.steps // 200),
-                evaluate=self.buckets.batches,
+                evaluate=self.passes_between * self.buckets.batches,
                 checkpoint=self.settings.checkpoint_every_steps,
             ),
             checkpoints=Checkpoints(self.folder / "checkpoints", 1, identity, self._save, self._load),
@@ -252,7 +258,8 @@ class CellRun:
     ) -> CellResult:
         scores = [record["score"] for record in history]
         at = (int(np.argmax(scores)) if self.settings.select == "best" else len(scores) - 1) if scores else 0
-        examples = len(self.prepared.train.examples) * len(history)
+        passes = int(history[-1]["epoch"]) if history else 0
+        examples = len(self.prepared.train.examples) * passes
         return CellResult(
             task=self.cell.task,
             point=self.cell.point.name,

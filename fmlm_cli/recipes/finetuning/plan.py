@@ -1,4 +1,4 @@
-"""What a call of `finetune` is made of: checkpoint, tasks, and the cells of its grid."""
+"""What a call of `finetune` is made of: checkpoints, tasks, and the cells of its grid."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -7,36 +7,29 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from transformers import PreTrainedTokenizerFast
-
 from fmlm_cli import storage
-from fmlm_cli.config import ALL, FinetuneSettings, build, deciding, nested
+from fmlm_cli.config import FinetuneSettings, build, deciding, nested
 from fmlm_cli.corpus.rows.sequences import encode_once
-from fmlm_cli.corpus.tokenizer import loading as tokenizers
 from fmlm_cli.engine.runtime import Runtime
-from fmlm_cli.errors import UserError, unknown_name
-from fmlm_cli.events import Caution, Emit, Note
-from fmlm_cli.model.attention import AttentionBackend
-from fmlm_cli.model.build import longest_sequence, preset_of, tokenizer_for, weights_hash
-from fmlm_cli.model.classification.first_token import check_outputs
-from fmlm_cli.model.classification.sequence_classifier import SequenceClassifier, classifies_alone
+from fmlm_cli.errors import UserError
+from fmlm_cli.events import Emit
+from fmlm_cli.model.build import weights_hash
 from fmlm_cli.model.classifier import EncoderCheckpoint
+from fmlm_cli.recipes.finetuning.candidates import (
+    Candidate,
+    Given,
+    make_candidate,
+    name_checkpoints,
+    read_checkpoint,
+)
 from fmlm_cli.recipes.finetuning.cells import CellResult, EncodedSplit, Prepared, outcome
-from fmlm_cli.recipes.finetuning.grid import Cell, Point, find_cells, find_points
+from fmlm_cli.recipes.finetuning.data import FROM_MNLI, check_room, load_tasks
+from fmlm_cli.recipes.finetuning.grid import Cell, find_cells
 from fmlm_cli.recipes.jobs.board import Outcome
 from fmlm_cli.recipes.jobs.ledger import Ledger
-from fmlm_cli.recipes.jobs.records import FolderRecord
-from fmlm_cli.recipes.shared.checkpoints import (
-    FINETUNED,
-    Origin,
-    check_model_files,
-    check_vocabulary,
-    damage_of_model,
-    find_checkpoint,
-)
-from fmlm_cli.recipes.shared.limits import resolve_length
-from fmlm_cli.recipes.shared.speed import settle_attention
-from fmlm_cli.tasks import GLUE, Examples, TaskData, available, load_files, load_glue
+from fmlm_cli.recipes.jobs.records import CELL, FolderRecord
+from fmlm_cli.recipes.shared.checkpoints import FINETUNED, check_model_files, damage_of_model
+from fmlm_cli.tasks import Examples, TaskData
 
 FINETUNING = storage.Kind(
     "fine-tuning",
@@ -46,8 +39,6 @@ FINETUNING = storage.Kind(
         *("cells", "logs", "models", "tokenized"),
     ),
 )
-FROM_MNLI = ("rte", "mrpc", "stsb")
-_LONGEST_NAME = 100  # bytes; a file's name may have 255, and some are made of this one
 # Of what decides a cell, that which is known by its hash.
 _BY_HASH = {
     "train": "with other training data",
@@ -61,51 +52,57 @@ _BY_HASH = {
 class FinetunePlan:
     """A call of `finetune` with every choice made.
 
-    `backends`: how models attend, by their dropout; `attention`: the same in words.
+    `candidates`: the checkpoints by name, the first of several being what the others are compared with.
     """
 
     settings: FinetuneSettings
     root: Path
-    origin: Origin
-    encoder: EncoderCheckpoint
-    tokenizer: PreTrainedTokenizerFast
+    candidates: Mapping[str, Candidate]
     data: Mapping[str, TaskData]
     cells: Sequence[Cell]
     runtime: Runtime
-    weights: str
-    backends: Mapping[float | None, type[AttentionBackend]]
-    attention: str
-    _prepared: dict[str, Prepared] = field(default_factory=dict)
+    _prepared: dict[tuple[str, str], Prepared] = field(default_factory=dict)
+    _of_mnli: dict[str, EncoderCheckpoint] = field(default_factory=dict)
 
-    def prepared(self, task: str) -> Prepared:
-        """A task ready for training. Only the latest one is kept: a large one takes some memory."""
-        if task not in self._prepared:
+    @property
+    def compares(self) -> bool:
+        """Whether there are several checkpoints."""
+        return len(self.candidates) > 1
+
+    @property
+    def subjects(self) -> list[tuple[str, str]]:
+        """Every task with every checkpoint, (checkpoint, task): of each there is a model."""
+        return [(name, task) for task in self.data for name in self.candidates]
+
+    def prepared(self, cell: Cell) -> Prepared:
+        """A cell's task, ready for training. Only the latest one is kept: a large one takes some memory."""
+        subject = cell.checkpoint, cell.task
+        if subject not in self._prepared:
             self._prepared.clear()
-            self._prepared[task] = self._prepare(task)
-        return self._prepared[task]
+            self._prepared[subject] = self._prepare(*subject)
+        return self._prepared[subject]
 
-    def _prepare(self, task: str) -> Prepared:
-        data = self.data[task]
-        encoder = self._mnli_encoder if self.begins_from_mnli(task) else self.encoder
+    def _prepare(self, name: str, task: str) -> Prepared:
+        data, candidate = self.data[task], self.candidates[name]
         return Prepared(
             data,
-            encoder,
-            self.tokenizer,
-            self.split(data.train),
-            {name: self.split(examples) for name, examples in data.dev.items()},
+            self._mnli_encoder(name) if self.begins_from_mnli(task) else candidate.encoder,
+            candidate.tokenizer,
+            self.split(candidate, data.train),
+            {split: self.split(candidate, examples) for split, examples in data.dev.items()},
             {
-                name: self.split(examples)
-                for name, examples in data.test.items()
+                split: self.split(candidate, examples)
+                for split, examples in data.test.items()
                 if examples.labels is not None
             },
         )
 
-    def split(self, examples: Examples) -> EncodedSplit:
-        """A split as tokens, which are kept in the output folder."""
+    def split(self, candidate: Candidate, examples: Examples) -> EncodedSplit:
+        """A split as a checkpoint's tokens, which are kept in the output folder."""
         assert self.settings.max_length is not None
-        cache, length = self.root / "tokenized", self.settings.max_length
+        cache, tokenizer, length = self.root / "tokenized", candidate.tokenizer, self.settings.max_length
         first, second, content = examples.first, examples.second, examples.fingerprint
-        return EncodedSplit(examples, encode_once(cache, self.tokenizer, first, second, length, content))
+        return EncodedSplit(examples, encode_once(cache, tokenizer, first, second, length, content))
 
     @cached_property
     def ledger(self) -> Ledger[Cell, CellResult]:
@@ -118,12 +115,15 @@ class FinetunePlan:
 
     def _decide(self, cell: Cell) -> dict[str, Any]:
         """All that decides what a cell finds, flat, by name."""
-        data = self.data[cell.task]
+        data, candidate = self.data[cell.task], self.candidates[cell.checkpoint]
+        from_mnli = self.begins_from_mnli(cell.task)
         content = {
             "train": data.train.fingerprint,
             **{f"dev.{name}": examples.fingerprint for name, examples in data.dev.items()},
-            "weights": self._mnli_weights if self.begins_from_mnli(cell.task) else self.weights,
-            "tokenizer": self._tokenizer_fingerprint,
+            "weights": weights_hash(self._mnli_encoder(cell.checkpoint).tensors)
+            if from_mnli
+            else candidate.weights,
+            "tokenizer": candidate.tokenizer_fingerprint,
         }
         settings = deciding(self.settings.model_copy(update={"training": cell.point.training}))
         return {**content, **settings, "seed": cell.seed, "precision": str(self.runtime.precision)}
@@ -132,25 +132,26 @@ class FinetunePlan:
         """What a cell has found, in words."""
         return outcome(result, self.data[cell.task].decides)
 
+    def results_of(self, checkpoint: str, task: str | None = None) -> list[CellResult]:
+        """What the finished cells of a checkpoint found, of one task or of all."""
+        cells = [cell for cell in self.cells if cell.checkpoint == checkpoint and task in (None, cell.task)]
+        return [result for cell in cells if (result := self.ledger.result(cell)) is not None]
+
     @property
     def is_glue(self) -> bool:
         """Whether the tasks are GLUE's; sets of one's own may have the same names."""
         return bool(self.settings.tasks.names)
 
-    @cached_property
-    def _tokenizer_fingerprint(self) -> str:
-        return tokenizers.fingerprint(self.tokenizer)
-
-    @cached_property
-    def _mnli_weights(self) -> str:
-        return weights_hash(self._mnli_encoder.tensors)
-
-    @cached_property
-    def _mnli_encoder(self) -> EncoderCheckpoint:
+    def _mnli_encoder(self, name: str) -> EncoderCheckpoint:
         """MNLI's best model, once it is final: until then there is none, and it is asked for again."""
-        folder = self.model_folder("mnli")
-        unfinished = any(cell.task == "mnli" and self.ledger.result(cell) is None for cell in self.cells)
-        if not unfinished and (loss := self.loss_of_model("mnli")):
+        if name in self._of_mnli:
+            return self._of_mnli[name]
+        folder, of_mnli = self.model_folder(name, "mnli"), (name, "mnli")
+        unfinished = any(
+            (cell.checkpoint, cell.task) == of_mnli and self.ledger.result(cell) is None
+            for cell in self.cells
+        )
+        if not unfinished and (loss := self.loss_of_model(*of_mnli)):
             raise UserError(f"from_mnli: {loss}")
         if unfinished or not folder.is_dir():
             raise UserError(
@@ -158,17 +159,22 @@ class FinetunePlan:
                 "go on with the other tasks and --resume"
             )
         check_model_files(folder)
-        return EncoderCheckpoint.read(folder, name=str(folder))
+        self._of_mnli[name] = EncoderCheckpoint.read(folder, name=str(folder))
+        return self._of_mnli[name]
 
-    def best_finished(self, task: str) -> tuple[Cell, float] | None:
-        """The finished cell of a task whose score is the best, of equal ones the first by name; its score."""
-        results = {cell: self.ledger.result(cell) for cell in self.cells if cell.task == task}
+    def best_finished(self, name: str, task: str) -> tuple[Cell, float] | None:
+        """A checkpoint's finished cell of a task whose score is the best, and the score.
+
+        Of equal ones the first by name.
+        """
+        cells = [cell for cell in self.cells if (cell.checkpoint, cell.task) == (name, task)]
+        results = {cell: self.ledger.result(cell) for cell in cells}
         scored = [(cell, found.score) for cell, found in results.items() if found and found.score is not None]
         return min(scored, key=lambda found: (-found[1], found[0].name), default=None)
 
-    def loss_of_model(self, task: str) -> str | None:
+    def loss_of_model(self, name: str, task: str) -> str | None:
         """What is wrong with a task's model though cells are done, and what to do; None if nothing is."""
-        best, folder = self.best_finished(task), self.model_folder(task)
+        best, folder = self.best_finished(name, task), self.model_folder(name, task)
         if best is None:
             return None
         cell, score = best
@@ -190,9 +196,20 @@ class FinetunePlan:
         """Where a cell lies."""
         return self.root / "cells" / cell.name
 
-    def model_folder(self, task: str) -> Path:
+    def model_folder(self, name: str, task: str) -> Path:
         """Where a task's best model so far lies."""
-        return self.root / "models" / task
+        return self.apart(self.root / "models", name) / task
+
+    def check_layout(self) -> None:
+        """Refuse a folder where one checkpoint lies as if it were alone, for several, and the other way."""
+        cells, layouts = self.root / "cells", {"one checkpoint": "*/*/*", "several checkpoints": "*/*/*/*"}
+        other = "one checkpoint" if self.compares else "several checkpoints"
+        if any(cells.glob(f"{layouts[other]}/{CELL}")):
+            raise UserError(f"{self.root} has the cells of {other}: choose another --out for these")
+
+    def apart(self, folder: Path, name: str) -> Path:
+        """A folder, or its part for one of several checkpoints."""
+        return folder / name if self.compares else folder
 
 
 def rank_of(model: Path) -> tuple[float, str]:
@@ -208,147 +225,52 @@ def rank_of(model: Path) -> tuple[float, str]:
 def plan_finetuning(settings: FinetuneSettings, emit: Emit) -> FinetunePlan:
     """Make every choice that the settings leave open."""
     assert settings.out is not None
-    runtime = Runtime.resolve(settings.device, settings.precision)
-    data = _load(settings, emit)
-    if settings.from_mnli and "mnli" not in data and not (Path(settings.out) / "models" / "mnli").is_dir():
+    root = Path(settings.out)
+    runtime = Runtime.resolve(settings.device, settings.precision, threads=settings.speed.threads)
+    data = load_tasks(settings, emit)
+    given = _given(settings)
+    if settings.from_mnli and "mnli" not in data and not _has_mnli(root, given):
         raise UserError("from_mnli needs the MNLI model: give --task mnli too")
-    origin = find_checkpoint(settings.checkpoint, revision=settings.revision, code=settings.trust_remote_code)
-    tokenizer = tokenizers.load_tokenizer(str(origin.tokenizer_folder))
-    encoder = EncoderCheckpoint.read(
-        origin.folder,
-        name=origin.name,
-        adapter=origin.adapter,
-        trust_remote_code=settings.trust_remote_code,
-        announce=lambda text: emit(Caution(text)),
-    )
-    # Made once here, so that what is wrong with any of it is known before anything is written.
-    model = encoder.classifier(
-        ["0", "1"],
-        seed=0,
-        dropout=settings.training.dropout,
-        reinit_layers=settings.training.reinit_layers,
-    ).model
-    check_vocabulary(model, tokenizer, origin.name)
-    check_outputs(model)
-    length = resolve_length(settings.max_length, longest_sequence(model), origin.name, "max_length")
-    _check_room(length, tokenizer, pairs=any(of_task.task.pair for of_task in data.values()))
-    settings = build(
-        FinetuneSettings,
-        settings.model_dump(),
-        nested({"max_length": length, "revision": origin.revision}),
-    )
-    points = find_points(settings, model.config.model_type, preset_of(model.config).finetune_rate)
-    if settings.grid == "none":
-        settings = settings.model_copy(update={"training": points[0].training})
+    read = [read_checkpoint(name, checkpoint, settings, emit) for name, checkpoint in given.items()]
+    length = min(checkpoint.length(settings.max_length) for checkpoint in read)
+    for checkpoint in read:
+        check_room(length, checkpoint.tokenizer, pairs=any(of_task.task.pair for of_task in data.values()))
+    settings = build(FinetuneSettings, settings.model_dump(), nested({"max_length": length}))
+    candidates = {one.name: make_candidate(one, settings, runtime) for one in read}
+    trainings = [candidate.points[0].training for candidate in candidates.values()]
+    if settings.grid == "none" and all(training == trainings[0] for training in trainings):
+        settings = settings.model_copy(update={"training": trainings[0]})
+    settings = settings.model_copy(update=_pinned(given, candidates))
     seeds = range(settings.first_seed, settings.first_seed + settings.seeds)
-    backends, attention = _settle_attention(encoder, settings, points, runtime)
-    return FinetunePlan(
-        settings,
-        Path(settings.out or ""),
-        origin,
-        encoder,
-        tokenizer_for(model, tokenizer, trained=max(length, tokenizer.model_max_length)),
-        data,
-        find_cells(data, points, seeds),
-        runtime,
-        weights_hash(encoder.tensors),
-        backends,
-        attention,
-    )
+    points = {name: candidate.points for name, candidate in candidates.items()}
+    return FinetunePlan(settings, root, candidates, data, find_cells(data, points, seeds), runtime)
 
 
-def _settle_attention(
-    encoder: EncoderCheckpoint, settings: FinetuneSettings, points: Sequence[Point], runtime: Runtime
-) -> tuple[dict[float | None, type[AttentionBackend]], str]:
-    """How the models of each dropout attend, for not every kernel has it; and in words."""
-    assert settings.max_length is not None
-    backends: dict[float | None, type[AttentionBackend]] = {}
-    words: list[str] = []
-    for dropout in dict.fromkeys(point.training.dropout for point in points):
-        model = SequenceClassifier(encoder.classifier(["0", "1"], seed=0, dropout=dropout).model)
-        asked, length = settings.speed.attention, settings.max_length
-        words.append(settle_attention(model, runtime, length, asked, classifies_alone))
-        backends[dropout] = type(model.attention)
-    return backends, "; ".join(dict.fromkeys(words))
-
-
-def _load(settings: FinetuneSettings, emit: Emit) -> dict[str, TaskData]:
-    """The tasks' data, MNLI first where others begin from its model."""
-    tasks = settings.tasks
-    if not tasks.names:
-        if not (tasks.train and tasks.dev):
-            raise UserError("no task: give --task, or a set of your own with --train FILE and --dev FILE")
-        if tasks.folder is not None:
-            raise UserError("--data-dir is for GLUE tasks: give --task, or leave it out")
-        if settings.from_mnli:
-            raise UserError("from_mnli is for GLUE tasks: leave it out")
-        data = load_files(
-            Path(tasks.train),
-            Path(tasks.dev),
-            Path(tasks.test) if tasks.test else None,
-            name=tasks.name,
-            text_field=tasks.text_field,
-            pair_field=tasks.text_pair_field,
-            label_field=tasks.label_field,
-            regression=tasks.regression,
-            metric=tasks.metric,
-        )
-        _check_name(data.task.name)
-        return {data.task.name: data}
-    folder = Path(tasks.folder) if tasks.folder is not None else None
-    names = _names(tasks.names, folder, emit)
-    if settings.from_mnli:
-        if not set(names) & set(FROM_MNLI):
+def _given(settings: FinetuneSettings) -> dict[str, Given]:
+    """The checkpoints by name; a revision that is said apart is the only one's."""
+    given = [Given.parse(text) for text in settings.checkpoint]
+    if settings.revision is not None:
+        if len(given) > 1 or given[0].revision is not None:
             raise UserError(
-                f"from_mnli: only {', '.join(FROM_MNLI)} can begin as the MNLI model: leave it out"
+                f"--revision {settings.revision} is for one checkpoint: write --from hub-name@revision"
             )
-        names.sort(key=lambda name: name != "mnli")
-    return {name: load_glue(name, folder) for name in names}
+        given = [Given(given[0].path, given[0].name, settings.revision)]
+    if len(given) == 1:  # which is in nobody's way, whatever it is called
+        return {"": given[0]}
+    return name_checkpoints(given)
 
 
-def _names(wanted: Sequence[str], folder: Path | None, emit: Emit) -> list[str]:
-    """The training tasks that the names stand for; the diagnostic set is predicted by the MNLI model."""
-    names: list[str] = []
-    for name in wanted:
-        if name == ALL:
-            in_folder = list(GLUE) if folder is None else available(folder)
-            missing = [task for task in GLUE if task not in in_folder]
-            if missing and in_folder:
-                emit(
-                    Note(f"{folder} has no {', '.join(missing)}: left out, so there will be no GLUE average")
-                )
-            if not in_folder:
-                raise UserError(
-                    f"{folder} holds none of GLUE's tasks: give the folder that CoLA, MRPC, ... lie in"
-                )
-            names += in_folder
-        elif name == "ax":
-            names.append("mnli")
-        elif name in GLUE:
-            names.append(name)
-        else:
-            raise unknown_name("task", name, [*GLUE, "ax", ALL])
-    return list(dict.fromkeys(names))
+def _pinned(given: Mapping[str, Given], candidates: Mapping[str, Candidate]) -> dict[str, Any]:
+    """Checkpoints as settings that mean the same commits, by the same names, when they are read again."""
+    commits = {name: candidate.origin.revision for name, candidate in candidates.items()}
+    if len(given) == 1:
+        return {"checkpoint": (given[""].path,), "revision": commits[""]}
+    texts = [
+        f"{name}={one.path}" + (f"@{commits[name]}" if commits[name] else "") for name, one in given.items()
+    ]
+    return {"checkpoint": tuple(texts), "revision": None}
 
 
-def _check_name(name: str) -> None:
-    """Refuse a name that no folder can have, or a hidden one, or one outside the output folder."""
-    if (
-        name.startswith(".")
-        or "/" in name
-        or not name.isprintable()
-        or not 0 < len(name.encode()) <= _LONGEST_NAME
-    ):
-        raise UserError(
-            f"the set cannot be called {name!r}, as its folders will be: set tasks.name to a plain name"
-        )
-
-
-def _check_room(length: int, tokenizer: PreTrainedTokenizerFast, *, pairs: bool) -> None:
-    """Refuse a length that leaves no token to a text."""
-    least = tokenizer.num_special_tokens_to_add(pair=pairs) + 1 + pairs
-    if length < least:
-        raise UserError(
-            f"max_length {length} leaves no room for text beside the special tokens: set it to {least} or "
-            "more"
-        )
+def _has_mnli(root: Path, given: Mapping[str, Given]) -> bool:
+    """Whether there are MNLI models of an earlier call."""
+    return all((root / "models" / name / "mnli").is_dir() for name in given)

@@ -1,4 +1,4 @@
-"""`fmlm finetune`: a checkpoint on labelled sets, over seeds and a grid."""
+"""`fmlm finetune`: one checkpoint or several on labelled sets, over seeds and a grid."""
 
 from pathlib import Path
 
@@ -12,13 +12,14 @@ from fmlm_cli.errors import UserError
 from fmlm_cli.events import Caution, Emit, Facts, counted, ignore, starting_anew
 from fmlm_cli.model.build import save_model
 from fmlm_cli.recipes.finetuning.cells import CellResult, CellRun
-from fmlm_cli.recipes.finetuning.grid import GRIDS, Cell
+from fmlm_cli.recipes.finetuning.grid import GRIDS, Cell, too_few_steps
 from fmlm_cli.recipes.finetuning.plan import FINETUNING, FinetunePlan, plan_finetuning, rank_of
 from fmlm_cli.recipes.finetuning.report import Report, write_report
 from fmlm_cli.recipes.jobs.board import Board
 from fmlm_cli.recipes.jobs.work import Sharing, owned_by, report_once_done, work_through
 from fmlm_cli.recipes.shared.checkpoints import FINETUNED, carry_over_others, keep_hashes
-from fmlm_cli.recipes.shared.words import where_line
+from fmlm_cli.recipes.shared.words import caution_of_others, where_line
+from fmlm_cli.tasks import TaskData
 
 
 def finetune(
@@ -32,7 +33,9 @@ def finetune(
     report_only: bool = False,
     emit: Emit = ignore,
 ) -> Report | None:
-    """Fine-tune a checkpoint on every task, at every point of the grid, with every seed, and report on them.
+    """Fine-tune checkpoints on every task, at every point of the grid, with every seed, and report on them.
+
+    Several checkpoints are compared with the first one, paired by seed.
 
     `cell`: "i/n", only this share of the cells; there is a report once all are done, unless `report` is
     false. `jobs`: processes that share the cells. Raises `UserError` for anything wrong with settings, data
@@ -52,6 +55,7 @@ def finetune(
         if overwrite:
             storage.check_outside(root, _made_from(plan))
         else:
+            plan.check_layout()
             plan.ledger.check_all()
         _describe(plan, emit)
         with storage.clear_disk_errors(root):
@@ -75,13 +79,14 @@ def _made_from(plan: FinetunePlan) -> dict[Path, str]:
     tasks = plan.settings.tasks
     files = {tasks.folder: "data", tasks.train: "data", tasks.dev: "data", tasks.test: "data"}
     files[plan.settings.grid if plan.settings.grid not in GRIDS else None] = "grid"
-    return {**plan.origin.made_from, **{Path(file): kind for file, kind in files.items() if file}}
+    origins = {path: kind for own in plan.candidates.values() for path, kind in own.origin.made_from.items()}
+    return {**origins, **{Path(file): kind for file, kind in files.items() if file}}
 
 
 def _tuned(plan: FinetunePlan, cell: Cell, board: Board[Cell, CellResult]) -> CellResult:
     """Work at a cell; keep its model if that is the task's best so far."""
-    backend = plan.backends[cell.point.training.dropout]
-    prepared, folder = plan.prepared(cell.task), plan.folder(cell)
+    backend = plan.candidates[cell.checkpoint].backends[cell.point.training.dropout]
+    prepared, folder = plan.prepared(cell), plan.folder(cell)
     run = CellRun(cell, prepared, plan.settings, plan.runtime, backend, folder, board.hear)
     identity = storage.sha256_of_json(plan.ledger.decides(cell))
     return run.run(identity, lambda result: _keep_if_best(plan, run, result))
@@ -89,10 +94,10 @@ def _tuned(plan: FinetunePlan, cell: Cell, board: Board[Cell, CellResult]) -> Ce
 
 def _keep_if_best(plan: FinetunePlan, run: CellRun, result: CellResult) -> None:
     """Save the model as the task's, unless one has a better score, or the same and an earlier name."""
-    cell, target = run.cell, plan.model_folder(run.cell.task)
+    cell, target = run.cell, plan.model_folder(run.cell.checkpoint, run.cell.task)
     target.parent.mkdir(parents=True, exist_ok=True)
     with storage.one_at_a_time(target.parent / f".{cell.task}.lock"):
-        rank, best = (-(result.score or 0.0), cell.name), plan.best_finished(cell.task)
+        rank, best = (-(result.score or 0.0), cell.name), plan.best_finished(cell.checkpoint, cell.task)
         # The best cell's model may be lost: then a worse one does not take its place.
         if rank_of(target) <= rank or (best is not None and (-best[1], best[0].name) <= rank):
             return
@@ -117,53 +122,95 @@ def _keep_if_best(plan: FinetunePlan, run: CellRun, result: CellResult) -> None:
             carry_over_others(target, folder)
 
 
+# ---------------------------------------------------------------- what is told
+
+
 def _describe(plan: FinetunePlan, emit: Emit) -> None:
-    settings, points = plan.settings, {cell.point.name for cell in plan.cells}
-    training = plan.cells[0].point.training
+    """What is to be done, and what may not be wanted about it."""
+    settings = plan.settings
     rows = {
-        "model": f"{plan.origin.name} ({plan.encoder.config.model_type})",
-        "tasks": "; ".join(
-            f"{name}: {len(data.train):,} train, {' + '.join(f'{len(d):,}' for d in data.dev.values())} dev"
-            + (f", {' + '.join(f'{len(t):,}' for t in data.test.values())} test" if data.test else "")
-            for name, data in plan.data.items()
-        ),
-        "cells": " x ".join(
-            [counted(len(plan.data), "task")]
-            + ([counted(len(points), "point") + " of the grid"] if len(points) > 1 else [])
-            + [counted(settings.seeds, "seed")]
-        ),
-        "training": (
-            f"learning rate {training.learning_rate:g}, batches of {training.batch_size}, "
-            f"{counted(training.epochs, 'epoch')}"
-        )
-        + (f", at least {training.min_steps:,} steps" if training.min_steps else "")
-        + f", warm-up {training.warmup_share:.0%}, AdamW (bias-corrected), dropout "
-        + ("as in the checkpoint" if training.dropout is None else f"{training.dropout:g}"),
+        **_models(plan),
+        "tasks": "; ".join(_sizes(name, data) for name, data in plan.data.items()),
+        "cells": _counts(plan),
+        "training": _training(plan),
         "counts": (
             f"the {settings.select} epoch by the development score; sequences of at most "
             f"{settings.max_length} tokens"
         ),
         "device": f"{where_line(plan.runtime)}, {counted(torch.get_num_threads(), 'thread')}",
-        "attention": plan.attention,
+        "attention": "; ".join(dict.fromkeys(own.attention for own in plan.candidates.values())),
     }
-    if len(points) > 1:
-        rows["training"] = f"grid {settings.grid}: " + "; ".join(sorted(points))
     if settings.from_mnli:
         begun = [name for name in plan.data if plan.begins_from_mnli(name)]
         rows["from MNLI"] = f"{', '.join(begun)} begin as the MNLI model"
     emit(Facts("fine-tuning", rows))
-    for data in plan.data.values():
+    caution_of_others(plan.runtime, emit)
+    for name, data in plan.data.items():
         for note in data.notes:
             emit(Caution(note))
+        points = [point for own in plan.candidates.values() for point in own.points]
+        few = (too_few_steps(point.training, len(data.train)) for point in points)
+        if text := next(filter(None, few), None):
+            emit(Caution(f"{name}: {text}"))
+
+
+def _models(plan: FinetunePlan) -> dict[str, str]:
+    """What models begin from."""
+    if not plan.compares:
+        (own,) = plan.candidates.values()
+        return {"model": f"{own.origin.name} ({own.model_type})"}
+    first, *others = plan.candidates.values()
+    return {
+        "baseline": f"{first.name}: {first.origin.name} ({first.model_type})",
+        "against it": "; ".join(f"{own.name}: {own.origin.name} ({own.model_type})" for own in others),
+    }
+
+
+def _sizes(name: str, data: TaskData) -> str:
+    dev = " + ".join(f"{len(split):,}" for split in data.dev.values())
+    test = f", {' + '.join(f'{len(split):,}' for split in data.test.values())} test" if data.test else ""
+    return f"{name}: {len(data.train):,} train, {dev} dev{test}"
+
+
+def _counts(plan: FinetunePlan) -> str:
+    """Of what the cells are all combinations."""
+    points = max(len(own.points) for own in plan.candidates.values())
+    factors = [
+        counted(len(plan.candidates), "checkpoint") if plan.compares else "",
+        counted(len(plan.data), "task"),
+        f"{counted(points, 'point')} of the grid" if points > 1 else "",
+        counted(plan.settings.seeds, "seed"),
+    ]
+    return " x ".join(factor for factor in factors if factor)
+
+
+def _training(plan: FinetunePlan) -> str:
+    """How a model is trained; of a grid, its points."""
+    own = list(plan.candidates.values())
+    if any(len(candidate.points) > 1 for candidate in own):
+        points = sorted({point.name for candidate in own for point in candidate.points})
+        each = "; each checkpoint by its own best point" if plan.compares else ""
+        return f"grid {plan.settings.grid}: {'; '.join(points)}{each}"
+    training = own[0].points[0].training
+    rates = dict.fromkeys(f"{candidate.points[0].training.learning_rate:g}" for candidate in own)
+    assert training.epochs is not None
+    return (
+        f"learning rate {', '.join(rates)}, batches of {training.batch_size}, "
+        f"{counted(training.epochs, 'epoch')}"
+        + (f", at least {training.min_steps:,} steps" if training.min_steps else "")
+        + f", warm-up {training.warmup_share:.0%}, AdamW (bias-corrected), dropout "
+        + ("as in the checkpoint" if training.dropout is None else f"{training.dropout:g}")
+    )
 
 
 def _report(plan: FinetunePlan, emit: Emit) -> Report:
     """The report; `DivergedError`, once it is written, if no cell has a score."""
-    for task in plan.data:
-        if loss := plan.loss_of_model(task):
+    for subject in plan.subjects:
+        if loss := plan.loss_of_model(*subject):
             emit(Caution(loss))
-    results = [result for cell in plan.cells if (result := plan.ledger.result(cell)) is not None]
-    report = write_report(plan, results, emit)
+    report = write_report(plan, emit)
+    results = [result for name in plan.candidates for result in plan.results_of(name)]
     if all(result.failed is not None for result in results):
-        raise DivergedError(f"no run of {plan.origin.name} has a score: {results[0].failed}")
+        names = ", ".join(own.origin.name for own in plan.candidates.values())
+        raise DivergedError(f"no run of {names} has a score: {results[0].failed}")
     return report

@@ -136,7 +136,7 @@ def predict(
     a checkpoint with neither head, and for texts that do not fit it.
     """
     inputs = read_inputs(settings)
-    runtime = Runtime.resolve(settings.device, settings.precision)
+    runtime = Runtime.resolve(settings.device, settings.precision, threads=settings.speed.threads)
     name = _name_of_model(settings.checkpoint, settings.task)
     origin = find_checkpoint(name, revision=settings.revision, code=settings.trust_remote_code)
     call = Call(settings, origin, _facts(origin, settings.task), inputs, runtime, emit)
@@ -154,9 +154,7 @@ def _name_of_model(name: str, task: str | None) -> str:
     if not tasks:
         raise UserError(f"{name} has no fine-tuned model yet: let `fmlm finetune` go on with --resume")
     if task is None and len(tasks) > 1:
-        raise UserError(
-            f"{name} has a model for each of several tasks: choose with --task, one of {', '.join(tasks)}"
-        )
+        raise UserError(f"{name} has several models: choose with --task, one of {', '.join(tasks)}")
     if task is not None and task not in tasks:
         raise unknown_name("task", task, tasks)
     return str(tasks[task] if task is not None else next(iter(tasks.values())))
@@ -175,7 +173,8 @@ def _facts(origin: Origin, task: str | None) -> Mapping[str, Any] | None:
         facts = storage.read_sealed(path)
     except UserError:
         raise UserError(f"{path} is damaged: fine-tune the model again") from None
-    if task not in (None, facts["task"], origin.folder.name):
+    # Of several checkpoints' models it is CHECKPOINT/TASK that was asked for.
+    if task is not None and task.rpartition("/")[2] not in (facts["task"], origin.folder.name):
         raise UserError(f"{origin.name} is for the task '{facts['task']}', not '{task}'")
     return facts
 

@@ -1,5 +1,6 @@
 """What a run leaves at its end: the model with its card, a picture, and what is told of them."""
 
+import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from fmlm_cli.analysis.report.figures.training import draw_loss_curve
 from fmlm_cli.engine.checkpoint import TrainState
 from fmlm_cli.engine.records import evaluations_of
 from fmlm_cli.errors import UserError
-from fmlm_cli.events import Caution, Facts
+from fmlm_cli.events import Caution, Doing, Facts, Note
 from fmlm_cli.recipes.pretraining.live_run import LiveRun
 from fmlm_cli.recipes.pretraining.report.describe import passes_line
 from fmlm_cli.recipes.pretraining.report.gains import (
@@ -23,9 +24,15 @@ from fmlm_cli.recipes.pretraining.report.samples import sample_predictions
 from fmlm_cli.recipes.shared.checkpoints import CARD, carry_over_others, keep_hashes
 from fmlm_cli.recipes.shared.words import where_line
 
+NEW_HEAD = (
+    "the masked-LM head was new, so that most of this fall is the head's being learnt, and no measure of how "
+    "well the encoder is adapted"
+)
+
 
 def finish_run(live: LiveRun, state: TrainState, records: Sequence[Mapping[str, Any]]) -> None:
     """Leave the finished model, its card and its picture, and tell what came of the run."""
+    live.emit(Doing("writing the model"))
     evaluations = evaluations_of(records)
     curve = draw_loss_curve(records, live.run.plots)
     better = _improved(live, state)
@@ -40,6 +47,8 @@ def finish_run(live: LiveRun, state: TrainState, records: Sequence[Mapping[str, 
     _show_predictions(live)
     if live.plan.origin is not None and evaluations:
         live.emit(Facts("held-out loss before and after", before_and_after(evaluations)))
+        if live.plan.start.new:
+            live.emit(Note(NEW_HEAD))
         if better:
             live.emit(Facts("tokens whose prediction improved most", better))
     live.emit(Facts("done", _results(live, state, evaluations, curve)))
@@ -51,9 +60,9 @@ def _improved(live: LiveRun, state: TrainState) -> dict[str, str]:
         return {}
     if not live.scores:  # resumed after the last evaluation
         live.evaluate(state.step)
-    after, tokenizer = live.scores[live.main_evaluation], live.plan.store.tokenizer
+    after = live.scores[live.main_evaluation]
     try:
-        return improved_tokens(live.run, after, tokenizer)
+        return improved_tokens(live.run, after, live.plan.store)
     except UserError as error:  # a table less, which is no reason to lose the model
         live.emit(Caution(f"{error}: there is no table of the tokens that improved most"))
         return {}
@@ -76,5 +85,13 @@ def _results(live: LiveRun, state: TrainState, evaluations: Evaluations, curve: 
     )
     if live.held_out:
         rows["evaluate"] = f"fmlm evaluate --from {live.run.root} --data {live.plan.store.root}"
+    if live.plan.origin is not None:
+        rows["did it help?"] = _compared_on_a_task(live.plan.origin.name, live.run.root)
     rows["in Python"] = f'AutoModelForMaskedLM.from_pretrained("{live.run.final}")'
     return rows
+
+
+def _compared_on_a_task(before: str, after: Path) -> str:
+    """The command that says whether going on helped: held-out loss alone does not."""
+    words = ["fmlm", "finetune", "--from", before, "--from", str(after)]
+    return f"on your task: {shlex.join(words)} --train FILE --dev FILE --out DIR"

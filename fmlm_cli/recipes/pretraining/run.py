@@ -11,8 +11,9 @@ from fmlm_cli.engine.checkpoint import begin_again, complete_checkpoints
 from fmlm_cli.engine.ranks.protocol import OneProcess, Ranks
 from fmlm_cli.engine.records import MetricsLog, Teller, read_metrics
 from fmlm_cli.engine.runtime import Runtime
+from fmlm_cli.engine.trackers.sink import check_trackers, tracked
 from fmlm_cli.errors import UserError
-from fmlm_cli.events import Caution, Emit, Note, ignore, starting_anew
+from fmlm_cli.events import Caution, Doing, Emit, Note, ignore, starting_anew
 from fmlm_cli.recipes.pretraining.finish import finish_run
 from fmlm_cli.recipes.pretraining.live_run import LiveRun, settle_attention_of
 from fmlm_cli.recipes.pretraining.micro_size import with_micro_size
@@ -21,9 +22,10 @@ from fmlm_cli.recipes.pretraining.planning.agreement import (
     check_same_software,
     plan_as_told,
 )
-from fmlm_cli.recipes.pretraining.planning.plan import plan_run
+from fmlm_cli.recipes.pretraining.planning.plan import RunPlan, plan_run
 from fmlm_cli.recipes.pretraining.planning.resume import check_changes, check_same_run, settings_to_resume
-from fmlm_cli.recipes.pretraining.report.describe import describe_run
+from fmlm_cli.recipes.pretraining.report.describe import describe_run, facts_for_trackers
+from fmlm_cli.recipes.pretraining.timing import with_timed_budget
 from fmlm_cli.recipes.shared.checkpoints import check_model_files, lost_of_model
 from fmlm_cli.recipes.shared.training import train_to_the_end
 
@@ -79,23 +81,24 @@ def pretrain(
             emit(starting_anew(run.root))
         if resuming:
             settings = settings_to_resume(settings, run)
+        check_trackers(settings.logging.to)
         runtime = _runtime_of(ranks.from_writer(settings), ranks, emit)
+        settings = with_timed_budget(settings, ranks.world, emit)
         plan = plan_run(settings, emit)
         if resuming:
-            if run.is_finished or not allow_changes:
-                check_same_run(plan.settings, run)
-            else:
-                check_changes(plan, run)
+            _check_goes_on(plan, run, allow_changes=allow_changes)
         if resuming and _has_its_model(run, emit):
             ranks.from_writer(_Told(None))
             emit(Note(f"{run.root} is finished: nothing to resume; its model is {run.final}"))
             return PretrainResult(run, read_metrics(run.metrics))
         ranks.from_writer(_Told(plan.settings))
         check_same_plan(plan, ranks)
+        emit(Doing("trying the model on its device"))
         describe_run(plan, runtime, settle_attention_of(plan, runtime), emit)
         plan = with_micro_size(plan, runtime, emit)
         if overwrite:
             storage.check_outside(run.root, plan.made_from)
+        emit(Doing("preparing the first steps"))
         # It compiles, which may fail, and writes nothing.
         live = LiveRun(plan, run, runtime, emit, allow_changes=allow_changes)
         with storage.clear_disk_errors(run.root):
@@ -103,6 +106,14 @@ def pretrain(
                 folder.clear()
             storage.write_text(run.config, to_yaml(plan.settings))
             return _train(live, keep_steps, emit)
+
+
+def _check_goes_on(plan: RunPlan, run: storage.RunDirectory, *, allow_changes: bool) -> None:
+    """Refuse a plan that is not the run's own, or not one that it can become."""
+    if run.is_finished or not allow_changes:
+        check_same_run(plan.settings, run)
+    else:
+        check_changes(plan, run)
 
 
 def _follow(
@@ -134,6 +145,7 @@ def _runtime_of(settings: PretrainSettings, ranks: Ranks, emit: Emit) -> Runtime
         ranks,
         deterministic=settings.deterministic,
         shard=settings.speed.shard,
+        threads=settings.speed.threads,
     )
 
 
@@ -141,9 +153,11 @@ def _train(live: LiveRun, keep_steps: Collection[int], emit: Emit) -> PretrainRe
     """Train from where the run stands to its end, and leave what it is to leave."""
     run, patient = live.run, live.settings.checkpoint.on_error == "continue"
     log = MetricsLog(run.metrics, patient=patient)
-    training = live.training_run(log, Teller(emit), keep_steps=keep_steps)
-    state = train_to_the_end(training, emit, carried_over=live.carried_over, opening=live.opening)
     is_writer = live.runtime.ranks.is_writer
+    trackers = live.settings.logging.to if is_writer else ()
+    with tracked(trackers, facts_for_trackers(live.plan, run.root, live.runtime), log, emit) as sinks:
+        training = live.training_run(log, Teller(emit), *sinks, keep_steps=keep_steps)
+        state = train_to_the_end(training, emit, carried_over=live.carried_over, opening=live.opening)
     live.goes_on_alone()
     if is_writer:
         finish_run(live, state, log.records)

@@ -15,7 +15,7 @@ from fmlm_cli.engine.checkpoint import STATE, check_weights, complete_checkpoint
 from fmlm_cli.engine.records import read_metrics
 from fmlm_cli.errors import UserError
 from fmlm_cli.model.checkpoints.adapters import ADAPTER, adapter_settings, is_adapter
-from fmlm_cli.model.checkpoints.folders import inner_model
+from fmlm_cli.model.checkpoints.folders import inner_model, parts_after_model
 
 FINETUNED = "finetuned.json"  # beside a fine-tuned model: what it is for, and how good it is
 CARD = "README.md"  # of a model; its users may write on
@@ -27,7 +27,8 @@ class Origin:
     """A checkpoint that was found.
 
     `name`: as it was given. `folder`: the model's. `revision`: the commit, of a Hub name. `adapter`: the
-    folder of one that is to be merged into the model. Of a run of fmlm's also its settings, and `training`,
+    folder of one that is to be merged into the model. `after_model`: what a sentence encoder passes the
+    model's output through. Of a run of fmlm's also its settings, and `training`,
     the checkpoint that holds the state of its training (where one is kept).
     """
 
@@ -38,6 +39,7 @@ class Origin:
     settings: PretrainSettings | None = None
     training: Path | None = None
     adapter: Path | None = None
+    after_model: tuple[str, ...] = ()
 
     @property
     def tokenizer_folder(self) -> Path:
@@ -174,7 +176,8 @@ def _locate(name: str, revision: str | None, code: bool) -> Origin:
                 settings = saved_settings(PretrainSettings, owner.config)
                 return Origin(name, root, None, owner, settings, training)
     located = hub.locate(name, revision=revision, weights=True, code=code)
-    return Origin(name, inner_model(located.folder), located.revision)
+    after_model = parts_after_model(located.folder)
+    return Origin(name, inner_model(located.folder), located.revision, after_model=after_model)
 
 
 def _on_its_base(adapter: Origin, code: bool) -> Origin:
@@ -193,12 +196,21 @@ def _on_its_base(adapter: Origin, code: bool) -> Origin:
 
 
 def finetuned_models(root: Path) -> dict[str, Path] | None:
-    """The models by task in what `finetune` left, which may have none yet; None for any other folder."""
+    """The models in what `finetune` left, which may have none yet; None for any other folder.
+
+    By task, or by CHECKPOINT/TASK where there are several checkpoints.
+    """
     has_models = (root / "cells").is_dir() or (root / "models").is_dir()
     if not (has_models and (root / storage.RUN_CONFIG).is_file()):
         return None
-    folders = [path.parent for path in sorted((root / "models").glob(f"*/{FINETUNED}"))]
-    return {path.name: path for path in folders if not path.name.startswith(".")}
+    models = root / "models"
+    found = [path.parent for depth in ("*", "*/*") for path in sorted(models.glob(f"{depth}/{FINETUNED}"))]
+    names = {folder.relative_to(models): folder for folder in found}
+    return {
+        name.as_posix(): folder
+        for name, folder in names.items()
+        if not any(part.startswith(".") for part in name.parts)
+    }
 
 
 def check_vocabulary(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, name: str) -> None:

@@ -50,7 +50,7 @@ def keep_predictions(
     task = data.task
     labels: list[Any] = [None] * len(examples)
     if examples.labels is not None:
-        labels = [float(y) if task.regression else task.labels[int(y)] for y in examples.labels]
+        labels = list(map(float, examples.labels)) if task.regression else examples.label_names(task)
     lines = []
     for key, label, predicted, row in zip(
         examples.ids, labels, predictions_of(task, outputs), outputs, strict=True

@@ -1,5 +1,6 @@
 """Training runs: put together, and taken from their newest checkpoint, or their start, to their end."""
 
+import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -13,11 +14,12 @@ from fmlm_cli.engine.device.loss_scale import LossScale
 from fmlm_cli.engine.device.working_copy import WorkingCopy
 from fmlm_cli.engine.loop import Rhythm, TrainingRun, train
 from fmlm_cli.engine.optimizer import OptimizerOptions, Schedule, make_optimizer
-from fmlm_cli.engine.records import Record, Sink, metrics_log
+from fmlm_cli.engine.records import FAILED, Record, Sink, metrics_log
 from fmlm_cli.engine.runtime import Runtime
 from fmlm_cli.engine.signals import StopRequest, graceful_stop
 from fmlm_cli.engine.step import DivergedError, OnNonfinite
-from fmlm_cli.events import Caution, Emit, Note
+from fmlm_cli.errors import one_line
+from fmlm_cli.events import Caution, Emit, Note, Remarked
 
 
 class Trainee(Protocol):
@@ -125,12 +127,25 @@ def train_to_the_end(
             state = train(run, state, stop)
             stop.keep_free(0.0)
             return state
-    except DivergedError as error:
-        if not run.keeps_checkpoints:
+    except Exception as error:
+        if run.keeps_checkpoints:
+            _record_failure(run, error)
+        if not (run.keeps_checkpoints and isinstance(error, DivergedError)):
             raise
         kept = run.checkpoints.all()
         good = f"the last good checkpoint is {kept[-1][1]}" if kept else "there is no checkpoint yet"
         raise DivergedError(f"{error}; {good}") from None
+
+
+def _record_failure(run: TrainingRun, error: Exception) -> None:
+    """Leave in the records why the run ended, where it can still be; when it goes on they are cut back."""
+    log = metrics_log(run.sinks) if run.runtime.ranks.is_writer else None
+    if log is None:
+        return
+    steps = [*(record["step"] for record in log.records), *(step for step, _ in run.checkpoints.all())]
+    record = {"step": max(steps, default=0) + 1, "remark": FAILED, "error": one_line(error)}
+    with contextlib.suppress(Exception):  # the disk may be full, which is why it ends
+        log.write(Remarked(record, ""))
 
 
 def _begin(run: TrainingRun, emit: Emit, carried_over: Path | None) -> TrainState:

@@ -1,16 +1,24 @@
 """`fmlm tokenize`: text becomes tokens on disk, once."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 from fmlm_cli import storage
 from fmlm_cli.config import TokenizeSettings
 from fmlm_cli.corpus.store.fit import misfit
-from fmlm_cli.corpus.store.reading import STORE, STORE_OF_RUN, TokenStore
+from fmlm_cli.corpus.store.making.shards import Shard
+from fmlm_cli.corpus.store.reading import SHARD, STORE, STORE_OF_RUN, TOKENIZER, TokenStore, token_dtype
+from fmlm_cli.corpus.tokenizer import loading as tokenizers
+from fmlm_cli.corpus.tokenizer.encoding import pipeline_of
+from fmlm_cli.errors import UserError
 from fmlm_cli.events import Caution, Emit, Facts, Note, counted, ignore, starting_anew
-from fmlm_cli.recipes.tokenize.asked import Asked, check_same, is_the_same
+from fmlm_cli.recipes.tokenize.asked import Asked, check_same, is_finished, is_the_same
+from fmlm_cli.recipes.tokenize.assembly import Assembly, summary
 from fmlm_cli.recipes.tokenize.collocations import with_collocations
-from fmlm_cli.recipes.tokenize.filling import write
+from fmlm_cli.recipes.tokenize.deciding import NoTextError
+from fmlm_cli.recipes.tokenize.encoding import encode
+from fmlm_cli.recipes.tokenize.unfinished import SPOOL, earlier_work, other_settings, taken_up, unfinished
 from fmlm_cli.recipes.tokenize.vocabulary import extend, learn
 
 HARDLY_KNOWN = "hardly-known"  # the code of the caution about a tokenizer that was made for other text
@@ -25,32 +33,49 @@ def make_store(
     tell_misfit: bool = True,
     emit: Emit = ignore,
 ) -> Path:
-    """Make the token store `settings.out`; its path. With `resume` a finished store of the same is kept.
+    """Make the token store `settings.out`, or a shard of it; its path.
 
-    `renew`: so it is with this, and a store of anything else is replaced. `tell_misfit`: caution where the
-    tokenizer was made for other text.
+    With `resume` a finished store of the same is kept, and an unfinished one gone on with. `renew`: so it is
+    with this, and a store of anything else is replaced. `tell_misfit`: caution where the tokenizer was made
+    for other text.
 
-    Raises `UserError` for anything wrong with the settings, the text or the tokenizer; then nothing is
-    written.
+    Raises `UserError` for anything wrong with the settings, the text or the tokenizer. Whatever ends it, no
+    store is there that is not complete, and the parts that were finished wait beside it for `resume`.
     """
     out = Path(settings.out)
     if not settings.sources:
         return with_collocations(out, settings, emit, again=overwrite)
-    kind, keeps = STORE_OF_RUN if renew else STORE, resume or renew
+    kind, keeps = SHARD if settings.shard else STORE_OF_RUN if renew else STORE, resume or renew
     storage.check_claim(out, kind, overwrite=overwrite, resume=keeps)
     storage.clear_left_overs(out)
-    asked = Asked.resolve(settings, emit) if keeps and (out / storage.MANIFEST).is_file() else None
-    if asked is not None:
-        if resume:
-            check_same(out, asked.request)
-        if is_the_same(out, asked.request):
-            return _kept(out, settings, emit, outcome="reused" if renew else "nothing to do")
-    elif resume:
-        emit(starting_anew(out))
     place = out if out.name else out.absolute()  # "." will be a folder that is no longer there
-    with storage.replaced_folder(out, kind, overwrite=overwrite, resume=keeps) as folder:
-        manifest = _make(folder, settings, asked or Asked.resolve(settings, emit), emit)
-    emit(Facts(f"token store {out}", _summary(manifest)))
+    with storage.unfinished_folder(out, SHARD) as work:
+        earlier = earlier_work(work, out, keeps=keeps, overwrite=overwrite)
+        finished = keeps and is_finished(out)
+        if resume and not finished and earlier is None:
+            emit(starting_anew(out))
+        with _nothing_useless_left(work):
+            asked = Asked.resolve(settings, work.root / SPOOL, emit, replaces=overwrite)
+            if finished and is_the_same(out, asked.plan):
+                work.clear()
+                return _kept(out, settings, emit, outcome="reused" if renew else "nothing to do")
+            if resume and finished and not (earlier and earlier.plan.replaces):
+                check_same(out, asked.plan)
+            shard = _begun(work, settings, asked, earlier, out, emit, must_go_on=resume)
+            _encode(shard, settings, asked, emit)
+        if settings.shard:
+            storage.put_forward(work, out, overwrite=overwrite, resume=keeps)
+            emit(_summary_of_shard(out, shard))
+            return out
+        try:
+            assembly = Assembly.decide([shard])
+        except NoTextError:  # with more text it will be another store
+            work.clear()
+            raise
+        with storage.replaced_folder(out, kind, overwrite=overwrite, resume=keeps) as folder:
+            manifest = assembly.write(folder, emit)
+        work.clear()
+    emit(summary(out, manifest))
     if tell_misfit and (text := misfit(TokenStore.open(place, verify=()))):
         emit(Caution(text, HARDLY_KNOWN))
     # The store is complete now: whatever becomes of the collocations, the work on it is not lost.
@@ -65,47 +90,71 @@ def _kept(out: Path, settings: TokenizeSettings, emit: Emit, *, outcome: str) ->
     return out
 
 
-def _make(folder: Path, settings: TokenizeSettings, asked: Asked, emit: Emit) -> dict[str, Any]:
-    """Fill a folder with the store; its manifest."""
-    asked.corpora.describe(emit)
-    held_out = asked.corpora.held_out()
-    if asked.loaded is None:
-        tokenizer = learn(settings, asked.corpora.train, held_out, emit)
-    else:
-        tokenizer = extend(settings, asked.loaded, asked.corpora.train, held_out, emit)
-    return write(folder, settings, asked, held_out, tokenizer, emit)
-
-
-def _unknown_share(manifest: dict[str, Any]) -> float:
-    """Share of the training tokens that the tokenizer did not know."""
-    return float(manifest["facts"]["unknown_tokens"] / max(manifest["splits"]["train"]["tokens"], 1))
-
-
-def _summary(manifest: dict[str, Any]) -> dict[str, str]:
-    """The summary table's rows."""
-    rows = {}
-    for name, split in manifest["splits"].items():
-        if split["documents"]:
-            rows[name] = (
-                f"{split['documents']:,} documents, {split['words']:,} words, {split['tokens']:,} tokens"
-            )
+@contextmanager
+def _nothing_useless_left(work: storage.OwnedFolder) -> Iterator[None]:
+    """Of work that is ended early leave the finished parts, and nothing else, nor anything without any."""
+    try:
+        yield
+    except BaseException:
+        shard = unfinished(work)
+        if shard is None or not shard.entries:
+            work.clear()
         else:
-            rows[name] = "none"
-    train = manifest["splits"]["train"]
-    facts = manifest["facts"]
-    rows["text"] = f"{sum(s['text_bytes'] for s in manifest['splits'].values()) / 1e6:,.1f} MB"
-    rows["tokens per word"] = f"{train['tokens'] / max(train['words'], 1):.2f}"
-    rows["vocabulary"] = f"{manifest['tokenizer']['vocabulary']:,} ({manifest['dtype']})"
-    rows["unknown tokens"] = f"{_unknown_share(manifest):.2%}"
-    rows["left out"] = f"{facts['empty_documents']:,} empty documents"
-    if facts["held_out_documents"]:
-        held = counted(facts["held_out_documents"], "document")
-        rows["held out"] = f"{held} of the training text left out: the validation text holds the same"
-    if facts["bad_text_documents"]:
-        word = "repaired" if manifest["request"]["on_bad_text"] == "replace" else "left out"
-        rows["invalid UTF-8"] = f"{facts['bad_text_documents']:,} documents {word}"
-    if facts["long_documents"]:
-        word = "cut" if manifest["request"]["on_long_document"] == "cut" else "left out"
-        rows["too long"] = f"{counted(facts['long_documents'], 'document')} {word}"
-    rows["fingerprint"] = manifest["fingerprint"][:16]
-    return rows
+            shard.keep(len(shard.entries))
+        raise
+
+
+def _begun(
+    work: storage.OwnedFolder,
+    settings: TokenizeSettings,
+    asked: Asked,
+    earlier: Shard | None,
+    out: Path,
+    emit: Emit,
+    *,
+    must_go_on: bool,
+) -> Shard:
+    """The shard that is to be filled: an `earlier` one, or one that has its tokenizer and no more."""
+    asked.corpora.describe(emit)
+    if earlier is not None:
+        if taken_up(earlier, asked.plan, emit):
+            return earlier
+        different = other_settings(earlier, asked.plan)
+        if different and must_go_on:
+            raise UserError(
+                f"{out} is not finished, and was begun with other {' and '.join(different)}: go back to "
+                "that, choose another --out, or pass --overwrite to start anew"
+            )
+        work.clear(but=SPOOL)
+    if asked.loaded is None:
+        tokenizer = learn(settings, asked.corpora, emit)
+    else:
+        tokenizer = extend(settings, asked.loaded, asked.corpora, emit)
+    tokenizers.save_tokenizer(tokenizer, work.root / TOKENIZER)
+    return Shard.begin(work.root, asked.plan)
+
+
+def _encode(shard: Shard, settings: TokenizeSettings, asked: Asked, emit: Emit) -> None:
+    """Encode what a shard lacks."""
+    if shard.read is not None:
+        return
+    # As it was saved, and as a later call finds it.
+    tokenizer = tokenizers.load_tokenizer(str(shard.tokenizer))
+    pipeline, dtype = pipeline_of(tokenizer), token_dtype(len(tokenizer)).name
+    try:
+        encode(shard, asked.corpora, pipeline, dtype, settings.workers, emit)
+    except Exception:
+        if shard.entries:
+            emit(Note(f"{counted(shard.documents, 'document')} are tokenized: --resume goes on after them"))
+        raise
+
+
+def _summary_of_shard(out: Path, shard: Shard) -> Facts:
+    of = shard.plan.of
+    rows = {
+        "shard": f"{shard.plan.number} of {of}",
+        "documents": f"{shard.documents:,}",
+        "tokens": f"{sum(entry['part']['tokens'] for entry in shard.entries):,}",
+        "use": f"fmlm merge SHARD... --out STORE, with all {of}",
+    }
+    return Facts(f"shard {out}", rows)

@@ -6,8 +6,7 @@ from pathlib import Path
 from transformers import PreTrainedTokenizerFast
 
 from fmlm_cli.config import TokenizeSettings
-from fmlm_cli.corpus.text.corpus import TextCorpus
-from fmlm_cli.corpus.text.splits import HeldOut
+from fmlm_cli.corpus.text.corpora import Corpora
 from fmlm_cli.corpus.tokenizer.extending import MIN_COUNT as MIN_WORD_COUNT
 from fmlm_cli.corpus.tokenizer.extending import NewToken, extended, frequent_splits, read_words
 from fmlm_cli.corpus.tokenizer.learning import train_tokenizer
@@ -19,16 +18,15 @@ SAMPLE_BYTES = 100_000_000  # of text that a new tokenizer learns from, at most
 _WORDS_SHOWN = 12
 
 
-def learn(
-    settings: TokenizeSettings, corpus: TextCorpus, held_out: HeldOut, emit: Emit
-) -> PreTrainedTokenizerFast:
+def learn(settings: TokenizeSettings, corpora: Corpora, emit: Emit) -> PreTrainedTokenizerFast:
     """Learn a tokenizer from a bounded sample, and say how large it was."""
     assert settings.train_tokenizer is not None
     read = 0
+    held_out = corpora.held_out()
 
     def sampled() -> Iterator[str]:
         nonlocal read
-        for text in corpus.sample(SAMPLE_BYTES, validation_share(settings), held_out):
+        for text in corpora.train.sample(SAMPLE_BYTES, validation_share(settings), held_out):
             read += len(text.encode("utf-8"))
             yield text
 
@@ -52,11 +50,7 @@ def learn(
 
 
 def extend(
-    settings: TokenizeSettings,
-    tokenizer: PreTrainedTokenizerFast,
-    corpus: TextCorpus,
-    held_out: HeldOut,
-    emit: Emit,
+    settings: TokenizeSettings, tokenizer: PreTrainedTokenizerFast, corpora: Corpora, emit: Emit
 ) -> PreTrainedTokenizerFast:
     """The tokenizer with the words that it is to have as tokens; they are listed."""
     if settings.add_tokens is not None:
@@ -64,7 +58,7 @@ def extend(
         tokenizer = _with_words(tokenizer, words, f"tokens from {settings.add_tokens}", emit)
     if settings.extend_vocab is not None:
         emit(Progress("looking for words", 0, 0, ""))
-        texts = corpus.sample(SAMPLE_BYTES, validation_share(settings), held_out)
+        texts = corpora.train.sample(SAMPLE_BYTES, validation_share(settings), corpora.held_out())
         words = frequent_splits(texts, tokenizer, settings.extend_vocab)
         emit(Progress("looking for words", 1, 1, ""))
         tokenizer = _with_words(tokenizer, words, "words of the text that become tokens", emit)

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from matplotlib.axes import Axes
 
-from fmlm_cli.analysis.report.figures.training import draw_loss_curve, smoothed
+from fmlm_cli.analysis.report.figures.training import draw_loss_curve
+from fmlm_cli.analysis.smoothing import smoothed
 
 
 def records(losses: np.ndarray) -> list[dict[str, float]]:

@@ -13,7 +13,7 @@ from tokenizers import processors
 from transformers import PreTrainedTokenizerFast
 
 from fmlm_cli.corpus.rows.packing import Packing
-from fmlm_cli.corpus.rows.reading import RowOrder, RowReader, Rows
+from fmlm_cli.corpus.rows.reading import RowReader, Rows
 from fmlm_cli.corpus.store.reading import SPLITS, TokenStore
 from fmlm_cli.errors import UserError
 
@@ -116,8 +116,8 @@ class Reference:
         }
         if packing == "none":
             return [self.row([piece]) for piece in pieces.values()]
-        spans, first = reader.plan.spans, reader.plan.first  # who stands with whom: see test_packing
-        keys = list(zip(spans.document.tolist(), spans.start.tolist(), strict=True))
+        plan, first = reader.plan, reader.plan.first  # who stands with whom: see test_packing
+        keys = list(zip(plan.document.tolist(), plan.start.tolist(), strict=True))
         assert sorted(keys) == sorted(pieces)
         rows = [keys[first[number] : first[number + 1]] for number in range(len(first) - 1)]
         return [self.row([pieces[key] for key in row]) for row in rows]
@@ -281,44 +281,3 @@ def test_a_row_without_room_for_text_is_refused(mixed: TokenStore, packing: Pack
     assert len(reader_of(mixed, packing, size + 1)) >= sum(
         len(ids) for ids, _ in mixed.split("train").documents()
     )
-
-
-# ---------------------------------------------------------------- order
-
-
-@given(st.integers(1, 300), st.integers(0, 2**63 - 1), st.integers(0, 2**31))
-def test_every_pass_is_a_permutation(rows: int, seed: int, epoch: int) -> None:
-    index, found = RowOrder(rows, seed).locate(np.arange(epoch * rows, (epoch + 1) * rows))
-    assert sorted(index.tolist()) == list(range(rows))
-    assert set(found.tolist()) == {epoch}
-
-
-@given(st.integers(1, 50), st.integers(0, 2**63 - 1), st.lists(st.integers(0, 400), max_size=8))
-def test_any_place_of_the_stream_is_found_at_once(rows: int, seed: int, places: list[int]) -> None:
-    order = RowOrder(rows, seed)
-    sequence = order.locate(np.arange(401))[0]
-    index, epoch = order.locate(np.array(places, np.int64))
-    assert index.tolist() == sequence[places].tolist()
-    assert epoch.tolist() == [place // rows for place in places]
-    assert [int(order.locate(np.array([place]))[0][0]) for place in places] == index.tolist()
-
-
-def test_passes_and_seeds_have_orders_of_their_own() -> None:
-    orders = [
-        tuple(RowOrder(500, seed).locate(np.arange(epoch * 500, epoch * 500 + 500))[0].tolist())
-        for seed in range(4)
-        for epoch in range(5)
-    ]
-    assert len(set(orders)) == 20
-    for one in range(20):
-        for two in range(one):
-            agree = sum(a == b for a, b in zip(orders[one], orders[two], strict=True))
-            assert agree < 10  # one is expected
-    natural = sum(place == row for order in orders for place, row in enumerate(order))
-    assert natural < 50  # twenty are expected
-
-
-def test_the_stream_is_as_even_as_chance() -> None:
-    place = [int(np.flatnonzero(RowOrder(10, seed).locate(np.arange(10))[0] == 3)[0]) for seed in range(1000)]
-    counts = np.bincount(place, minlength=10)
-    assert ((counts - 100) ** 2 / 100).sum() < 40  # chi-square of nine degrees: one in a hundred thousand

@@ -23,7 +23,8 @@ from fmlm_cli.corpus.store.collocations import (
     read_collocations,
     write_collocations,
 )
-from fmlm_cli.corpus.store.reading import TokenSpans, TokenStore
+from fmlm_cli.corpus.store.reading import TokenStore
+from fmlm_cli.corpus.store.split import TokenSpans
 from fmlm_cli.corpus.store.word_runs import Text
 from fmlm_cli.corpus.tokenizer.loading import special_tokens
 from fmlm_cli.errors import UserError

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import shutil
+import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -17,10 +18,12 @@ from hypothesis import strategies as st
 from fmlm_cli.corpus.store import reading as stores
 from fmlm_cli.corpus.store import writing
 from fmlm_cli.corpus.store.reading import SPLITS, TokenStore
-from fmlm_cli.corpus.store.writing import StoreWriter, TokenDocument
+from fmlm_cli.corpus.store.writing import StoreWriter
+from fmlm_cli.corpus.tokenizer.literal import Encoded
 from fmlm_cli.corpus.tokenizer.loading import fingerprint, load_tokenizer, special_tokens
 from fmlm_cli.errors import UserError
 from fmlm_cli.hub import quiet
+from fmlm_cli.storage import caches
 
 MakeStore = Callable[..., Path]
 
@@ -143,7 +146,7 @@ def write_tokens(
         for ids in documents:
             words = np.ones(len(ids), np.bool_)
             words[0] = first
-            writer.add(split, TokenDocument(np.array(ids, np.uint32), words, 0, 1))
+            writer.add(split, Encoded(np.array(ids, np.uint32), words, np.array([len(ids)])), 1)
     writer.finish({}, {})
     return TokenStore.open(folder)
 
@@ -335,6 +338,44 @@ def test_the_manifest_names_the_hashes_of_the_files(victim: Path) -> None:
         content = path.read_bytes()
         assert entry["bytes"] == len(content)
         assert entry["sha256"] == hashlib.sha256(content).hexdigest()
+
+
+def test_a_large_store_is_hashed_once_and_again_when_it_is_written_to(
+    victim: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(caches, "_WORTH_REMEMBERING", 0)
+    settled = 0.03  # seconds: more than a tick of the system's clock
+    monkeypatch.setattr(caches, "_SETTLED", settled * 1e9)
+    read: list[Path] = []
+
+    def hashed(paths: Sequence[Path]) -> list[str]:
+        read.extend(paths)
+        return [hashlib.sha256(path.read_bytes()).hexdigest() for path in paths]
+
+    monkeypatch.setattr(caches, "sha256_of_files", hashed)
+
+    def open_later() -> TokenStore:
+        time.sleep(2 * settled)
+        return TokenStore.open(victim)
+
+    files, opened = hashed_files(victim), open_later()
+    assert sorted(read) == sorted(files)
+    read.clear()
+    assert all(TokenStore.open(victim).is_known_whole(split) for split in SPLITS)
+    assert read == []
+    opened.verify(SPLITS, afresh=True)
+    assert sorted(read) == sorted(files)
+    for path in files:
+        content = path.read_bytes()
+
+        def attempt(path: Path = path) -> None:
+            assert not all(opened.is_known_whole(split) for split in SPLITS)
+            with pytest.raises(UserError, match="have changed since it was written"):
+                TokenStore.open(victim)
+
+        spoil(path, content[:-1] + bytes([content[-1] ^ 1]), attempt)
+        open_later()
+    shutil.rmtree(victim / "cache")
 
 
 def test_what_is_no_store_is_refused(tmp_path: Path) -> None:

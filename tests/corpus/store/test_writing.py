@@ -3,6 +3,7 @@
 import hashlib
 import tempfile
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +15,11 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from fmlm_cli.corpus.store import writing
-from fmlm_cli.corpus.store.reading import Split, TokenSpans, token_dtype
-from fmlm_cli.corpus.store.writing import (
-    SplitWriter,
-    TokenDocument,
-    encode_documents,
-)
-from fmlm_cli.corpus.text.splits import assign_splits, in_validation
-from fmlm_cli.corpus.tokenizer.encoding import Encoder
+from fmlm_cli.corpus.store.reading import token_dtype
+from fmlm_cli.corpus.store.split import Split, TokenSpans
+from fmlm_cli.corpus.store.writing import SplitWriter
+from fmlm_cli.corpus.text.splits import assign_splits, first_of_each, in_validation, validation_of
+from fmlm_cli.corpus.tokenizer.literal import Encoded
 from fmlm_cli.storage import content_hash
 
 _fractions = st.one_of(st.just(0.0), st.floats(0, 1, exclude_max=True))
@@ -29,16 +27,23 @@ _fractions = st.one_of(st.just(0.0), st.floats(0, 1, exclude_max=True))
 _texts = st.lists(st.one_of(st.sampled_from("abcd"), st.text("xyz", max_size=6)), max_size=40)
 
 
-def document(text: str, place: int = 0) -> TokenDocument:
-    """A document whose ids tell where in the input it stood."""
-    return TokenDocument(np.array([place], np.uint32), np.array([True]), content_hash(text), len(text))
+@dataclass(frozen=True)
+class Document:
+    """Where in the input it stood, and the hash of its text."""
+
+    place: int
+    content: int
+
+
+def document(text: str, place: int = 0) -> Document:
+    return Document(place, content_hash(text))
 
 
 def split(texts: Sequence[str], fraction: float) -> dict[str, list[int]]:
     """Places in `texts` of the documents of each split."""
     sides: dict[str, list[int]] = {"train": [], "validation": []}
     for side, found in assign_splits((document(text, i) for i, text in enumerate(texts)), fraction):
-        sides[side].append(int(found.input_ids[0]))
+        sides[side].append(found.place)
     return sides
 
 
@@ -87,7 +92,7 @@ def test_the_fraction_is_kept_on_average(fraction: float) -> None:
 def test_no_more_than_one_document_is_held_back() -> None:
     taken = 0
 
-    def stream() -> Iterable[TokenDocument]:
+    def stream() -> Iterable[Document]:
         nonlocal taken
         for number in range(1000):
             taken += 1
@@ -105,30 +110,38 @@ def test_the_hash_is_of_the_text_and_decides_alone() -> None:
     assert not in_validation(2**64 - 1, 0.999)
 
 
-@settings(max_examples=25)
-@given(st.lists(st.text("the cat ran,é日 ", max_size=30), max_size=12), st.integers(1, 40), st.integers(1, 5))
-def test_chunks_do_not_change_what_is_encoded(
-    wordpiece_tokenizer: Any, texts: list[str], characters: int, many: int
-) -> None:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(writing, "_ENCODE_CHARACTERS", characters)
-        patch.setattr(writing, "_ENCODE_DOCUMENTS", many)
-        found = list(encode_documents(texts, Encoder(wordpiece_tokenizer)))
-    assert len(found) == len(texts)
-    for text, one in zip(texts, found, strict=True):
-        wanted = wordpiece_tokenizer(text, add_special_tokens=False)
-        assert one.input_ids.tolist() == wanted["input_ids"]
-        assert one.text_bytes == len(text.encode())
-        assert one.content == content_hash(text)
+@given(_texts, _fractions)
+@example(["a", "b", "a"], 1e-9)
+@example([], 0.5)
+def test_seen_at_once_the_choice_is_the_same(texts: list[str], fraction: float) -> None:
+    contents = np.array([content_hash(text) for text in texts], np.uint64)
+    chosen = validation_of(contents, fraction)
+    assert np.flatnonzero(chosen).tolist() == split(texts, fraction)["validation"]
+
+
+@given(st.integers(0, 2**64 - 1), st.floats(0, 1, exclude_min=True, exclude_max=True))
+@example(2**63, 0.5)
+@example(2**63 - 1, 0.5)
+@example(2**64 - 1, 1 - 2**-53)
+def test_the_border_is_exact(content: int, fraction: float) -> None:
+    for near in {max(content - 1, 0), content, int(fraction * 2**64), max(int(fraction * 2**64) - 1, 0)}:
+        chosen = validation_of(np.array([near, 0], np.uint64), fraction)
+        assert chosen.tolist() == [in_validation(near, fraction), True]
+
+
+@given(st.lists(st.integers(0, 6)))
+def test_the_first_of_each(contents: list[int]) -> None:
+    wanted = [contents.index(content) == place for place, content in enumerate(contents)]
+    assert first_of_each(np.array(contents, np.uint64)).tolist() == wanted
 
 
 # ---------------------------------------------------------------- SplitWriter and Split
 
-Document = tuple[list[int], list[bool]]
+Tokens = tuple[list[int], list[bool]]
 
 
 @st.composite
-def _written(draw: st.DrawFn) -> tuple[int, list[Document]]:
+def _written(draw: st.DrawFn) -> tuple[int, list[Tokens]]:
     """A vocabulary's size and documents of its ids, some of them without any."""
     vocabulary = draw(st.sampled_from([7, 256, 257, 30_522, 65_536, 65_537, 250_002]))
     token = st.tuples(st.one_of(st.integers(0, vocabulary - 1), st.just(vocabulary - 1)), st.booleans())
@@ -136,10 +149,13 @@ def _written(draw: st.DrawFn) -> tuple[int, list[Document]]:
     return vocabulary, [([t for t, _ in one], [w for _, w in one]) for one in documents]
 
 
-def write(folder: Path, vocabulary: int, documents: list[Document]) -> dict[str, Any]:
+def write(folder: Path, vocabulary: int, documents: list[Tokens], at_once: int = 1) -> dict[str, Any]:
     writer = SplitWriter(folder, token_dtype(vocabulary))
-    for ids, words in documents:
-        writer.add(TokenDocument(np.array(ids, np.uint32), np.array(words, np.bool_), 0, 3))
+    for begin in range(0, len(documents), at_once):
+        some = documents[begin : begin + at_once]
+        ids, words = ([one for document in some for one in document[column]] for column in (0, 1))
+        lengths = np.array([len(ids) for ids, _ in some])
+        writer.add(Encoded(np.array(ids, np.uint32), np.array(words, np.bool_), lengths), 3 * len(some))
     return writer.close()
 
 
@@ -154,7 +170,7 @@ def read(part: Split, spans: list[tuple[int, int, int]]) -> tuple[list[int], lis
 @settings(max_examples=60)
 @given(_written(), st.sampled_from([1, 9, 50]), st.sampled_from([1, 1500, 1 << 20]), st.data())
 def test_any_span_of_any_document_is_read_back(
-    written: tuple[int, list[Document]], batch: int, file_bytes: int, data: st.DataObject
+    written: tuple[int, list[Tokens]], batch: int, file_bytes: int, data: st.DataObject
 ) -> None:
     vocabulary, documents = written
     with tempfile.TemporaryDirectory() as name, pytest.MonkeyPatch.context() as patch:
@@ -210,6 +226,19 @@ def test_the_description_for_datasets_is_its_own(tmp_path: Path, vocabulary: int
     DatasetInfo(features=Features.from_arrow_schema(schema)).write_to_directory(str(tmp_path))
     ours, theirs = (folder / "dataset_info.json" for folder in (tmp_path / "train", tmp_path))
     assert ours.read_bytes() == theirs.read_bytes()
+
+
+@settings(max_examples=40)
+@given(_written(), st.integers(2, 5), st.sampled_from([1, 9, 50]), st.sampled_from([1, 1500, 1 << 20]))
+def test_how_documents_are_added_does_not_show(
+    written: tuple[int, list[Tokens]], at_once: int, batch: int, file_bytes: int
+) -> None:
+    vocabulary, documents = written
+    with tempfile.TemporaryDirectory() as name, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(writing, "_BATCH_TOKENS", batch)
+        patch.setattr(writing, "_FILE_BYTES", file_bytes)
+        one = write(Path(name) / "one" / "train", vocabulary, documents)
+        assert write(Path(name) / "many" / "train", vocabulary, documents, at_once) == one
 
 
 def test_files_are_closed_when_they_are_large_enough(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,6 +5,7 @@ import gzip
 import json
 import os
 import tempfile
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,14 +14,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fmlm_cli.corpus.text.files import (
-    BadText,
-    DocumentMode,
-    ReadOptions,
-    detect_mode,
-    read_documents,
-)
-from fmlm_cli.corpus.text.paths import SourceFile, resolve_sources
+from fmlm_cli.corpus.text.documents import BadText, DocumentMode, ReadOptions
+from fmlm_cli.corpus.text.fields import TextFields
+from fmlm_cli.corpus.text.files.paths import SourceFile, resolve_sources
+from fmlm_cli.corpus.text.files.plain import detect_mode
+from fmlm_cli.corpus.text.files.text_files import TextFiles
 from fmlm_cli.corpus.text.source import ReadStats
 from fmlm_cli.errors import UserError
 from fmlm_cli.readers import bytes as reading
@@ -60,7 +58,9 @@ def read(
     """All documents of some sources, and the counters."""
     stats = ReadStats()
     files = resolve_sources([str(path) for path in paths]).files
-    return list(read_documents(files, ReadOptions(documents, field, bad), stats)), stats
+    return list(
+        TextFiles(files, ReadOptions(documents, TextFields.parse(field), bad)).documents(stats)
+    ), stats
 
 
 def message(*paths: Path, **how: Any) -> str:
@@ -84,7 +84,7 @@ def tree(tmp_path: Path) -> Path:
     """A folder with files of every sort."""
     for name in ["b.txt", "a.jsonl", "sub/c.txt.gz", "sub/deep/d.jsonl.gz", "sub/E.TXT"]:
         write(tmp_path / name, '{"text": "x"}\n')
-    for name in [".hidden.txt", ".git/e.txt", "sub/.cache/f.txt", "notes.md", "g.txt.zip", "txt"]:
+    for name in [".hidden.txt", ".git/e.txt", "sub/.cache/f.txt", "notes.rst", "g.txt.zip", "txt"]:
         write(tmp_path / name, "not read\n")
     return tmp_path
 
@@ -158,11 +158,11 @@ def test_missing_and_useless_sources_are_named(tree: Path, tmp_path: Path) -> No
     write(tree / "zero.txt", "")
     write(tree / "void.txt.gz", "").write_bytes(b"")
     assert f"{tree}/c.txt: no such file or folder" in message(tree / "c.txt")
-    assert f"{tree}/bare: the folder holds no .txt, .jsonl" in message(tree / "bare")
-    assert f"{tree}/z*.md: the glob matches no .txt" in message(tree / "z*.md")
-    assert f"{tree}/*.md: the glob matches no .txt" in message(tree / "*.md")
+    assert f"{tree}/bare: the folder holds no .txt, .md, .jsonl" in message(tree / "bare")
+    assert f"{tree}/z*.rst: the glob matches no .txt" in message(tree / "z*.rst")
+    assert f"{tree}/*.rst: the glob matches no .txt" in message(tree / "*.rst")
     assert f"{tree}/a**/x: not a valid glob" in message(tree / "a**/x")
-    assert f"{tree}/notes.md: unknown extension" in message(tree / "notes.md")
+    assert f"{tree}/notes.rst: unknown extension" in message(tree / "notes.rst")
     assert f"{tree}/zero.txt: the file is empty" in message(tree / "zero.txt")
     assert f"{tree}/void.txt.gz: the file is empty" in message(tree / "void.txt.gz")
     with pytest.raises(UserError, match="empty name"):
@@ -199,7 +199,7 @@ def test_a_file_that_vanishes_is_named(tree: Path) -> None:
     files = resolve_sources([str(tree / "b.txt")]).files
     (tree / "b.txt").unlink()
     with pytest.raises(UserError, match=r"b\.txt: cannot read it \(No such file or directory\)"):
-        list(read_documents(files, ReadOptions(), ReadStats()))
+        list(TextFiles(files, ReadOptions()).documents(ReadStats()))
 
 
 def test_an_error_of_the_disk_names_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -210,7 +210,7 @@ def test_an_error_of_the_disk_names_the_file(tmp_path: Path, monkeypatch: pytest
 
     monkeypatch.setattr(gzip.GzipFile, "read", fail)
     with pytest.raises(UserError, match=r"a\.txt\.gz: cannot read it \(Input/output error\)"):
-        list(read_documents(files, ReadOptions(), ReadStats()))
+        list(TextFiles(files, ReadOptions()).documents(ReadStats()))
 
 
 # --- plain text ---
@@ -322,7 +322,7 @@ def test_reading_is_lazy(tmp_path: Path) -> None:
     big = write(tmp_path / "a.txt", ("word " * 200 + "\n") * 5000)
     stats = ReadStats()
     missing = SourceFile(tmp_path / "b.txt", "txt", size=1)
-    documents = read_documents([*resolve_sources([str(big)]).files, missing], ReadOptions(), stats)
+    documents = TextFiles((*resolve_sources([str(big)]).files, missing), ReadOptions()).documents(stats)
     assert stats == ReadStats()
     next(documents)
     assert stats.documents == 1
@@ -482,9 +482,12 @@ def test_gzip_of_several_members(tmp_path: Path) -> None:
 @pytest.mark.parametrize("mode", ["auto", "line"])
 def test_damaged_gzip_is_named(tmp_path: Path, mode: DocumentMode) -> None:
     path = tmp_path / "a.txt.gz"
-    whole = gzip.compress(os.urandom(3000).hex().encode())
+    text = os.urandom(3000).hex().encode()
+    whole = gzip.compress(text)
     path.write_bytes(whole[:-1000])
-    assert message(path, documents=mode).startswith(f"{path}: the gzip file is cut short; fetch it again")
+    there = len(zlib.decompressobj(31).decompress(whole[:-1000]))
+    said = f"{path}: the gzip file is cut short at byte {there:,} of its contents; fetch it again"
+    assert message(path, documents=mode) == said
     damaged = {
         "plain": b"plain text\n",
         "stream": whole[:20] + bytes(100) + whole[120:],
@@ -493,7 +496,7 @@ def test_damaged_gzip_is_named(tmp_path: Path, mode: DocumentMode) -> None:
     }
     for content in damaged.values():
         path.write_bytes(content)
-        assert message(path, documents=mode).startswith(f"{path}: not a gzip file, or damaged (")
+        assert message(path, documents=mode).startswith(f"{path}: not a gzip file, or damaged at byte ")
 
 
 # --- real data ---

@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fmlm_cli.corpus.text.files import DocumentMode, LongDocument, ReadOptions, read_documents
-from fmlm_cli.corpus.text.paths import resolve_sources
+from fmlm_cli.corpus.text.documents import DocumentMode, LongDocument, ReadOptions
+from fmlm_cli.corpus.text.files.text_files import TextFiles
 from fmlm_cli.corpus.text.source import ReadStats
 from fmlm_cli.errors import UserError
 from fmlm_cli.readers import bytes as reading
@@ -36,7 +36,7 @@ def read(
 ) -> tuple[list[str], ReadStats]:
     stats = ReadStats()
     options = ReadOptions(documents, most_characters=most, on_long=on_long, **how)
-    return list(read_documents(resolve_sources([str(path)]).files, options, stats)), stats
+    return list(TextFiles.find([str(path)], options).documents(stats)), stats
 
 
 @given(
@@ -97,7 +97,8 @@ def test_json_of_which_too_much_is_no_text(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"x.jsonl:1: the document that begins here"):
         read(tmp_path / "x.jsonl", 10, "stop")
     with pytest.raises(
-        UserError, match=r"x.jsonl:1: a line of JSON .* cannot be cut; pass --on-long-document skip"
+        UserError,
+        match=r"x.jsonl:1: a row that is longer than .* cannot be cut; pass --on-long-document skip",
     ):
         read(tmp_path / "x.jsonl", 10, "cut")
 

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from fmlm_cli.corpus.text.files import ReadOptions, TextFiles
-from fmlm_cli.corpus.text.passed_over import PassedOver, Reason, listed
-from fmlm_cli.corpus.text.paths import resolve_sources
+from fmlm_cli.corpus.text.documents import ReadOptions
+from fmlm_cli.corpus.text.files.passed_over import PassedOver, Reason, listed
+from fmlm_cli.corpus.text.files.paths import resolve_sources
+from fmlm_cli.corpus.text.files.text_files import TextFiles
 from fmlm_cli.errors import UserError
 
 
@@ -17,8 +18,8 @@ def tree(tmp_path: Path) -> Path:
     """Text among much else."""
     for name, size in [
         *(("a.txt", 10), ("b.jsonl.gz", 30), ("b2.txt", 1)),
-        *(("one.jsonl.zst", 1000), ("two.jsonl.ZST", 500), ("deep/three.parquet", 2_000_000)),
-        *(("deep/x.csv", 5), ("deep/y.md", 4), ("LICENSE", 3), ("empty.txt", 0), (".hidden.txt", 9)),
+        *(("one.warc.zst", 1000), ("two.warc.ZST", 500), ("deep/three.h5", 2_000_000)),
+        *(("deep/x.html", 5), ("deep/y.rst", 4), ("LICENSE", 3), ("empty.txt", 0), (".hidden.txt", 9)),
         *((".git/config.txt", 9), (".git/HEAD", 9)),
     ]:
         (tmp_path / name).parent.mkdir(exist_ok=True)
@@ -36,9 +37,9 @@ def test_what_is_passed_over_is_told(tree: Path, glob: bool) -> None:
     assert [path.name for path in found.paths] == ["a.txt", "b.jsonl.gz", "b2.txt"]
     (clause,) = found.passed_over
     assert clause == (
-        "1 .parquet file (2.0 MB), 2 .jsonl.zst files (1.5 kB), 1 .csv file (5 bytes), 1 .md file (4 bytes), "
+        "1 .h5 file (2.0 MB), 2 .warc.zst files (1.5 kB), 1 .html file (5 bytes), 1 .rst file (4 bytes), "
         "1 unnamed file (3 bytes), 1 empty file (empty.txt), 2 broken links (broken.txt, circle.txt), "
-        + ("" if glob else "1 link to a folder (linked), ")
+        + ("" if glob else "1 link to a folder that is read anyway (linked), ")
         + "1 pipe or device (pipe.txt)"
         + ("" if glob else ", 2 hidden (.git, .hidden.txt)")
     )
@@ -47,15 +48,15 @@ def test_what_is_passed_over_is_told(tree: Path, glob: bool) -> None:
 
 def test_it_is_a_caution_where_most_of_the_bytes_are_passed_over(tree: Path) -> None:
     (caution,) = TextFiles.find([str(tree)], ReadOptions()).cautions()
-    assert "2.0 MB in files that are not read, 41 bytes in .txt" in caution
+    assert "2.0 MB in files that are not read, 41 bytes in files that are" in caution
     (tree / "deep" / "much.txt").write_bytes(b"x" * 3_000_000)
     assert TextFiles.find([str(tree)], ReadOptions()).cautions() == []
 
 
 def test_where_nothing_is_left_the_rest_is_named(tree: Path) -> None:
-    with pytest.raises(UserError, match=r"holds no \.txt.* files, but 1 \.parquet file \(2\.0 MB\), 1 \.csv"):
+    with pytest.raises(UserError, match=r"holds no \.txt.* files, but 1 \.h5 file \(2\.0 MB\), 1 \.html"):
         resolve_sources([f"{tree}/deep"])
-    with pytest.raises(UserError, match=r"matches no \.txt.* files, but 2 \.jsonl\.zst files \(1\.5 kB\);"):
+    with pytest.raises(UserError, match=r"matches no \.txt.* files, but 2 \.warc\.zst files \(1\.5 kB\);"):
         resolve_sources([f"{tree}/*.[zZ][sS][tT]"])
     with pytest.raises(UserError, match=r"matches no .* files, but 1 empty file \(empty\.txt\);"):
         resolve_sources([f"{tree}/e*.txt"])
@@ -79,6 +80,40 @@ def test_of_twins_the_uncompressed_is_read(tmp_path: Path, how: str) -> None:
     found = resolve_sources(sources)
     assert sorted(file.path.name for file in found.files) == ["x.txt", "y.txt.gz"]
     assert listed(found.passed_over) == "1 compressed twin of a file (x.txt.gz)"
+
+
+@pytest.mark.parametrize("ending", [".zst", ".xz", ".bz2", ".lz4"])
+def test_twins_are_of_any_codec(tmp_path: Path, ending: str) -> None:
+    for name in ("x.csv", f"x.csv{ending}", f"y.csv{ending}", "y.csv.gz", f"z.csv{ending.upper()}"):
+        (tmp_path / name).write_text("text\none\n")
+    found = resolve_sources([str(tmp_path)])
+    first, second = sorted(("y.csv.gz", f"y.csv{ending}"))
+    assert [file.path.name for file in found.files] == ["x.csv", first, f"z.csv{ending.upper()}"]
+    assert listed(found.passed_over) == f"2 compressed twins of files (x.csv{ending}, {second})"
+    held = resolve_sources([str(tmp_path)], held_out=[tmp_path / "y.csv.gz"])
+    assert "2 files that --valid names" in listed(held.passed_over)
+
+
+def test_a_json_that_is_no_array_is_passed_over_unless_it_is_named(tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_text('\ufeff \n[{"text": "one"}]', "utf-8")
+    (tmp_path / "b.json").write_text('{"settings": []}')
+    (tmp_path / "c.json.gz").write_bytes(gzip.compress(b'{"text": "one"}'))
+    for source in (str(tmp_path), f"{tmp_path}/*.json*"):
+        found = resolve_sources([source])
+        assert [file.path.name for file in found.files] == ["a.json"]
+        assert listed(found.passed_over) == "2 .json files that are no arrays (b.json, c.json.gz)"
+    assert resolve_sources([str(tmp_path / "b.json")]).files
+
+
+def test_a_format_is_for_files_that_are_named_and_do_not_say_it(tmp_path: Path) -> None:
+    (tmp_path / "rows").write_text('{"text": "one"}\n')
+    (tmp_path / "rows.zst").write_bytes(b"x")
+    (tmp_path / "a.txt").write_text("one\n")
+    assert [file.kind for file in resolve_sources([str(tmp_path / "rows")], form="jsonl").files] == ["jsonl"]
+    assert [file.kind for file in resolve_sources([str(tmp_path / "rows.zst")], form="csv").files] == ["csv"]
+    assert [file.kind for file in resolve_sources([str(tmp_path)], form="jsonl").files] == ["txt"]
+    with pytest.raises(UserError, match=r"rows: unknown extension; .* or say with --format what it is"):
+        resolve_sources([str(tmp_path / "rows")])
 
 
 def test_a_folder_that_a_glob_cannot_list_is_named(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -116,7 +151,7 @@ def test_hidden_text_counts_as_passed_over(tmp_path: Path) -> None:
     (tmp_path / ".cache" / "deep" / "b.txt").write_text("x" * 12)
     (tmp_path / ".c.jsonl").write_text("x" * 4)
     (caution,) = TextFiles.find([str(tmp_path)], ReadOptions()).cautions()
-    assert "16 bytes in files that are not read, 10 bytes in .txt" in caution
+    assert "16 bytes in files that are not read, 10 bytes in files that are" in caution
 
 
 def test_the_list_stays_short_and_on_one_line() -> None:

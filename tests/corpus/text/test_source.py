@@ -11,9 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fmlm_cli.corpus.text.corpus import TextCorpus
-from fmlm_cli.corpus.text.files import ReadOptions, TextFiles
+from fmlm_cli.corpus.text.documents import ReadOptions
+from fmlm_cli.corpus.text.files.text_files import TextFiles
 from fmlm_cli.corpus.text.python_docs import PythonDocs
-from fmlm_cli.corpus.text.source import ReadStats, Source, even_runs
+from fmlm_cli.corpus.text.source import ReadStats, Source
 from fmlm_cli.corpus.text.splits import HeldOut
 
 _WORD = st.text("abc\u00e9", min_size=1, max_size=8)
@@ -40,10 +41,6 @@ class Words(Source):
     def identity(self) -> list[dict[str, Any]]:
         return [{"name": "words", "text": self.text}]
 
-    def shards(self, number: int) -> list["Words"]:
-        words = self.text.split()
-        return [Words(" ".join(run)) for run in even_runs(words, [len(word) + 1 for word in words], number)]
-
 
 def read(source: Source) -> tuple[list[str], ReadStats]:
     stats = ReadStats()
@@ -65,34 +62,6 @@ def files_of(folder: Path, contents: Sequence[Sequence[str]]) -> TextFiles:
     return TextFiles.find([str(folder)], ReadOptions(documents="line"))
 
 
-@given(st.lists(st.integers(0, 50)), st.integers(1, 9))
-def test_runs_are_all_items_in_order_and_of_about_one_size(sizes: list[int], number: int) -> None:
-    runs = even_runs(range(len(sizes)), sizes, number)
-    assert [item for run in runs for item in run] == list(range(len(sizes)))
-    assert len(runs) == number
-    for run in runs:
-        assert abs(sum(sizes[item] for item in run) - sum(sizes) / number) <= max(sizes, default=0)
-
-
-@settings(deadline=None, max_examples=50)
-@given(st.lists(_TEXTS, min_size=1, max_size=6), _TEXTS, st.lists(_WORD).map(" ".join), st.integers(1, 5))
-def test_shards_in_turn_are_the_source(
-    contents: list[Sequence[str]], texts: Sequence[str], words: str, number: int
-) -> None:
-    with tempfile.TemporaryDirectory() as folder:
-        files, docs = files_of(Path(folder), contents), docs_of(texts)
-        for source in (files, docs, Words(words), TextCorpus((docs, files, Words(words)))):
-            whole, counted = read(source)
-            shards = source.shards(number)
-            assert len(shards) == number
-            assert [text for shard in shards for text in read(shard)[0]] == whole
-            assert sum(read(shard)[1].text_bytes for shard in shards) == counted.text_bytes
-            clauses = [clause for shard in shards for clause in shard.passed_over]
-            assert [clause for clause in clauses if not clause.startswith("0 ")] == [*source.passed_over]
-            assert [path for shard in shards for path in shard.paths] == list(source.paths)
-        assert [entry for shard in files.shards(number) for entry in shard.identity()] == files.identity()
-
-
 @settings(deadline=None, max_examples=50)
 @given(st.lists(_TEXTS, min_size=1, max_size=4), _TEXTS)
 def test_a_corpus_is_its_sources_in_turn(contents: list[Sequence[str]], texts: Sequence[str]) -> None:
@@ -111,12 +80,12 @@ def test_what_a_user_is_told_comes_from_the_sources(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("one\n\ntwo\n")
     (tmp_path / "b.txt").write_text("one\ntwo\n")
     (tmp_path / "c.txt").write_text("one\ntwo\n")
-    (tmp_path / "d.md").write_text("one\n")
+    (tmp_path / "d.rst").write_text("one\n")
     found = TextFiles.find([str(tmp_path)], ReadOptions())
     assert TextCorpus((docs_of("ab"), found, Words("x"))).describe() == [
-        "reading 3 files (25 bytes); passed over: 1 .md file (4 bytes)",
-        "a document is text between blank lines, in 1 .txt file (found by looking; --documents sets it)",
-        "a document is a line, in 2 .txt files (found by looking; --documents sets it)",
+        "reading 3 files (25 bytes); passed over: 1 .rst file (4 bytes)",
+        "a document is text between blank lines, in 1 text file (found by looking; --documents sets it)",
+        "a document is a line, in 2 text files (found by looking; --documents sets it)",
         "python-docs: 2 documents from the docstrings of Python 3.11 and 1 packages (numpy, ...); "
         "not installed: torch; 1,234 repeated paragraphs left out",
     ]

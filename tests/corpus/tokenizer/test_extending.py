@@ -82,7 +82,7 @@ def tokenizers_by_kind() -> dict[str, PreTrainedTokenizerFast]:
 
 
 def tokens(tokenizer: PreTrainedTokenizerFast, text: str) -> list[str]:
-    ids: Any = Encoder(tokenizer)([text]).input_ids[0].tolist()
+    ids: Any = Encoder(tokenizer)([text]).input_ids.tolist()
     return tokenizer.convert_ids_to_tokens(ids)
 
 
@@ -101,16 +101,16 @@ def test_a_word_is_one_token_wherever_it_is_a_word(
             found = tokens(more, text)
             assert found.count(word) == 1, (text, found)
         encoded = Encoder(more)([f"the {word} and"])
-        place = encoded.input_ids[0].tolist().index(len(base) + number)
-        assert encoded.word_starts[0][place]
-        assert encoded.word_starts[0][place + 1]
+        place = encoded.input_ids.tolist().index(len(base) + number)
+        assert encoded.word_starts[place]
+        assert encoded.word_starts[place + 1]
         assert word not in tokens(more, f"the x{word} and {word}x")
 
 
 def pairs(encoder: Encoder, text: str) -> list[tuple[int, bool]]:
     """Ids and word starts."""
     encoded = encoder([text])
-    return list(zip(encoded.input_ids[0].tolist(), encoded.word_starts[0].tolist(), strict=True))
+    return list(zip(encoded.input_ids.tolist(), encoded.word_starts.tolist(), strict=True))
 
 
 @pytest.fixture(scope="module")
@@ -198,7 +198,7 @@ def test_words_with_signs_in_them(tokenizers_by_kind: dict[str, PreTrainedTokeni
         "p53",
     ]
     encoded = Encoder(more)(["c++ covid-19"])
-    assert encoded.word_starts[0].tolist() == [True, True]
+    assert encoded.word_starts.tolist() == [True, True]
 
 
 def test_a_lower_casing_tokenizer_knows_all_written_forms(
@@ -248,7 +248,7 @@ def test_pieces_are_what_the_word_was_split_into(
     assert list(pieces) == list(range(len(base), len(more)))
     for word, own in zip(NEW, pieces.values(), strict=True):
         assert len(own) > 1
-        assert Encoder(base)([f"the {word}"]).input_ids[0].tolist()[-len(own) :] == own
+        assert Encoder(base)([f"the {word}"]).input_ids.tolist()[-len(own) :] == own
 
 
 def test_a_vocabulary_with_a_gap_is_refused(tokenizers_by_kind: dict[str, PreTrainedTokenizerFast]) -> None:

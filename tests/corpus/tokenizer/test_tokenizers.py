@@ -33,7 +33,7 @@ from transformers import AutoTokenizer, BertTokenizer, BertTokenizerFast, PreTra
 from transformers.models.auto.tokenization_auto import TOKENIZER_MAPPING_NAMES
 
 from fmlm_cli import hub
-from fmlm_cli.corpus.tokenizer import encoding, pipelines
+from fmlm_cli.corpus.tokenizer import cuts, encoding, literal, pipelines
 from fmlm_cli.corpus.tokenizer import learning as tokenizer_training
 from fmlm_cli.corpus.tokenizer import loading as tokenizers_module
 from fmlm_cli.corpus.tokenizer.encoding import Encoder
@@ -60,7 +60,7 @@ PARTS = [
     "caf\u0065\u0301",
 ]
 TEXTS = [f"the {a} and a {b}, over {c}-{a} (again)." for a in PARTS for b in PARTS[:4] for c in PARTS[4:8]]
-KINDS = ("wordpiece", "bpe")
+KINDS = ("wordpiece", "bpe", "unigram")
 
 needs_vocabulary = pytest.mark.skipif(not VOCABULARY.is_file(), reason="shared/data/vocab is not there")
 
@@ -119,7 +119,7 @@ def write_vocabulary(folder: Path, lines: list[str]) -> Path:
 
 
 def ids_of(tokenizer: PreTrainedTokenizerFast, texts: list[str], **settings: Any) -> list[list[int]]:
-    return [ids.tolist() for ids in Encoder(tokenizer, **settings)(texts).input_ids]
+    return [ids.tolist() for ids, _ in Encoder(tokenizer, **settings)(texts).each()]
 
 
 def error_of(name: Any) -> str:
@@ -197,7 +197,7 @@ _LETTERS = st.characters(min_codepoint=9, max_codepoint=0x24F) | st.sampled_from
 def test_any_text_is_tokenized_as_by_python_bert(text: str) -> None:
     plain = python_bert()
     expected = plain.convert_tokens_to_ids(plain.tokenize(text.replace("[", "(")))
-    assert uncased_encoder()([text.replace("[", "(")]).input_ids[0].tolist() == expected
+    assert uncased_encoder()([text.replace("[", "(")]).input_ids.tolist() == expected
 
 
 @pytest.mark.parametrize(
@@ -330,12 +330,12 @@ def test_a_tokenizer_json_is_read_with_the_settings_beside_it(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("model", [None, "bert", "roberta", "modernbert", "distilbert", "electra"])
-@pytest.mark.parametrize("kind", [*KINDS, "unigram"])
+@pytest.mark.parametrize("kind", [*KINDS, "a given unigram"])
 @pytest.mark.parametrize("lowercase", [True, False])
 def test_a_saved_tokenizer_comes_back_beside_any_model(
     tmp_path: Path, kind: str, lowercase: bool, model: str | None
 ) -> None:
-    tokenizer = unigram() if kind == "unigram" else trained(kind, lowercase)
+    tokenizer = unigram() if kind == "a given unigram" else trained(kind, lowercase)
     if model:
         (tmp_path / "config.json").write_text(json.dumps({"model_type": model}))
     save_tokenizer(tokenizer, tmp_path)
@@ -518,7 +518,7 @@ def test_a_spelling_survives_saving(tmp_path: Path, kind: str, number: int) -> N
     @settings(max_examples=40, deadline=None)
     @given(st.text(max_size=30) | _LONG)
     def check(text: str) -> None:
-        text = encoding.well_formed(text)
+        text = literal.well_formed(text)
         ids = tokenizer(text)["input_ids"]
         assert all(again(text)["input_ids"] == ids for again in loaded)
 
@@ -546,7 +546,7 @@ def test_training_is_the_same_in_every_process(tmp_path: Path) -> None:
     code = (
         "import json, sys; from fmlm_cli.corpus.tokenizer.loading import fingerprint; from "
         "fmlm_cli.corpus.tokenizer.learning import train_tokenizer; texts = json.load(open(sys.argv[1]))\n"
-        "for kind in ('wordpiece', 'bpe'):"
+        "for kind in ('wordpiece', 'bpe', 'unigram'):"
         "  print(fingerprint(train_tokenizer(kind, texts, vocab_size=420, lowercase=True)))"
     )
     command = [sys.executable, "-c", code, str(tmp_path / "texts.json")]
@@ -556,6 +556,14 @@ def test_training_is_the_same_in_every_process(tmp_path: Path) -> None:
     for run in runs:
         out, err = run.communicate(timeout=60)
         assert (out.split(), err) == (expected, "")
+
+
+def test_unigram_names_the_package_that_it_needs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "sentencepiece", None)
+    with pytest.raises(
+        UserError, match=r"needs the package sentencepiece: pip install 'fmlm\[sentencepiece\]'"
+    ):
+        train_tokenizer("unigram", TEXTS, vocab_size=420, lowercase=True)
 
 
 def test_wordpiece_learns_what_the_librarys_trainer_learns() -> None:
@@ -598,7 +606,7 @@ def test_odd_texts_can_be_trained_on(kind: str) -> None:
     texts = iter(["half \ud800 a character", "x" * 40_000, "\x00\x1c", "half a character"])
     tokenizer = train_tokenizer(kind, texts, vocab_size=300, lowercase=False)
     assert len(tokenizer) < 300
-    assert 0 < len(ids_of(tokenizer, ["half a"])[0]) < 6
+    assert 0 < len(ids_of(tokenizer, ["half a"])[0]) <= 6
 
 
 def test_the_alphabet_is_limited_to_the_commonest_characters(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -627,7 +635,7 @@ def test_ids_are_the_tokenizers_own() -> None:
     texts = ["", "Dogs don't", " again,  the \u65e5\u672c", *TEXTS[:20]]
     for tokenizer in every_kind():
         found = Encoder(tokenizer)(texts)
-        for text, ids, starts in zip(texts, found.input_ids, found.word_starts, strict=True):
+        for text, (ids, starts) in zip(texts, found.each(), strict=True):
             assert (ids.dtype, starts.dtype) == (np.uint32, np.bool_)
             if "[" not in text and "<" not in text:
                 assert ids.tolist() == tokenizer(text, add_special_tokens=False)["input_ids"]
@@ -638,8 +646,12 @@ def test_ids_are_the_tokenizers_own() -> None:
 def test_words_begin_where_they_begin(kind: str) -> None:
     tokenizer = train_tokenizer(kind, ["bb"], vocab_size=300, lowercase=False)
     tokenizer.add_tokens(["bbb"])
-    starts = Encoder(tokenizer)(["bb bbb b"]).word_starts[0].tolist()
-    expected = {"wordpiece": [True, False, True, True], "bpe": [True, False, True, False, True, False]}
+    starts = Encoder(tokenizer)(["bb bbb b"]).word_starts.tolist()
+    expected = {
+        "wordpiece": [True, False, True, True],
+        "bpe": [True, False, True, False, True, False],
+        "unigram": [True, False, False, True, True, False],
+    }
     assert starts == expected[kind]
 
 
@@ -676,8 +688,8 @@ def test_half_characters_become_question_marks() -> None:
 
 
 def test_no_texts_and_no_tokens() -> None:
-    assert Encoder(trained("bpe"))([]).input_ids == []
-    assert [len(ids) for ids in Encoder(trained("wordpiece"))(["", " "]).input_ids] == [0, 0]
+    assert list(Encoder(trained("bpe"))([]).each()) == []
+    assert Encoder(trained("wordpiece"))(["", " "]).lengths.tolist() == [0, 0]
 
 
 _LONG = st.lists(
@@ -693,30 +705,28 @@ _LONG = st.lists(
 def test_texts_in_pieces_give_the_same_tokens(number: int) -> None:
     tokenizer = every_kind()[number]
     encoder, whole = Encoder(tokenizer, piece_length=12), Encoder(tokenizer)
-    assert encoder._cuts
+    assert encoder._cuts.separators
 
     @settings(max_examples=200, deadline=None)
     @given(st.lists(_LONG, max_size=3))
     def check(texts: list[str]) -> None:
-        texts = [text for text in map(encoding.well_formed, texts) if not hard_cut(text, 12)]
+        texts = [text for text in map(literal.well_formed, texts) if not hard_cut(text, 12)]
         found, expected = encoder(texts), whole(texts)
-        for cut, uncut in zip(found.input_ids, expected.input_ids, strict=True):
-            assert cut.tolist() == uncut.tolist()
-        for cut, uncut in zip(found.word_starts, expected.word_starts, strict=True):
-            assert cut.tolist() == uncut.tolist()
+        for name in ("input_ids", "word_starts", "lengths"):
+            assert getattr(found, name).tolist() == getattr(expected, name).tolist()
 
     check()
 
 
 def hard_cut(text: str, length: int) -> bool:
     """Whether a text has a stretch without a place to cut, so that it is cut anywhere."""
-    pieces = encoding.pieces_of(text, length)
-    return any(not encoding._CUT.match(left + right, len(left)) for left, right in itertools.pairwise(pieces))
+    pieces = cuts.pieces_of(text, length)
+    return any(not cuts.lone_blank(left + right, len(left)) for left, right in itertools.pairwise(pieces))
 
 
 @given(_LONG, st.integers(1, 30))
 def test_pieces_are_the_text_and_of_bounded_length(text: str, length: int) -> None:
-    pieces = encoding.pieces_of(text, length)
+    pieces = cuts.pieces_of(text, length)
     assert "".join(pieces) == text
     assert all(len(piece) <= 2 * length for piece in pieces)
     assert all(len(piece) >= length for piece in pieces[:-1])
@@ -724,14 +734,14 @@ def test_pieces_are_the_text_and_of_bounded_length(text: str, length: int) -> No
 
 def test_a_text_without_blanks_is_cut_anywhere() -> None:
     found = Encoder(trained("bpe"), piece_length=10)(["x" * 45])
-    assert "".join(trained("bpe").convert_ids_to_tokens(found.input_ids[0])) == "x" * 45
-    assert found.word_starts[0].sum() == 3
+    assert "".join(trained("bpe").convert_ids_to_tokens(found.input_ids)) == "x" * 45
+    assert found.word_starts.sum() == 3
 
 
 def test_batches_keep_the_order_of_texts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(encoding, "_BATCH", 50)
     texts = [*TEXTS[:10], " ".join(TEXTS), "", *TEXTS[:5]]
-    backend = encoding.plain_pipeline(trained("bpe"))
+    backend = literal.plain_pipeline(trained("bpe"))
     expected = [backend.encode(text, add_special_tokens=False).ids for text in texts]
     assert ids_of(trained("bpe"), texts, piece_length=30) == expected
 
@@ -755,7 +765,7 @@ def unsafe_tokenizers() -> Iterator[PreTrainedTokenizerFast]:
 def test_tokenizers_whose_words_run_across_blanks_get_texts_whole() -> None:
     text = " ".join(["the cat"] * 50)
     for tokenizer in unsafe_tokenizers():
-        backend = encoding.plain_pipeline(tokenizer)
+        backend = literal.plain_pipeline(tokenizer)
         expected = backend.encode(text, add_special_tokens=False).ids
         assert ids_of(tokenizer, [text], piece_length=10) == [expected]
 
@@ -764,7 +774,30 @@ def test_encoding_is_silent_and_quick(capfd: pytest.CaptureFixture[str]) -> None
     """A very low bar for the speed: no second pass in Python, no copy a token."""
     texts = [" ".join(TEXTS)] * 20
     begun = time.monotonic()
-    count = sum(len(ids) for ids in Encoder(trained("wordpiece"))(texts).input_ids)
+    count = len(Encoder(trained("wordpiece"))(texts).input_ids)
     assert count / (time.monotonic() - begun) > 20_000
     captured = capfd.readouterr()
     assert captured.out + captured.err == ""
+
+
+def test_a_pipeline_makes_the_same_encoder() -> None:
+    texts = ["", "Dogs don't [MASK] </s>", *TEXTS[:20]]
+    for tokenizer in every_kind():
+        encoder = Encoder(tokenizer)
+        again = Encoder(encoder.pipeline)
+        assert again.pipeline == encoder.pipeline
+        for (ids, starts), (expected, expected_starts) in zip(
+            again(texts).each(), encoder(texts).each(), strict=True
+        ):
+            assert ids.tolist() == expected.tolist()
+            assert starts.tolist() == expected_starts.tolist()
+
+
+def test_an_encoder_made_of_a_pipeline_does_without_transformers() -> None:
+    program = (
+        "import sys; from fmlm_cli.corpus.tokenizer.encoding import Encoder\n"
+        "assert Encoder(sys.stdin.read())(['the cat']).lengths.sum() > 0\n"
+        "assert 'transformers' not in sys.modules and 'torch' not in sys.modules"
+    )
+    pipeline = Encoder(trained("wordpiece")).pipeline
+    subprocess.run([sys.executable, "-c", program], input=pipeline, encoding="utf-8", check=True)

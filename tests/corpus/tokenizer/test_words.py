@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
-from fmlm_cli.corpus.tokenizer.encoding import Encoder, plain_pipeline
+from fmlm_cli.corpus.tokenizer.encoding import Encoder
 from fmlm_cli.corpus.tokenizer.learning import train_tokenizer
+from fmlm_cli.corpus.tokenizer.literal import plain_pipeline
 from fmlm_cli.corpus.tokenizer.words import (
     Borders,
     is_punctuation,
@@ -58,7 +59,7 @@ def words_of(kind: str, text: str) -> list[str]:
     encoded = Encoder(tokenizer(kind))([text])
     texts = token_texts(tokenizer(kind).backend_tokenizer)
     words: list[str] = []
-    for token, starts in zip(encoded.input_ids[0].tolist(), encoded.word_starts[0].tolist(), strict=True):
+    for token, starts in zip(encoded.input_ids.tolist(), encoded.word_starts.tolist(), strict=True):
         if starts:
             words.append("")
         words[-1] += texts[token]
@@ -90,7 +91,7 @@ def test_what_is_written_without_blanks_is_no_single_word(kind: str) -> None:
 def test_the_texts_of_a_texts_tokens_are_the_text(kind: str) -> None:
     texts = token_texts(tokenizer(kind).backend_tokenizer)
     for text in ("the cat and dogs eat apples", "so on and on"):
-        (ids,) = Encoder(tokenizer(kind))([text]).input_ids
+        ids = Encoder(tokenizer(kind))([text]).input_ids
         assert "".join(texts[i] for i in ids.tolist()).strip() == text
 
 
@@ -232,7 +233,7 @@ def borders_of(kind: str, text: str) -> tuple[set[int], set[int]]:
     pipeline, encoder = pipeline_and_encoder(kind)
     offsets = pipeline.encode(text, add_special_tokens=False).offsets
     places = [[*visible, len(text)][begin] for begin, _ in offsets]
-    (starts,) = encoder([text]).word_starts
+    starts = encoder([text]).word_starts
     words = [p for p, starts_word in zip(places, starts, strict=True) if starts_word and p < len(text)]
     assert len(set(words)) == len(words), "a word begins twice"
     reached = [0, *itertools.accumulate((end for _, end in offsets), max)]
@@ -273,7 +274,7 @@ def test_words_begin_where_the_text_says(text: str) -> None:
 def test_letters_digits_and_marks_are_one_word(kind: str, script: str) -> None:
     for form in ("NFC", "NFD"):
         for word in regex.split(r"\s|\p{P}", unicodedata.normalize(form, WORDS[script])):
-            assert Encoder(learnt(kind))([word]).word_starts[0].sum() == 1, word
+            assert Encoder(learnt(kind))([word]).word_starts.sum() == 1, word
 
 
 @pytest.mark.parametrize("script", WITHOUT_BLANKS)
@@ -281,12 +282,12 @@ def test_each_grapheme_begins_a_word_where_there_are_no_blanks(script: str) -> N
     """Byte-level BPE without merges has a token border at every character."""
     bpe = train_tokenizer("bpe", ["a"], vocab_size=261, lowercase=False)
     text = WITHOUT_BLANKS[script]
-    assert Encoder(bpe)([text]).word_starts[0].sum() == len(graphemes(text))
+    assert Encoder(bpe)([text]).word_starts.sum() == len(graphemes(text))
 
 
 def test_a_token_of_several_graphemes_is_one_word() -> None:
     bpe = train_tokenizer("bpe", [HAN] * 9, vocab_size=400, lowercase=False)
-    (starts,) = Encoder(bpe)([f"{HAN}{HAN}"]).word_starts
+    starts = Encoder(bpe)([f"{HAN}{HAN}"]).word_starts
     assert starts.tolist() == [True, True]
 
 
@@ -307,11 +308,11 @@ def test_a_lone_sign_for_a_blank_is_no_word() -> None:
         tokenizer_object=backend, unk_token="<unk>", pad_token="<pad>", mask_token="<mask>"
     )
     encoded = Encoder(single)(["a a, a", "a "])
-    tokens = [single.convert_ids_to_tokens(ids) for ids in encoded.input_ids]
-    assert tokens[0] == ["\u2581", "a", "\u2581", "a", ",", "\u2581", "a"]
-    assert encoded.word_starts[0].tolist() == [True, False, True, False, True, True, False]
-    assert tokens[1] == ["\u2581", "a", "\u2581"]
-    assert encoded.word_starts[1].tolist() == [True, False, False]  # nothing follows
+    first, second = encoded.each()
+    assert single.convert_ids_to_tokens(first[0]) == ["\u2581", "a", "\u2581", "a", ",", "\u2581", "a"]
+    assert first[1].tolist() == [True, False, True, False, True, True, False]
+    assert single.convert_ids_to_tokens(second[0]) == ["\u2581", "a", "\u2581"]
+    assert second[1].tolist() == [True, False, False]  # nothing follows
 
 
 @pytest.mark.parametrize("kind", LEARNT)
@@ -319,5 +320,5 @@ def test_a_text_has_the_same_words_among_others(kind: str) -> None:
     """Texts are looked at many at a time."""
     some = ["", "\u0301a", " ", "b", *TEXTS[:3], *WITHOUT_BLANKS.values(), "  ", "\u200d"]
     encoder = Encoder(learnt(kind))
-    for text, starts in zip(some, encoder(some).word_starts, strict=True):
-        assert starts.tolist() == encoder([text]).word_starts[0].tolist()
+    for text, (_, starts) in zip(some, encoder(some).each(), strict=True):
+        assert starts.tolist() == encoder([text]).word_starts.tolist()

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fmlm_cli.config import CHECKPOINTS, CORRUPTIONS, CompareSettings, PretrainSettings
+from fmlm_cli.config import CHECKPOINTS, CORRUPTIONS, Budget, CompareSettings, PretrainSettings
 from fmlm_cli.errors import UserError
 from fmlm_cli.events import ignore
-from fmlm_cli.recipes.comparison.draft import Budget, draft_comparison, request_of
+from fmlm_cli.recipes.comparison.draft import draft_comparison, request_of
 from fmlm_cli.recipes.comparison.gradients import choose_rows
 from fmlm_cli.recipes.comparison.plan import ComparisonPlan, with_budget
 from fmlm_cli.recipes.comparison.results import results_of

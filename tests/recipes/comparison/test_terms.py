@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
-from fmlm_cli.config import CompareSettings, build, read_yaml
+from fmlm_cli.config import Budget, CompareSettings, build, read_yaml
 from fmlm_cli.errors import UserError
 from fmlm_cli.events import Caution, Event, ignore
 from fmlm_cli.recipes import comparison
 from fmlm_cli.recipes.comparison.cautions import cautions_of
-from fmlm_cli.recipes.comparison.draft import Budget, draft_comparison
+from fmlm_cli.recipes.comparison.draft import draft_comparison
 from fmlm_cli.recipes.comparison.plan import ComparisonPlan, with_budget
 from fmlm_cli.recipes.comparison.run import _plan
 from fmlm_cli.recipes.pretraining.planning.plan import plan_run
@@ -385,9 +385,26 @@ def test_one_store_that_comes_twice_makes_another_run(compare: Compare, stores: 
 ])  # fmt: skip
 def test_few_rows_in_words(compare: Compare, changed: dict[str, Any], told: bool) -> None:
     plan = planned(compare("never", **{"run.data.max_rows": 96, **changed}))
-    said = [each.text for each in cautions_of(plan) if "variance" in each.text]
+    said = [each.text for each in cautions_of(plan) if each.code == "few-rows"]
     words = "variance.sequences=59: of fewer than 60 rows, intervals are too narrow where rows differ much"
     assert [text.startswith(words) for text in said] == [True] * told
+
+
+@pytest.mark.parametrize(("steps", "told"), [(100, False), (10, True)])
+def test_gradients_that_take_longer_than_the_runs(compare: Compare, steps: int, told: bool) -> None:
+    changed = {
+        "run.data.max_rows": 96,
+        "variance.sequences": 60,
+        "variance.random": 8,
+        "budget": f"{steps}-steps",
+    }
+    plan = planned(compare("never", **changed, **{"run.masking.segments": 4}))
+    measured = plan.settings.variance
+    each = 60 * (8 + measured.sets * 4 + 2 * measured.pairs * len(measured.distances)) + 64 * 2
+    assert plan.gradients_measured == each
+    said = [caution.text for caution in cautions_of(plan) if caution.code == "mostly-variance"]
+    assert len(said) == told
+    assert all(f"{each:,} gradients" in text for text in said)
 
 
 def test_what_a_sweep_cannot_tell_apart(compare: Compare) -> None:

@@ -26,7 +26,7 @@ from fmlm_cli.errors import Interrupted, UserError
 from fmlm_cli.events import Caution, Event, Facts, Note, Scoreboard, ignore
 from fmlm_cli.recipes import finetuning
 from fmlm_cli.recipes.finetuning.plan import plan_finetuning
-from fmlm_cli.recipes.finetuning.report import statistics
+from fmlm_cli.recipes.finetuning.summary import statistics
 
 Tune = Callable[..., FinetuneSettings]
 WORDS = [

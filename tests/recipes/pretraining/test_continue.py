@@ -22,12 +22,20 @@ from fmlm_cli.recipes import pretraining
 from fmlm_cli.recipes.pretraining.live_run import LiveRun
 from fmlm_cli.recipes.pretraining.planning.changes import make_schedule
 from fmlm_cli.recipes.pretraining.planning.plan import plan_run
+from fmlm_cli.recipes.pretraining.report import gains
+from fmlm_cli.recipes.pretraining.report.describe import cautions
 from tests.conftest import MakeStore
 from tests.recipes.runs import RHYTHM, TINY, Settings, assert_same, at_step, raise_error, timeless
 
 pytestmark = pytest.mark.usefixtures("quick")
 
 Continue = Callable[..., PretrainSettings]
+
+
+@pytest.fixture(autouse=True)
+def few_words_are_common(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The made text has but a few words, each of which is a large share of it."""
+    monkeypatch.setattr(gains, "COMMON", 0.1)
 
 
 @pytest.fixture
@@ -206,14 +214,22 @@ def test_other_weights_under_the_same_name_are_not_resumed(going_on: Continue, e
 
 
 def test_defaults_are_gentler_than_from_scratch(going_on: Continue, settings: Settings) -> None:
-    scratch = plan_run(settings("scratch", **{"budget.steps": 8}), ignore).settings.optimizer
+    scratch = plan_run(settings("scratch", **{"budget.steps": 1000}), ignore).settings.optimizer
     new_head = plan_run(going_on(), ignore).settings
     assert new_head.optimizer.learning_rate == scratch.learning_rate
     run = pretraining.pretrain(settings("whole", **{"budget.steps": 1})).run
-    went_on = plan_run(going_on(**{"model.checkpoint": str(run.root)}), ignore).settings
+    went_on = plan_run(going_on(**{"model.checkpoint": str(run.root), "budget.steps": 1000}), ignore).settings
     assert went_on.optimizer.learning_rate == scratch.learning_rate / 2
     assert went_on.optimizer.warmup_share < scratch.warmup_share
     assert went_on.masking.scope == "epoch"
+
+
+def test_what_a_sentence_encoder_loses_is_said(going_on: Continue, encoder: Path) -> None:
+    assert "sentence-encoder" not in {caution.code for caution in cautions(plan_run(going_on(), ignore))}
+    modules = [{"path": ""}, {"path": "1_Pooling"}, {"path": "2_Normalize"}]
+    (encoder / "modules.json").write_text(json.dumps(modules))
+    [said] = [each.text for each in cautions(plan_run(going_on(), ignore)) if each.code == "sentence-encoder"]
+    assert "(1_Pooling, 2_Normalize) is no part of a masked LM" in said
 
 
 def test_dropout_is_the_checkpoints_own_or_what_is_asked(going_on: Continue) -> None:
@@ -247,6 +263,7 @@ def stable_run(settings: Settings) -> Any:
         "budget.steps": 6,
         "optimizer.schedule": "wsd",
         "optimizer.decay_share": 0.0,
+        "optimizer.warmup_share": 0.0,
         "checkpoint.keep": 9,
     }
     return pretraining.pretrain(settings("stable", **chosen))
@@ -551,3 +568,31 @@ def test_a_tokenizer_that_hardly_knows_the_text(
         assert text.count("the tokenizer hardly knows the text of") == 1
         assert "the tokenizer hardly knows the text of" in (result.run.final / "README.md").read_text()
     assert "hardly knows" not in said(going_on("quiet", **{"budget.steps": 1}))[1]
+
+
+def test_a_new_head_is_no_measure_of_adaptation(going_on: Continue) -> None:
+    first, text = said(going_on())
+    assert "no measure of how well the encoder is adapted" in text
+    _, text = said(going_on("later", **{"model.checkpoint": str(first.run.final)}))
+    assert "held-out loss before and after" in text
+    assert "no measure of how well" not in text
+
+
+@pytest.mark.parametrize("kind", ["tiny_store", "tiny_bpe_store"])
+def test_words_that_tell_nothing_of_a_text_are_not_listed(
+    kind: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = TokenStore.open(request.getfixturevalue(kind))
+    monkeypatch.setattr(gains, "COMMON", 0.01)
+    listed = gains.telling_tokens(store)
+    backend, counts = store.tokenizer.backend_tokenizer, store.token_counts
+    texts = [backend.decode([token]) for token in range(store.vocabulary)]
+    common = counts / counts.sum() > 0.01
+    assert common.any()
+    assert not listed[common].any()
+    assert not any(listed[token] for token, text in enumerate(texts) if not text.strip().isalnum())
+    assert not any(listed[token] for token, text in enumerate(texts) if len(text.strip()) < 2)
+    assert not any(
+        listed[token] for token in range(store.vocabulary) if backend.id_to_token(token)[:2] == "##"
+    )
+    assert listed.sum() > 20

@@ -13,6 +13,7 @@ from fmlm_cli.engine.runtime import Runtime
 from fmlm_cli.errors import UserError
 from fmlm_cli.events import Event, Facts, ignore
 from fmlm_cli.recipes.pretraining.planning import plan as planning
+from fmlm_cli.recipes.pretraining.planning.changes import make_schedule
 from fmlm_cli.recipes.pretraining.planning.check import check_run
 from fmlm_cli.recipes.pretraining.planning.plan import plan_run
 from fmlm_cli.recipes.pretraining.report.describe import describe_run
@@ -52,6 +53,28 @@ def test_a_plan_over_stores_leaves_no_trace_and_can_be_printed(settings: Setting
     [facts] = [event for event in events if isinstance(event, Facts)]
     assert facts.rows["budget"].startswith("8 steps of 8 rows")
     assert traces(tmp_path) == before
+
+
+@pytest.mark.parametrize(
+    ("steps", "changed", "warming"),
+    [
+        (4, {}, 2),
+        (30, {}, 10),
+        (100, {}, 10),
+        (166, {}, 10),
+        (167, {}, 10),
+        (500, {}, 30),
+        (30, {"optimizer.warmup_share": 0.1}, 3),
+        (30, {"optimizer.warmup_share": 0.0}, 0),
+        (40, {"optimizer.head_warmup_steps": 20}, 10),
+        (40, {"optimizer.head_warmup_steps": 34}, 3),
+    ],
+)
+def test_a_short_run_warms_up_too(
+    settings: Settings, steps: int, changed: dict[str, Any], warming: int
+) -> None:
+    plan = plan_run(settings(**{"budget.steps": steps, **changed}), ignore)
+    assert make_schedule(plan).warmup_steps == warming
 
 
 def test_a_plan_opens_each_store_once(

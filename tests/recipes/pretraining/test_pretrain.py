@@ -1,7 +1,7 @@
 """Pre-training end to end: what a run is must depend on its settings and on nothing else."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +77,13 @@ def test_evaluation_depends_on_neither_strategy_nor_seed(settings: Settings) -> 
     assert max(unigram) == pytest.approx(min(unigram), rel=1e-6)
 
 
+def evaluated(checkpoint: Any, store: Path) -> Mapping[str, float]:
+    """The scores that `fmlm evaluate` finds."""
+    asked = EvaluateSettings(checkpoints=(str(checkpoint),), store=str(store))
+    [found] = evaluate.evaluate_checkpoints(asked)
+    return found.scores
+
+
 @pytest.mark.parametrize("packing", ["documents", "none", "concat"])
 def test_evaluate_says_what_the_run_said(settings: Settings, tiny_store: Path, packing: str) -> None:
     result = pretraining.pretrain(settings(**KINDS["steps"], **{"data.packing": packing}))
@@ -84,11 +91,9 @@ def test_evaluate_says_what_the_run_said(settings: Settings, tiny_store: Path, p
     assert own["step"] == 8
     run = result.run
     for folder in (run.root, run.final, run.checkpoints / "step-8"):
-        scores = evaluate.evaluate_checkpoint(EvaluateSettings(checkpoint=str(folder), store=str(tiny_store)))
+        scores = evaluated(folder, tiny_store)
         assert scores == pytest.approx({name: own[name] for name in scores}, rel=1e-5)
-    older = evaluate.evaluate_checkpoint(
-        EvaluateSettings(checkpoint=str(run.checkpoints / "step-6"), store=str(tiny_store))
-    )
+    older = evaluated(run.checkpoints / "step-6", tiny_store)
     assert older["unigram_loss"] == pytest.approx(own["unigram_loss"])
     assert older["eval_loss"] != own["eval_loss"]
 
@@ -99,9 +104,8 @@ def test_evaluate_takes_the_newest_checkpoint_of_an_unfinished_run(
     parts = settings(**KINDS["steps"])
     with pytest.raises(RuntimeError):
         pretraining.pretrain(parts, emit=at_step(8, raise_error))
-    asked = EvaluateSettings(checkpoint=str(parts.out), store=str(tiny_store))
-    newest = EvaluateSettings(checkpoint=f"{parts.out}/checkpoints/step-6", store=str(tiny_store))
-    assert evaluate.evaluate_checkpoint(asked) == evaluate.evaluate_checkpoint(newest)
+    newest = f"{parts.out}/checkpoints/step-6"
+    assert evaluated(str(parts.out), tiny_store) == evaluated(newest, tiny_store)
 
 
 # ---------------------------------------------------------------- (d, e) what a run leaves

@@ -15,6 +15,7 @@ import pytest
 
 from fmlm_cli import storage
 from fmlm_cli.engine.batch import Batch
+from fmlm_cli.engine.records import read_metrics
 from fmlm_cli.errors import Interrupted, UserError
 from fmlm_cli.events import Caution, Evaluated, Event, Note, Trained
 from fmlm_cli.objectives.masked_lm import MaskedLanguageModelling
@@ -473,3 +474,14 @@ def test_a_run_without_its_settings_is_not_cleared(settings: Settings) -> None:
     with pytest.raises(UserError, match=r"notes\.md"):
         pretraining.pretrain(settings(**KINDS["steps"]), overwrite=True)
     assert sorted(run.root.rglob("*")) == sorted([*before, run.root / "notes.md"])
+
+
+def test_why_a_run_ended_is_in_its_records_until_it_goes_on(settings: Settings, tmp_path: Path) -> None:
+    """Behind all that a checkpoint holds, so that its records are the same afterwards."""
+    chosen = {"budget.steps": 8, "logging.every_steps": 3, "checkpoint.every_steps": 5}
+    whole = pretraining.pretrain(settings("whole", **chosen))
+    with pytest.raises(RuntimeError):
+        pretraining.pretrain(settings("run", **chosen), emit=at_step(6, raise_error))
+    last = read_metrics(tmp_path / "run" / "metrics.jsonl")[-1]
+    assert last == {"step": 7, "remark": "failed", "error": "the power went out"}
+    assert_same(pretraining.pretrain(settings("run", **chosen), resume=True), whole)

@@ -106,7 +106,10 @@ def test_a_sentence_encoders_model_is_found(inner: str, small_encoder: Path, tmp
     (tmp_path / "sentences" / "modules.json").write_text(json.dumps(modules))
     if inner:
         (tmp_path / "sentences" / "config.json").write_text('{"__version__": "0.3.8"}')
-    assert find_checkpoint(str(tmp_path / "sentences")).folder == tmp_path / "sentences" / inner
+    found = find_checkpoint(str(tmp_path / "sentences"))
+    assert found.folder == tmp_path / "sentences" / inner
+    assert found.after_model == ("1_Pooling",)
+    assert find_checkpoint(str(small_encoder)).after_model == ()
 
 
 @pytest.mark.parametrize("path", ["..", "/", "../other", "0_Transformer/../..", "none"])

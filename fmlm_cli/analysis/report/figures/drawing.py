@@ -20,6 +20,8 @@ from matplotlib.figure import Figure
 
 from fmlm_cli.storage import complete_file
 
+_DPI = 160
+_OF_SVG = ("Date", "Creator", "Format", "Type")
 WIDE, NARROW = 7.4, 3.9  # inches; the narrow one is for phones
 INK, SOFT, GRID, PAPER = "#1f2a33", "#66727e", "#dde2e7", "#ffffff"
 # Told apart with the usual kinds of colour blindness too; dash and marker differ as well. The first is the
@@ -110,9 +112,19 @@ def write_figure(draw: Drawing, name: str, folder: Path) -> tuple[tuple[Path, Pa
         with complete_file(svg) as path:
             path.write_text(wide, encoding="utf-8", newline="\n")
         with complete_file(png) as path:
-            figure.savefig(path, format="png", dpi=160, metadata={"Software": None})
+            figure.savefig(path, format="png", dpi=_DPI, metadata={"Software": None})
         narrow = _svg(_laid_out(draw(NARROW)))
     return (svg, png), (inline(wide, f"{name}-wide", "wide"), inline(narrow, f"{name}-narrow", "narrow"))
+
+
+def write_picture(draw: Drawing, path: Path, pixels: int) -> None:
+    """Write one figure, as a PNG, SVG or PDF by the ending of `path`; a PNG is so many pixels wide."""
+    width = max(pixels / _DPI, NARROW)
+    kind = path.suffix.lstrip(".").lower()
+    undated = {"png": ("Software",), "svg": _OF_SVG, "pdf": ("Creator", "Producer", "CreationDate")}[kind]
+    with house_style(), complete_file(path) as temporary:
+        metadata = dict.fromkeys(undated)
+        _laid_out(draw(width)).savefig(temporary, format=kind, dpi=pixels / width, metadata=metadata)
 
 
 def _laid_out(figure: Figure) -> Figure:
@@ -125,7 +137,7 @@ def _laid_out(figure: Figure) -> Figure:
 
 def _svg(figure: Figure) -> str:
     file = io.BytesIO()
-    figure.savefig(file, format="svg", metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")))
+    figure.savefig(file, format="svg", metadata=dict.fromkeys(_OF_SVG))
     return file.getvalue().decode("utf-8")
 
 

@@ -7,15 +7,12 @@ from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
-from scipy.signal import savgol_filter
 
 from fmlm_cli.analysis.report.figures.drawing import SERIES, SOFT, Drawing, colour, panels, write_figure
-from fmlm_cli.analysis.statistics import Floats
+from fmlm_cli.analysis.smoothing import smoothed
 from fmlm_cli.engine.records import evaluations_of
 
 _BASELINE, _BLUE, _ORANGE = SERIES[:3]
-_SMOOTHED = 0.02  # share of the training curve that is averaged
-_LEAST_SMOOTHED = 9  # records; fewer say little at the curve's ends
 
 
 def draw_loss_curve(records: Sequence[Mapping[str, Any]], folder: Path) -> Path:
@@ -72,16 +69,6 @@ def _loss_curve(records: Sequence[Mapping[str, Any]], width: float) -> Figure:
     if training or held_out:
         axes.legend()
     return figure
-
-
-def smoothed(losses: Floats) -> Floats:
-    """The mean around each point, float64[n]; in the half windows at the ends, the line that fits there.
-
-    A window that narrowed towards the ends instead would show the last point's noise as it is, and one that
-    stayed behind would raise a falling curve's end.
-    """
-    window = max(2 * round(len(losses) * _SMOOTHED / 2) + 1, _LEAST_SMOOTHED)
-    return losses if len(losses) < window else np.asarray(savgol_filter(losses, window, polyorder=1))
 
 
 def _scores(scores: Mapping[str, Mapping[int, float | None]], width: float) -> Figure:

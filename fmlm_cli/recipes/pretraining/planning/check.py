@@ -10,7 +10,7 @@ from fmlm_cli.config import PretrainSettings, build, nested
 from fmlm_cli.corpus.store.reading import TokenStore
 from fmlm_cli.engine.checkpoint import check_optimizer, read_facts
 from fmlm_cli.errors import UserError
-from fmlm_cli.events import Emit
+from fmlm_cli.events import Doing, Emit
 from fmlm_cli.model.build import longest_sequence, preset_for, preset_of
 from fmlm_cli.model.presets import Preset
 from fmlm_cli.recipes.pretraining.planning.data import (
@@ -56,12 +56,15 @@ def check_run(settings: PretrainSettings, emit: Emit) -> CheckedRun:
     _check_budget(settings)
     strategy = check_strategy(settings.masking)
     named = name_stores(settings)
+    emit(Doing("looking for what the run is made from"))
     origin = _find_origin(settings)
     check_text(settings, from_scratch=origin is None)
     stores = tuple(map(open_store, named))
     check_together(stores)
     evaluated = _open_evaluated(settings)
     settings = _with_dropout(settings, origin)
+    if origin:
+        emit(Doing(f"loading {origin.name}"))
     start = begin(settings, origin, emit) if origin else None
     preset = preset_of(start.model.config) if start else preset_for(settings.model.name)
     peak = _peak(settings, origin, preset.learning_rate, new_head=bool(start and start.new))
@@ -104,11 +107,12 @@ def _open_evaluated(settings: PretrainSettings) -> dict[str, TokenStore]:
 
 
 def _check_budget(settings: PretrainSettings) -> None:
-    budgets = [
-        f"--{name} {value:g}" for name, value in settings.budget.model_dump().items() if value is not None
-    ]
+    given = settings.budget.model_dump(exclude={"minutes"}, exclude_none=True)
+    budgets = [f"--{name} {value:g}" for name, value in given.items()]
     if not budgets:
-        raise UserError("no budget: say how long to train with one of --steps, --tokens, --epochs")
+        raise UserError(
+            "no budget: say how long to train, as --budget 2000-steps, 5M-tokens, 7-epochs or 20m"
+        )
     if len(budgets) > 1:
         raise UserError(f"{len(budgets)} budgets: {' and '.join(budgets)}; keep one")
 

@@ -12,8 +12,9 @@ import numpy as np
 from fmlm_cli import storage
 from fmlm_cli.config import PretrainSettings, TokenizeSettings
 from fmlm_cli.corpus.rows.mixture import Mixture
-from fmlm_cli.corpus.rows.packing import Packing
-from fmlm_cli.corpus.rows.reading import Int64s, RowOrder, RowReader
+from fmlm_cli.corpus.rows.order import RowOrder, order_of
+from fmlm_cli.corpus.rows.packing import PLANNING, Packing
+from fmlm_cli.corpus.rows.reading import Int64s, RowReader
 from fmlm_cli.corpus.store.reading import SPLITS, TokenStore
 from fmlm_cli.corpus.tokenizer import loading as tokenizers
 from fmlm_cli.errors import UserError
@@ -81,8 +82,7 @@ class RowStream:
     def tokens_per_row(self) -> float:
         """Tokens of a row, padding not counted, on average over the sources."""
         return sum(
-            source.share * source.reader.plan.used(source.reader.frame) / len(source.reader.plan)
-            for source in self.sources
+            source.share * source.reader.plan.used / len(source.reader.plan) for source in self.sources
         )
 
     def steps_of_passes(self, passes: float, draws: int) -> int:
@@ -111,7 +111,7 @@ class RowStream:
             ]
             for s in self.sources
         ]
-        return storage.sha256_of_json([self.seed, parts])
+        return storage.sha256_of_json([PLANNING, self.seed, parts])
 
     def at(self, position: Int64s) -> Iterator[tuple[int, Int64s, Int64s]]:
         """The rows at these positions, counted from the run's first, source by source.
@@ -248,7 +248,7 @@ def make_stream(
         RowSource(
             opened_store.store,
             reader,
-            RowOrder(len(reader), settings.seed),
+            order_of(reader, settings.seed),
             weight if opened_store.replay else weight / data * (1 - replayed),
             opened_store.replay,
         )

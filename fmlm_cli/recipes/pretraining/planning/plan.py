@@ -12,11 +12,12 @@ import numpy as np
 
 from fmlm_cli import storage
 from fmlm_cli.config import PretrainSettings, build, deciding, nested
+from fmlm_cli.corpus.rows.packing import PLANNING
 from fmlm_cli.corpus.rows.reading import RowReader
 from fmlm_cli.corpus.store.reading import TokenStore
 from fmlm_cli.engine.checkpoint import read_facts
 from fmlm_cli.errors import UserError
-from fmlm_cli.events import Emit
+from fmlm_cli.events import Doing, Emit
 from fmlm_cli.masking import Strategy
 from fmlm_cli.masking.schedule import Timetable
 from fmlm_cli.model.build import longest_sequence, weights_hash
@@ -43,6 +44,7 @@ from fmlm_cli.recipes.shared.limits import resolve_length, resolve_packing
 from fmlm_cli.recipes.shared.strategy import rate_schedule, resolve_strategy, try_strategy
 
 WARMUP, REWARMUP = 0.06, 0.03  # share of the steps
+LEAST_WARMUP = 10  # steps
 _NO_PART_IN_RESULTS = ("transformers_version", "_name_or_path")  # of a config.json
 
 
@@ -147,6 +149,7 @@ class RunPlan:
         """All that decides the run's results; to be asked first while the model is as the run begins."""
         content: dict[str, Any] = {
             "data": self.stream.contents,
+            "planning": PLANNING,
             "evaluated": self.evaluated_contents,
             "settings": deciding(self.settings),
             "architecture": self.architecture,
@@ -195,7 +198,9 @@ def decide(checked: CheckedRun, opened: Sequence[OpenedStore], emit: Emit) -> Ru
     timetable = Timetable(strategy, rate_schedule(settings.masking, strategy))
     evaluated = _evaluated(checked, opened)
     if settings.data.verify:
+        emit(Doing("checking the hashes of the stores"))
         verify_stores(opened)
+    emit(Doing("preparing the model and the rows"))
     _check_maskable(store)
     if checked.start and origin:
         start = fit_to_store(checked.start, settings, origin, store, emit)
@@ -241,7 +246,7 @@ def _without_gaps(
         "batch.micro_size": micro if micro == "auto" else min(micro, size),
         "optimizer.learning_rate": checked.peak,
         "optimizer.head_learning_rate": settings.optimizer.head_learning_rate or checked.preset.learning_rate,
-        "optimizer.warmup_share": _warmup(settings, origin),
+        "optimizer.warmup_share": _warmup(settings, origin, steps),
         "checkpoint.every_steps": settings.checkpoint.every_steps or min(1000, math.ceil(steps / 10)),
         "evaluation.names": evaluated,
         "evaluation.every_steps": settings.evaluation.every_steps or min(5000, math.ceil(steps / 10)),
@@ -258,10 +263,12 @@ def _written(strategy: Strategy) -> dict[str, Any]:
     return {"segments": None, "rate": strategy.rate}
 
 
-def _warmup(settings: PretrainSettings, origin: Origin | None) -> float:
+def _warmup(settings: PretrainSettings, origin: Origin | None, steps: int) -> float:
+    """The share of the steps that warm up; by default some steps even of a short run, but not most of it."""
     if settings.optimizer.warmup_share is not None:
         return settings.optimizer.warmup_share
-    return WARMUP if origin is None else REWARMUP
+    least = LEAST_WARMUP / (steps - settings.optimizer.head_warmup_steps)
+    return max(WARMUP if origin is None else REWARMUP, min(round(least, 4), 0.5))
 
 
 def _first_row(settings: PretrainSettings, origin: Origin | None, stream: RowStream) -> int:
@@ -337,12 +344,11 @@ def packing_report(plan: RunPlan) -> dict[str, str]:
 def _packed(source: RowSource) -> dict[str, str]:
     reader: RowReader = source.reader
     layout = reader.plan
-    positions = len(layout) * layout.sequence_length
     documents = source.store.manifest["splits"]["train"]["documents"]
     kept = f"{len(reader):,}" + (f" of {len(layout):,} (data.max_rows)" if len(reader) < len(layout) else "")
     return {
         "rows": f"{kept} x {layout.sequence_length} positions, packing {layout.packing}",
-        "padding": f"{1 - layout.used(reader.frame) / positions:.1%} of all positions",
+        "padding": f"{layout.padding:.1%} of all positions",
         "cut": (
             f"{layout.cut:,} of {documents:,} documents are longer than a row and were cut; no token is "
             "dropped"

@@ -1,7 +1,7 @@
 """Whether a run that exists is the one that is asked for."""
 
 from fmlm_cli import storage
-from fmlm_cli.config import PretrainSettings, build, deciding, differing, saved_settings
+from fmlm_cli.config import BudgetSettings, PretrainSettings, build, deciding, differing, saved_settings
 from fmlm_cli.engine.checkpoint import complete_checkpoints, read_facts
 from fmlm_cli.errors import OtherSettingError, UserError
 from fmlm_cli.recipes.pretraining.planning.changes import changes_since, shown
@@ -9,8 +9,13 @@ from fmlm_cli.recipes.pretraining.planning.plan import RunPlan
 
 
 def settings_to_resume(settings: PretrainSettings, run: storage.RunDirectory) -> PretrainSettings:
-    """A run's own settings, with what `settings` sets explicitly laid over them."""
+    """A run's own settings, with what `settings` sets explicitly laid over them.
+
+    The same minutes as before are the tokens that they came to then.
+    """
     saved = saved_settings(PretrainSettings, run.config)
+    if settings.budget == BudgetSettings(minutes=saved.budget.minutes):
+        settings = settings.model_copy(update={"budget": saved.budget})
     return build(PretrainSettings, saved.model_dump(), settings.model_dump(exclude_unset=True))
 
 

@@ -1,14 +1,21 @@
 """A plan in words: what is about to happen, and what about it may not be what the user wants."""
 
-import torch
+import platform
+from pathlib import Path
 
+import torch
+import transformers
+
+from fmlm_cli import __version__
+from fmlm_cli.config import flat
 from fmlm_cli.corpus.store.fit import misfit
 from fmlm_cli.engine.runtime import Runtime
+from fmlm_cli.engine.trackers.tracker import RunFacts
 from fmlm_cli.events import Caution, Emit, Facts, counted
 from fmlm_cli.masking import nearest_segments
 from fmlm_cli.model.build import parameter_counts
 from fmlm_cli.recipes.pretraining.planning.plan import RunPlan, packing_report
-from fmlm_cli.recipes.shared.words import where_line
+from fmlm_cli.recipes.shared.words import caution_of_others, where_line
 from fmlm_cli.recipes.tokenize import HARDLY_KNOWN
 
 FEW_PASSES = "few-passes"  # the code of the caution about scope epoch
@@ -40,6 +47,23 @@ def describe_run(plan: RunPlan, runtime: Runtime, attention: str, emit: Emit) ->
         rows["not used"] = _unused(plan)
     title = "pre-training" if plan.origin is None else "continued pre-training"
     emit(Facts(title, {name: value for name, value in rows.items() if value}))
+    caution_of_others(runtime, emit)
+
+
+def facts_for_trackers(plan: RunPlan, root: Path, runtime: Runtime) -> RunFacts:
+    """What experiment trackers show beside the records of a run in `root`: settings, and where it runs."""
+    system = {
+        "device": where_line(runtime),
+        "processes": runtime.ranks.world,
+        "threads": torch.get_num_threads(),
+        "python": platform.python_version(),
+        "fmlm": __version__,
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+    }
+    counts = {"total_steps": plan.total_steps, "parameters": parameter_counts(plan.model)["total"]}
+    config = flat({**plan.settings.model_dump(mode="json"), **counts, "system": system})
+    return RunFacts(root, plan.settings.logging.project, config)
 
 
 def _model_line(plan: RunPlan) -> str:
@@ -120,6 +144,13 @@ def cautions(plan: RunPlan) -> list[Caution]:
             "which takes more time and memory"
         )
         limits.append(Caution(text, "whole-head"))
+    if plan.origin is not None and plan.origin.after_model:
+        text = (
+            f"{plan.origin.name} is a sentence encoder: what makes one vector of a text "
+            f"({', '.join(plan.origin.after_model)}) is no part of a masked LM and is not written with the "
+            "new weights, of which sentence-transformers would take the mean over the tokens"
+        )
+        limits.append(Caution(text, "sentence-encoder"))
     if plan.origin is not None:
         misfits = (misfit(source.store) for source in plan.stream.sources)
         limits += [Caution(text, HARDLY_KNOWN) for text in misfits if text]

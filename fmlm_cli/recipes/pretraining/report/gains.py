@@ -4,13 +4,16 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from transformers import PreTrainedTokenizerFast
+import numpy.typing as npt
 
 from fmlm_cli import storage
+from fmlm_cli.corpus.store.reading import TokenStore
+from fmlm_cli.corpus.tokenizer.words import fragment_tokens, punctuation_tokens, token_texts
 from fmlm_cli.recipes.shared.held_out import Scores
 from fmlm_cli.storage.arrays import read_arrays, write_arrays
 
 MIN_OCCURRENCES = 5  # of a token among the masked ones, to be worth a word
+COMMON = 2e-3  # share of the training tokens above which a token is one of any text: `which`, `these`
 _SHOWN = 10
 
 
@@ -48,15 +51,27 @@ def keep_first_scores(run: storage.RunDirectory, scores: Scores) -> None:
     write_arrays(run.first_scores, tensors)
 
 
-def improved_tokens(
-    run: storage.RunDirectory, after: Scores, tokenizer: PreTrainedTokenizerFast
-) -> dict[str, str]:
-    """The tokens whose mean loss fell most since `keep_first_scores`, as rows of a table.
+def telling_tokens(store: TokenStore) -> npt.NDArray[np.bool_]:
+    """Tokens that say what a text is about: bool[vocabulary].
+
+    They begin a word, are more than a letter and no punctuation, and are rare enough in the training split to
+    be no `the` and `of`, whose losses fall in any training.
+    """
+    backend, counts = store.tokenizer.backend_tokenizer, store.token_counts
+    begin = np.array([text.startswith(" ") for text in token_texts(backend)])
+    parts, letters = fragment_tokens(backend)
+    rare = counts <= COMMON * counts.sum()
+    rare[list(store.special.never_masked)] = False
+    return begin & rare & ~(parts | letters | punctuation_tokens(backend))
+
+
+def improved_tokens(run: storage.RunDirectory, after: Scores, store: TokenStore) -> dict[str, str]:
+    """The `telling_tokens` whose mean loss fell most since `keep_first_scores`, as rows of a table.
 
     Raises `UserError` where what that kept is gone or damaged.
     """
-    before = read_arrays(run.first_scores)
-    enough = np.flatnonzero(after.token_counts >= MIN_OCCURRENCES)
+    before, tokenizer = read_arrays(run.first_scores), store.tokenizer
+    enough = np.flatnonzero((after.token_counts >= MIN_OCCURRENCES) & telling_tokens(store))
     counts = after.token_counts[enough]
     old, new = before["token_losses"][enough] / counts, after.token_losses[enough] / counts
     best = np.argsort(new - old, kind="stable")[:_SHOWN]

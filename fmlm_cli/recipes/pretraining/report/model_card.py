@@ -1,23 +1,19 @@
 """The model card: what data, masking, steps and versions made a model, and how well it does."""
 
 import json
-import platform
 from collections.abc import Mapping, Sequence
 
-import torch
-import transformers
-import yaml
 from transformers.tokenization_utils_base import VERY_LARGE_INTEGER
 
 from fmlm_cli import __version__
-from fmlm_cli.analysis.report.markdown import fenced, literal, table_lines
-from fmlm_cli.analysis.report.parts import ReportTable
+from fmlm_cli.analysis.report.markdown import literal
 from fmlm_cli.config import to_yaml
 from fmlm_cli.engine.checkpoint import TrainState
 from fmlm_cli.model.build import longest_sequence, parameter_counts
 from fmlm_cli.recipes.pretraining.planning.plan import RunPlan, packing_report
 from fmlm_cli.recipes.pretraining.report.gains import Evaluations
 from fmlm_cli.recipes.shared.held_out import EVALUATION_RATE
+from fmlm_cli.recipes.shared.model_cards import block, card, facts_table, section, versions, warned
 
 
 def card_text(
@@ -39,30 +35,18 @@ def card_text(
     }
     if plan.origin is not None and plan.origin.revision is not None:  # a Hub name, which the Hub makes a link
         facts["base_model"] = plan.origin.name
-    front = yaml.safe_dump(facts, sort_keys=False)
     counts = parameter_counts(plan.model)
     begun = f"gone on with from {literal(plan.origin.name)}" if plan.origin else "pre-trained from scratch"
-    title = f"{plan.name}, pre-trained with {plan.strategy.name} masking"
     sections = [
-        f"---\n{front}---\n",
-        f"# {literal(title)}\n",
         f"A masked language model of {counts['total']:,} parameters, {begun} by fmlm {__version__}.\n",
-        "".join(f"> **Note:** {literal(text)}.\n\n" for text in cautions),
-        "## Training\n\n" + _table(_training(plan, state, where)),
-        "## Evaluation\n\n" + _evaluation(evaluations),
-        "## Tokens whose prediction improved most\n\n" + _table(improved) if improved else "",
-        "## Use\n\n" + _block(_use(plan.store.tokenizer.mask_token), "python"),
-        "## All settings\n\n" + _block(to_yaml(plan.settings), "yaml"),
+        warned(cautions),
+        section("Training", facts_table(_training(plan, state, where))),
+        section("Evaluation", _evaluation(evaluations)),
+        section("Tokens whose prediction improved most", facts_table(improved)),
+        section("Use", block(_use(plan.store.tokenizer.mask_token), "python")),
+        section("All settings", block(to_yaml(plan.settings), "yaml")),
     ]
-    return "\n".join(section for section in sections if section)
-
-
-def _table(rows: Mapping[str, str]) -> str:
-    return "\n".join(table_lines(ReportTable(("", ""), list(rows.items())))) + "\n"
-
-
-def _block(text: str, kind: str) -> str:
-    return "\n".join(fenced(text, kind)) + "\n"
+    return card(facts, f"{plan.name}, pre-trained with {plan.strategy.name} masking", sections)
 
 
 def _use(mask: str) -> str:
@@ -96,10 +80,7 @@ def _training(plan: RunPlan, state: TrainState, where: str) -> dict[str, str]:
         "time": f"{state.seconds / 60:.1f} min",
         "seed": str(plan.settings.seed),
         "device": where,
-        "versions": (
-            f"fmlm {__version__}, torch {torch.__version__}, transformers "
-            f"{transformers.__version__}, Python {platform.python_version()}"
-        ),
+        "versions": versions(),
     }
 
 
@@ -127,4 +108,4 @@ def _evaluation(evaluations: Evaluations) -> str:
         f"Held-out rows under fixed random masks of {EVALUATION_RATE:.0%} (80/10/10) that depend on no "
         "training setting but the rows' length and packing.\n\n"
     )
-    return intro + _table(rows)
+    return intro + facts_table(rows)

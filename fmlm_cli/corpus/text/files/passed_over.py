@@ -7,7 +7,7 @@ from enum import Enum
 from itertools import groupby
 from pathlib import Path
 
-from fmlm_cli.events import counted
+from fmlm_cli.events import counted, data_size
 
 _ENDING = re.compile(r"(\.[^.]{1,10})?\.(7z|br|bz2|gz|lz4|lzma|rar|xz|zip|zst|zstd)$", re.IGNORECASE)
 _SHOWN = 3  # names
@@ -23,7 +23,9 @@ class Reason(Enum):
     SAME_FILE = ("other name of a file", "other names of files")
     EMPTY = ("empty file", "empty files")
     BROKEN_LINK = ("broken link", "broken links")
-    LINKED_FOLDER = ("link to a folder", "links to folders")
+    LINKED_FOLDER = ("link to a folder that is read anyway", "links to folders that are read anyway")
+    OTHER_SPLIT = ("other split", "other splits")
+    NO_ARRAY = (".json file that is no array", ".json files that are no arrays")
     NO_FILE = ("pipe or device", "pipes or devices")
     HIDDEN = ("hidden", "hidden")
 
@@ -80,11 +82,3 @@ def _ending(path: Path) -> str:
 def printable(name: str) -> str:
     """A file's name as one line of text: line ends and bytes that are no UTF-8 are spelt out."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in name)
-
-
-def data_size(size: int) -> str:
-    """Bytes in the unit that suits."""
-    for unit, name in ((1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
-        if size >= unit:
-            return f"{size / unit:,.1f} {name}"
-    return counted(size, "byte")

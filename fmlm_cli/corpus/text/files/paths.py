@@ -9,15 +9,33 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Literal
 
-from fmlm_cli.corpus.text.passed_over import PassedOver, Reason, listed
+from fmlm_cli.corpus.text.documents import Kind
+from fmlm_cli.corpus.text.files.folders import Folder
+from fmlm_cli.corpus.text.files.passed_over import PassedOver, Reason, listed
+from fmlm_cli.corpus.text.files.saved import is_saved, saved_set
 from fmlm_cli.errors import UserError
-from fmlm_cli.readers.bytes import unreadable
+from fmlm_cli.readers.bytes import BOM, opened, unreadable
+from fmlm_cli.readers.compression import ENDINGS, split_name
 
-EXTENSIONS = ".txt, .jsonl, .txt.gz, .jsonl.gz"
-_NAME = re.compile(r"\.(txt|jsonl)(\.gz)?$", re.IGNORECASE)
+_KINDS: dict[str, Kind] = {
+    ".txt": "txt",
+    ".md": "txt",
+    ".jsonl": "jsonl",
+    ".ndjson": "jsonl",
+    ".json": "json",
+    ".csv": "csv",
+    ".tsv": "tsv",
+    ".parquet": "parquet",
+    ".arrow": "arrow",
+    ".feather": "arrow",
+}
+_COLUMNAR = ("parquet", "arrow")  # these compress what is in them
+_PLAIN = [ending for ending, kind in _KINDS.items() if kind not in _COLUMNAR]
+EXTENSIONS = f"{', '.join(_PLAIN)} (each also {ENDINGS}), .parquet, .arrow, .feather"
 _GLOB = re.compile(r"[*?[]")
+_HEAD = 1 << 12
+STDIN = "-"
 
 
 @dataclass(frozen=True)
@@ -25,8 +43,15 @@ class SourceFile:
     """One file to read; `size` is in bytes on disk, compressed as it may lie there."""
 
     path: Path
-    kind: Literal["txt", "jsonl"]
+    kind: Kind
     size: int
+
+
+def kind_of(name: str) -> Kind | None:
+    """What a file is by its name; None where that says nothing that is read."""
+    bare, codec = split_name(name)
+    kind = _KINDS.get(Path(bare).suffix.lower())
+    return None if codec and kind in _COLUMNAR else kind
 
 
 _Entry = SourceFile | PassedOver
@@ -40,12 +65,19 @@ class FoundFiles:
     passed_over: tuple[PassedOver, ...] = ()
 
 
-def resolve_sources(sources: Sequence[str], held_out: Collection[Path] = ()) -> FoundFiles:
+def resolve_sources(
+    sources: Sequence[str],
+    held_out: Collection[Path] = (),
+    *,
+    form: Kind | None = None,
+    split: str | None = None,
+) -> FoundFiles:
     """The files that the sources name, in order, each once however often it is named.
 
-    Folders (searched to the bottom, links to folders not followed) and globs give their files sorted, without
-    hidden ones, empty ones and other extensions. Of a file and the same compressed the former is read.
-    `held_out`: files that other text is read from, which are none of these, compressed or not.
+    Folders (searched to the bottom) and globs give their files sorted, without hidden ones, empty ones and
+    other extensions; a folder of `datasets.save_to_disk` those of the `split`. Of a file and the same
+    compressed the former is read. `held_out`: files that other text is read from, which are none of these,
+    compressed or not. `form`: what a file is that was named and whose name does not say it.
 
     Raises `UserError` for a source that cannot be read or gives no file; it may be that none is left.
     """
@@ -53,7 +85,7 @@ def resolve_sources(sources: Sequence[str], held_out: Collection[Path] = ()) -> 
     others: dict[str, PassedOver] = {}
     for source in sources:
         try:
-            found = _resolve(source)
+            found = _resolve(source, form, split)
             for file in found.files:
                 first = files.setdefault(_identity(file.path), file)
                 if _name(first.path) != _name(file.path):
@@ -91,32 +123,42 @@ def _status(path: Path) -> os.stat_result | None:
 
 def _uncompressed(path: Path) -> str:
     """The name that a file has, or had before it was compressed."""
-    return _name(path.with_name(path.name[:-3]) if path.suffix.lower() == ".gz" else path)
+    return _name(path.with_name(split_name(path.name)[0]))
+
+
+def _is_compressed(file: SourceFile) -> bool:
+    return split_name(file.path.name)[1] is not None
 
 
 def _left_out(files: Sequence[SourceFile], held_out: Collection[Path]) -> Iterator[PassedOver]:
-    """The files that are read as others, held out or not compressed."""
+    """The files that are read as others, held out or not compressed, or compressed in another way."""
     held = {_identity(path) for path in held_out} | {_uncompressed(path) for path in held_out}
-    plain = {_uncompressed(file.path) for file in files if file.path.suffix.lower() != ".gz"}
+    first: dict[str, SourceFile] = {}
+    for file in sorted(files, key=_is_compressed):  # a stable sort
+        first.setdefault(_uncompressed(file.path), file)
     for file in files:
         name = _uncompressed(file.path)
         if not held.isdisjoint((_identity(file.path), name)):
             yield PassedOver(file.path, Reason.HELD_OUT, file.size)
-        elif file.path.suffix.lower() == ".gz" and name in plain:
+        elif first[name] is not file:
             yield PassedOver(file.path, Reason.COMPRESSED, file.size)
 
 
-def _resolve(source: str) -> FoundFiles:
+def _resolve(source: str, form: Kind | None, split: str | None) -> FoundFiles:
     """The files of one source."""
     if not source:
         raise UserError("a source is an empty name (an unset shell variable?): give a file, folder or glob")
     path = Path(source)
+    if source == STDIN:
+        raise UserError(
+            "standard input can be read only once, which is not enough here: save it to a file first"
+        )
     if path.is_dir():
-        entries, none = _in_folder(path), "the folder holds no"
+        entries, none = _in_folder(path, split), "the folder holds no"
     elif path.exists():  # also where its name has glob characters
-        return FoundFiles((_named_file(path),))
+        return FoundFiles((_named_file(path, form),))
     elif _GLOB.search(source):
-        entries, none = _in_glob(source), "the glob matches no"
+        entries, none = _in_glob(source, split), "the glob matches no"
     else:
         raise UserError(f"{source}: no such file or folder, seen from {Path.cwd()}; check the name")
     files = tuple(entry for entry in entries if isinstance(entry, SourceFile))
@@ -127,19 +169,22 @@ def _resolve(source: str) -> FoundFiles:
     return FoundFiles(files, others)
 
 
-def _named_file(path: Path) -> SourceFile:
+def _named_file(path: Path, form: Kind | None) -> SourceFile:
     """A file that was named itself, so that nothing about it may be passed over in silence."""
-    entry = _entry(path)
+    entry = _entry(path, form)
     if isinstance(entry, SourceFile):
         return entry
     if not path.is_file():
         raise UserError(f"{path}: not a regular file (a pipe or a device); save its contents to a file first")
-    if not _NAME.search(path.name):
-        raise UserError(f"{path}: unknown extension; sources are {EXTENSIONS} files, so rename or convert it")
+    if entry.reason is Reason.UNKNOWN:
+        raise UserError(
+            f"{path}: unknown extension; sources are {EXTENSIONS} files: rename or convert it, or say with "
+            "--format what it is"
+        )
     raise UserError(f"{path}: the file is empty; leave it out or name another")
 
 
-def _entry(path: Path) -> _Entry:
+def _entry(path: Path, form: Kind | None = None) -> _Entry:
     """What becomes of something that was found; a file to read that gives no permission is a `UserError`."""
     status = _status(path)
     if status is None:
@@ -148,28 +193,46 @@ def _entry(path: Path) -> _Entry:
         return PassedOver(path, Reason.LINKED_FOLDER)
     if not stat.S_ISREG(status.st_mode):
         return PassedOver(path, Reason.NO_FILE)
-    match = _NAME.search(path.name)
-    if not match:
+    kind = kind_of(path.name) or form
+    if kind is None:
         return PassedOver(path, Reason.UNKNOWN, status.st_size)
     if not status.st_size:
         return PassedOver(path, Reason.EMPTY)
     if not os.access(path, os.R_OK):
         raise UserError(f"{path}: no permission to read it; change that (chmod u+r) or leave it out")
-    kind: Literal["txt", "jsonl"] = "txt" if match[1].lower() == "txt" else "jsonl"
     return SourceFile(path, kind, status.st_size)
 
 
-def _in_folder(folder: Path) -> list[_Entry]:
+def _met(path: Path) -> _Entry:
+    """What becomes of something that was not named itself: a .json may be of anything, a list of documents
+    or, say, settings.
+    """
+    entry = _entry(path)
+    if isinstance(entry, SourceFile) and entry.kind == "json" and not _is_array(path):
+        return PassedOver(path, Reason.NO_ARRAY, entry.size)
+    return entry
+
+
+def _is_array(path: Path) -> bool:
+    with opened(path) as (stream, _):
+        return stream.read(_HEAD).removeprefix(BOM).lstrip().startswith(b"[")
+
+
+def _in_folder(path: Path, split: str | None) -> list[_Entry]:
     """What becomes of all that lies under a folder, sorted; of what is hidden nothing, however much it is."""
-    paths: list[Path] = []
-    hidden: list[Path] = []
-    for root, folders, names in os.walk(folder, onerror=_reraise):
-        hidden += [Path(root, name) for name in (*folders, *names) if name.startswith(".")]
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        paths += [Path(root, name) for name in names if not name.startswith(".")]
-        paths += [link for name in folders if (link := Path(root, name)).is_symlink()]
-    passed_over = (PassedOver(path, Reason.HIDDEN, _bytes_of_text(path)) for path in sorted(hidden))
-    return [*map(_entry, sorted(paths)), *passed_over]
+    folder = Folder.walk(path, is_leaf=is_saved)
+    entries: list[tuple[Path, list[_Entry]]] = [(file, [_met(file)]) for file in folder.files]
+    entries += [(saved, _in_saved(saved, split)) for saved in folder.leaves]
+    hidden = [PassedOver(path, Reason.HIDDEN, _bytes_of_text(path)) for path in folder.hidden]
+    return [entry for _, found in sorted(entries, key=lambda pair: pair[0]) for entry in found] + hidden
+
+
+def _in_saved(folder: Path, split: str | None) -> list[_Entry]:
+    """The files of a saved data set, in its own order."""
+    found = saved_set(folder, split)
+    sizes = ((path, path.stat().st_size) for path in found.files)
+    files = [SourceFile(path, "arrow", size) for path, size in sizes]
+    return [*files, *(PassedOver(path, Reason.OTHER_SPLIT) for path in found.other_splits)]
 
 
 def _bytes_of_text(hidden: Path) -> int:
@@ -180,23 +243,21 @@ def _bytes_of_text(hidden: Path) -> int:
         files = [Path(root, name) for root, _, names in below for name in names]
     size = 0
     for file in files:
-        if _NAME.search(file.name):
+        if kind_of(file.name):
             with contextlib.suppress(OSError):  # it has just gone, or is not for us to see
                 size += file.lstat().st_size
     return size
 
 
-def _reraise(error: OSError) -> None:
-    """`os.walk` would pass over folders that it cannot list; missing data must not go unnoticed."""
-    raise error
-
-
-def _in_glob(source: str) -> list[_Entry]:
+def _in_glob(source: str, split: str | None) -> list[_Entry]:
     """What becomes of what a shell would expand the glob to; folders stand for what is in them."""
     pattern = Path(source)
     entries: list[_Entry] = []
+    base = next(folder for folder in pattern.parents if not _GLOB.search(str(folder))).resolve()
+    above = {_identity(folder) for folder in (base, *base.parents)}
     for path in _matches(pattern):
-        entries += _in_folder(path) if path.is_dir() else [_entry(path)]
+        looked_into = path.is_dir() and not (path.is_symlink() and _identity(path) in above)
+        entries += _in_folder(path, split) if looked_into else [_met(path)]
     for folders in pattern.parents:
         for folder in _matches(folders) if _GLOB.search(str(folders)) else ():
             if folder.is_dir() and not os.access(folder, os.R_OK | os.X_OK):  # `glob` passed over it

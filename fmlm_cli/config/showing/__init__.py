@@ -1,0 +1,1 @@
+"""Settings as a person or an editor sees them: where each comes from, and what may stand in a file."""

@@ -1,0 +1,162 @@
+"""Processes that make parts, so that encoding takes as many cores as there are.
+
+They import neither transformers nor torch, and end whatever ends the process that has started them.
+"""
+
+import contextlib
+import multiprocessing
+import os
+import signal
+import threading
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from itertools import chain, islice
+from multiprocessing.connection import Connection
+from typing import Any, Generic, TypeVar
+
+from fmlm_cli.corpus.store.making.parts import PartMaker
+from fmlm_cli.errors import UserError
+
+_MOST_FED = 16  # reading makes some 100 MB/s, a worker some 7
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Job(Generic[T]):
+    """A part to be made; `ticket`: what it is to whoever wants it."""
+
+    name: str
+    texts: Sequence[str]
+    ticket: T
+
+
+def usable_cores() -> int:
+    """The cores that this process may use, as far as workers can be fed: a single process reads for all."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(cores, _MOST_FED)
+
+
+def made_parts(
+    maker: PartMaker, jobs: Iterable[Job[T]], workers: int
+) -> Generator[tuple[T, dict[str, Any]], None, None]:
+    """Make parts, in this process or in so many others; their tickets and entries in the jobs' order.
+
+    Few jobs are under way at a time, which bounds the memory. A single one is done here, as it would end
+    before another process has begun. Where taking a job raises `UserError`, those before are finished first.
+    """
+    jobs = iter(jobs)
+    first: list[Job[T]] = []
+    failure = _take(jobs, first, 2)
+    if workers == 1 or len(first) < 2:
+        make = maker.start()
+        with _one_thread() if workers == 1 else contextlib.nullcontext():
+            yield from ((job.ticket, make(job.name, job.texts)) for job in chain(first, jobs))
+    else:
+        with _pool(maker, workers) as submit:
+            try:
+                yield from _in_order(submit, chain(first, jobs), workers)
+            except BrokenProcessPool as error:
+                raise UserError(
+                    "a worker process was killed, for want of memory perhaps: --resume goes on, with fewer "
+                    "--workers"
+                ) from error
+    if failure is not None:
+        raise failure
+
+
+def _take(jobs: Iterator[Job[T]], into: list[Job[T]], number: int) -> UserError | None:
+    """Take jobs; what kept from taking more."""
+    try:
+        into.extend(job for job in islice(jobs, number))
+    except UserError as error:
+        return error
+    return None
+
+
+Submit = Callable[[Job[Any]], "Future[dict[str, Any]]"]
+
+
+def _in_order(submit: Submit, jobs: Iterator[Job[T]], workers: int) -> Iterator[tuple[T, dict[str, Any]]]:
+    waiting: deque[tuple[T, Future[dict[str, Any]]]] = deque()
+    while True:
+        taken: list[Job[T]] = []
+        failure = _take(jobs, taken, 1)
+        waiting.extend((job.ticket, submit(job)) for job in taken)
+        while waiting and (not taken or len(waiting) > workers + 1 or waiting[0][1].done()):
+            ticket, made = waiting.popleft()
+            yield ticket, made.result()
+        if failure is not None:
+            raise failure
+        if not taken:
+            return
+
+
+@contextlib.contextmanager
+def _one_thread() -> Iterator[None]:
+    """Have the tokenizers library use the thread that calls it, and no other."""
+    before = os.environ.get("TOKENIZERS_PARALLELISM")
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["TOKENIZERS_PARALLELISM"]
+        else:
+            os.environ["TOKENIZERS_PARALLELISM"] = before
+
+
+@contextlib.contextmanager
+def _pool(maker: PartMaker, workers: int) -> Iterator[Submit]:
+    """Processes that make parts. They end with the block, and at once where something ends it early."""
+    context = multiprocessing.get_context("spawn")
+    # Nothing is ever written. That this process holds the other end open is what a worker lives by.
+    until_closed, held_open = context.Pipe(duplex=False)
+    pool = ProcessPoolExecutor(workers, context, _begin, (until_closed, maker))
+
+    def submit(job: Job[Any]) -> "Future[dict[str, Any]]":
+        with _no_signals():  # the first one starts the processes, and they inherit what is blocked
+            return pool.submit(_make, job.name, job.texts)
+
+    try:
+        yield submit
+        pool.shutdown()
+    finally:
+        held_open.close()
+        pool.shutdown(cancel_futures=True)
+        until_closed.close()
+
+
+@contextlib.contextmanager
+def _no_signals() -> Iterator[None]:
+    """Hear no signal that asks for a stop until the end of the block."""
+    stopping = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGXCPU)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, stopping)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+_make_part: Callable[[str, Sequence[str]], dict[str, Any]]  # of a worker, once it has begun
+
+
+def _begin(until_closed: Connection, maker: PartMaker) -> None:
+    """Begin a worker. It heeds no signal: whoever has started it is asked to stop as well."""
+    global _make_part  # noqa: PLW0603 - an initializer has no other way to leave something behind
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"
+
+    def end() -> None:
+        with contextlib.suppress(EOFError, OSError):
+            until_closed.recv_bytes()
+        os._exit(0)
+
+    threading.Thread(target=end, daemon=True).start()
+    _make_part = maker.start()
+
+
+def _make(name: str, texts: Sequence[str]) -> dict[str, Any]:
+    return _make_part(name, texts)

@@ -1,0 +1,1 @@
+"""Text in files: which ones a name stands for, and the documents in them."""

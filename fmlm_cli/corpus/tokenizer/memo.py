@@ -1,0 +1,321 @@
+"""A memo of words: each stretch between two places fit to cut at is encoded once, and looked up from then on.
+
+Texts are split at blanks, which is cheap, and every word is looked up. At a border that is not fit, words are
+joined again; what has not been met before goes through the tokenizer itself, many stretches laid end to end
+(which `Cuts` warrants to be the same). So ids and word starts are those of every text encoded whole.
+"""
+
+import itertools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from fmlm_cli.corpus.tokenizer.cuts import Cuts
+from fmlm_cli.corpus.tokenizer.literal import Encoded
+from fmlm_cli.errors import UserError
+
+_WORDS = 1 << 18  # that are kept: some 40 MB
+_TOKENS = 1 << 21  # that are kept: 8 MB
+_LONGEST = 40  # characters; longer words hardly come again
+_FIRST = "\ud800"  # stands before a text's first word: half a character, which no text holds
+_WHOLE = "\ud801"  # before a text that is not to be cut
+_STARTS = np.uint32(1 << 31)  # the bit of a token that begins a word, beside its id
+_JOINED = 4096  # characters of new words that are encoded as one text
+# Where most of a text is new words, the memo costs more than it saves.
+_NEW = 0.5
+_GRACE = 1 << 20  # characters to learn from all the same, at first
+_RENEWED = 0.1  # new words of a full memo, as a share of the characters: the texts have changed
+
+_Numbers = npt.NDArray[np.int64]
+_Flags = npt.NDArray[np.bool_]
+_Encode = Callable[[Sequence[str]], tuple[Encoded, _Numbers]]
+
+
+class _Index(dict[str, int]):
+    """Words and their rows. A word that is not there gets the next row, and a place in `new`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.new: list[str] = []
+
+    def __missing__(self, word: str) -> int:
+        row = self[word] = len(self)
+        self.new.append(word)
+        return row
+
+    def forget_new(self) -> None:
+        for word in self.new:
+            del self[word]
+        self.new = []
+
+    def keep(self, kept: Sequence[str]) -> None:
+        """Of the new words keep these alone, in this order."""
+        first = len(self) - len(self.new)
+        if len(kept) < len(self.new):
+            self.forget_new()
+            self.update(zip(kept, itertools.count(first), strict=False))
+        self.new = []
+
+
+@dataclass
+class _Column:
+    """An array that grows at its end."""
+
+    values: npt.NDArray
+    size: int = 0
+
+    def append(self, more: npt.NDArray) -> None:
+        end = self.size + len(more)
+        if end > len(self.values):
+            grown = np.empty(max(end, 2 * len(self.values)), self.values.dtype)
+            grown[: self.size] = self.values[: self.size]
+            self.values = grown
+        self.values[self.size : end] = more
+        self.size = end
+
+
+class _Rows:
+    """The tokens of each row (a word, or words joined), and whether a text can be cut before and after it."""
+
+    def __init__(self) -> None:
+        self.tokens = _Column(np.empty(1 << 16, np.uint32))
+        self.begin = _Column(np.empty(1 << 14, np.int64))
+        self.count = _Column(np.empty(1 << 14, np.int64))
+        self.begins = _Column(np.empty(1 << 14, np.bool_))
+        self.ends = _Column(np.empty(1 << 14, np.bool_))
+
+    def __len__(self) -> int:
+        return self.count.size
+
+    def append(self, tokens: npt.NDArray[np.uint32], begin: _Numbers, count: _Numbers) -> None:
+        self.begin.append(begin + self.tokens.size)
+        self.count.append(count)
+        self.tokens.append(tokens)
+
+    def shorten(self, rows: int, tokens: int) -> None:
+        for column in (self.begin, self.count, self.begins, self.ends):
+            column.size = min(column.size, rows)
+        self.tokens.size = tokens
+
+    def judge(self, begins: _Flags, ends: _Flags) -> None:
+        """Say of the words of the next rows whether a text can be cut before and after them."""
+        self.begins.append(begins)
+        self.ends.append(ends)
+
+    def arrange(self, order: _Numbers) -> None:
+        """Put what was said of the next rows in this order."""
+        for column in (self.begins, self.ends):
+            column.values[len(self) : column.size] = column.values[order]
+
+    def gather(self, rows: _Numbers) -> tuple[npt.NDArray[np.uint32], _Numbers]:
+        """The tokens of these rows, end to end, and the count of each."""
+        count = self.count.values[rows]
+        end = np.cumsum(count)
+        places = np.repeat(self.begin.values[rows] - (end - count), count)
+        places += np.arange(len(places))
+        return self.tokens.values[places], count
+
+
+@dataclass(frozen=True)
+class _Split:
+    """Texts in words, and these in stretches, which are single words but where a border is not fit.
+
+    `rows`: of each word. `first_of_text`: each text's first word. `borders`: the first word of each stretch,
+    and one beyond the last. `several`: which stretches are of several words; `numbers`: of each of these, a
+    place in `joined`, the words of all different ones.
+    """
+
+    rows: _Numbers
+    first_of_text: _Numbers
+    borders: _Numbers
+    several: _Numbers
+    numbers: _Numbers
+    joined: list[tuple[str, ...]]
+
+
+class WordMemo:
+    """Encodes texts by looking their words up; `encode` is the tokenizer itself."""
+
+    def __init__(self, cuts: Cuts, encode: _Encode) -> None:
+        self._cuts = cuts
+        self._encode = encode
+        self._by_lines = "\n" in cuts.separators
+        self._by_double_lines = "\n\n" in cuts.separators
+        self._seen = self._spent = self._skip = self._refused = 0
+        self._forget()
+
+    def _forget(self) -> None:
+        self._index = _Index()
+        self._rows = _Rows()
+        self._since_full = self._new_since_full = 0
+
+    def __call__(self, texts: Sequence[str]) -> Encoded | None:
+        """Encode well-formed texts; None: the tokenizer itself would be quicker, or has something to say."""
+        characters = sum(map(len, texts))
+        self._seen += characters
+        if self._skip:
+            self._skip -= 1
+            return None
+        self._index.forget_new()  # those of a call that came to nothing
+        self._rows.shorten(len(self._index), self._rows.tokens.size)
+        split = self._split(texts)
+        new = sum(map(len, self._index.new)) + sum(map(len, itertools.chain.from_iterable(split.joined)))
+        if not self._pays(new, characters):
+            return None
+        try:
+            encoded = self._look_up(split)
+        except UserError:
+            return None
+        self._renew(new, characters)
+        return encoded
+
+    def _pays(self, new: int, characters: int) -> bool:
+        if new > _NEW * characters:
+            if self._spent + new > _GRACE + self._seen // 32:
+                self._skip = 1 << self._refused
+                self._refused = min(self._refused + 1, 5)
+                return False
+            self._spent += new
+        self._refused = 0
+        return True
+
+    def _is_full(self) -> bool:
+        return len(self._rows) >= _WORDS or self._rows.tokens.size >= _TOKENS
+
+    def _renew(self, new: int, characters: int) -> None:
+        """Start anew where texts are no longer like those that filled the memo."""
+        if not self._is_full():
+            return
+        self._since_full += characters
+        self._new_since_full += new
+        if self._since_full > 4 * _GRACE:
+            if self._new_since_full > _RENEWED * self._since_full:
+                self._forget()
+            self._since_full = self._new_since_full = 0
+
+    def _split(self, texts: Sequence[str]) -> _Split:
+        words: list[str] = []
+        first_of_text = np.empty(len(texts), np.int64)
+        for number, text in enumerate(texts):
+            first_of_text[number] = len(words)
+            parts = self._words_of(text)
+            words += parts
+        rows = np.fromiter(map(self._index.__getitem__, words), np.int64, len(words))
+        new = self._index.new
+        self._rows.judge(self._cuts.begin(new) | _begin_texts(new), self._cuts.end(new))
+        fit = np.ones(len(words) + 1, np.bool_)
+        fit[1:-1] = self._rows.ends.values[rows[:-1]] & self._rows.begins.values[rows[1:]]
+        fit[first_of_text] = True
+        borders = np.flatnonzero(fit)
+        several = np.flatnonzero(np.diff(borders) > 1)
+        pairs = zip(borders[several].tolist(), borders[several + 1].tolist(), strict=True)
+        joined: dict[tuple[str, ...], int] = {}
+        numbers = [joined.setdefault(tuple(words[begin:end]), len(joined)) for begin, end in pairs]
+        return _Split(rows, first_of_text, borders, several, np.array(numbers, np.int64), list(joined))
+
+    def _words_of(self, text: str) -> list[str]:
+        if self._cuts.leaves_whole(text):
+            return [_WHOLE + text]
+        words = self._lines_apart(text).split(" ")
+        if not (self._cuts.first_as_others and self._cuts.begin(words[:1])[0]):
+            words[0] = _FIRST + words[0]
+        return words
+
+    def _lines_apart(self, text: str) -> str:
+        """The text with a blank before line feeds (one or two), so that they begin words."""
+        if not self._by_lines or "\n" not in text:
+            return text
+        text = text.replace("\n", " \n")
+        return text.replace("\n \n", "\n\n") if self._by_double_lines else text
+
+    def _text_of(self, *words: str) -> str:
+        """The stretch of text that these words are, with the blank before it where it has one."""
+        text = " ".join(words)
+        if text[:1] == _WHOLE:
+            return text[1:]
+        text = text[1:] if text[:1] == _FIRST else f" {text}"
+        if self._by_lines and "\n" in text:
+            return (text.replace("\n\n", "\n \n") if self._by_double_lines else text).replace(" \n", "\n")
+        return text
+
+    def _look_up(self, split: _Split) -> Encoded:
+        """Encode what is new, keep of that what is short, and gather the tokens of all stretches."""
+        known, new = len(self._rows), self._index.new
+        kept = self._to_keep(new)
+        order = np.argsort(~kept, kind="stable")  # what is kept stands first
+        row_of_new = np.empty(len(new), np.int64)
+        row_of_new[order] = np.arange(known, known + len(new))
+        rows = split.rows[split.borders[:-1]]
+        is_new = rows >= known
+        rows[is_new] = row_of_new[rows[is_new] - known]
+        rows[split.several] = known + len(new) + split.numbers
+        self._rows.arrange(known + order)
+        words = [(new[number],) for number in order.tolist()]
+        bound = int(np.count_nonzero(kept))
+        self._learn(words[:bound])
+        tokens = self._rows.tokens.size
+        self._learn([*words[bound:], *split.joined])
+        gathered, counts = self._rows.gather(rows)
+        self._rows.shorten(known + bound, tokens)
+        self._index.keep([word for (word,) in words[:bound]])
+        lengths = np.add.reduceat(counts, np.searchsorted(split.borders, split.first_of_text))
+        return Encoded(gathered & ~_STARTS, gathered >= _STARTS, lengths)
+
+    def _to_keep(self, new: Sequence[str]) -> _Flags:
+        room = 0 if self._is_full() else _WORDS - len(self._rows)
+        short = np.fromiter((len(word) <= _LONGEST for word in new), np.bool_, len(new))
+        return short & (np.cumsum(short) <= room)
+
+    def _learn(self, stretches: Sequence[tuple[str, ...]]) -> None:
+        """Put the tokens of stretches into the next rows; none for what only ever follows other words."""
+        first_words, last_words = [words[0] for words in stretches], [words[-1] for words in stretches]
+        of_text = _begin_texts(first_words)
+        begins = self._cuts.begin(first_words) | of_text
+        together = begins & self._cuts.end(last_words) & ~of_text
+        count = np.zeros(len(stretches), np.int64)
+        texts = [self._text_of(*words) for words in stretches]
+        tokens, count[together], failed = self._encode_together(
+            [texts[number] for number in np.flatnonzero(together).tolist()]
+        )
+        together[np.flatnonzero(together)[failed]] = False
+        apart = np.flatnonzero(begins & ~together)
+        encoded, _ = self._encode([texts[number] for number in apart.tolist()])
+        count[apart] = encoded.lengths
+        begin = np.cumsum(np.where(together, count, 0)) - count
+        begin[apart] = len(tokens) + np.cumsum(encoded.lengths) - encoded.lengths
+        self._rows.append(np.concatenate([tokens, _marked(encoded)]), begin, count)
+
+    def _encode_together(self, texts: Sequence[str]) -> tuple[npt.NDArray[np.uint32], _Numbers, _Flags]:
+        """Encode stretches side by side: tokens, the count of each, and which are to be encoded apart.
+
+        These are where a token stands for no character, or for some of two stretches.
+        """
+        if not texts:
+            return np.empty(0, np.uint32), np.empty(0, np.int64), np.empty(0, np.bool_)
+        ends = np.cumsum(np.fromiter(map(len, texts), np.int64, len(texts)))
+        begins = np.concatenate([[0], ends[:-1]])
+        first = np.flatnonzero(np.diff(begins // _JOINED, prepend=-1))
+        bounds = [*first.tolist(), len(texts)]
+        encoded, offsets = self._encode(["".join(texts[a:b]) for a, b in itertools.pairwise(bounds)])
+        places = offsets + np.repeat(begins[first], encoded.lengths)[:, None]
+        stretch = np.minimum(np.searchsorted(ends, places[:, 0], side="right"), len(texts) - 1)
+        odd = (places[:, 1] <= places[:, 0]) | (places[:, 1] > ends[stretch])
+        odd[1:] |= stretch[1:] < stretch[:-1]
+        of_text = np.repeat(np.arange(len(first)), encoded.lengths)
+        failed_text = np.zeros(len(first), np.bool_)
+        failed_text[of_text[odd]] = True
+        failed = np.repeat(failed_text, np.diff(bounds))
+        sound = ~failed_text[of_text]
+        count = np.bincount(stretch[sound], minlength=len(texts))
+        return _marked(encoded)[sound], count, failed
+
+
+def _begin_texts(words: Sequence[str]) -> _Flags:
+    return np.fromiter((word[:1] in (_FIRST, _WHOLE) for word in words), np.bool_, len(words))
+
+
+def _marked(encoded: Encoded) -> npt.NDArray[np.uint32]:
+    """Ids, with a bit for those that begin words."""
+    return encoded.input_ids | (encoded.word_starts * _STARTS)

@@ -1,0 +1,174 @@
+"""Data sets of the Hub, streamed from a server in its place, by a process of its own: it is found when imported."""
+
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+import pytest
+
+from fmlm_cli import hub
+from fmlm_cli.corpus.text.corpus import TextCorpus
+from fmlm_cli.corpus.text.documents import ReadOptions
+from fmlm_cli.errors import UserError
+from fmlm_cli.events import ignore
+
+NAME, COMMIT = "someone/texts", "0123456789" * 4
+FILES = {
+    "README.md": b"---\nconfigs:\n- config_name: default\n  data_files:\n"
+    b"  - split: train\n    path: data/train-*\n  - split: test\n    path: data/test-*\n---\n",
+    **{
+        f"data/train-{piece}.jsonl": "".join(
+            json.dumps({"id": n, "text": f"text {n} of piece {piece}"}) + "\n" for n in range(600)
+        ).encode()
+        for piece in range(2)
+    },
+    "data/test-0.jsonl": b'{"id": 1, "text": "held out"}\n',
+}
+JSON = {"Content-Type": "application/json"}
+Answer = tuple[int, dict[str, str], bytes]
+
+
+def answer(path: str, wanted: str | None) -> Answer:
+    """As the Hub answers; `wanted`: a range of bytes."""
+    api, files = f"/api/datasets/{NAME}", f"/datasets/{NAME}/resolve/{COMMIT}/"
+    if path == "/":
+        return 200, {}, b""
+    if path in (api, f"{api}/revision/{COMMIT}", f"{api}/revision/v1"):
+        siblings = [{"rfilename": name, "size": len(body)} for name, body in FILES.items()]
+        return 200, JSON, json.dumps({"id": NAME, "sha": COMMIT, "siblings": siblings}).encode()
+    if path.startswith(f"{api}/revision/"):
+        return 404, {"X-Error-Code": "RevisionNotFound"}, b""
+    if path.startswith(f"{api}/tree/{COMMIT}"):
+        return 200, JSON, json.dumps(tree(path.removeprefix(f"{api}/tree/{COMMIT}").strip("/"))).encode()
+    if path.startswith(files):
+        return contents(path.removeprefix(files), wanted)
+    return 404, {"X-Error-Code": "RepoNotFound"}, b""
+
+
+def tree(folder: str) -> list[dict[str, object]]:
+    names = [name for name in FILES if name.rpartition("/")[0] == folder]
+    entries = [{"type": "file", "path": name, "size": len(FILES[name]), "oid": COMMIT} for name in names]
+    return [*entries, *([] if folder else [{"type": "directory", "path": "data", "size": 0, "oid": COMMIT}])]
+
+
+def contents(name: str, wanted: str | None) -> Answer:
+    body = FILES.get(name)
+    if body is None:
+        return 404, {"X-Error-Code": "EntryNotFound"}, b""
+    headers = {"ETag": f'"{len(body)}"', "X-Repo-Commit": COMMIT, "Accept-Ranges": "bytes"}
+    if wanted is None:
+        return 200, headers, body
+    first, last = (int(place) for place in wanted.removeprefix("bytes=").split("-"))
+    return 206, headers | {"Content-Range": f"bytes {first}-{last}/{len(body)}"}, body[first : last + 1]
+
+
+@contextmanager
+def serving() -> Iterator[str]:
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            path = unquote(urlsplit(self.path).path)
+            status, headers, body = answer(path, self.headers.get("Range"))
+            self.send_response(status)
+            for name, value in {**headers, "Content-Length": str(len(body))}.items():
+                self.send_header(name, value)
+            self.end_headers()
+            if self.command == "GET":
+                self.wfile.write(body)
+
+        do_HEAD = do_GET  # noqa: N815
+
+        def log_message(self, format: str, *args: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_address[1]}"
+        server.shutdown()
+        thread.join()
+
+
+READ = """
+import json, sys
+from fmlm_cli.corpus.text.documents import ReadOptions
+from fmlm_cli.corpus.text.hub_set import HubSet
+from fmlm_cli.corpus.text.source import ReadStats
+from fmlm_cli.errors import UserError
+
+def read(source):
+    stats = ReadStats()
+    return list(source.documents(stats)), stats
+
+told = {}
+found = HubSet.find("hub:someone/texts", ReadOptions(revision="v1"))
+documents, stats = read(found)
+told["documents"], told["again"] = documents, read(found)[0]
+told["in turn"] = [text for part in found.parts for text in read(part)[0]]
+told["sizes"] = [stats.disk_bytes, found.size, len(found.parts)]
+told["identity"] = found.identity()
+told["test"] = read(HubSet.find("hub:someone/texts:default", ReadOptions(split="test")))[0]
+said = []
+for name, options in [
+    ("hub:someone/texts", ReadOptions(split="dev")), ("hub:someone/texts:fr", ReadOptions()),
+    ("hub:someone/none", ReadOptions()), ("hub:someone/texts", ReadOptions(revision="v9")),
+]:
+    try:
+        HubSet.find(name, options)
+    except UserError as error:
+        said.append(str(error))
+told["said"] = said
+print(json.dumps(told))
+"""
+
+
+def test_a_data_set_of_the_hub_is_streamed(tmp_path: Path) -> None:
+    with serving() as endpoint:
+        home = {
+            "HF_ENDPOINT": endpoint,
+            "HF_HOME": str(tmp_path),
+            "HF_HUB_OFFLINE": "0",
+            "HF_DATASETS_OFFLINE": "0",
+        }
+        done = subprocess.run(  # noqa: PLW1510, its code is looked at
+            [sys.executable, "-c", READ],
+            env={**os.environ, **home},
+            capture_output=True,
+            text=True,
+            timeout=300,
+        )
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)
+    wanted = [f"text {n} of piece {piece}" for piece in range(2) for n in range(600)]
+    assert told["documents"] == told["again"] == told["in turn"] == wanted
+    size = sum(map(len, FILES.values()))
+    assert told["sizes"] == [size, size, 2]
+    assert told["identity"] == [{"name": f"hub:{NAME}", "split": "train", "commit": COMMIT}]
+    assert told["test"] == ["held out"]
+    split, config, name, revision = told["said"]
+    assert "Available splits: ['train', 'test']" in split and "--split" in split
+    assert "'fr' not found. Available: ['default']" in config
+    assert "has no such data set: check the name" in name
+    assert "has no revision 'v9'" in revision
+    assert not any("\n" in line for line in told["said"])
+
+
+def test_without_a_network_it_is_said_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hub, "is_offline_mode", lambda: True)
+    begin = time.perf_counter()
+    with pytest.raises(UserError, match="hub:a/b cannot be read: HF_HUB_OFFLINE is set; give files"):
+        TextCorpus.find(["hub:a/b"], ReadOptions(), ignore)
+    assert time.perf_counter() - begin < 2
+
+
+@pytest.mark.parametrize("name", ["hub:", "hub:a b", "hub:a/b/c", "hub:../x"])
+def test_names_that_the_hub_cannot_have(name: str) -> None:
+    with pytest.raises(UserError, match="not a name that the Hub could have; write hub:OWNER/NAME"):
+        TextCorpus.find([name], ReadOptions(), ignore)
