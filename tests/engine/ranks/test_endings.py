@@ -23,6 +23,16 @@ from fmlm_cli.errors import AnotherEndedError, Interrupted, UserError
 from tests.engine.ranks.processes import Ended, Gone, on_processes, rank_of
 
 
+@pytest.fixture(scope="module", autouse=True)
+def server() -> None:
+    """Processes are forked from one that has loaded its modules: what is timed below is how they end."""
+    on_processes(2, _nothing)
+
+
+def _nothing(ranks: Ranks) -> None:
+    pass
+
+
 def _end(ranks: Ranks, how: str) -> None:
     ranks.any(False)
     if rank_of(ranks) == 1:

@@ -15,10 +15,12 @@ from fmlm_cli import storage
 from fmlm_cli.config import PretrainSettings
 from fmlm_cli.engine import signals
 from fmlm_cli.engine.checkpoint import complete_checkpoints
+from fmlm_cli.engine.ranks import watch
 from fmlm_cli.engine.ranks.endings import LostRankError
 from fmlm_cli.engine.ranks.protocol import Ranks
 from fmlm_cli.errors import AnotherEndedError, Interrupted
 from fmlm_cli.recipes.pretraining import run as pretraining
+from fmlm_cli.recipes.pretraining.live_run import LiveRun
 from tests.engine.ranks.processes import Ended, Gone, on_processes, rank_of
 from tests.recipes.runs import without_pictures
 
@@ -166,3 +168,30 @@ def test_the_export_fails_and_the_others_wait_no_longer(settings: Callable[..., 
     first, second = damaged(asked, 0, EXPORT, _fail)
     assert first.kind is RuntimeError and second == Ended(AnotherEndedError, "", 1)
     check_that_it_goes_on(asked, 12)
+
+
+def _save_slowly(ranks: Ranks, settings: PretrainSettings) -> None:
+    """The second process is asked to stop, and the first takes longer to save than who is lost is waited for."""
+    save = LiveRun.save_model
+
+    def slowly(self: LiveRun, *given: Any) -> None:
+        time.sleep(2)
+        save(self, *given)
+
+    def ask(self: LiveRun, step: int) -> None:
+        if step == 3 and rank_of(ranks) == 1:
+            _be_asked()
+
+    with without_pictures() as patch, signals.stoppable():
+        patch.setattr(watch, "_TO_COME_OUT", 0.3)
+        patch.setattr(LiveRun, "save_model", slowly)
+        patch.setattr(LiveRun, "before_step", ask)
+        pretraining.pretrain(settings, ranks=ranks)
+
+
+def test_nobody_leaves_before_it_is_saved(settings: Callable[..., PretrainSettings]) -> None:
+    asked = settings(**{**CHOSEN, "checkpoint.every_steps": 100})
+    outcomes = on_processes(2, _save_slowly, asked)
+    assert {outcome.code for outcome in outcomes} == {128 + signal.SIGTERM}
+    assert [outcome.kind for outcome in outcomes].count(Interrupted) == 1
+    check_that_it_goes_on(asked, 2)
