@@ -78,6 +78,8 @@ def test_the_strategy_of_ones_own_in_the_readme_works(
         "compare-masks",
         "inspect",
         "doctor",
+        "runs",
+        "plot",
     ],
 )
 def test_options_in_the_readme_exist(command: str) -> None:

@@ -2,8 +2,8 @@
 
 BERT in the sizes of Turc et al. 2019 (arXiv 1908.08962) and Devlin et al. 2019; RoBERTa (Liu et al. 2019,
 arXiv 1907.11692); DistilBERT (Sanh et al. 2019, arXiv 1910.01108); ModernBERT (Warner et al. 2024, arXiv
-2412.13663); and DeBERTa-v3 (He et al. 2021, arXiv 2111.09543), whose shape is trained here as a masked LM, not
-to detect replaced tokens.
+2412.13663); and DeBERTa-v3 (He et al. 2021, arXiv 2111.09543), whose shape is trained here as a masked LM,
+not to detect replaced tokens.
 """
 
 from collections.abc import Mapping

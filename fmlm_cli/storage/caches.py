@@ -38,10 +38,11 @@ def cache_of(root: Path, content: str) -> Path | None:
         if root.stat().st_uid == os.geteuid() and os.access(root, os.W_OK):
             return root / CACHE
     try:
-        home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+        named = Path(os.environ.get("XDG_CACHE_HOME", ""))
+        home = named if named.is_absolute() else Path.home() / ".cache"
     except RuntimeError:  # a user without a home
         return None
-    return Path(home) / "fmlm" / "stores" / content[:32]
+    return home / "fmlm" / "stores" / content[:32]
 
 
 class Cache:

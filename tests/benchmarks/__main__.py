@@ -4,10 +4,14 @@ training   every line below: `fmlm pretrain` against transformers' Trainer
 batch      making a batch, against transformers' collator
 checkpoint what saving holds up, at once and in the background, and resuming, against transformers' Trainer
 processes  two processes that train one model, against one
+padding    what of the rows is padding, and what of that is computed
+startup    from a store's name to the first batch, for stores of three sizes
+tokenize   `fmlm tokenize` against datasets.map; --text FILE and --tokenizer FOLDER for real ones
 tune       fine-tuning on GLUE, where there is some, against transformers' Trainer
 """
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from rich.console import Console
 
@@ -52,13 +56,16 @@ PLAN = Plan(
     "cpu",
     rounds=3,
     json="bench-cpu.json",
-    others=("batch", "checkpoint", "processes", "tune"),
+    others=("batch", "checkpoint", "padding", "processes", "startup", "tokenize", "tune"),
 )
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measure and print."""
-    chosen = options(PLAN, "python -m tests.benchmarks", __doc__).parse_args(arguments)
+    parser = options(PLAN, "python -m tests.benchmarks", __doc__)
+    parser.add_argument("--text", type=Path, help="what tokenize reads, a document a line; default: made up")
+    parser.add_argument("--tokenizer", type=Path, help="what tokenize uses; default: one that is learnt")
+    chosen = parser.parse_args(arguments)
     console = Console(width=WIDTH)
     others = [name for name in PLAN.others if name in (chosen.only or (() if chosen.quick else PLAN.others))]
     if chosen_lines(PLAN, chosen.only):
@@ -76,6 +83,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
         from tests.benchmarks import processes
 
         processes.main(console, chosen.json, rounds=chosen.rounds, quick=chosen.quick)
+    if "padding" in others:
+        from tests.benchmarks import padding
+
+        padding.main(console, chosen.data)
+    if "startup" in others:
+        from tests.benchmarks import startup
+
+        startup.main(console, rounds=chosen.rounds, quick=chosen.quick)
+    if "tokenize" in others:
+        from tests.benchmarks import tokenizing
+
+        which = {"text": chosen.text, "tokenizer": chosen.tokenizer}
+        tokenizing.main(console, chosen.json, rounds=chosen.rounds, quick=chosen.quick, **which)
     if "tune" in others:
         from tests.benchmarks import finetune
 

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -41,11 +41,13 @@ class Ended:
     memory: float
 
 
-def run_command(command: Sequence[str], folder: Path, limit: float) -> Ended:
+def run_command(
+    command: Sequence[str], folder: Path, limit: float, *, memory: Callable[[int], float] | None = None
+) -> Ended:
     """Run a command in `folder`, with this checkout's code and no network, for at most `limit` seconds.
 
     Raises `NotRunError` if it fails or is not done by then. Memory includes what this process held when it
-    started the other, so this one imports nothing large.
+    started the other, so this one imports nothing large; or it is the most that `memory` tells of the process.
     """
     path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
     environment = {**os.environ, "PYTHONPATH": path, "HF_HUB_OFFLINE": "1", "PYTHONUTF8": "1"}
@@ -61,7 +63,7 @@ def run_command(command: Sequence[str], folder: Path, limit: float) -> Ended:
             start_new_session=True,  # with whatever it starts it can be ended as one
         )
         try:
-            code, memory = _wait(process, begin + limit)
+            code, peak = _wait(process, begin + limit, memory)
         except BaseException:
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()
@@ -69,16 +71,20 @@ def run_command(command: Sequence[str], folder: Path, limit: float) -> Ended:
     said = log.read_text(encoding="utf-8", errors="replace")
     if code != 0:
         raise NotRunError(f"failed: {_last_line(said)}")
-    return Ended(said, time.monotonic() - begin, memory)
+    return Ended(said, time.monotonic() - begin, peak)
 
 
-def _wait(process: subprocess.Popen[bytes], end: float) -> tuple[int, float]:
-    """The exit code and the peak resident memory, in GiB."""
+def _wait(
+    process: subprocess.Popen[bytes], end: float, memory: Callable[[int], float] | None
+) -> tuple[int, float]:
+    """The exit code and the peak memory, in GiB."""
+    peak = 0.0
     while time.monotonic() < end:
+        peak = max(peak, memory(process.pid)) if memory else peak
         pid, status, usage = os.wait4(process.pid, os.WNOHANG)
         if pid:
             process.returncode = os.waitstatus_to_exitcode(status)
-            return process.returncode, usage.ru_maxrss * _MAXRSS_UNIT / 2**30
+            return process.returncode, peak if memory else usage.ru_maxrss * _MAXRSS_UNIT / 2**30
         time.sleep(_POLL)
     raise NotRunError("no time left")
 

@@ -218,9 +218,19 @@ def test_a_cache_lies_in_the_users_own_folder_or_in_the_users_cache(
     monkeypatch.setattr(os, "access", lambda *_: False)
     assert storage.cache_of(tmp_path, "abc") == elsewhere
     assert storage.cache_of(tmp_path / "missing", "abc") == elsewhere
-    monkeypatch.delenv("XDG_CACHE_HOME")
     monkeypatch.setattr(Path, "home", lambda: tmp_path / "home")
-    assert storage.cache_of(tmp_path, "abc") == tmp_path / "home" / ".cache" / "fmlm" / "stores" / "abc"
+    for unset in (None, "", "relative"):
+        monkeypatch.delenv("XDG_CACHE_HOME")
+        if unset is not None:
+            monkeypatch.setenv("XDG_CACHE_HOME", unset)
+        assert storage.cache_of(tmp_path, "abc") == tmp_path / "home" / ".cache" / "fmlm" / "stores" / "abc"
+        monkeypatch.setenv("XDG_CACHE_HOME", "")
+
+    def homeless() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(Path, "home", homeless)
+    assert storage.cache_of(tmp_path, "abc") is None
 
 
 def test_the_users_cache_holds_a_few_stores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,5 +1,6 @@
 """What killed processes have left is swept away by the next one that has a folder, or a part of it, to itself."""
 
+import signal
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -54,6 +55,18 @@ def test_who_has_it_alone_sweeps(
     with enter(root):
         assert names(root / place) - {"recipe.txt", "part"} == SWEPT
     assert (root / place / "dough" / "half").exists()
+
+
+def test_what_is_half_removed_has_no_name(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who finds a folder by its name finds all of it."""
+    (root / "part").mkdir()
+    (root / "part" / "half").touch()
+    with monkeypatch.context() as killed, pytest.raises(KeyboardInterrupt):
+        killed.setattr("shutil.rmtree", lambda _: signal.raise_signal(signal.SIGINT))
+        storage.remove(root / "part")
+    assert names(root) == {"recipe.txt", ".part.partial"}
+    with storage.work_in(root):
+        assert names(root) == {"recipe.txt"}
 
 
 def test_who_shares_it_leaves_what_others_may_be_writing(root: Path) -> None:

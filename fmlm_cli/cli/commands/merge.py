@@ -14,7 +14,9 @@ from fmlm_cli.events import Emit
     by_one=True,
 )
 def command(settings: MergeSettings, emit: Emit, overwrite: Overwrite = False) -> None:
-    """Join all shards of a token store, each made by `fmlm tokenize --shard I/N`.
+    """Join the shards of a token store that several machines have made.
+
+    Each was made by `fmlm tokenize --shard I/N`; all are needed.
 
     Example: fmlm merge shard-1 shard-2 --out store
     """

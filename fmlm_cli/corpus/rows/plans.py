@@ -37,17 +37,21 @@ def plan_of(
         return plan_rows(split.lengths, packing, sequence_length, frame)
     decides = [PLANNING, store.contents(name), packing, sequence_length, asdict(frame)]
     key = storage.sha256_of_json(decides)[:32]
-    path = store.cache.find("plan", key)
-    if path is None:
-        plan = plan_rows(split.lengths, packing, sequence_length, frame)
-        if not store.is_known_whole(
-            name
-        ):  # else damage might be planned, and kept under the name of the whole
-            return plan
-        path = store.cache.keep("plan", key, ".arrow", partial(write_plan, plan), most=_MOST)
-        if path is None:
-            return plan
-    return map_plan(path)
+    kept = _mapped(store.cache.find("plan", key))
+    if kept is not None:
+        return kept
+    plan = plan_rows(split.lengths, packing, sequence_length, frame)
+    if not store.is_known_whole(name):  # what is damaged is not to be planned under the name of the whole
+        return plan
+    return _mapped(store.cache.keep("plan", key, ".arrow", partial(write_plan, plan), most=_MOST)) or plan
+
+
+def _mapped(path: Path | None) -> RowPlan | None:
+    """The plan that is kept there, if it is there still: another process may have made room for its own."""
+    try:
+        return None if path is None else map_plan(path)
+    except FileNotFoundError:
+        return None
 
 
 def write_plan(plan: RowPlan, path: Path) -> None:

@@ -17,6 +17,7 @@ from fmlm_cli.corpus.store import reading as store
 from fmlm_cli.corpus.store.collocations import Mined, write_collocations
 from fmlm_cli.corpus.tokenizer import loading as tokenizers
 from fmlm_cli.corpus.tokenizer.literal import Encoded, joined
+from fmlm_cli.corpus.tokenizer.probing import check_probe, probe
 
 _BATCH_TOKENS = 1 << 21  # tokens gathered before they are written as one record batch
 _FILE_BYTES = 512 << 20
@@ -146,6 +147,19 @@ class StoreWriter:
             counts = np.bincount(documents.input_ids, minlength=len(self._counts))
             self._counts += counts.astype(np.uint64)
 
+    def _save_tokenizer(self) -> dict[str, Any]:
+        """Write the tokenizer, and see that what is read back is the same; its entry in the manifest."""
+        folder = self._folder / store.TOKENIZER
+        tokenizers.save_tokenizer(self._tokenizer, folder)
+        known = probe(self._tokenizer)
+        remedy = "saving has changed it, so no store can be made with it; give it as a tokenizer.json"
+        check_probe(tokenizers.load_tokenizer(str(folder)), known, "the tokenizer, saved and loaded,", remedy)
+        return {
+            "fingerprint": tokenizers.fingerprint(self._tokenizer),
+            "vocabulary": len(self._tokenizer),
+            "probe": known,
+        }
+
     def finish(self, request: Mapping[str, Any], facts: Mapping[str, Any]) -> dict[str, Any]:
         """Write everything that is still open, the tokenizer and the manifest, which is returned.
 
@@ -157,11 +171,7 @@ class StoreWriter:
         content_of_counts = io.BytesIO()  # numpy's own writing to a file does not say when the disk is full
         np.save(content_of_counts, self._counts, allow_pickle=False)
         (self._folder / store.TOKEN_COUNTS).write_bytes(content_of_counts.getvalue())
-        tokenizers.save_tokenizer(self._tokenizer, self._folder / store.TOKENIZER)
-        tokenizer = {
-            "fingerprint": tokenizers.fingerprint(self._tokenizer),
-            "vocabulary": len(self._tokenizer),
-        }
+        tokenizer = self._save_tokenizer()
         unknown_id = self._tokenizer.unk_token_id
         unknown = 0 if unknown_id is None else int(self._counts[unknown_id])
         content = [

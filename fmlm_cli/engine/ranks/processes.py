@@ -5,6 +5,7 @@ waited for. Gradients travel between GPUs by NCCL, where each process has one of
 """
 
 import contextlib
+import os
 import socket
 import time
 from collections import deque
@@ -33,9 +34,11 @@ from fmlm_cli.errors import USER_ERROR, AnotherEndedError, UserError, name_proce
 
 T = TypeVar("T")
 
-_TO_MEET = timedelta(minutes=2)  # for all processes to be there: they are started together
+# For all processes to be there after the first: modules may take minutes to load from a busy network.
+_TO_MEET = timedelta(minutes=5)
+_TO_BE_MISSED = 30.0  # seconds after which it is told who is not there
 _LOOK_EVERY = 0.05  # second
-_GIVEN_UP = "fmlm/given-up"
+_GIVEN_UP = "given-up"
 _TO_WAIT = timedelta(days=7)  # for one that is at work alone, as at tokenizing: the watch tells of its end
 
 _LOST = (
@@ -223,18 +226,23 @@ def _is_of_a_connection(error: BaseException) -> bool:
 
 
 @contextlib.contextmanager
-def joined(launch: Launch | None, is_saving: Callable[[], bool] = lambda: False) -> Iterator[Ranks]:
+def joined(
+    launch: Launch | None,
+    is_saving: Callable[[], bool] = lambda: False,
+    tell: Callable[[str], None] = lambda text: None,
+) -> Iterator[Ranks]:
     """The processes of a launch, as this one sees them; nobody leaves before all have come to the end.
 
     However one ends, the others end too, and one of them says why: the process that it happened to raises
     what it was, and the others raise `AnotherEndedError`. Raises `UserError` where the others are not there
-    in time. `is_saving`: whether this process is writing what its end should wait for.
+    in time. `is_saving`: whether this process is writing what its end should wait for. `tell`: says, in the
+    first process, who is waited for.
     """
     if launch is None:
         yield OneProcess()
         return
     take_own_gpu(launch)
-    ranks = TorchRanks(launch, _meet(launch))
+    ranks = TorchRanks(launch, _meet(launch, tell))
     watch = Watch(launch, ranks.gather(socket.gethostname()), connect(launch, ranks.from_writer), is_saving)
     stop = signals.of_process()
     stop.tell_others = lambda error: watch.end_by(error).teller == launch.rank
@@ -263,11 +271,12 @@ def take_own_gpu(launch: Launch) -> None:
         torch.cuda.set_device(launch.local_rank % torch.cuda.device_count())
 
 
-def _meet(launch: Launch) -> dist.ProcessGroup:
+def _meet(launch: Launch, tell: Callable[[str], None]) -> dist.ProcessGroup:
     """Find the others; the group of their hosts."""
     try:
         place = _meeting_place(launch)
-        _await_all(place, launch)
+        attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")  # it may be the same place again
+        _await_all(dist.PrefixStore(f"fmlm/{attempt}", place), launch, tell)
         dist.init_process_group(
             "gloo", store=place, rank=launch.rank, world_size=launch.world, timeout=_TO_MEET
         )
@@ -298,24 +307,30 @@ def _meeting_place(launch: Launch) -> dist.Store:
     return place
 
 
-def _await_all(place: dist.Store, launch: Launch) -> None:
+def _await_all(place: dist.Store, launch: Launch, tell: Callable[[str], None]) -> None:
     """Until all are there. Where they are not in time one, as a rule the first, says who is missing."""
-    names = [f"fmlm/{rank}" for rank in range(launch.world)]
+    names = [str(rank) for rank in range(launch.world)]
     place.set(names[launch.rank], "")
-    until = time.monotonic() + _TO_MEET.total_seconds() * (2 if launch.rank else 1)
+    minutes, began, told = _TO_MEET.total_seconds() / 60, time.monotonic(), launch.rank > 0
     while not place.check(names):
         if place.check([_GIVEN_UP]):
             raise AnotherEndedError(USER_ERROR)
-        if time.monotonic() > until:
-            missing = ", ".join(str(rank) for rank, name in enumerate(names) if not place.check([name]))
+        waited = time.monotonic() - began
+        if waited > _TO_BE_MISSED and not told:
+            told, missing = True, _missing(place, names)
+            tell(f"waiting up to {minutes:g} minutes for {missing}, which may have been killed as it began")
+        if waited > 60 * minutes * (2 if launch.rank else 1):
             place.set(_GIVEN_UP, "")
             time.sleep(20 * _LOOK_EVERY)  # the others may read that from this process
             raise UserError(
-                f"rank {missing} of {launch.world} is not there {_TO_MEET.total_seconds() / 60:g} minutes "
-                "after the first: see what it says, or whether its machine has killed it as it began (for "
-                "memory, say), and start them all again"
+                f"{_missing(place, names)} is not there {minutes:g} minutes after the first: see what it "
+                "says, or whether its machine has killed it as it began (as for memory), and start all again"
             )
         time.sleep(_LOOK_EVERY)
+
+
+def _missing(place: dist.Store, names: Sequence[str]) -> str:
+    return f"rank {', '.join(name for name in names if not place.check([name]))} of {len(names)}"
 
 
 def _raise_once(error: BaseException, watch: Watch, launch: Launch) -> NoReturn:

@@ -71,7 +71,7 @@ def inspect_store(settings: InspectSettings, emit: Emit = ignore) -> StoreReport
     store = TokenStore.open(root, verify=())
     if settings.verify:
         emit(Progress("checking the hashes of all files", 0, 0, ""))
-        store.verify(SPLITS)
+        store.verify(SPLITS, afresh=True)
         store.verified_collocations()
         emit(Progress("checking the hashes of all files", 1, 1, ""))
     name = settings.split or "train"

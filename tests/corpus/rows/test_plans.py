@@ -186,6 +186,14 @@ def test_a_disk_without_room_costs_time_alone(
     assert planning.made == 2 and kept_plans(store) == []
 
 
+def test_a_plan_that_is_removed_between_two_looks_is_made(
+    planning: Planning, store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = plan_in(store)
+    monkeypatch.setattr(storage.Cache, "find", lambda *_: store / "gone.arrow")
+    assert same(plan, plan_in(store)) and planning.made == 2
+
+
 def test_a_store_with_a_cache_can_be_replaced(planning: Planning, store: Path) -> None:
     from fmlm_cli.corpus.store.reading import STORE
 

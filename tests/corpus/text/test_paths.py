@@ -112,7 +112,7 @@ def test_a_format_is_for_files_that_are_named_and_do_not_say_it(tmp_path: Path) 
     assert [file.kind for file in resolve_sources([str(tmp_path / "rows")], form="jsonl").files] == ["jsonl"]
     assert [file.kind for file in resolve_sources([str(tmp_path / "rows.zst")], form="csv").files] == ["csv"]
     assert [file.kind for file in resolve_sources([str(tmp_path)], form="jsonl").files] == ["txt"]
-    with pytest.raises(UserError, match="rows: unknown extension; .* or say with --format what it is"):
+    with pytest.raises(UserError, match=r"rows: unknown extension; .* or say with --format what it is"):
         resolve_sources([str(tmp_path / "rows")])
 
 

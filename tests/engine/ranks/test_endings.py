@@ -177,6 +177,8 @@ def test_who_does_not_come_at_all_is_named_once(
 ) -> None:
     """As one that is killed while it begins, where nobody but the others would see it."""
     monkeypatch.setattr(processes, "_TO_MEET", timedelta(seconds=0.6))
+    monkeypatch.setattr(processes, "_TO_BE_MISSED", 0.1)
+    told: dict[int, list[str]] = {0: [], 2: []}
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     where = f"tcp://127.0.0.1:{port}" if by == "tcp" else f"file://{tmp_path / 'store'}"
@@ -186,7 +188,7 @@ def test_who_does_not_come_at_all_is_named_once(
         launch = Launch(rank, 4, rank, 4, where, "srun")
         try:
             place = processes._meeting_place(launch)
-            processes._await_all(place, launch)
+            processes._await_all(place, launch, told[rank].append)
         except BaseException as error:
             ended[rank] = error
 
@@ -197,6 +199,8 @@ def test_who_does_not_come_at_all_is_named_once(
         thread.join(20)
     assert isinstance(ended[0], UserError) and str(ended[0]).startswith("rank 1, 3 of 4 is not there 0.01")
     assert isinstance(ended[2], AnotherEndedError) and ended[2].exit_code == 2
+    [said] = told[0]
+    assert said.startswith("waiting up to 0.01 minutes for rank 1, 3 of 4, which") and not told[2]
 
 
 def _launch(rank: int, world: int, here: int) -> Launch:

@@ -182,7 +182,9 @@ def test_another_hosts_run_is_at_work_while_its_lease_is_touched(tmp_path: Path)
     run = make_run(tmp_path / "a", records(5), finished=False)
     lease = run / f".fmlm.json.7-0-{'0' * 8}.lease"
     lease.write_text(json.dumps({"host": "elsewhere", "pid": 7, "started": "1", "shared": False}))
+    before = run.stat().st_mtime_ns
     assert read_run(run).state == "running"
+    assert run.stat().st_mtime_ns == before  # nothing was written to find out, not even for a moment
     os.utime(lease, (time.time() - 120,) * 2)
     assert read_run(run).state == "stopped"
 

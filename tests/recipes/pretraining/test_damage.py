@@ -85,7 +85,7 @@ def test_every_damaged_file_of_a_checkpoint(
     begun: Callable[[str], PretrainSettings], settings: Settings, tmp_path: Path, damage: str
 ) -> None:
     names = files_of(tmp_path / "begun" / "checkpoints" / "step-6")
-    assert len(names) > 5
+    assert len(names) >= 5
     whole = pretraining.pretrain(settings("whole", **KINDS["steps"]))
     for number, name in enumerate(names):
         changed = begun(f"run-{number}")

@@ -71,8 +71,9 @@ def _run(ranks: Ranks, tree: dict[str, Any]) -> Found:
         log = MetricsLog(folder / "metrics")
         if ranks.is_writer:
             log.rewind(0, 0)
-        held = [getattr(p, "_local_tensor", p).numel() / p.numel() for p in live.model.parameters()]
         train(replace(live.training_run(log), keeps_checkpoints=False), TrainState(0), NEVER)
+        # After an evaluation, whose forwards no backward follows.
+        held = [getattr(p, "_local_tensor", p).numel() / p.numel() for p in live.model.parameters()]
         live.goes_on_alone()
     state = live.model.state_dict() if ranks.is_writer else {}
     weights = {name: value.detach().clone() for name, value in state.items()}
