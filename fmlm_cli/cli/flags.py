@@ -175,6 +175,7 @@ def _help(field: FieldInfo, *, repeatable: bool) -> str:
     help_text = f"{description[:1].upper()}{description[1:]}."
     if repeatable:
         help_text += " May be repeated."
-    if isinstance(field.default, str | int | float) and not isinstance(field.default, bool):
+    plain = isinstance(field.default, str | int | float) and not isinstance(field.default, bool)
+    if plain and field.default != ".":  # which would be two full stops
         help_text += f" Default: {field.default}."
     return help_text
