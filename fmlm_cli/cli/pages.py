@@ -200,8 +200,9 @@ def _command_line(text: str, width: int) -> str:
 
 def _words_joined(args: Sequence[str]) -> list[str]:
     """The words after --settings, up to the next option, as one value of it; "" where there is none."""
-    if SETTINGS not in args:
+    options = args[: args.index("--")] if "--" in args else args
+    if SETTINGS not in options:
         return list(args)
-    place = args.index(SETTINGS)
+    place = options.index(SETTINGS)
     end = next((i for i in range(place + 1, len(args)) if args[i].startswith("-")), len(args))
     return [*args[:place], f"{SETTINGS}={' '.join(args[place + 1 : end])}", *args[end:]]
