@@ -363,6 +363,7 @@ def some(section: type[BaseModel]) -> st.SearchStrategy[Any]:
                 **{**rest, "sources": ("x", *rest["sources"]), "tokenizer": pair[0], "train_tokenizer": pair[1],
                    "pmi_size": rest["pmi_size"] if rest["pmi"] else None,
                    "add_tokens": rest["add_tokens"] if pair[0] else None, "extend_vocab": rest["extend_vocab"] if pair[0] else None,
+                   "shard": None,
                    **({"vocab_size": 8192, "lowercase": False, "strip_accents": False, "normalize": None} if pair[0] else {})}
             ), one, **given
         )  # fmt: skip

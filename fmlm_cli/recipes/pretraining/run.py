@@ -22,7 +22,7 @@ from fmlm_cli.recipes.pretraining.planning.agreement import (
     check_same_software,
     plan_as_told,
 )
-from fmlm_cli.recipes.pretraining.planning.plan import plan_run
+from fmlm_cli.recipes.pretraining.planning.plan import RunPlan, plan_run
 from fmlm_cli.recipes.pretraining.planning.resume import check_changes, check_same_run, settings_to_resume
 from fmlm_cli.recipes.pretraining.report.describe import describe_run, facts_for_trackers
 from fmlm_cli.recipes.pretraining.timing import with_timed_budget
@@ -86,10 +86,7 @@ def pretrain(
         settings = with_timed_budget(settings, ranks.world, emit)
         plan = plan_run(settings, emit)
         if resuming:
-            if run.is_finished or not allow_changes:
-                check_same_run(plan.settings, run)
-            else:
-                check_changes(plan, run)
+            _check_goes_on(plan, run, allow_changes=allow_changes)
         if resuming and _has_its_model(run, emit):
             ranks.from_writer(_Told(None))
             emit(Note(f"{run.root} is finished: nothing to resume; its model is {run.final}"))
@@ -109,6 +106,14 @@ def pretrain(
                 folder.clear()
             storage.write_text(run.config, to_yaml(plan.settings))
             return _train(live, keep_steps, emit)
+
+
+def _check_goes_on(plan: RunPlan, run: storage.RunDirectory, *, allow_changes: bool) -> None:
+    """Refuse a plan that is not the run's own, or not one that it can become."""
+    if run.is_finished or not allow_changes:
+        check_same_run(plan.settings, run)
+    else:
+        check_changes(plan, run)
 
 
 def _follow(
