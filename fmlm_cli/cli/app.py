@@ -33,7 +33,10 @@ COMMANDS = {
         "Compare masking strategies: coverage, gradient variance, a race over seeds, and downstream tasks.",
     ),
     "config": ("config_", "Show a file of settings resolved, or the JSON schema of such files."),
-    "doctor": ("doctor", "Show what training will meet on this machine."),
+    "doctor": (
+        "doctor",
+        "Show what training will meet on this machine: device, precision, attention, memory, disk, speed.",
+    ),
 }
 
 

@@ -16,7 +16,7 @@ from pydantic.fields import FieldInfo
 
 from fmlm_cli.cli.pages import OTHER, panel_of
 from fmlm_cli.cli.suggestions import Complete, of_values
-from fmlm_cli.config import SPELLINGS, Budget, Section, choices, setting_field
+from fmlm_cli.config import SPELLINGS, Budget, ReadingSettings, Section, choices, setting_field
 from fmlm_cli.errors import UserError
 
 # What stands for a value whose flag says nothing more particular, by its type.
@@ -54,7 +54,8 @@ class Flag:
         help_text = _help(field, repeatable=kind == list[str] and self.name.startswith("-")) + more_help
         metavar = self.metavar or "|".join(choices(section, self.setting)) or _METAVARS.get(kind)
         complete = of_values(section, self.setting, commas=self.commas)
-        shown = typer_option(self.name, metavar, help_text, panel_of(self.setting), complete)
+        panel = panel_of(self.setting, of_text=issubclass(section, ReadingSettings))
+        shown = typer_option(self.name, metavar, help_text, panel, complete)
         required = self.is_required(section) and not may_be_missing
         return keyword(self.parameter, kind, shown, required=required)
 
@@ -174,6 +175,7 @@ def _help(field: FieldInfo, *, repeatable: bool) -> str:
     help_text = f"{description[:1].upper()}{description[1:]}."
     if repeatable:
         help_text += " May be repeated."
-    if isinstance(field.default, str | int | float) and not isinstance(field.default, bool):
+    plain = isinstance(field.default, str | int | float) and not isinstance(field.default, bool)
+    if plain and field.default != ".":  # which would be two full stops
         help_text += f" Default: {field.default}."
     return help_text

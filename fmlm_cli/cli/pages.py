@@ -23,22 +23,12 @@ _WIDEST = 110
 
 
 # Under which heading a setting stands: by its own name, or else by its group's.
+OTHER = "Run"
 _BY_NAME = {
     "Data": (
-        *(
-            "sources",
-            "store",
-            "stores",
-            "split",
-            "texts",
-            "pairs",
-            "file",
-            "documents",
-            "format",
-            "text_field",
-        ),
-        *("text_pair_field", "label_field", "on_bad_text", "max_document_chars", "on_long_document"),
-        *("min_chars", "max_chars", "valid", "valid_fraction", "dedup"),
+        *("sources", "store", "stores", "split", "texts", "pairs", "file", "documents", "format"),
+        *("text_field", "text_pair_field", "label_field", "on_bad_text", "max_document_chars"),
+        *("on_long_document", "min_chars", "max_chars", "valid", "valid_fraction", "dedup"),
     ),
     "Tokenizer": (
         *("tokenizer", "train_tokenizer", "vocab_size", "lowercase", "strip_accents", "normalize"),
@@ -48,10 +38,10 @@ _BY_NAME = {
     "Masking": ("strategies",),
     "Budget": ("budget",),
     "Training": ("grid", "from_mnli"),
+    OTHER: ("out", "seed", "workers", "shard", "threads", "verify", "shown"),
 }
 _BY_GROUP = {
     "data": "Data",
-    "text": "Data",
     "evaluation": "Data",
     "tasks": "Data",
     "downstream": "Data",
@@ -64,9 +54,8 @@ _BY_GROUP = {
 }
 _PANEL_OF = {name: panel for panel, names in _BY_NAME.items() for name in names}
 
-OTHER = "Run"
 # Headings, in this order.
-_PANELS = ("Arguments", *_BY_NAME, OTHER)
+_PANELS = ("Arguments", *_BY_NAME)
 
 
 class Command(TyperCommand):
@@ -105,11 +94,15 @@ def context_settings() -> dict[str, Any]:
     return {"help_option_names": ["-h", "--help"], "max_content_width": _WIDEST}
 
 
-def panel_of(setting: str) -> str:
-    """The heading of the setting with this dotted name."""
+def panel_of(setting: str, *, of_text: bool = False) -> str:
+    """The heading of the setting with this dotted name; `of_text`: of a command that reads text."""
     path = setting.removeprefix("run.").split(".")
-    by_group = _BY_GROUP.get(path[0], OTHER) if len(path) > 1 else OTHER
-    return _PANEL_OF.get(path[-1], by_group)
+    if of_text:
+        path = ["text", *path]
+    by_name = _PANEL_OF.get(path[-1])
+    if path[0] == "text":  # its revision is the data's
+        return by_name if by_name in ("Tokenizer", OTHER) else "Data"
+    return by_name or (_BY_GROUP.get(path[0], OTHER) if len(path) > 1 else OTHER)
 
 
 def laid_out(panels: Mapping[str, Sequence[Row]], width: int) -> str:
@@ -207,8 +200,9 @@ def _command_line(text: str, width: int) -> str:
 
 def _words_joined(args: Sequence[str]) -> list[str]:
     """The words after --settings, up to the next option, as one value of it; "" where there is none."""
-    if SETTINGS not in args:
+    options = args[: args.index("--")] if "--" in args else args
+    if SETTINGS not in options:
         return list(args)
-    place = args.index(SETTINGS)
+    place = options.index(SETTINGS)
     end = next((i for i in range(place + 1, len(args)) if args[i].startswith("-")), len(args))
     return [*args[:place], f"{SETTINGS}={' '.join(args[place + 1 : end])}", *args[end:]]

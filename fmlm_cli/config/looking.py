@@ -38,7 +38,7 @@ class DoctorSettings(Section):
 
     device: str = Field("auto", description="auto | cpu | cuda | cuda:N | mps")
     precision: str = Field("auto", description="as for pretrain")
-    out: str = Field(".", description="folder whose disk is looked at")
+    out: str = Field(".", description="folder whose disk is looked at; default: the one that one is in")
 
 
 class RunsSettings(Section):

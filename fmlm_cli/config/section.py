@@ -16,7 +16,10 @@ STRATEGIES = [
     *("random", "whole-word", "span", "pmi"),
     *("fully-explored", "fully-explored-word", "fully-explored-span", "fully-explored-pmi"),
 ]
-MODELS = ["bert-tiny", "bert-mini", "bert-small", "bert-medium", "bert-base", "bert-large"]
+MODELS = [
+    *("bert-tiny", "bert-mini", "bert-small", "bert-medium", "bert-base", "bert-large"),
+    *("distilbert-base", "roberta-base", "modernbert-base", "deberta-v3-base"),
+]
 GLUE = ["cola", "sst2", "mrpc", "stsb", "qqp", "mnli", "qnli", "rte", "wnli"]
 DEVICES = ["auto", "cpu", "cuda", "mps"]
 

@@ -154,7 +154,7 @@ def test_settings_are_found_by_words_of_their_names_and_meanings() -> None:
 
 
 def page(words: tuple[str, ...], width: int) -> list[str]:
-    result = CliRunner().invoke(app, [*words, "--help"], prog_name="fmlm", env={"COLUMNS": str(width)})
+    result = CliRunner().invoke(app, [*words, "--help"], prog_name="fmlm", terminal_width=width)
     assert result.exit_code == 0
     return result.stdout.splitlines()
 
@@ -164,6 +164,7 @@ def page(words: tuple[str, ...], width: int) -> list[str]:
 def test_no_word_is_broken_and_none_is_lost(words: tuple[str, ...], width: int) -> None:
     """Whatever the width, a page holds the same words in the same order."""
     lines, wide = page(words, width), page(words, 4000)
+    assert width > 40 or len(lines) > len(wide)
     assert all(len(line) <= width or " " not in line.strip() for line in lines if width > 40)
     assert [word for line in lines for word in line.split() if word != "\\"] == [
         word for line in wide for word in line.split() if word != "\\"

@@ -247,7 +247,9 @@ def test_what_is_called_required_is(name: str, tmp_path: Path, monkeypatch: pyte
         for p in loaded(name).params
         if re.search(r" Required(\.|, unless .* is given\.)$", p.help or "")
     ]
-    assert required
+    if not required:  # whatever it finds, it begins
+        assert not any("equired" in (p.help or "") for p in loaded(name).params)
+        return
     result = CliRunner().invoke(app, [name])
     assert result.exit_code == 2
     parts = [part for name in required for part in name.rstrip(".").split("|")]

@@ -37,7 +37,7 @@ def _one_start(flagged: Mapping[str, Any]) -> None:
     Flag("--trust-remote-code", "run.model.trust_remote_code"),
     from_file=True,
     limited=True,
-    needs=("--data", "--strategies", "--budget", "--out"),
+    needs=("--data", "--budget", "--out"),
     check=_one_start,
 )
 def command(

@@ -11,14 +11,9 @@ from fmlm_cli.cli.running import guarded
 from fmlm_cli.cli.suggestions import of_assignments
 from fmlm_cli.config import (
     CompareSettings,
-    EvaluateSettings,
     FinetuneSettings,
-    InspectSettings,
-    MasksSettings,
-    PredictSettings,
     PretrainSettings,
     Section,
-    TokenizeSettings,
     build,
     parse_assignments,
     read_yaml,
@@ -29,19 +24,11 @@ from fmlm_cli.config.showing.origins import Origins, annotated_yaml
 from fmlm_cli.errors import UserError, unknown_name
 
 # Of commands that take a file of settings; the first is meant where nothing tells another.
-FROM_FILES: dict[str, type[Section]] = {
+SECTIONS: dict[str, type[Section]] = {
     "pretrain": PretrainSettings,
     "continue": PretrainSettings,
     "finetune": FinetuneSettings,
     "compare-masks": CompareSettings,
-}
-SECTIONS: dict[str, type[Section]] = {
-    **FROM_FILES,
-    "tokenize": TokenizeSettings,
-    "inspect": InspectSettings,
-    "masks": MasksSettings,
-    "evaluate": EvaluateSettings,
-    "predict": PredictSettings,
 }
 
 command = typer.Typer(
@@ -75,10 +62,10 @@ def show(
         str | None,
         typer.Option(
             "--command",
-            metavar="|".join(FROM_FILES),
+            metavar="|".join(SECTIONS),
             help="Whose settings they are; default: the command that most of them belong to.",
             show_default=False,
-            autocompletion=lambda: [*FROM_FILES],
+            autocompletion=lambda: [*SECTIONS],
         ),
     ] = None,
     debug: Debug = False,
@@ -88,7 +75,7 @@ def show(
     Example: fmlm config show configs/demo.yaml --set seed=3
     """
     with guarded(debug, leaves_files=False, for_programs=True) as console:
-        section = _known(of, FROM_FILES) if of is not None else _guessed(file)
+        section = _known(of) if of is not None else _guessed(file)
         given = read_yaml(file, section), parse_assignments(assignments or (), section)
         needed = {name for name, field in section.model_fields.items() if field.is_required()}
         lacking = needed.difference(*given)
@@ -103,7 +90,7 @@ def schema(
         str,
         typer.Argument(
             metavar="COMMAND",
-            help="Whose settings. Default: pretrain.",
+            help=f"Whose: {', '.join(SECTIONS)}. Default: pretrain.",
             show_default=False,
             autocompletion=lambda: [*SECTIONS],
         ),
@@ -115,13 +102,13 @@ def schema(
     Example: fmlm config schema pretrain
     """
     with guarded(debug, leaves_files=False, for_programs=True) as console:
-        console.write(json.dumps(schema_of(_known(of, SECTIONS), of), indent=2, ensure_ascii=False) + "\n")
+        console.write(json.dumps(schema_of(_known(of), of), indent=2, ensure_ascii=False) + "\n")
 
 
-def _known(name: str, sections: dict[str, type[Section]]) -> type[Section]:
-    if name not in sections:
-        raise unknown_name("command", name, sections)
-    return sections[name]
+def _known(name: str) -> type[Section]:
+    if name not in SECTIONS:
+        raise unknown_name("command with a file of settings", name, SECTIONS)
+    return SECTIONS[name]
 
 
 def _guessed(file: Path) -> type[Section]:
@@ -131,4 +118,4 @@ def _guessed(file: Path) -> type[Section]:
     except FileNotFoundError:
         raise UserError(f"no such configuration file: {file}") from None
     names = set(tree) if isinstance(tree, dict) else set()
-    return max(FROM_FILES.values(), key=lambda section: len(names & section.model_fields.keys()))
+    return max(SECTIONS.values(), key=lambda section: len(names & section.model_fields.keys()))

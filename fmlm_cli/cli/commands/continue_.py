@@ -109,7 +109,7 @@ def _started_from_one(out: str | None) -> bool:
     Flag("--threads", "speed.threads"),
     from_file=True,
     limited=True,
-    needs=("--from", "--data", "--out", "--steps|--tokens|--epochs"),
+    needs=("--from", "--data", "--out", "--budget|--steps|--tokens|--epochs"),
 )
 def command(
     settings: PretrainSettings,

@@ -34,7 +34,7 @@ from fmlm_cli.events import Emit
     Flag("--threads", "speed.threads"),
     from_file=True,
     limited=True,
-    needs=("--data", "--out", "--steps|--tokens|--epochs"),
+    needs=("--data", "--out", "--budget|--steps|--tokens|--epochs"),
 )
 def command(
     settings: PretrainSettings,

@@ -10,7 +10,6 @@ import yaml
 from pydantic import BaseModel
 
 from fmlm_cli.config.layers import line_in, nested, parse_assignments, read_yaml, sets
-from fmlm_cli.config.reading import Loader
 from fmlm_cli.config.section import Section
 
 _COLUMN = 44  # where comments begin, if they can
@@ -75,7 +74,7 @@ def _value(value: Any) -> str:
     """A value of JSON as YAML, in one line."""
     listed = [value]  # for a plain value by itself would end in a line of three dots
     text = _flow(listed, allow_unicode=True)
-    if len(text.splitlines()) > 1 or yaml.load(text, Loader) != listed:  # some letters survive only escaped
+    if len(text.splitlines()) > 1:  # some letters are line ends to YAML
         text = _flow(listed, default_style='"')
     return text[1:-1]
 

@@ -65,6 +65,7 @@ def test_each_setting_has_its_line(tmp_path: Path) -> None:
         "budget.steps": f"{config}:8",
         "budget.tokens": f"{config}:7",  # for the whole of the group is replaced
         "budget.epochs": f"{config}:7",
+        "budget.minutes": f"{config}:7",
         "optimizer.clip": "--set",
         "checkpoint.keep": "--keep",
     }

@@ -13,11 +13,11 @@ from fmlm_cli.config import EvaluateSettings, FinetuneSettings, PredictSettings,
 from fmlm_cli.engine.ranks.protocol import OneProcess
 from fmlm_cli.engine.runtime import Runtime
 from fmlm_cli.events import Caution, Event
-from fmlm_cli.recipes.evaluate import evaluate_checkpoint
+from fmlm_cli.recipes.evaluate import evaluate_checkpoints
 from fmlm_cli.recipes.finetuning.plan import plan_finetuning
 from fmlm_cli.recipes.prediction import predict
 from fmlm_cli.recipes.pretraining import pretrain
-from fmlm_cli.recipes.pretraining.timing import measure_speed
+from fmlm_cli.recipes.pretraining.timing import time_steps
 from fmlm_cli.recipes.shared import words
 
 CPU = Runtime(torch.device("cpu"), torch.float32)
@@ -85,24 +85,24 @@ def test_so_many_threads_compute_as_are_asked_for() -> None:
     assert torch.get_num_threads() == 3  # nobody asked
 
 
-CALLS: dict[str, Callable[[str, str], Any]] = {
-    "pretrain": lambda out, encoder: pretrain(build(PretrainSettings, {"out": out}, THREE)),
-    "timing": lambda out, encoder: measure_speed(build(PretrainSettings, THREE), 1, lambda event: None),
-    "finetune": lambda out, encoder: plan_finetuning(
+CALLS: dict[str, Callable[[str, str, str], Any]] = {
+    "pretrain": lambda out, encoder, store: pretrain(build(PretrainSettings, {"out": out}, THREE)),
+    "timing": lambda out, encoder, store: time_steps(build(PretrainSettings, THREE), lambda event: None),
+    "finetune": lambda out, encoder, store: plan_finetuning(
         build(FinetuneSettings, {"checkpoint": encoder, "out": out}, THREE), lambda event: None
     ),
-    "predict": lambda out, encoder: predict(
+    "predict": lambda out, encoder, store: predict(
         build(PredictSettings, {"checkpoint": encoder, "texts": ["a"]}, THREE)
     ),
-    "evaluate": lambda out, encoder: evaluate_checkpoint(
-        build(EvaluateSettings, {"checkpoint": encoder, "store": out}, THREE)
+    "evaluate": lambda out, encoder, store: evaluate_checkpoints(
+        build(EvaluateSettings, {"checkpoints": [encoder], "store": store}, THREE)
     ),
 }
 
 
 @pytest.mark.parametrize("name", CALLS)
 def test_every_recipe_passes_them_on(
-    name: str, small_encoder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    name: str, small_encoder: Path, tiny_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked = []
 
@@ -112,5 +112,5 @@ def test_every_recipe_passes_them_on(
 
     monkeypatch.setattr(Runtime, "resolve", resolve)
     with pytest.raises(RuntimeError, match="far enough"):
-        CALLS[name](str(tmp_path / "out"), str(small_encoder))
+        CALLS[name](str(tmp_path / "out"), str(small_encoder), str(tiny_store))
     assert asked == [3]
