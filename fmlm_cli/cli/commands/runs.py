@@ -2,7 +2,8 @@
 
 import dataclasses
 import json
-from typing import Annotated
+import math
+from typing import Annotated, Any
 
 import typer
 
@@ -30,5 +31,12 @@ def command(
     from fmlm_cli.recipes.overview.listing import list_runs
 
     overview = list_runs(settings, ignore if as_json else emit)
-    # In ASCII, for a folder's name need not be UTF-8.
-    return json.dumps(dataclasses.asdict(overview)) + "\n" if as_json else None
+    return _as_json(dataclasses.asdict(overview)) if as_json else None
+
+
+def _as_json(overview: dict[str, Any]) -> str:
+    """In ASCII, for a folder's name need not be UTF-8; a loss that is not finite is null, as JSON has it."""
+    for run in overview["runs"]:
+        if run["last_loss"] is not None and not math.isfinite(run["last_loss"]):
+            run["last_loss"] = None
+    return json.dumps(overview) + "\n"

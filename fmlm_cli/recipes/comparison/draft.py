@@ -8,6 +8,7 @@ from typing import Any
 
 from fmlm_cli.config import LEAST_SEQUENCES, Budget, CompareSettings, Part, PretrainSettings, build, nested
 from fmlm_cli.corpus.store.reading import TokenStore
+from fmlm_cli.engine.trackers.sink import check_trackers
 from fmlm_cli.errors import UserError
 from fmlm_cli.events import Emit
 from fmlm_cli.masking.schedule import Timetable
@@ -147,6 +148,7 @@ class Draft:
 def draft_comparison(settings: CompareSettings, root: Path, emit: Emit) -> Draft:
     """Make and check every choice but the budget. Raises `UserError` for what cannot be."""
     check_base(settings)
+    check_trackers(settings.run.logging.to)
     parts = _parts(settings)
     _check_seeds(settings, parts)
     if "variance" in parts:

@@ -25,8 +25,8 @@ def differing_settings(runs: Sequence[Mapping[str, Any]]) -> list[str]:
 
 def _follows_from_strategy(name: str, runs: Sequence[Mapping[str, Any]]) -> bool:
     """Whether runs of one strategy have one value of a setting: then it was not chosen, as a rule."""
-    strategies = {run.get(_STRATEGY) for run in runs}
-    return len({(run.get(_STRATEGY), run.get(name)) for run in runs}) == len(strategies)
+    pairs = {(shown(run.get(_STRATEGY)), shown(run.get(name))) for run in runs}
+    return len(pairs) == len({strategy for strategy, _ in pairs})
 
 
 def _counts(name: str) -> bool:

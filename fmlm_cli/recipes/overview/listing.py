@@ -1,5 +1,6 @@
 """`fmlm runs`: the runs below some folders in a table."""
 
+import contextlib
 import os
 import textwrap
 import time
@@ -68,7 +69,9 @@ def _other(path: Path, kind: str) -> OtherReport:
         state = "running"
     else:
         state = "finished" if (path / "results.json").is_file() else "unfinished"
-    newest = max((entry.stat().st_mtime for entry in os.scandir(path)), default=None)
+    newest = None
+    with contextlib.suppress(OSError):  # what is at work there removes files
+        newest = max(entry.stat(follow_symlinks=False).st_mtime for entry in os.scandir(path))
     return OtherReport(str(path), kind, state, newest)
 
 

@@ -4,6 +4,7 @@ Of metrics.jsonl only those lines are parsed that are needed, so that hundreds o
 """
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -86,7 +87,7 @@ def read_run(folder: Path) -> RunReport:
         total_steps=_total_steps(run, settings),
         evaluation=name,
         last_loss=losses[-1] if losses else None,
-        best_loss=min(losses, default=None),
+        best_loss=min(filter(math.isfinite, losses), default=None),
         tokens=progress.training.get("tokens"),
         seconds=progress.training.get("seconds"),
         changed=_changed(run),
@@ -97,9 +98,19 @@ def read_run(folder: Path) -> RunReport:
 def read_settings(run: storage.RunDirectory) -> dict[str, Any]:
     """A run's settings, flat; those that an older fmlm did not have at their defaults."""
     tree = own_yaml(run.config)
-    if not isinstance(tree, dict):
+    if not isinstance(tree, dict) or not _is_plain(tree, set()):
         raise UserError(f"{run.config}: no settings; the file is damaged")
     return {**_DEFAULTS, **{str(name): value for name, value in flat(tree).items()}}
+
+
+def _is_plain(value: Any, seen: set[int]) -> bool:
+    """Whether nothing in a value is there twice: by aliases, a few lines of YAML could be without end."""
+    if not isinstance(value, dict | list):
+        return True
+    if id(value) in seen:
+        return False
+    seen.add(id(value))
+    return all(_is_plain(part, seen) for part in (value.values() if isinstance(value, dict) else value))
 
 
 def read_progress(metrics: Path) -> Recorded:
@@ -141,7 +152,7 @@ def _parsed(content: bytes, end: int, metrics: Path) -> dict[str, Any]:
     begin = content.rfind(b"\n", 0, end) + 1
     try:
         record = json.loads(content[begin:end])
-        kinds = {"step": int, "eval_loss": int | float}
+        kinds = {"step": int, **dict.fromkeys(("loss", "eval_loss", "tokens", "seconds"), int | float)}
         if isinstance(record, dict) and all(isinstance(record.get(k, 0), kind) for k, kind in kinds.items()):
             return {"step": record["step"], **record}
     except (ValueError, KeyError, RecursionError):

@@ -58,6 +58,20 @@ def test_the_lowest_loss_is_of_the_text_that_decides(tmp_path: Path) -> None:
     assert run.best_loss == min(r["eval_loss"] for r in records(40) if "eval_loss" in r)
 
 
+def test_a_loss_that_is_not_finite_is_not_the_lowest(tmp_path: Path) -> None:
+    written = [*records(10), {"step": 20, "evaluation": "domain", "eval_loss": float("nan")}]
+    run = read_run(make_run(tmp_path / "a", written))
+    assert run.best_loss == records(10)[-1]["eval_loss"] and run.last_loss != run.last_loss
+
+
+def test_settings_of_no_kind_that_there_is_end_nothing(tmp_path: Path) -> None:
+    make_run(tmp_path / "a", records(10))
+    (make_run(tmp_path / "b", records(10)) / "config.yaml").write_text(
+        "masking: {strategy: [x, {y: 1}], rate: {z: 2}}\nbudget: 5\noptimizer: null\n1: 2\n"
+    )
+    assert [run.state for run in listed(tmp_path)[0].runs] == ["finished", "finished"]
+
+
 def test_only_what_differs_is_shown(tmp_path: Path) -> None:
     make_run(
         tmp_path / "a",
@@ -111,8 +125,11 @@ DAMAGE = {
     "a config that is a list": ("config.yaml", b"- a\n- b\n"),
     "a python object": ("config.yaml", b"!!python/object/apply:os.system ['true']\n"),
     "nested without end": ("config.yaml", b"[" * 5000),
+    "aliases without end": ("config.yaml", b"a: &a {b: *a}\n"),
+    "aliases of aliases": ("config.yaml", b"a: &a [1]\nb: [*a, *a]\n"),
     "records of garbage": ("metrics.jsonl", b"\x00\xff\xfe\n"),
     "a record without a step": ("metrics.jsonl", b'{"loss": 1}\n'),
+    "tokens that are a text": ("metrics.jsonl", b'{"step": 1, "loss": 1.0, "tokens": "many"}\n'),
     "an evaluation without a number": ("metrics.jsonl", b'{"step": 1, "eval_loss": "low"}\n'),
 }
 
