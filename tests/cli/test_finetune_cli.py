@@ -69,7 +69,7 @@ def lines_of(result: Result) -> str:
     return result.stdout
 
 
-def test_what_is_said_and_left(finetune: Finetune, tmp_path: Path) -> None:
+def test_what_is_said_and_left(finetune: Finetune, words: list[str], tmp_path: Path) -> None:
     out = tmp_path / "tuned"
     text = lines_of(finetune("--out", out))
     assert "1 task x 2 seeds" in text
@@ -79,7 +79,12 @@ def test_what_is_said_and_left(finetune: Finetune, tmp_path: Path) -> None:
         "GLUE" not in text and not (out / "submission.zip").exists()
     )  # a set of one's own, whatever its name
     assert len((out / "predictions/test.jsonl").read_text().splitlines()) == 5
-    assert "2 seeds" in (out / "results.md").read_text()
+    report = (out / "results.md").read_text()
+    assert "2 seeds" in report
+    first_screen = report.partition("| task |")[0]
+    assert f"`fmlm finetune {out}/config.yaml --seeds 5 --resume`" in first_screen
+    assert f"--from {words[2]} --train {words[words.index('--train') + 1]}" in first_screen
+    assert (out / "models/mrpc/README.md").is_file()
     again = CliRunner().invoke(app, ["finetune", str(out / "config.yaml"), "--resume"])
     assert "seed 0: " not in lines_of(again)
     said = CliRunner().invoke(app, ["predict", "--from", str(out), "the water", "--set", "device=cpu"])
