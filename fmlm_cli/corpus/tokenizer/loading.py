@@ -5,6 +5,7 @@ pipeline taken as it stands: classes such as `BertTokenizer` rebuild theirs from
 and (transformers 5.23) fall back to five tokens without a word when given the wrong argument.
 """
 
+import importlib
 import json
 import re
 from collections.abc import Mapping
@@ -96,10 +97,10 @@ def _from_folder(folder: Path) -> PreTrainedTokenizerFast:
 
 
 def _check_reads_sentencepiece(folder: Path) -> None:
-    """Raise where transformers cannot read a SentencePiece model; it would ask for another package, tiktoken."""
+    """Raise where transformers cannot read a SentencePiece model: it would ask for tiktoken instead."""
     try:
-        import google.protobuf
-        import sentencepiece  # noqa: F401
+        for package in ("sentencepiece", "google.protobuf"):
+            importlib.import_module(package)
     except ImportError:
         raise UserError(
             f"{folder} holds a SentencePiece model, and to read it takes the packages sentencepiece and "
