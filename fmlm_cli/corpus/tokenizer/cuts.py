@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache
 from operator import itemgetter
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -30,7 +30,7 @@ _PREPENDED = frozenset(
     "\u0d4e\U000111c2\U000111c3\U000113d1\U0001193f\U00011941\U00011a3a\U00011d46\U00011f02"
 ) | frozenset(map(chr, range(0x11A84, 0x11A8A)))
 _SKIN_TONES = frozenset(map(chr, range(0x1F3FB, 0x1F400)))  # join an emoji before them
-_FORMS = ("NFC", "NFD", "NFKC", "NFKD")
+_FORMS: tuple[Literal["NFC", "NFD", "NFKC", "NFKD"], ...] = ("NFC", "NFD", "NFKC", "NFKD")
 
 # What a tokenizer is tried on: letters of many scripts and cases, digits, punctuation, signs.
 _TRIED = (
@@ -191,7 +191,9 @@ class Cuts:
 
     def _agrees(self, halves: Iterable[tuple[str, str]], separators: Sequence[str]) -> bool:
         """Whether the words of each two halves are those of the whole, with each separator between."""
-        views = [cache(self._words), *([] if self._has_no_added_tokens() else [cache(self._ids)])]
+        views: list[Callable[[str], list[Any]]] = [cache(self._words)]
+        if not self._has_no_added_tokens():
+            views.append(cache(self._ids))
         return all(
             view(left + separator + right) == view(left) + view(separator + right)
             for left, right in halves

@@ -5,6 +5,7 @@ pipeline taken as it stands: classes such as `BertTokenizer` rebuild theirs from
 and (transformers 5.23) fall back to five tokens without a word when given the wrong argument.
 """
 
+import importlib
 import json
 import re
 from collections.abc import Mapping
@@ -46,6 +47,10 @@ def load_tokenizer(name: str) -> PreTrainedTokenizerFast:
     path = Path(name).expanduser()
     if path.is_dir():
         return _checked(_from_folder(path), name)
+    if path.suffix == ".model" and path.is_file():
+        raise UserError(
+            f"{name} is a SentencePiece model alone: give the folder with its tokenizer_config.json"
+        )
     if path.is_file():
         return _checked(
             _from_tokenizer_json(path) if path.suffix == ".json" else _from_vocab_file(path), name
@@ -65,6 +70,8 @@ def _from_folder(folder: Path) -> PreTrainedTokenizerFast:
         raise UserError(
             f"{folder} holds no tokenizer (no tokenizer.json, vocab.txt or *.model): give another folder"
         )
+    if not any(has.values()):
+        _check_reads_sentencepiece(folder)
     if has["tokenizer.json"]:
         _read_backend(folder / "tokenizer.json")  # so that damage is reported with its file
     if not (folder / "tokenizer_config.json").is_file():
@@ -87,6 +94,18 @@ def _from_folder(folder: Path) -> PreTrainedTokenizerFast:
             f"{folder}: no tokenizer could be made of its files ({one_line(error)}): "
             "one with a tokenizer.json is surest"
         ) from error
+
+
+def _check_reads_sentencepiece(folder: Path) -> None:
+    """Raise where transformers cannot read a SentencePiece model: it would ask for tiktoken instead."""
+    try:
+        for package in ("sentencepiece", "google.protobuf"):
+            importlib.import_module(package)
+    except ImportError:
+        raise UserError(
+            f"{folder} holds a SentencePiece model, and to read it takes the packages sentencepiece and "
+            "protobuf: pip install 'fmlm[sentencepiece]'"
+        ) from None
 
 
 def _class_for(folder: Path) -> Any:

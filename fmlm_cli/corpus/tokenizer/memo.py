@@ -25,7 +25,7 @@ _STARTS = np.uint32(1 << 31)  # the bit of a token that begins a word, beside it
 _JOINED = 4096  # characters of new words that are encoded as one text
 # Where most of a text is new words, the memo costs more than it saves.
 _NEW = 0.5
-_GRACE = 1 << 20  # characters to learn from all the same, at first
+_GRACE = 1 << 18  # characters to learn from all the same, at first
 _RENEWED = 0.1  # new words of a full memo, as a share of the characters: the texts have changed
 
 _Numbers = npt.NDArray[np.int64]

@@ -1,6 +1,8 @@
 """What a tokenizer makes of a few texts is known again after it was saved; the fast ones of every family."""
 
+import io
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -129,3 +131,45 @@ def test_a_setting_beside_the_pipeline_that_matters_is_noticed(tmp_path: Path) -
     )
     with pytest.raises(UserError, match="makes other ids"):
         check_probe(load_tokenizer(str(tmp_path)), known, "x", "")
+
+
+@pytest.fixture
+def sentencepiece_folder(tmp_path: Path) -> Path:
+    """As XLM-R's was before there was a tokenizer.json."""
+    sentencepiece: Any = pytest.importorskip("sentencepiece")
+    model = io.BytesIO()
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(TEXTS),
+        model_writer=model,
+        vocab_size=80,
+        hard_vocab_limit=False,
+        minloglevel=3,
+    )
+    (tmp_path / "sentencepiece.bpe.model").write_bytes(model.getvalue())
+    (tmp_path / "tokenizer_config.json").write_text('{"tokenizer_class": "XLMRobertaTokenizer"}')
+    (tmp_path / "config.json").write_text('{"model_type": "xlm-roberta"}')
+    return tmp_path
+
+
+def test_a_sentencepiece_model_is_read_as_sentencepiece_reads_it(sentencepiece_folder: Path) -> None:
+    pytest.importorskip("google.protobuf")
+    import sentencepiece
+
+    tokenizer = load_tokenizer(str(sentencepiece_folder))
+    path = str(sentencepiece_folder / "sentencepiece.bpe.model")
+    theirs: Any = sentencepiece.SentencePieceProcessor(model_file=path)
+    for text in TEXTS[:2]:
+        found = tokenizer.convert_ids_to_tokens(tokenizer(text, add_special_tokens=False)["input_ids"])
+        assert found == theirs.encode(text, out_type=str)
+    save_tokenizer(tokenizer, sentencepiece_folder / "saved")
+    check_probe(load_tokenizer(str(sentencepiece_folder / "saved")), probe(tokenizer), "saved", "")
+
+
+def test_what_a_sentencepiece_model_needs_is_said(
+    sentencepiece_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(UserError, match="give the folder"):
+        load_tokenizer(str(sentencepiece_folder / "sentencepiece.bpe.model"))
+    monkeypatch.setitem(sys.modules, "sentencepiece", None)
+    with pytest.raises(UserError, match=r"sentencepiece and protobuf: pip install 'fmlm\[sentencepiece\]'"):
+        load_tokenizer(str(sentencepiece_folder))
