@@ -1,12 +1,12 @@
 """What fmlm is here: versions of it and of what it stands on, and the device that it would use."""
 
-import os
 import platform
 import warnings
 from collections.abc import Iterator
 from importlib import metadata
 
 from fmlm_cli import __version__
+from fmlm_cli.cores import usable_cores
 from fmlm_cli.errors import one_line
 
 _PACKAGES = ("torch", "transformers", "tokenizers", "datasets", "pyarrow")
@@ -18,11 +18,6 @@ def described() -> Iterator[str]:
     yield f"Python {platform.python_version()} on {platform.system()} {platform.machine()}"
     yield ", ".join(f"{name} {_version(name)}" for name in _PACKAGES)
     yield f"device: {_device()}"
-
-
-def cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _version(name: str) -> str:
@@ -42,4 +37,4 @@ def _device() -> str:
     if torch.cuda.is_available():
         names = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
         return ", ".join(f"{names.count(name)} x {name}" for name in dict.fromkeys(names))
-    return f"{'mps' if torch.backends.mps.is_available() else 'cpu'}, {cores()} cores"
+    return f"{'mps' if torch.backends.mps.is_available() else 'cpu'}, {usable_cores()} cores"

@@ -10,6 +10,7 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
+from fmlm_cli import cores
 from fmlm_cli.cli.app import app
 from fmlm_cli.engine.runtime import Runtime
 from fmlm_cli.recipes.doctor import machine as machines
@@ -25,6 +26,7 @@ GIB = 1 << 30
 def cgroup(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A container's limits, none at first."""
     monkeypatch.setattr(machines, "_CGROUP", tmp_path)
+    monkeypatch.setattr(cores, "CPU_QUOTA", tmp_path / "cpu.max")
     return tmp_path
 
 
@@ -53,7 +55,9 @@ def test_cores_are_those_of_the_container(
     cgroup: Path, limit: str, expected: float | None, tmp_path: Path
 ) -> None:
     (cgroup / "cpu.max").write_text(limit)
-    assert machines.look(tmp_path).cores == (expected or len(os.sched_getaffinity(0)))
+    allowed = len(os.sched_getaffinity(0))
+    assert machines.look(tmp_path).cores == (expected or allowed)
+    assert cores.usable_cores() == max(1, int(expected or allowed))
 
 
 def test_memory_is_that_of_the_container(cgroup: Path, tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from fmlm_cli.cores import usable_cores
 from fmlm_cli.engine.ranks.launch import RENDEZVOUS, Launch
 from fmlm_cli.engine.signals import StopRequest, graceful_stop, parent_has_ended
 from fmlm_cli.errors import AnotherEndedError
@@ -122,7 +123,7 @@ class _Ranks:
 
     def _environment(self, rank: int) -> Mapping[str, str]:
         """A process's place among the others, and its part of the processor."""
-        threads = os.environ.get("OMP_NUM_THREADS") or str(max(1, _cores() // self.number))
+        threads = os.environ.get("OMP_NUM_THREADS") or str(max(1, usable_cores() // self.number))
         return {
             "RANK": str(rank),
             "LOCAL_RANK": str(rank),
@@ -139,11 +140,6 @@ def _ended(ranks: _Ranks) -> Iterator[None]:
         yield
     finally:
         ranks.end()
-
-
-def _cores() -> int:
-    """Processors that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def fmlm_command() -> list[str]:

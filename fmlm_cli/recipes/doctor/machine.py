@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 
+from fmlm_cli.cores import share_of_cores
 from fmlm_cli.engine.runtime import Runtime, measure_peak
 
 _MEMINFO = Path("/proc/meminfo")
@@ -45,7 +46,7 @@ def look(folder: Path) -> Machine:
     while not folder.exists():
         folder = folder.absolute().parent
     return Machine(
-        cores=_cores(),
+        cores=share_of_cores(),
         threads=torch.get_num_threads(),
         load=os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
         memory=total,
@@ -58,15 +59,6 @@ def look(folder: Path) -> Machine:
 def _accelerator(number: int) -> str:
     facts = torch.cuda.get_device_properties(number)
     return f"{facts.name}, {facts.total_memory / 2**30:.0f} GiB"
-
-
-def _cores() -> float:
-    """Cores by affinity, and by the share of time that a container is given (cgroup v2)."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    quota = _words(_CGROUP / "cpu.max")
-    if len(quota) == 2 and quota[0].isdigit():
-        return min(float(cores), int(quota[0]) / int(quota[1]))
-    return float(cores)
 
 
 def _memory() -> tuple[int | None, int | None]:

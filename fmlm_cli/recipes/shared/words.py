@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from fmlm_cli.about import cores
+from fmlm_cli.cores import usable_cores
 from fmlm_cli.engine.runtime import Runtime
 from fmlm_cli.events import Caution, Emit, counted
 
@@ -32,7 +32,7 @@ def caution_of_others(runtime: Runtime, emit: Emit) -> None:
     machine = os.cpu_count() or 1
     if runtime.device.type != "cpu" or runtime.ranks.world > 1 or not others or others + own <= machine:
         return
-    spare = max(1, min(cores(), machine - others))
+    spare = max(1, min(usable_cores(), machine - others))
     advice = f"; --threads {spare} may be faster" if spare < own else ""
     busy = (
         f"this machine is busy: {counted(others, 'thread')} of other work on {counted(machine, 'core')}, and "

@@ -8,7 +8,7 @@ from typing import Any
 
 from fmlm_cli.corpus.store.making.parts import PART_CHARACTERS, PartMaker
 from fmlm_cli.corpus.store.making.shards import PARTS, Shard
-from fmlm_cli.corpus.store.making.workers import Job, made_parts, usable_cores
+from fmlm_cli.corpus.store.making.workers import Job, made_parts, most_workers
 from fmlm_cli.corpus.text.corpora import Corpora
 from fmlm_cli.corpus.text.source import ReadStats
 from fmlm_cli.events import Emit, Progress
@@ -40,7 +40,7 @@ def encode(
     """
     maker = PartMaker(shard.root / PARTS, pipeline, dtype, shard.plan.request["dedup"] == "near")
     reading = _Reading(shard, corpora, emit)
-    with closing(made_parts(maker, reading.jobs(), workers or usable_cores())) as made:
+    with closing(made_parts(maker, reading.jobs(), workers or most_workers())) as made:
         for place, entry in made:
             shard.add({"part": entry, "place": vars(place)})
     shard.finish(asdict(reading.total))

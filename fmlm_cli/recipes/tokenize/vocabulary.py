@@ -46,6 +46,12 @@ def learn(settings: TokenizeSettings, corpora: Corpora, emit: Emit) -> PreTraine
             f"from {read / 1e6:,.1f} MB of text"
         )
     )
+    if len(tokenizer) < settings.vocab_size:
+        emit(
+            Caution(
+                f"the text gives {len(tokenizer):,} tokens, fewer than the {settings.vocab_size:,} of --vocab-size"
+            )
+        )
     return tokenizer
 
 

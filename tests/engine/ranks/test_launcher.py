@@ -91,7 +91,7 @@ def test_all_succeed(play: Play, tmp_path: Path, capfd: pytest.CaptureFixture[st
     for pid, session, stdin, world, threads, *words in begun(tmp_path):
         assert session == pid != str(os.getsid(0))  # Ctrl-C reaches the launcher alone
         assert stat.S_ISFIFO(int(stdin)) and words == ["--until-stdin-closes", "pretrain", "--steps", "3"]
-        assert world == "3" and int(threads) == max(1, launcher._cores() // 3)
+        assert world == "3" and int(threads) == max(1, launcher.usable_cores() // 3)
     assert capfd.readouterr().out == "told\n"  # by the first alone
 
 

@@ -54,7 +54,7 @@ def test_other_work_is_told_of_where_it_is_in_the_way(
     runtime: Runtime, others: int, own: int, advice: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(words, "at_work", lambda: others)
-    monkeypatch.setattr(words, "cores", lambda: 8)
+    monkeypatch.setattr(words, "usable_cores", lambda: 8)
     monkeypatch.setattr(os, "cpu_count", lambda: 8)
     torch.set_num_threads(own)
     told = list[Event]()

@@ -17,6 +17,7 @@ from itertools import chain, islice
 from multiprocessing.connection import Connection
 from typing import Any, Generic, TypeVar
 
+from fmlm_cli.cores import usable_cores
 from fmlm_cli.corpus.store.making.parts import PartMaker
 from fmlm_cli.errors import UserError
 
@@ -34,10 +35,9 @@ class Job(Generic[T]):
     ticket: T
 
 
-def usable_cores() -> int:
+def most_workers() -> int:
     """The cores that this process may use, as far as workers can be fed: a single process reads for all."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(cores, _MOST_FED)
+    return min(usable_cores(), _MOST_FED)
 
 
 def made_parts(
