@@ -35,7 +35,7 @@ class Encoder:
         if isinstance(tokenizer, str):
             self._backend = Tokenizer.from_str(tokenizer)
         else:
-            self._backend = literal.literal(literal.plain_pipeline(tokenizer))
+            self._backend = literal.without_special_tokens(literal.plain_pipeline(tokenizer))
         self._piece_length = piece_length
         with failures_as_errors("the tokenizer cannot split a text"):
             self._cuts = Cuts(self._backend)
