@@ -26,7 +26,6 @@ from transformers import PreTrainedTokenizerFast
 from fmlm_cli import keys, storage
 from fmlm_cli.corpus.store.split import Split
 from fmlm_cli.corpus.tokenizer import loading as tokenizers
-from fmlm_cli.corpus.tokenizer.probing import check_probe
 from fmlm_cli.errors import UserError
 
 FORMAT = 3
@@ -107,7 +106,7 @@ class TokenStore:
             )
         if known := self.manifest["tokenizer"].get("probe"):
             remedy = "put its files back, or tokenize again with these versions of the libraries"
-            check_probe(tokenizer, known, str(self.root / TOKENIZER), remedy)
+            tokenizers.check_probe(tokenizer, known, str(self.root / TOKENIZER), remedy)
         return tokenizer
 
     @cached_property

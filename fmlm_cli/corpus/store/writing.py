@@ -17,7 +17,6 @@ from fmlm_cli.corpus.store import reading as store
 from fmlm_cli.corpus.store.collocations import Mined, write_collocations
 from fmlm_cli.corpus.tokenizer import loading as tokenizers
 from fmlm_cli.corpus.tokenizer.literal import Encoded, joined
-from fmlm_cli.corpus.tokenizer.probing import check_probe, probe
 
 _BATCH_TOKENS = 1 << 21  # tokens gathered before they are written as one record batch
 _FILE_BYTES = 512 << 20
@@ -151,9 +150,11 @@ class StoreWriter:
         """Write the tokenizer, and see that what is read back is the same; its entry in the manifest."""
         folder = self._folder / store.TOKENIZER
         tokenizers.save_tokenizer(self._tokenizer, folder)
-        known = probe(self._tokenizer)
+        known = tokenizers.probe(self._tokenizer)
         remedy = "saving has changed it, so no store can be made with it; give it as a tokenizer.json"
-        check_probe(tokenizers.load_tokenizer(str(folder)), known, "the tokenizer, saved and loaded,", remedy)
+        tokenizers.check_probe(
+            tokenizers.load_tokenizer(str(folder)), known, "the tokenizer, saved and loaded,", remedy
+        )
         return {
             "fingerprint": tokenizers.fingerprint(self._tokenizer),
             "vocabulary": len(self._tokenizer),

@@ -20,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 from tokenizers import Tokenizer
 
+from fmlm_cli.corpus.tokenizer.panics import failures_as_errors
 from fmlm_cli.corpus.tokenizer.words import is_follower, is_linker, may_follow_linker
 
 PIECE = 32_768  # characters; a piece of a long text is at least this long and at most twice
@@ -108,7 +109,9 @@ class Cuts:
         self._has_table = any(step["type"] == "Precompiled" for step in steps)
         self.separators = self._fit_separators()
         rights = [text for right in filter(may_begin, _TRIED) for text in (right, f"{right}a")]
-        self.first_as_others = self._has_no_added_tokens() and self._begins_alike(rights)
+        self.first_as_others = (
+            bool(self.separators) and self._has_no_added_tokens() and self._begins_alike(rights)
+        )
 
     def _fit_separators(self) -> tuple[str, ...]:
         """Those before which texts can be cut; what is odd beside one becomes unfit."""
@@ -267,7 +270,8 @@ class _Kinds(dict[str, int]):
         self._find_out = find_out
 
     def __missing__(self, character: str) -> int:
-        kind = self[character] = self._find_out(character)
+        with failures_as_errors("the tokenizer cannot split a text"):
+            kind = self[character] = self._find_out(character)
         return kind
 
 

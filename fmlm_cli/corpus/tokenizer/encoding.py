@@ -84,4 +84,4 @@ def pipeline_of(tokenizer: "PreTrainedTokenizerFast") -> str:
 
 
 def _backend_of(tokenizer: "PreTrainedTokenizerFast") -> Tokenizer:
-    return literal.literal(literal.plain_pipeline(tokenizer))
+    return literal.without_special_tokens(literal.plain_pipeline(tokenizer))

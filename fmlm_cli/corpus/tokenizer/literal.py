@@ -93,7 +93,7 @@ def all_well_formed(texts: Sequence[str]) -> Sequence[str]:
     return texts
 
 
-def literal(backend: Tokenizer) -> Tokenizer:
+def without_special_tokens(backend: Tokenizer) -> Tokenizer:
     """A copy whose model cannot find special tokens in texts either.
 
     Unigram, and word-based models without punctuation splitting, know them as ordinary vocabulary: there a

@@ -160,7 +160,10 @@ class WordMemo:
             return None
         self._index.forget_new()  # those of a call that came to nothing
         self._rows.shorten(len(self._index), self._rows.tokens.size)
-        split = self._split(texts)
+        try:
+            split = self._split(texts)
+        except UserError:
+            return None
         new = sum(map(len, self._index.new)) + sum(map(len, itertools.chain.from_iterable(split.joined)))
         if not self._pays(new, characters):
             return None

@@ -49,7 +49,8 @@ def learn(settings: TokenizeSettings, corpora: Corpora, emit: Emit) -> PreTraine
     if len(tokenizer) < settings.vocab_size:
         emit(
             Caution(
-                f"the text gives {len(tokenizer):,} tokens, fewer than the {settings.vocab_size:,} of --vocab-size"
+                f"the text gives {len(tokenizer):,} tokens, fewer than the {settings.vocab_size:,} of "
+                "--vocab-size"
             )
         )
     return tokenizer

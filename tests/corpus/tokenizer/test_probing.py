@@ -21,8 +21,13 @@ from transformers import (
 
 from fmlm_cli.corpus.tokenizer.encoding import Encoder
 from fmlm_cli.corpus.tokenizer.learning import train_tokenizer
-from fmlm_cli.corpus.tokenizer.loading import fingerprint, load_tokenizer, save_tokenizer
-from fmlm_cli.corpus.tokenizer.probing import check_probe, probe
+from fmlm_cli.corpus.tokenizer.loading import (
+    check_probe,
+    fingerprint,
+    load_tokenizer,
+    probe,
+    save_tokenizer,
+)
 from fmlm_cli.errors import UserError
 
 TEXTS = [
