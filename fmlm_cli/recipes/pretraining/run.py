@@ -98,8 +98,7 @@ def pretrain(
         plan = with_micro_size(plan, runtime, emit)
         if overwrite:
             storage.check_outside(run.root, plan.made_from)
-        emit(Doing("preparing the first steps"))
-        # It compiles, which may fail, and writes nothing.
+        emit(Doing("preparing the first steps"))  # it compiles, which may fail, and writes nothing
         live = LiveRun(plan, run, runtime, emit, allow_changes=allow_changes)
         with storage.clear_disk_errors(run.root):
             if overwrite:

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fmlm_cli.corpus.store.making.assembling import LEFT_OUT, Destinations
-from fmlm_cli.corpus.store.making.near_duplicates import near_duplicates
+from fmlm_cli.corpus.store.making.near_duplicates import repeats_nearly
 from fmlm_cli.corpus.store.making.parts import Columns
 from fmlm_cli.corpus.store.reading import SPLITS
 from fmlm_cli.corpus.text.splits import first_of_each, validation_of
@@ -80,7 +80,7 @@ class _Chosen:
 def _drop_near(both: list[_Chosen]) -> int:
     """Keep of all that is alike the first."""
     signatures = np.concatenate([chosen.columns.signature[chosen.kept] for chosen in both])
-    repeated = near_duplicates(signatures)
+    repeated = repeats_nearly(signatures)
     number = 0
     for chosen in both:
         own, repeated = np.split(repeated, [np.count_nonzero(chosen.kept)])

@@ -18,7 +18,7 @@ from fmlm_cli.recipes.tokenize.assembly import Assembly, summary
 from fmlm_cli.recipes.tokenize.collocations import with_collocations
 from fmlm_cli.recipes.tokenize.deciding import NoTextError
 from fmlm_cli.recipes.tokenize.encoding import encode
-from fmlm_cli.recipes.tokenize.unfinished import SPOOL, earlier_work, other_settings, taken_up, unfinished
+from fmlm_cli.recipes.tokenize.unfinished import SPOOL, begun_shard, earlier_work, other_settings, taken_up
 from fmlm_cli.recipes.tokenize.vocabulary import extend, learn
 
 HARDLY_KNOWN = "hardly-known"  # the code of the caution about a tokenizer that was made for other text
@@ -96,7 +96,7 @@ def _nothing_useless_left(work: storage.OwnedFolder) -> Iterator[None]:
     try:
         yield
     except BaseException:
-        shard = unfinished(work)
+        shard = begun_shard(work)
         if shard is None or not shard.entries:
             work.clear()
         else:

@@ -16,7 +16,7 @@ SPOOL = "spool"  # holds what can be read only once
 _TEXTS = ("sources", "valid")  # of a request: identities
 
 
-def unfinished(work: storage.OwnedFolder) -> Shard | None:
+def begun_shard(work: storage.OwnedFolder) -> Shard | None:
     """The shard in a folder; None where it had not yet begun."""
     try:
         return Shard.open(work.root)
@@ -30,7 +30,7 @@ def earlier_work(work: storage.OwnedFolder, out: Path, *, keeps: bool, overwrite
     Raises `UserError`, and removes nothing, where there are finished parts that this call neither `keeps` nor
     is to `overwrite`.
     """
-    shard = unfinished(work)
+    shard = begun_shard(work)
     if shard is not None and keeps:
         return shard
     if shard is not None and shard.entries and not overwrite:

@@ -64,7 +64,7 @@ def _runs(encoded: Encoded) -> list[UInt64s]:
     return runs
 
 
-def near_duplicates(signatures: Signatures) -> npt.NDArray[np.bool_]:
+def repeats_nearly(signatures: Signatures) -> npt.NDArray[np.bool_]:
     """Which documents are alike to one before them that is not such a document itself. bool[documents]
 
     So what is kept depends on the order, and the first is. Beside the signatures (512 bytes each) it takes

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fmlm_cli.corpus.store.making.near_duplicates import ALIKE, HASHES, RUN, near_duplicates, signatures
+from fmlm_cli.corpus.store.making.near_duplicates import ALIKE, HASHES, RUN, repeats_nearly, signatures
 from fmlm_cli.corpus.tokenizer.literal import Encoded
 
 
@@ -86,7 +86,7 @@ def test_what_is_left_out_against_brute_force(seed: int) -> None:
         assert all(value <= 0.5 or value >= 0.9 for value in alike)
         wanted.append(any(value >= ALIKE for value in alike))
     assert 20 < sum(wanted) < 110
-    assert near_duplicates(signatures(encoded(documents))).tolist() == wanted
+    assert repeats_nearly(signatures(encoded(documents))).tolist() == wanted
 
 
 def test_a_document_like_one_that_was_left_out_is_kept() -> None:
@@ -104,8 +104,8 @@ def test_a_document_like_one_that_was_left_out_is_kept() -> None:
         if not any(agreeing[number, other] >= ALIKE for other in kept):
             kept.append(number)
     assert 1 < len(kept) < 6
-    assert np.flatnonzero(~near_duplicates(made)).tolist() == kept
+    assert np.flatnonzero(~repeats_nearly(made)).tolist() == kept
 
 
 def test_no_documents() -> None:
-    assert near_duplicates(np.empty((0, HASHES), np.uint32)).tolist() == []
+    assert repeats_nearly(np.empty((0, HASHES), np.uint32)).tolist() == []
