@@ -4,10 +4,10 @@ import re
 from itertools import pairwise
 
 import pytest
-from fmlm_cli.cli.chart import draw_chart
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fmlm_cli.cli.pictures.chart import draw_chart
 from fmlm_cli.events import Chart, Line
 
 FLOATS = st.floats(-1e6, 1e6)

@@ -238,7 +238,7 @@ def test_every_option_of_every_command_is_a_sentence(name: str) -> None:
         assert first_word not in values, option.help  # a value would not be written with a capital
 
 
-@pytest.mark.parametrize("name", COMMANDS.keys() - {"config"})
+@pytest.mark.parametrize("name", sorted(COMMANDS.keys() - {"config"}))
 def test_what_is_called_required_is(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without any of it a command refuses to begin, and names a part of it."""
     monkeypatch.chdir(tmp_path)
