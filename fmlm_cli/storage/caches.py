@@ -82,7 +82,8 @@ class Cache:
             self.folder.mkdir(parents=True, exist_ok=True)
             write(temporary)
             path = temporary.replace(self.folder / f"{kind}-{key}-{self._named(temporary)}{suffix}")
-            self._prune(f"{kind}-*{suffix}", most)
+            with contextlib.suppress(OSError):  # others prune and keep at the same time
+                self._prune(f"{kind}-*{suffix}", most)
         except OSError:
             return None
         finally:

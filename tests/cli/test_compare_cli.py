@@ -89,7 +89,7 @@ def test_processes_share_the_work(call: Call, tmp_path: Path) -> None:
     [
         ([], {"budget": None}, ["no budget", "--budget 2000-steps"]),
         (["--budget", "5-steps"], {}, ["makes 5 steps", "at least 10"]),
-        (["--budget", "soon"], {}, ["--budget soon", "20m or 2h"]),
+        (["--budget", "soon"], {}, ["setting 'budget'", "20m or 2h"]),
         (["--budget", "20-steps"], {"strategies": "random"}, ["only random is given"]),
         (
             ["--budget", "20-steps"],

@@ -84,7 +84,7 @@ def test_memory_is_at_its_peak_what_was_in_use_at_once(
     assert held.sum() > 0
     assert 2**40 > with_it > 200 * 2**20
     del held
-    assert cpu.peak_memory() >= with_it
+    assert cpu.peak_memory() >= with_it - (1 << 20)  # the kernel counts pages in batches
 
 
 def test_the_peak_is_a_speed() -> None:
