@@ -130,8 +130,8 @@ class Cuts:
 
     def before(self, text: str, place: int) -> bool:
         """Whether the text can be cut before a blank at this place."""
-        return bool(
-            self.end([text[max(0, place - 32) : place]])[0] and self.begin([text[place + 1 : place + 2]])[0]
+        return self.begins(text[place + 1 : place + 2]) and bool(
+            self.end([text[max(0, place - 32) : place]])[0]
         )
 
     def end(self, parts: Sequence[str]) -> npt.NDArray[np.bool_]:
@@ -147,10 +147,17 @@ class Cuts:
         kinds = np.fromiter(map(self._begins.__getitem__, map(_FIRST, parts)), np.uint8, len(parts))
         fit = kinds == _FIT
         for number in np.flatnonzero(kinds == _LOOK_ON).tolist():
-            text = parts[number]
-            behind = text[2:3] if text[1:2] == "\n" and "\n\n" in self.separators else text[1:2]
-            fit[number] = behind != "\n" and self._begins[behind] == _FIT
+            fit[number] = self._begins_behind_lines(parts[number])
         return fit
+
+    def begins(self, part: str) -> bool:
+        """The same of one part."""
+        kind = self._begins[part[:1]]
+        return kind == _FIT or (kind == _LOOK_ON and self._begins_behind_lines(part))
+
+    def _begins_behind_lines(self, text: str) -> bool:
+        behind = text[2:3] if text[1:2] == "\n" and "\n\n" in self.separators else text[1:2]
+        return behind != "\n" and self._begins[behind] == _FIT
 
     def _ends_behind_followers(self, text: str) -> bool:
         """Whether the character that all the last ones belong to is there, and fit, as they are."""

@@ -222,7 +222,7 @@ class WordMemo:
         if self._cuts.leaves_whole(text):
             return [_WHOLE + text]
         words = self._lines_apart(text).split(" ")
-        if not (self._cuts.first_as_others and self._cuts.begin(words[:1])[0]):
+        if not (self._cuts.first_as_others and self._cuts.begins(words[0])):
             words[0] = _FIRST + words[0]
         return words
 
