@@ -152,14 +152,15 @@ def replaced_folder(
 
 
 @contextlib.contextmanager
-def unfinished_folder(target: Path, kind: Kind) -> Iterator[OwnedFolder]:
+def unfinished_folder(target: Path, kind: Kind, tell: Tell | None = None) -> Iterator[OwnedFolder]:
     """As `owned_folder`, but beside `target`, for work that whoever comes next goes on with.
 
-    What is in it stays, whatever ends the block; where that is nothing, the folder goes.
+    What is in it stays, whatever ends the block; where that is nothing, the folder goes. `tell`: as `locked`.
     """
     place = unfinished(target)
     try:
-        with owned_folder(place, kind, resume=True, shown=target) as folder, clear_disk_errors(target):
+        owned = owned_folder(place, kind, resume=True, shown=target, tell=tell)
+        with owned as folder, clear_disk_errors(target):
             yield folder
     finally:
         remove_empty([place])

@@ -9,6 +9,7 @@ from fmlm_cli.config import TokenizeSettings
 from fmlm_cli.corpus.store.fit import misfit
 from fmlm_cli.corpus.store.making.shards import Shard
 from fmlm_cli.corpus.store.reading import SHARD, STORE, STORE_OF_RUN, TOKENIZER, TokenStore, token_dtype
+from fmlm_cli.corpus.text.spool import is_stream
 from fmlm_cli.corpus.tokenizer import loading as tokenizers
 from fmlm_cli.corpus.tokenizer.encoding import pipeline_of
 from fmlm_cli.errors import UserError
@@ -49,7 +50,9 @@ def make_store(
     storage.check_claim(out, kind, overwrite=overwrite, resume=keeps)
     storage.clear_left_overs(out)
     place = out if out.name else out.absolute()  # "." will be a folder that is no longer there
-    with storage.unfinished_folder(out, SHARD) as work:
+    if keeps and _is_made_of(out, settings, emit):
+        return _kept(out, settings, emit, outcome="reused" if renew else "nothing to do")
+    with storage.unfinished_folder(out, SHARD, tell=lambda text: emit(Note(text))) as work:
         earlier = earlier_work(work, out, keeps=keeps, overwrite=overwrite)
         finished = keeps and is_finished(out)
         if resume and not finished and earlier is None:
@@ -80,6 +83,18 @@ def make_store(
         emit(Caution(text, HARDLY_KNOWN))
     # The store is complete now: whatever becomes of the collocations, the work on it is not lost.
     return with_collocations(place, settings, emit) if settings.pmi else out
+
+
+def _is_made_of(out: Path, settings: TokenizeSettings, emit: Emit) -> bool:
+    """Whether there is a finished store of this, and no unfinished work: for that nothing need be written.
+
+    Of what can be read only once it is not known before it is taken in.
+    """
+    if not is_finished(out) or storage.unfinished(out).exists():
+        return False
+    if any(map(is_stream, (*settings.sources, *settings.valid))):
+        return False
+    return is_the_same(out, Asked.resolve(settings, out, emit).plan)
 
 
 def _kept(out: Path, settings: TokenizeSettings, emit: Emit, *, outcome: str) -> Path:
