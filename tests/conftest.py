@@ -6,6 +6,7 @@ Heavy libraries are imported where they are used, so that tests without them sta
 import atexit
 import os
 import shutil
+import signal
 import tempfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -39,6 +40,16 @@ def pytest_configure(config: pytest.Config) -> None:
     caches = tempfile.mkdtemp(prefix="fmlm-tests-")
     atexit.register(shutil.rmtree, caches, ignore_errors=True)
     settle(os.environ, caches, gpu=config.getoption("markexpr") == "gpu")
+    _hear_signals()
+
+
+def _hear_signals() -> None:
+    """Hear what whoever started the tests has had them ignore: a shell Ctrl-C of what is in the background,
+    nohup a closing terminal.
+    """
+    for number, usual in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, usual)
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

@@ -58,15 +58,6 @@ def test_interrupted_before_the_first_checkpoint_or_after_the_last(settings: Set
 CODES = {"SIGTERM": 143, "SIGINT": 130, "SIGHUP": 129, "SIGUSR1": 138, "SIGUSR2": 140, "SIGXCPU": 152}
 
 
-@pytest.fixture
-def ctrl_c(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Ctrl-C is heard, also where the tests run in the background."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
-
-
-@pytest.mark.usefixtures("ctrl_c")
 @pytest.mark.parametrize("name", CODES)
 def test_a_signal_saves_and_stops(settings: Settings, name: str) -> None:
     """The step is saved first: resuming goes on from there, not from the last checkpoint."""
@@ -101,7 +92,6 @@ def test_many_signals_are_one_and_an_ignored_one_is_none(settings: Settings) -> 
         signal.signal(signal.SIGHUP, before)
 
 
-@pytest.mark.usefixtures("ctrl_c")
 def test_only_a_second_ctrl_c_leaves_at_once(settings: Settings) -> None:
     def ask() -> None:
         signal.raise_signal(signal.SIGTERM)
