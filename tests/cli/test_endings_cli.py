@@ -209,9 +209,10 @@ def test_a_stopped_process_ends_the_others(start: Start, tmp_path: Path) -> None
 
 
 def test_time_is_kept_by_one_and_the_code_is_what_was_asked_for(start: Start, tmp_path: Path) -> None:
-    run = start("srun", "--max-minutes", "0.7", "--requeue-exit-code", "99")
+    endless = ("--steps", "100000")  # by no machine done in time
+    run = start("srun", "--max-minutes", "0.5", "--requeue-exit-code", "99", *endless)
     assert run.process.wait(120) == 99
-    assert run.said.read_text().count("stopped by --max-minutes 0.7") == 1
+    assert run.said.read_text().count("stopped by --max-minutes 0.5") == 1
 
 
 def test_ctrl_c_twice_ends_at_once(start: Start, tmp_path: Path) -> None:
