@@ -2,6 +2,7 @@
 
 import inspect
 import os
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -121,6 +122,7 @@ _LIMITS = (
         ),
     ),
 )
+_TIME_TO_SPEAK = 5.0  # seconds
 _DEBUG = keyword("debug", bool, typer_option("--debug", None, "Show a traceback when something goes wrong."))
 
 
@@ -204,12 +206,16 @@ def _taken_from(
 
 @contextmanager
 def _told_once_a_machine() -> Iterator[None]:
-    """What is wrong with a command's words is wrong in all processes: the first of each machine says so."""
+    """What is wrong with a command's words is wrong in all processes: the first of each machine says so.
+
+    The others give it the time to: torchrun ends all once the first of them has ended.
+    """
     try:
         yield
     except UserError:
         launch = read_launch(os.environ)
         if launch is not None and launch.local_rank:
+            time.sleep(_TIME_TO_SPEAK)
             raise AnotherEndedError(USER_ERROR) from None
         raise
 

@@ -96,13 +96,16 @@ def test_what_does_not_go_together_with_torchrun(
 
 
 def test_a_wrong_word_is_told_by_one_process_of_a_machine(monkeypatch: pytest.MonkeyPatch) -> None:
-    said = []
+    """The others wait before they end, by which torchrun would end the one that tells."""
+    said, waits = [], list[float]()
+    monkeypatch.setattr("fmlm_cli.cli.options.time.sleep", waits.append)
     for rank in ("0", "1"):
         for name, value in {**TORCHRUN, "RANK": rank, "LOCAL_RANK": rank, "LOCAL_WORLD_SIZE": "2"}.items():
             monkeypatch.setenv(name, value)
         result = CliRunner().invoke(app, ["pretrain", "--data", "s", "--out", "r", "--set", "seeds=1"])
         assert result.exit_code == 2
         said.append(result.stderr)
+        assert bool(waits) == (rank == "1")
     assert "seeds" in said[0] and said[1] == ""
 
 
