@@ -198,5 +198,12 @@ def duration(seconds: float) -> str:
     return f"{max(seconds, 1):.0f} seconds" if seconds >= 1.5 else "a second"
 
 
+def clock_time(seconds: float) -> str:
+    """h:mm:ss or m:ss."""
+    minutes, second = divmod(round(seconds), 60)
+    hours, minute = divmod(minutes, 60)
+    return f"{hours}:{minute:02}:{second:02}" if hours else f"{minute}:{second:02}"
+
+
 def ignore(event: Event) -> None:
     """The `Emit` that says nothing."""

@@ -248,7 +248,7 @@ class Console:
             if step >= total:
                 self._drop_live("step")
         elif step == total or self._may_speak("step"):
-            self._say(f"step {step:,}/{total:,}  {figures}  {_duration(event.seconds_left)} left")
+            self._say(f"step {step:,}/{total:,}  {figures}  {events.clock_time(event.seconds_left)} left")
 
     def _evaluated(self, event: events.Evaluated) -> None:
         record = event.record
@@ -262,7 +262,7 @@ class Console:
     def _scoreboard(self, event: events.Scoreboard) -> None:
         left = ""
         if event.seconds_left is not None and event.done < event.total:
-            left = f", {_duration(event.seconds_left)} left"
+            left = f", {events.clock_time(event.seconds_left)} left"
         progress = f"{event.done} of {event.total} done{left}"
         if not self._out.is_terminal:
             if not event.running or self._may_speak("scoreboard", at_once=False):
@@ -341,10 +341,3 @@ def _board(event: events.Scoreboard, rows: Mapping[str, Sequence[str]], progress
     for name, texts in rows.items():
         table.add_row(escape(name), *(escape(text) or "[dim]·[/dim]" for text in texts))
     return table
-
-
-def _duration(seconds: float) -> str:
-    """h:mm:ss or m:ss."""
-    minutes, second = divmod(round(seconds), 60)
-    hours, minute = divmod(minutes, 60)
-    return f"{hours}:{minute:02}:{second:02}" if hours else f"{minute}:{second:02}"

@@ -11,7 +11,6 @@ from fmlm_cli.analysis.coverage import Coverage, measure_coverage
 from fmlm_cli.config import MasksSettings
 from fmlm_cli.corpus.rows.reading import RowReader, Rows
 from fmlm_cli.corpus.store.reading import TokenStore
-from fmlm_cli.corpus.tokenizer.words import token_texts
 from fmlm_cli.errors import UserError
 from fmlm_cli.events import Caution, Emit, Facts, MaskedRow, ignore
 from fmlm_cli.masking import RowView, Strategy
@@ -110,7 +109,7 @@ def _describe(timetable: Timetable, store: TokenStore, reader: RowReader, emit: 
 
 def _shown(store: TokenStore, strategy: Strategy, rows: Rows, passes: int, seed: int) -> Iterator[MaskedRow]:
     """Rows as text, with the masks that each token is in, counted from 1."""
-    texts = token_texts(store.tokenizer.backend_tokenizer)
+    texts = store.token_texts
     view = view_of(rows)
     masks = np.concatenate([strategy.masks(view, epoch, seed) for epoch in range(passes)], axis=1)
     borders = np.concatenate([_borders(strategy, view, epoch, seed) for epoch in range(passes)], axis=1)

@@ -11,7 +11,7 @@ from fmlm_cli.storage.files import (
     write_json,
     write_text,
 )
-from fmlm_cli.storage.folders import complete_folder, remove
+from fmlm_cli.storage.folders import complete_folder, free_space, remove
 from fmlm_cli.storage.locks import one_at_a_time
 from fmlm_cli.storage.ownership import (
     MARKER,
@@ -69,6 +69,7 @@ __all__ = [
     "content_hash",
     "damage_of",
     "damage_on_disk",
+    "free_space",
     "hashes_of",
     "hashes_while_flushed",
     "in_use",

@@ -144,3 +144,10 @@ def remove_empty(folders: Iterable[Path]) -> None:
             continue
         except OSError:
             return
+
+
+def free_space(folder: Path) -> int:
+    """Bytes that are free where a folder is, or is to be made."""
+    while not folder.exists():
+        folder = folder.absolute().parent
+    return shutil.disk_usage(folder).free

@@ -26,6 +26,7 @@ from transformers import PreTrainedTokenizerFast
 from fmlm_cli import keys, storage
 from fmlm_cli.corpus.store.split import Split
 from fmlm_cli.corpus.tokenizer import loading as tokenizers
+from fmlm_cli.corpus.tokenizer.words import token_texts
 from fmlm_cli.errors import UserError
 
 FORMAT = 3
@@ -113,6 +114,11 @@ class TokenStore:
     def special(self) -> tokenizers.SpecialTokens:
         """The tokenizer's special tokens."""
         return tokenizers.special_tokens(self.tokenizer)
+
+    @cached_property
+    def token_texts(self) -> list[str]:
+        """The text that each id stands for, with the blank before it where it holds one. [vocabulary]"""
+        return token_texts(self.tokenizer.backend_tokenizer)
 
     @cached_property
     def token_counts(self) -> npt.NDArray[np.uint64]:

@@ -8,7 +8,6 @@ import numpy.typing as npt
 
 from fmlm_cli.corpus.store.reading import Split, TokenStore
 from fmlm_cli.corpus.store.split import TokenSpans
-from fmlm_cli.corpus.tokenizer.words import token_texts
 from fmlm_cli.events import Emit, Progress
 from fmlm_cli.keys import StretchHash
 
@@ -72,7 +71,7 @@ def least_frequent(store: TokenStore, number: int) -> list[TokenCount]:
 
 
 def _counted(store: TokenStore, ids: Int64s) -> list[TokenCount]:
-    texts = token_texts(store.tokenizer.backend_tokenizer)
+    texts = store.token_texts
     return [TokenCount(texts[i], int(i), int(store.token_counts[i])) for i in ids]
 
 
@@ -121,7 +120,7 @@ def worded(store: TokenStore, split: Split, number: int, most: int) -> WordedDoc
     """A document's first `most` tokens, parted into words where the store says that one begins."""
     length = int(split.lengths[number])
     ids, starts = split.read(TokenSpans(np.array([number]), np.array([0]), np.array([min(length, most)])))
-    texts = token_texts(store.tokenizer.backend_tokenizer)
+    texts = store.token_texts
     begins = np.flatnonzero(starts | (np.arange(len(ids)) == 0))
     words = (tuple(texts[token] for token in word) for word in np.split(ids, begins[1:]))
     return WordedDocument(number, length, tuple(words))

@@ -1,13 +1,13 @@
 """What a machine has: memory, disk, cores as far as this process may use them, and how fast they are."""
 
 import os
-import shutil
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
+from fmlm_cli import storage
 from fmlm_cli.cores import share_of_cores
 from fmlm_cli.engine.runtime import Runtime, measure_peak
 
@@ -43,15 +43,13 @@ class Speed:
 def look(folder: Path) -> Machine:
     """What there is now. `folder`: the disk that it lies on, or will, is looked at."""
     total, free = _memory()
-    while not folder.exists():
-        folder = folder.absolute().parent
     return Machine(
         cores=share_of_cores(),
         threads=torch.get_num_threads(),
         load=os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
         memory=total,
         memory_free=free,
-        disk_free=shutil.disk_usage(folder).free,
+        disk_free=storage.free_space(folder),
         accelerators=tuple(map(_accelerator, range(torch.cuda.device_count()))),
     )
 

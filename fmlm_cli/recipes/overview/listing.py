@@ -11,7 +11,7 @@ from typing import Any
 
 from fmlm_cli import storage
 from fmlm_cli.config import RunsSettings
-from fmlm_cli.events import Caution, Emit, Grid, Note, counted, ignore
+from fmlm_cli.events import Caution, Emit, Grid, Note, clock_time, counted, ignore
 from fmlm_cli.recipes.overview.differences import differing_settings, in_words, short_names, shown
 from fmlm_cli.recipes.overview.finding import find_results
 from fmlm_cli.recipes.overview.reading import RunReport, read_run
@@ -102,7 +102,7 @@ def _table(overview: Overview, names: dict[str, str]) -> Grid:
     for run in overview.runs:
         values = (
             *(_loss(run.last_loss), _loss(run.best_loss), _compact(run.tokens)),
-            *(_duration(run.seconds), _when(run.changed)),
+            *("" if run.seconds is None else clock_time(run.seconds), _when(run.changed)),
         )
         known = columns if run.state != "damaged" else {}
         cells = [shown(run.settings.get(name)) if name in known else "" for name in columns]
@@ -132,15 +132,6 @@ def _compact(number: int | None) -> str:
         if number >= size:
             return f"{number / size:.1f}{letter}"
     return str(number)
-
-
-def _duration(seconds: float | None) -> str:
-    """1:02:03 or 2:03."""
-    if seconds is None:
-        return ""
-    minutes, second = divmod(round(seconds), 60)
-    hours, minute = divmod(minutes, 60)
-    return f"{hours}:{minute:02}:{second:02}" if hours else f"{minute}:{second:02}"
 
 
 def _when(changed: float | None) -> str:

@@ -1,14 +1,14 @@
 """What a run would take, before a night is spent on it: time, memory, disk, cost, by a few steps of it."""
 
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
+from fmlm_cli import storage
 from fmlm_cli.config import PretrainSettings, build, nested
 from fmlm_cli.engine.runtime import Runtime
 from fmlm_cli.errors import UserError
 from fmlm_cli.events import Caution, Emit, Facts, Note, counted, data_size, duration, ignore
-from fmlm_cli.recipes.pretraining.live_run import settle_attention_of
+from fmlm_cli.recipes.pretraining.live_run import runtime_of, settle_attention_of
 from fmlm_cli.recipes.pretraining.micro_size import with_micro_size
 from fmlm_cli.recipes.pretraining.planning.plan import RunPlan, plan_run
 from fmlm_cli.recipes.pretraining.report.describe import cautions, describe_run
@@ -50,12 +50,7 @@ def estimate_run(
             "a dry run writes nothing, so that it tokenizes no text: `fmlm inspect` estimates that, and a "
             "store of it (`fmlm tokenize`) can be given as --data"
         )
-    runtime = Runtime.resolve(
-        settings.device,
-        settings.precision,
-        deterministic=settings.deterministic,
-        threads=settings.speed.threads,
-    )
+    runtime = runtime_of(settings)
     plan = _plan(settings, runtime, steps=1 if settings.budget.minutes else None)
     timed = _timed(plan, emit)
     if settings.budget.minutes:
@@ -133,14 +128,7 @@ def _tell(estimate: RunEstimate, plan: RunPlan, emit: Emit) -> None:
     if estimate.price is not None:
         rows["cost"] = f"{estimate.price:,.2f} for the hours of training"
     emit(Facts("what it would take here, on one process", rows))
-    free = _free(Path(plan.settings.out or "."))
+    free = storage.free_space(Path(plan.settings.out or "."))
     if free < estimate.disk:
         emit(Caution(f"only {data_size(free)} are free on that disk: fewer checkpoints (checkpoint.keep)"))
     emit(Note(f"nothing was written; without --dry-run this trains into {plan.settings.out}"))
-
-
-def _free(folder: Path) -> int:
-    """Bytes that are free where a folder is to be made."""
-    while not folder.exists():
-        folder = folder.absolute().parent
-    return shutil.disk_usage(folder).free

@@ -10,13 +10,14 @@ from typing import Any
 import numpy as np
 
 from fmlm_cli import storage
-from fmlm_cli.config import differing
+from fmlm_cli.config import PretrainSettings, differing
 from fmlm_cli.corpus.rows.reading import Int64s, Rows
 from fmlm_cli.corpus.tokenizer.loading import save_tokenizer
 from fmlm_cli.engine.batch import Batch
 from fmlm_cli.engine.checkpoint import Checkpoints, TrainState, begin_again
 from fmlm_cli.engine.device.working_copy import WorkingCopy
 from fmlm_cli.engine.loop import Rhythm, TrainingRun
+from fmlm_cli.engine.ranks.protocol import Ranks
 from fmlm_cli.engine.ranks.sharding import fill, rest
 from fmlm_cli.engine.records import Record, Sink
 from fmlm_cli.engine.runtime import Runtime
@@ -332,3 +333,15 @@ class LiveRun:
         own = self.model.pretrained.state_dict()
         for key, values in saved.model.state_dict().items():
             fill(own[key], values)
+
+
+def runtime_of(settings: PretrainSettings, ranks: Ranks | None = None) -> Runtime:
+    """What a run of these settings is on; `ranks`: the processes that train it, this one alone if None."""
+    return Runtime.resolve(
+        settings.device,
+        settings.precision,
+        ranks,
+        deterministic=settings.deterministic,
+        shard=settings.speed.shard,
+        threads=settings.speed.threads,
+    )

@@ -15,7 +15,7 @@ from fmlm_cli.engine.trackers.sink import check_trackers, tracked
 from fmlm_cli.errors import UserError
 from fmlm_cli.events import Caution, Doing, Emit, Note, ignore, starting_anew
 from fmlm_cli.recipes.pretraining.finish import finish_run
-from fmlm_cli.recipes.pretraining.live_run import LiveRun, settle_attention_of
+from fmlm_cli.recipes.pretraining.live_run import LiveRun, runtime_of, settle_attention_of
 from fmlm_cli.recipes.pretraining.micro_size import with_micro_size
 from fmlm_cli.recipes.pretraining.planning.agreement import (
     check_same_plan,
@@ -82,7 +82,7 @@ def pretrain(
         if resuming:
             settings = settings_to_resume(settings, run)
         check_trackers(settings.logging.to)
-        runtime = _runtime_of(ranks.from_writer(settings), ranks, emit)
+        runtime = _checked_runtime(ranks.from_writer(settings), ranks, emit)
         settings = with_timed_budget(settings, ranks.world, emit)
         plan = plan_run(settings, emit)
         if resuming:
@@ -119,7 +119,7 @@ def _follow(
     run: storage.RunDirectory, keep_steps: Collection[int], ranks: Ranks, *, allow_changes: bool
 ) -> PretrainResult:
     """Do a process's part of a run whose writer is another one: nothing is written or said."""
-    runtime = _runtime_of(ranks.from_writer(PretrainSettings()), ranks, ignore)
+    runtime = _checked_runtime(ranks.from_writer(PretrainSettings()), ranks, ignore)
     told = ranks.from_writer(_Told(None))
     if told.settings is None:  # there is nothing left to do
         return PretrainResult(run, [])
@@ -130,7 +130,7 @@ def _follow(
     return _train(LiveRun(plan, run, runtime, ignore, allow_changes=allow_changes), keep_steps, ignore)
 
 
-def _runtime_of(settings: PretrainSettings, ranks: Ranks, emit: Emit) -> Runtime:
+def _checked_runtime(settings: PretrainSettings, ranks: Ranks, emit: Emit) -> Runtime:
     if settings.speed.shard and settings.checkpoint.background is True:
         raise UserError(
             "checkpoint.background=true: what is sharded is written by all processes at once, which no "
@@ -138,14 +138,7 @@ def _runtime_of(settings: PretrainSettings, ranks: Ranks, emit: Emit) -> Runtime
         )
     if settings.speed.shard and ranks.world == 1:
         emit(Note("speed.shard: there is one process, which holds all of the model"))
-    return Runtime.resolve(
-        settings.device,
-        settings.precision,
-        ranks,
-        deterministic=settings.deterministic,
-        shard=settings.speed.shard,
-        threads=settings.speed.threads,
-    )
+    return runtime_of(settings, ranks)
 
 
 def _train(live: LiveRun, keep_steps: Collection[int], emit: Emit) -> PretrainResult:

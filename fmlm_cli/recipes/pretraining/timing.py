@@ -10,11 +10,10 @@ from fmlm_cli.config import PretrainSettings, build, nested
 from fmlm_cli.engine.checkpoint import TrainState
 from fmlm_cli.engine.loop import train
 from fmlm_cli.engine.records import Record
-from fmlm_cli.engine.runtime import Runtime
 from fmlm_cli.engine.signals import NEVER
 from fmlm_cli.errors import UserError
 from fmlm_cli.events import Emit, Note, Progress, Trained, ignore
-from fmlm_cli.recipes.pretraining.live_run import LiveRun, settle_attention_of
+from fmlm_cli.recipes.pretraining.live_run import LiveRun, runtime_of, settle_attention_of
 from fmlm_cli.recipes.pretraining.micro_size import with_micro_size
 from fmlm_cli.recipes.pretraining.planning.plan import plan_run
 
@@ -86,12 +85,7 @@ def time_steps(
 ) -> Timed:
     """What a step of a run of these settings takes, by some of its first. Nothing is written."""
     timed = nested({"budget.steps": TIMED_STEPS, "logging.every_steps": 1, "evaluation.max_rows": 1})
-    runtime = Runtime.resolve(
-        settings.device,
-        settings.precision,
-        deterministic=settings.deterministic,
-        threads=settings.speed.threads,
-    )
+    runtime = runtime_of(settings)
     plan = plan_run(build(PretrainSettings, settings.model_dump(), timed), ignore)
     settle_attention_of(plan, runtime)
     plan = with_micro_size(plan, runtime, ignore)

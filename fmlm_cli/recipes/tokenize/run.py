@@ -50,7 +50,8 @@ def make_store(
     storage.check_claim(out, kind, overwrite=overwrite, resume=keeps)
     storage.clear_left_overs(out)
     place = out if out.name else out.absolute()  # "." will be a folder that is no longer there
-    if keeps and _is_made_of(out, settings, emit):
+    asked = _asked_of_finished(out, settings, emit, replaces=overwrite) if keeps else None
+    if asked is not None and is_the_same(out, asked.plan):
         return _kept(out, settings, emit, outcome="reused" if renew else "nothing to do")
     with storage.unfinished_folder(out, SHARD, tell=lambda text: emit(Note(text))) as work:
         earlier = earlier_work(work, out, keeps=keeps, overwrite=overwrite)
@@ -58,7 +59,8 @@ def make_store(
         if resume and not finished and earlier is None:
             emit(starting_anew(out))
         with _nothing_useless_left(work):
-            asked = Asked.resolve(settings, work.root / SPOOL, emit, replaces=overwrite)
+            if asked is None:
+                asked = Asked.resolve(settings, work.root / SPOOL, emit, replaces=overwrite)
             if finished and is_the_same(out, asked.plan):
                 work.clear()
                 return _kept(out, settings, emit, outcome="reused" if renew else "nothing to do")
@@ -85,16 +87,16 @@ def make_store(
     return with_collocations(place, settings, emit) if settings.pmi else out
 
 
-def _is_made_of(out: Path, settings: TokenizeSettings, emit: Emit) -> bool:
-    """Whether there is a finished store of this, and no unfinished work: for that nothing need be written.
+def _asked_of_finished(out: Path, settings: TokenizeSettings, emit: Emit, *, replaces: bool) -> Asked | None:
+    """What is asked for, where there is a finished store to compare it with and no unfinished work.
 
-    Of what can be read only once it is not known before it is taken in.
+    For that nothing need be written. None too where text can be read only once, and is to be taken in first.
     """
     if not is_finished(out) or storage.unfinished(out).exists():
-        return False
+        return None
     if any(map(is_stream, (*settings.sources, *settings.valid))):
-        return False
-    return is_the_same(out, Asked.resolve(settings, out, emit).plan)
+        return None
+    return Asked.resolve(settings, out, emit, replaces=replaces)
 
 
 def _kept(out: Path, settings: TokenizeSettings, emit: Emit, *, outcome: str) -> Path:

@@ -78,7 +78,7 @@ def test_timing_ends_in_time_and_leaves_warming_up_out(settings: Settings) -> No
 
 
 def test_a_disk_that_is_too_small_is_said(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(dry_run, "_free", lambda folder: 1000)
+    monkeypatch.setattr("fmlm_cli.storage.free_space", lambda folder: 1000)
     told: list[Event] = []
     estimate_run(settings(**SHORT), emit=told.append)
     assert any("only 1.0 kB are free" in event.text for event in told if isinstance(event, Caution))

@@ -8,7 +8,7 @@ import numpy.typing as npt
 
 from fmlm_cli import storage
 from fmlm_cli.corpus.store.reading import TokenStore
-from fmlm_cli.corpus.tokenizer.words import fragment_tokens, punctuation_tokens, token_texts
+from fmlm_cli.corpus.tokenizer.words import fragment_tokens, punctuation_tokens
 from fmlm_cli.recipes.shared.held_out import Scores
 from fmlm_cli.storage.arrays import read_arrays, write_arrays
 
@@ -58,7 +58,7 @@ def telling_tokens(store: TokenStore) -> npt.NDArray[np.bool_]:
     be no `the` and `of`, whose losses fall in any training.
     """
     backend, counts = store.tokenizer.backend_tokenizer, store.token_counts
-    begin = np.array([text.startswith(" ") for text in token_texts(backend)])
+    begin = np.array([text.startswith(" ") for text in store.token_texts])
     parts, letters = fragment_tokens(backend)
     rare = counts <= COMMON * counts.sum()
     rare[list(store.special.never_masked)] = False
