@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from fmlm_cli import storage
+from fmlm_cli import events, storage
 from fmlm_cli.analysis.report.summary import glance
 from fmlm_cli.analysis.report.values import Arms
 from fmlm_cli.analysis.report.writing import write_report
@@ -17,7 +17,7 @@ from fmlm_cli.config import Budget, CompareSettings, Part, build, saved_settings
 from fmlm_cli.engine.runtime import Runtime
 from fmlm_cli.engine.step import DivergedError
 from fmlm_cli.errors import UserError
-from fmlm_cli.events import Emit, Facts, Grid, NextStep, Note, counted, ignore, starting_anew
+from fmlm_cli.events import Emit, Facts, Grid, Note, counted, ignore, starting_anew
 from fmlm_cli.recipes.comparison.cautions import cautions_of
 from fmlm_cli.recipes.comparison.draft import PARTS, Draft, draft_comparison
 from fmlm_cli.recipes.comparison.plan import ComparisonPlan, with_budget
@@ -273,4 +273,4 @@ def _tell(results: ComparisonResults, files: list[Path], emit: Emit) -> None:
         emit(Note(verdict.cost))
     reports = [str(path) for path in files if path.suffix in (".json", ".html", ".md")]
     emit(Facts("done", {"report": ", ".join([*reports, "figures/"]), "repeat": results.command}))
-    emit(NextStep(**vars(verdict.next_step)))
+    emit(events.NextStep(**vars(verdict.next_step)))

@@ -1,4 +1,4 @@
-"""Command lines that go on from a comparison, quoted for a POSIX shell."""
+"""Command lines that go on from what was found, quoted for a POSIX shell."""
 
 import shlex
 from collections.abc import Iterator
@@ -24,12 +24,13 @@ _LEAST_PASSES = 0.01  # below which a budget is not told in them
 
 def go_on(results: Measurements, *words: str) -> str:
     """The comparison gone on with in its folder."""
-    return shlex.join(["fmlm", "compare-masks", _config(results), "--resume", *words])
+    return shlex.join(["fmlm", "compare-masks", config_in(_root(results)), "--resume", *words])
 
 
 def anew(results: Measurements, how: str, *words: str) -> str:
     """The comparison with something otherwise, in a folder beside it whose name ends in `how`."""
-    return shlex.join(["fmlm", "compare-masks", _config(results), *words, "--out", _beside(results, how)])
+    root = _root(results)
+    return shlex.join(["fmlm", "compare-masks", config_in(root), *words, "--out", beside(root, how)])
 
 
 def train(results: Measurements, arm: ArmResult) -> str:
@@ -44,7 +45,7 @@ def train(results: Measurements, arm: ArmResult) -> str:
     words += ["--masking", str(arm.masking["strategy"]), "--budget", _budget(results, arm, run)]
     for name, value in (*_otherwise(run), *_masked_otherwise(arm)):
         words += ["--set", f"{name}={in_yaml(value)}"]
-    return shlex.join([*words, "--out", _beside(results, "run")])
+    return shlex.join([*words, "--out", beside(_root(results), "run")])
 
 
 def in_yaml(value: Any) -> str:
@@ -54,15 +55,19 @@ def in_yaml(value: Any) -> str:
     ]
 
 
-def _config(results: Measurements) -> str:
-    path = Path(str(results.settings["out"])) / RUN_CONFIG
-    return f"./{path}" if str(path).startswith("-") else str(path)
+def config_in(root: Path) -> str:
+    """The settings that a command has left in its folder, as a word that is no option."""
+    path = str(root / RUN_CONFIG)
+    return f"./{path}" if path.startswith("-") else path
 
 
-def _beside(results: Measurements, how: str) -> str:
-    """The name of a folder beside the comparison's."""
-    root = Path(str(results.settings["out"]))
+def beside(root: Path, how: str) -> str:
+    """The name of a folder beside another."""
     return str(root.with_name(f"{root.name}-{how}")) if root.name not in ("", "..") else f"../{how}"
+
+
+def _root(results: Measurements) -> Path:
+    return Path(str(results.settings["out"]))
 
 
 def _budget(results: Measurements, arm: ArmResult, run: PretrainSettings) -> str:
