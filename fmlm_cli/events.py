@@ -57,6 +57,14 @@ class Grid(Event):
 
 
 @dataclass(frozen=True)
+class NextStep(Event):
+    """What to do next, and the command line that does it, which is to be copied."""
+
+    text: str
+    command: str
+
+
+@dataclass(frozen=True)
 class Prediction(Event):
     """A word of held-out text that was masked: what stands around it, and what a model expected there.
 

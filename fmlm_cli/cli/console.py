@@ -76,6 +76,7 @@ class Console:
             events.Doing: self._begin,
             events.Facts: self._facts,
             events.Grid: self._grid,
+            events.NextStep: self._next_step,
             events.Prediction: self._prediction,
             events.MaskedRow: self._masked_row,
             events.Chart: self._chart,
@@ -192,6 +193,11 @@ class Console:
                 return
         self._out.print(f"\n[bold]{escape(event.title)}[/bold]")
         self._out.print(table, soft_wrap=False)
+
+    def _next_step(self, event: events.NextStep) -> None:
+        self._stop_live()
+        self._out.print(f"\n[bold]next:[/bold] {escape(event.text)}:")
+        self._out.print(f"  {escape(event.command)}")  # never folded, and without a time, to be copied
 
     def _prediction(self, event: events.Prediction) -> None:
         self._stop_live()

@@ -1,13 +1,14 @@
 """Fine-tuned checkpoints against the first of them, in tables and sentences. Differences are in points."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
+from fmlm_cli.analysis.report.findings.next_step import FEW_SEEDS, seeds_to_halve, visible_with
 from fmlm_cli.analysis.report.parts import ReportTable
 from fmlm_cli.analysis.report.race import compared as columns_of
 from fmlm_cli.analysis.report.race import marked
 from fmlm_cli.analysis.report.values import Estimate, p_is, rounded_up, spell
-from fmlm_cli.analysis.results.comparison import PairedResult, ScoresResult, TaskResult
-from fmlm_cli.analysis.statistics import ALPHA, pairs_to_detect
+from fmlm_cli.analysis.results.comparison import NextStep, PairedResult, ScoresResult, TaskResult
 from fmlm_cli.events import counted
 
 Compared = Mapping[str, TaskResult]  # by task, the mean of several last
@@ -19,7 +20,6 @@ HOW = (
     "ends of that spread’s 95 % interval). Seeds are those of fine-tuning: intervals hold for these "
     "checkpoints and these test rows, and another pre-training run, or other rows, would add to the spread."
 )
-_MANY = 100  # seeds that hardly anyone runs
 
 
 def comparison_table(compared: Compared, baseline: str) -> ReportTable:
@@ -78,28 +78,57 @@ def _difference(scores: ScoresResult, baseline: ScoresResult) -> str:
     return spell(100 * (scores.mean - baseline.mean), 1, sign=True)
 
 
-def next_steps(compared: Compared, baseline: str, again: str) -> Iterator[str]:
-    """What to do about each checkpoint but the baseline. `again`: the command that takes more --seeds."""
+@dataclass(frozen=True)
+class Remedies:
+    """Command lines: of more seeds, of a lower learning rate, and of asking a checkpoint's model by its name.
+
+    `paths`: the checkpoints by name, as they were given.
+    """
+
+    more_seeds: Callable[[int], str]
+    lower_rate: str
+    ask: Callable[[str], str]
+    paths: Mapping[str, str]
+
+
+def next_step(compared: Compared, baseline: str, remedies: Remedies) -> NextStep:
+    """The one thing to do next: what is better is used, what cannot be told is looked at for longer."""
     _, result = _judged(compared)
-    for name, scores in result.arms.items():
-        if scores.paired is not None:
-            diverged = [*scores.lacking, *result.arms[baseline].lacking]
-            remedy = "lower the learning rate, in another --out, until no run diverges"
-            yield f"{name}: {remedy}" if diverged else _next(scores.paired, name, baseline, again)
+    others = {name: scores for name, scores in result.arms.items() if scores.paired is not None}
+    pairs = {name: scores.paired for name, scores in others.items() if scores.paired is not None}
+    better = [name for name, pair in pairs.items() if pair.better == name]
+    if better:
+        best = max(better, key=lambda name: others[name].mean or 0.0)
+        return NextStep(f"use {best} ({remedies.paths[best]})", remedies.ask(best))
+    if result.arms[baseline].lacking or any(scores.lacking for scores in others.values()):
+        return NextStep("lower the learning rate, until no run diverges", remedies.lower_rate)
+    if not all(pair.tested for pair in pairs.values()):
+        return _make_a_test(pairs, baseline, remedies)
+    undecided = [pair for pair in pairs.values() if pair.better is None]
+    if not undecided:
+        text = f"keep {baseline} ({remedies.paths[baseline]}); text that is nearer to the task may do better"
+        return NextStep(text, remedies.ask(baseline))
+    return _of_undecided(undecided, baseline, remedies)
 
 
-def _next(pair: PairedResult, name: str, baseline: str, again: str) -> str:
-    if not pair.tested:
-        return f"{name}: several seeds make a test: `{again} --seeds 5 --resume`"
-    if pair.better == name:
-        return f"{name}: go on with it"
-    if pair.better == baseline:
-        return (
-            f"{name}: keep {baseline}; text that is nearer to the task, more of it, or a lower learning rate "
-            "may do better"
+def _make_a_test(pairs: Mapping[str, PairedResult], baseline: str, remedies: Remedies) -> NextStep:
+    """Where some could not be tested, for one seed or because nothing differs."""
+    seeds = max(pair.n or 1 for pair in pairs.values())
+    if seeds >= FEW_SEEDS:
+        return NextStep(
+            f"keep {baseline} ({remedies.paths[baseline]}): no seed differs", remedies.ask(baseline)
         )
-    assert pair.mean is not None and pair.sd
-    seeds = pairs_to_detect(abs(pair.mean) / pair.sd, ALPHA / (pair.tests or 1), most=_MANY)
-    if seeds is None:
-        return f"{name}: take either; more than {_MANY} seeds would tell so small a difference"
-    return f"{name}: a difference like the one seen takes {seeds} seeds: `{again} --seeds {seeds} --resume`"
+    return NextStep(f"run {FEW_SEEDS} seeds, which make a test", remedies.more_seeds(FEW_SEEDS))
+
+
+def _of_undecided(pairs: Sequence[PairedResult], baseline: str, remedies: Remedies) -> NextStep:
+    pair = max(pairs, key=lambda pair: pair.detectable or 0.0)
+    seen, more = visible_with(pair, None, 100), seeds_to_halve(pair)
+    if more is None:
+        text = f"take either: no difference of {seen} points or more is likely, and less takes many seeds"
+        return NextStep(text, remedies.ask(baseline))
+    return NextStep(
+        f"no difference told: the smallest visible is {seen} points; {more} seeds would see "
+        f"{visible_with(pair, more, 100)}",
+        remedies.more_seeds(more),
+    )

@@ -60,12 +60,15 @@ def _first_screen(summary: Summary, parts: Sequence[Part]) -> str:
         f'<dd class="ends">{escape(tile.ends)}</dd></div>'
         for tile in summary.tiles
     )
+    step = summary.next_step
     links = "".join(f'<li><a href="#{part.name}">{escape(part.title)}</a></li>' for part in parts)
     return "\n".join(
         text
         for text in (
             f"<header><h1>{escape(summary.subject)}</h1>",
             f'<p class="question">Which masking?</p><p class="headline">{escape(summary.headline)}</p>',
+            f'<p class="question">What next?</p><p class="next">{escape(_begun(step.text))}:</p>'
+            f'<pre class="command">{escape(step.command)}</pre>',
             f'{_table(summary.glance)}<p class="how">{_prose(summary.key)}</p>' if summary.glance else "",
             f'<dl class="tiles">{tiles}</dl>' if tiles else "",
             f'<p class="question">How sure?</p><div class="answer"><ul>{sure}</ul></div>' if sure else "",
@@ -78,6 +81,10 @@ def _first_screen(summary: Summary, parts: Sequence[Part]) -> str:
         )
         if text
     )
+
+
+def _begun(text: str) -> str:
+    return text[:1].upper() + text[1:]
 
 
 def _prose(text: str) -> str:

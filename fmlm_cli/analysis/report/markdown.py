@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 
 from fmlm_cli.analysis.report.parts import Part, ReportTable
 from fmlm_cli.analysis.report.summary import Summary
+from fmlm_cli.analysis.results.comparison import NextStep
 
 
 def document(
@@ -12,6 +13,7 @@ def document(
 ) -> str:
     """The whole text; figures are linked to."""
     lines = [f"# {_plain(summary.subject)}", "", f"**{_plain(summary.headline)}**", ""]
+    lines += next_lines(summary.next_step)
     lines += [*table_lines(summary.glance), "", _plain(summary.key), ""] if summary.glance else []
     lines += [f"- {_plain(f'{tile.label}: {tile.number} ({tile.ends})')}" for tile in summary.tiles]
     lines += [f"- {_plain(text)}" for text in summary.sure]
@@ -24,6 +26,11 @@ def document(
     lines += [*fenced(command, "sh"), ""]
     lines += [*fenced(settings, "yaml"), ""] if settings else []
     return re.sub(r"\n{3,}", "\n\n", "\n".join(lines))
+
+
+def next_lines(step: NextStep) -> list[str]:
+    """What to do next, and the command in a block, from which it can be copied."""
+    return [f"Next: {_plain(step.text)}:", "", *fenced(step.command, "sh"), ""]
 
 
 def _part(part: Part) -> Iterator[str]:

@@ -7,7 +7,7 @@ import yaml
 
 from fmlm_cli.analysis.report.findings import noise
 from fmlm_cli.analysis.report.findings.learning import frequencies_alone, learnt, mean_loss
-from fmlm_cli.analysis.report.parts import ReportTable, absent
+from fmlm_cli.analysis.report.parts import ReportTable
 from fmlm_cli.analysis.report.race import marked
 from fmlm_cli.analysis.report.values import (
     DASH,
@@ -23,6 +23,7 @@ from fmlm_cli.analysis.results.comparison import (
     ComparisonResults,
     HeldOutData,
     Measurements,
+    NextStep,
     RaceResult,
     ScoresResult,
     SpreadResult,
@@ -51,6 +52,7 @@ class Summary:
 
     subject: str
     headline: str
+    next_step: NextStep
     glance: ReportTable | None
     key: str
     tiles: Sequence[Tile]
@@ -61,10 +63,10 @@ class Summary:
 def summary_of(results: ComparisonResults, arms: Arms) -> Summary:
     """The first screen: from the verdict, or, where there is none, what is missing for one."""
     verdict, raced = results.verdict, results.race is not None
-    missing = absent("No verdict: it needs a race.", "race").replace("`", "")
     return Summary(
         subject=f"Masking strategies compared: {results.model.name} on {results.data.store}",
-        headline=verdict.headline if raced else missing,
+        headline=verdict.headline if raced else "No verdict: it needs a race",
+        next_step=verdict.next_step,
         glance=glance(results, arms),
         key=_KEY if raced else "",
         tiles=_tiles(results),

@@ -292,12 +292,21 @@ class SweepResult:
 
 
 @dataclass(frozen=True)
+class NextStep:
+    """What to do about a finding, in a sentence, and the `command` that does it, quoted for a shell."""
+
+    text: str
+    command: str
+
+
+@dataclass(frozen=True)
 class Verdict:
     """The numbers in words. `headline`: which masking. `sentences`: how sure. `cost`: of time and data."""
 
     headline: str
     sentences: tuple[str, ...]
     cost: str
+    next_step: NextStep
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from fmlm_cli.analysis.results.comparison import TaskResult
+from fmlm_cli.analysis.results.comparison import NextStep, TaskResult
 
 Measures = Mapping[str, float]  # by name; "score" is the one that decides
 
@@ -134,6 +134,7 @@ class FinetuneResults:
     tasks: Mapping[str, TaskScores]
     glue_average: float | None
     submission: str | None
+    next_step: NextStep
     cells: tuple[CellResult, ...]
 
 
@@ -150,4 +151,5 @@ class CheckpointComparison:
     baseline: str
     compared: Mapping[str, TaskResult]
     sentences: tuple[str, ...]
+    next_step: NextStep
     checkpoints: tuple[CheckpointScores, ...]

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from fmlm_cli import storage
+from fmlm_cli import events, storage
 from fmlm_cli.analysis.report.summary import glance
 from fmlm_cli.analysis.report.values import Arms
 from fmlm_cli.analysis.report.writing import write_report
@@ -273,3 +273,4 @@ def _tell(results: ComparisonResults, files: list[Path], emit: Emit) -> None:
         emit(Note(verdict.cost))
     reports = [str(path) for path in files if path.suffix in (".json", ".html", ".md")]
     emit(Facts("done", {"report": ", ".join([*reports, "figures/"]), "repeat": results.command}))
+    emit(events.NextStep(**vars(verdict.next_step)))

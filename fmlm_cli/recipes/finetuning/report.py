@@ -1,10 +1,9 @@
 """The report of fine-tuning: results.json, tables, a picture, model cards, and GLUE's submission."""
 
-import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
-from fmlm_cli import __version__, storage
+from fmlm_cli import __version__, events, storage
 from fmlm_cli.analysis.report.checkpoints import comparison_table, verdicts
 from fmlm_cli.analysis.report.figures.training import draw_scores
 from fmlm_cli.analysis.results.finetuning import CheckpointComparison, FinetuneResults
@@ -17,7 +16,15 @@ from fmlm_cli.recipes.finetuning.cards import write_cards
 from fmlm_cli.recipes.finetuning.cells import objective_for
 from fmlm_cli.recipes.finetuning.plan import FinetunePlan
 from fmlm_cli.recipes.finetuning.summary import compare, scores_of
-from fmlm_cli.recipes.finetuning.tables import Findings, console_rows, latex, markdown, next_of, notes_of
+from fmlm_cli.recipes.finetuning.tables import (
+    Findings,
+    ask_model,
+    console_rows,
+    latex,
+    markdown,
+    next_of,
+    notes_of,
+)
 from fmlm_cli.recipes.shared.checkpoints import FINETUNED
 from fmlm_cli.recipes.shared.predictions import AT_ONCE, keep_predictions, predict_split
 from fmlm_cli.tasks import GLUE, Examples, TaskData, write_submission, zip_submissions
@@ -68,10 +75,11 @@ def _results(found: Findings) -> Results:
             baseline=first.name,
             compared=found.compared,
             sentences=tuple(found.sentences),
+            next_step=next_of(found),
             checkpoints=tuple(found.scores),
         )
     own = {name: value for name, value in vars(first).items() if name != "name"}
-    return FinetuneResults(fmlm=__version__, settings=settings, **own)
+    return FinetuneResults(fmlm=__version__, settings=settings, next_step=next_of(found), **own)
 
 
 # ---------------------------------------------------------------- GLUE's submission
@@ -132,6 +140,7 @@ def _tell(found: Findings, picture: Path, emit: Emit) -> None:
     emit(Facts("done", _where(found, picture)))
     for sentence in found.sentences:
         emit(Note(sentence))
+    emit(events.NextStep(**vars(next_of(found))))
 
 
 def _where(found: Findings, picture: Path) -> dict[str, str]:
@@ -151,7 +160,5 @@ def _where(found: Findings, picture: Path) -> dict[str, str]:
         rows["models"] = (
             f"{folder} (a Hugging Face folder: the best run of {'the' if alone else 'each'} task)"
         )
-        words = ["fmlm", "predict", "--from", str(plan.model_folder(*with_model[-1]))]
-        pair = ' --pair "another text"' if plan.data[with_model[-1][1]].task.pair else ""
-        rows["ask it"] = f'{shlex.join(words)} "a text"{pair}'
-    return {**rows, "next": "; ".join(next_of(found)).replace("`", "")}
+        rows["ask it"] = ask_model(plan, *with_model[-1])
+    return rows

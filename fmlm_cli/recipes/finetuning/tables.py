@@ -4,19 +4,22 @@ import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from fmlm_cli import storage
-from fmlm_cli.analysis.report.checkpoints import HOW, comparison_table, next_steps
-from fmlm_cli.analysis.report.markdown import fenced, literal, table_lines
+from fmlm_cli.analysis.report.checkpoints import HOW, Remedies, comparison_table, next_step
+from fmlm_cli.analysis.report.findings.commands import beside, config_in
+from fmlm_cli.analysis.report.findings.next_step import FEW_SEEDS
+from fmlm_cli.analysis.report.markdown import fenced, literal, next_lines, table_lines
 from fmlm_cli.analysis.report.parts import ReportTable
-from fmlm_cli.analysis.results.comparison import TaskResult
+from fmlm_cli.analysis.results.comparison import NextStep, TaskResult
 from fmlm_cli.analysis.results.finetuning import CheckpointScores, Statistics, TaskScores
 from fmlm_cli.config import LEAST_STEPS, to_yaml
 from fmlm_cli.events import counted
 from fmlm_cli.recipes.finetuning.plan import FinetunePlan
 from fmlm_cli.recipes.finetuning.summary import SCORE
+from fmlm_cli.recipes.shared.checkpoints import FINETUNED
 
 _SPREAD = ("median", "mean", "sd", "best", "least")  # over seeds, in the order of the tables
 _ENOUGH_SEEDS = 3  # of which a spread can be told at all
+_GENTLER, _LONGER = 3, 3  # times lower a learning rate, times as many steps
 # Characters that mean something to TeX, or come out as another in its default font.
 _TEX = str.maketrans(
     {character: rf"\{character}" for character in "&%$#_{}"}
@@ -117,43 +120,72 @@ def _notes(name: str, task: TaskScores, length: int) -> Iterator[str]:
         )
 
 
-def next_of(found: Findings) -> list[str]:
-    """What to do next."""
-    plan = found.plan
-    again = shlex.join(["fmlm", "finetune", str(plan.root / storage.RUN_CONFIG)])
-    steps = list(_of_what_failed(found))
+def next_of(found: Findings) -> NextStep:
+    """The one thing to do next."""
+    plan, remedies = found.plan, _remedies(found)
+    failed = _of_what_failed(found, remedies)
+    if failed is not None:
+        return failed
     if plan.compares:
-        return [*steps, *next_steps(found.compared, found.scores[0].name, again)]
+        return next_step(found.compared, found.scores[0].name, remedies)
     if plan.settings.seeds < _ENOUGH_SEEDS:
-        steps.append(f"see how much seeds differ: `{again} --seeds 5 --resume`")
-    other = ["fmlm", "finetune", "--from", "OTHER", "--from", found.scores[0].checkpoint, *task_words(plan)]
-    return [*steps, f"see whether another checkpoint is better: `{shlex.join(other)} --out DIR`"]
+        text = f"run {FEW_SEEDS} seeds, which show how much they differ"
+        return NextStep(text, remedies.more_seeds(FEW_SEEDS))
+    return NextStep("use it", remedies.ask(found.scores[0].name))
 
 
-def _of_what_failed(found: Findings) -> Iterator[str]:
+def _of_what_failed(found: Findings, remedies: Remedies) -> NextStep | None:
     """What to do about tasks that nothing was learnt of."""
-    for name, _, _, task in found.tasks:
-        if not task.n:
-            yield f"{name}: lower the learning rate, in another --out: every run diverged"
-        elif 2 * task.not_above_baseline > task.n:
-            yield (
-                f"{name}: hardly anything was learnt: try other learning rates (--grid paper), or more than "
-                f"{LEAST_STEPS} steps (training.min_steps), in another --out"
-            )
+    diverged = [name for name, _, _, task in found.tasks if not task.n]
+    if diverged:
+        return NextStep(
+            f"lower the learning rate: every run diverged of {', '.join(diverged)}", remedies.lower_rate
+        )
+    unlearnt = [name for name, _, _, task in found.tasks if 2 * task.not_above_baseline > task.n]
+    if not unlearnt:
+        return None
+    text = f"hardly anything was learnt of {', '.join(unlearnt)}"
+    if found.plan.settings.grid == "none":
+        return NextStep(f"try other learning rates: {text}", _anew(found, "grid", "--grid", "paper"))
+    steps = f"training.min_steps={_LONGER * LEAST_STEPS}"
+    return NextStep(f"train for longer: {text}", _anew(found, "longer", "--set", steps))
 
 
-def task_words(plan: FinetunePlan) -> list[str]:
-    """What names the tasks on the command line."""
-    tasks = plan.settings.tasks
-    words = [word for name in tasks.names for word in ("--task", name)]
-    named = {
-        "--data-dir": tasks.folder,
-        "--train": tasks.train,
-        "--dev": tasks.dev,
-        "--test": tasks.test,
-        "--name": tasks.name,
-    }
-    return words + [word for flag, value in named.items() if value is not None for word in (flag, value)]
+def _remedies(found: Findings) -> Remedies:
+    """The command lines that go on from here."""
+    plan = found.plan
+    rates = [float(task.training["learning_rate"]) for _, _, _, task in found.tasks]
+    grid = () if plan.settings.grid == "none" else ("--grid", "none")
+    again = ["fmlm", "finetune", config_in(plan.root)]
+    return Remedies(
+        more_seeds=lambda seeds: shlex.join([*again, "--resume", "--seeds", str(seeds)]),
+        lower_rate=_anew(found, "lower-rate", *grid, "--learning-rate", f"{min(rates) / _GENTLER:.1g}"),
+        ask=lambda name: _ask(found, name),
+        paths={own.name: own.checkpoint for own in found.scores},
+    )
+
+
+def _anew(found: Findings, how: str, *words: str) -> str:
+    """The same with something otherwise, in a folder beside this one."""
+    root = found.plan.root
+    return shlex.join(["fmlm", "finetune", config_in(root), *words, "--out", beside(root, how)])
+
+
+def _ask(found: Findings, name: str) -> str:
+    """How to ask a checkpoint's model; of several tasks that of the first."""
+    plan = found.plan
+    task = next((task for task in plan.data if _has_model(plan, name, task)), next(iter(plan.data)))
+    return ask_model(plan, name, task)
+
+
+def _has_model(plan: FinetunePlan, name: str, task: str) -> bool:
+    return (plan.model_folder(name, task) / FINETUNED).is_file()
+
+
+def ask_model(plan: FinetunePlan, name: str, task: str) -> str:
+    """The command that asks a task's model."""
+    words = ["fmlm", "predict", "--from", str(plan.model_folder(name, task)), "a text"]
+    return shlex.join([*words, *(["--pair", "another text"] if plan.data[task].task.pair else [])])
 
 
 # ---------------------------------------------------------------- documents
@@ -163,7 +195,7 @@ def markdown(found: Findings, notes: Sequence[str]) -> str:
     """The report."""
     lines = [f"# Fine-tuning of {literal(found.subject)}", ""]
     lines += [line for text in found.sentences for line in (f"**{literal(text)}**", "")]
-    lines += ["Next:", "", *(f"- {_with_code(text)}" for text in next_of(found)), ""]
+    lines += next_lines(next_of(found))
     if found.compared:
         table = comparison_table(found.compared, found.scores[0].name)
         lines += [*table_lines(table), "", literal(_how(found)), ""]
@@ -172,12 +204,6 @@ def markdown(found: Findings, notes: Sequence[str]) -> str:
     lines += ["![development score by seed](plots/scores.png)", "", "## All settings", ""]
     lines += [*fenced(to_yaml(found.plan.settings), "yaml"), ""]
     return "\n".join(lines)
-
-
-def _with_code(text: str) -> str:
-    """Markdown of a text that ends in a command in backticks, or has none."""
-    words, tick, command = text.partition("`")
-    return literal(words) + (" `" + command if tick else "")
 
 
 def _how(found: Findings) -> str:

@@ -200,7 +200,7 @@ def test_tokens_saved_are_of_a_chosen_arm_and_say_where_in_its_schedule_it_is() 
     (exhibit,) = (own for own in part_of(results).exhibits if own.name == "tokens-to-reach")
     assert "allowing for the choice among 4" in exhibit.says
     assert "may need more tokens or fewer" in exhibit.says and "mid-schedule" in exhibit.says
-    given = compared(raced(), settings={"race": {"target_loss": 5.5}})
+    given = compared(raced(), settings={"out": "comparison", "race": {"target_loss": 5.5}})
     (exhibit,) = (own for own in part_of(given).exhibits if own.name == "tokens-to-reach")
     assert "mid-schedule" not in exhibit.says
 

@@ -127,9 +127,13 @@ def outlook(results: Measurements, arms: Arms) -> Iterator[str]:
 
 
 def _about(steps: int) -> str:
+    return f"{two_digits_up(steps):,}"
+
+
+def two_digits_up(steps: int) -> int:
     """A number of steps with two digits, rounded up."""
     unit = 10 ** max(0, len(str(steps)) - 2)
-    return f"{math.ceil(steps / unit) * unit:,}"
+    return math.ceil(steps / unit) * unit
 
 
 def more_seeds(results: Measurements, arms: Arms) -> Iterator[str]:

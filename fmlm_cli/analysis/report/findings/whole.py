@@ -1,6 +1,7 @@
 """All that a comparison found, in the order of what its reader wants to know first."""
 
 from fmlm_cli.analysis.report.findings import coverage, learning, noise, race, sweep
+from fmlm_cli.analysis.report.findings.next_step import next_step
 from fmlm_cli.analysis.report.findings.reruns import trained_again
 from fmlm_cli.analysis.report.values import Arms, compact, spell
 from fmlm_cli.analysis.results.comparison import Measurements, Verdict
@@ -26,7 +27,8 @@ def verdict(results: Measurements) -> Verdict:
         *coverage.few_passes(results, arms),
         *coverage.first_passes(results, arms),
     ] or ["Nothing was measured yet"]
-    return Verdict(headline.rstrip("."), tuple(sentences), _cost(results, arms))
+    cost = _cost(results, arms)
+    return Verdict(headline.rstrip("."), tuple(sentences), cost, next_step(results, arms))
 
 
 def _cost(results: Measurements, arms: Arms) -> str:
