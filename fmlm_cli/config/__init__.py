@@ -36,7 +36,6 @@ from fmlm_cli.config.layers import (
 )
 from fmlm_cli.config.looking import DoctorSettings, InspectSettings, PlotSettings, RunsSettings
 from fmlm_cli.config.reading import own_yaml, yaml_file, yaml_value
-from fmlm_cli.config.roles import deciding, differing
 from fmlm_cli.config.schema import (
     BudgetSettings,
     EvaluateSettings,
@@ -45,7 +44,7 @@ from fmlm_cli.config.schema import (
     MasksSettings,
     PretrainSettings,
 )
-from fmlm_cli.config.section import SPELLINGS, Budget, Packing, Section
+from fmlm_cli.config.section import SPELLINGS, Budget, Packing, Section, deciding, differing
 from fmlm_cli.config.tokenize import MergeSettings, ReadingSettings, TextSettings, TokenizeSettings
 
 __all__ = [

@@ -5,8 +5,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from fmlm_cli.config.roles import Free
-from fmlm_cli.config.section import DEVICES, GLUE, Count, Positive, Section, Seed, Share
+from fmlm_cli.config.section import DEVICES, GLUE, Count, Free, Positive, Section, Seed, Share
 from fmlm_cli.config.speed import ComputingSettings
 
 ALL = "all"

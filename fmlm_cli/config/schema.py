@@ -8,12 +8,12 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from fmlm_cli.config.roles import Free
 from fmlm_cli.config.section import (
     DEVICES,
     MODELS,
     STRATEGIES,
     Count,
+    Free,
     Packing,
     Positive,
     Section,
