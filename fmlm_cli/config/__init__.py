@@ -35,6 +35,7 @@ from fmlm_cli.config.layers import (
     to_yaml,
 )
 from fmlm_cli.config.looking import DoctorSettings, InspectSettings, PlotSettings, RunsSettings
+from fmlm_cli.config.publishing import CardSettings, HubSettings, PushSettings
 from fmlm_cli.config.reading import own_yaml, yaml_file, yaml_value
 from fmlm_cli.config.schema import (
     BudgetSettings,
@@ -56,12 +57,14 @@ __all__ = [
     "SPELLINGS",
     "Budget",
     "BudgetSettings",
+    "CardSettings",
     "CompareSettings",
     "DoctorSettings",
     "DownstreamSettings",
     "EvaluateSettings",
     "EvaluationSettings",
     "FinetuneSettings",
+    "HubSettings",
     "Hyperparameters",
     "InspectSettings",
     "MaskingSettings",
@@ -72,6 +75,7 @@ __all__ = [
     "PlotSettings",
     "PredictSettings",
     "PretrainSettings",
+    "PushSettings",
     "ReadingSettings",
     "RunsSettings",
     "Section",

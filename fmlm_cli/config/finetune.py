@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from fmlm_cli.config.publishing import HubSettings
 from fmlm_cli.config.section import DEVICES, GLUE, Count, Free, Positive, Section, Seed, Share
 from fmlm_cli.config.speed import ComputingSettings
 
@@ -145,6 +146,7 @@ class FinetuneSettings(Section):
     device: Free[str] = Field("auto", examples=DEVICES, description="auto | cpu | cuda | cuda:N | mps")
     precision: Free[Literal["auto", "float32", "bfloat16"]] = Field("auto", description="as for pretrain")
     speed: Free[ComputingSettings] = ComputingSettings()
+    hub: Free[HubSettings] = HubSettings()
 
     @field_validator("checkpoint", mode="before")
     @classmethod
