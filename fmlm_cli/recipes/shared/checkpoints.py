@@ -20,6 +20,7 @@ from fmlm_cli.model.checkpoints.folders import inner_model, parts_after_model
 FINETUNED = "finetuned.json"  # beside a fine-tuned model: what it is for, and how good it is
 CARD = "README.md"  # of a model; its users may write on
 _AT_STEP = "@step-"
+_GENERATIONS = 20  # of runs that went on from each other, at most
 
 
 @dataclass(frozen=True)
@@ -67,6 +68,30 @@ def find_checkpoint(name: str, *, revision: str | None = None, code: bool = Fals
     one of its checkpoints. Raises `UserError` for a model of fmlm's that is no longer what it was.
     """
     return _find(name, revision, code, adapters=True)
+
+
+def hub_base(origin: Origin) -> str | None:
+    """The model of the Hub that a checkpoint is, or descends from by way of runs that are still there."""
+    if origin.revision is not None:
+        return origin.name
+    settings = origin.settings
+    for _ in range(_GENERATIONS):
+        if settings is None or settings.model.checkpoint is None:
+            return None
+        if settings.model.revision is not None:
+            return settings.model.checkpoint
+        settings = _settings_behind(settings.model.checkpoint)
+    return None
+
+
+def _settings_behind(name: str) -> PretrainSettings | None:
+    """The settings of the run that a local checkpoint is of; None where it is of none."""
+    path = Path(name.rpartition(_AT_STEP)[0] or name)
+    config = next((run / storage.RUN_CONFIG for run in (path, path.parent, path.parent.parent)), None)
+    try:
+        return saved_settings(PretrainSettings, config) if config else None
+    except UserError:
+        return None
 
 
 def keep_hashes(folder: Path) -> None:

@@ -34,7 +34,8 @@ def test_names_are_shown_and_nothing_else(settings: Settings, tiny_store: Path, 
     name = " ".join(evil.name.split())
     assert any(f"token store store {name}, fingerprint" in text for text in shown)
     assert f"store {name}: accuracy" in shown
-    [use, written] = [token for token in tokens if token.type == "fence"]
-    assert (use.info, written.info) == ("python", "yaml")
+    [use, written, cited] = [token for token in tokens if token.type == "fence"]
+    assert (use.info, written.info, cited.info) == ("python", "yaml", "bibtex")
     compile(use.content, "card", "exec")
-    assert build(PretrainSettings, yaml.safe_load(written.content)).data.stores == (str(store),)
+    assert build(PretrainSettings, yaml.safe_load(written.content)).data.stores == (store.name,)
+    assert str(tmp_path) not in card
