@@ -104,6 +104,7 @@ def _started_from_one(out: str | None) -> bool:
     Flag("--revision", "model.revision"),
     Flag("--trust-remote-code", "model.trust_remote_code"),
     Flag("--log", "logging.to", metavar="tensorboard|wandb|trackio"),
+    Flag("--push-to-hub", "hub.push_to", metavar="NAME"),
     Flag("--seed", "seed"),
     Flag("--deterministic", "deterministic"),
     Flag("--threads", "speed.threads"),

@@ -26,6 +26,7 @@ from fmlm_cli.events import Emit
     Flag("--learning-rate", "training.learning_rate"),
     Flag("--batch-size", "training.batch_size"),
     Flag("--from-mnli", "from_mnli"),
+    Flag("--push-to-hub", "hub.push_to", metavar="NAME"),
     Flag("--threads", "speed.threads"),
     Flag("--revision", "revision"),
     Flag("--trust-remote-code", "trust_remote_code"),

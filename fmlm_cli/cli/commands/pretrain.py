@@ -29,6 +29,7 @@ from fmlm_cli.events import Emit
     Flag("--tokens", "budget.tokens"),
     Flag("--epochs", "budget.epochs"),
     Flag("--log", "logging.to", metavar="tensorboard|wandb|trackio"),
+    Flag("--push-to-hub", "hub.push_to", metavar="NAME"),
     Flag("--seed", "seed"),
     Flag("--deterministic", "deterministic"),
     Flag("--threads", "speed.threads"),

@@ -26,6 +26,7 @@ from fmlm_cli.recipes.pretraining.planning.plan import RunPlan, plan_run
 from fmlm_cli.recipes.pretraining.planning.resume import check_changes, check_same_run, settings_to_resume
 from fmlm_cli.recipes.pretraining.report.describe import describe_run, facts_for_trackers
 from fmlm_cli.recipes.pretraining.timing import with_timed_budget
+from fmlm_cli.recipes.publishing import check_push, push_finished
 from fmlm_cli.recipes.shared.checkpoints import check_model_files, lost_of_model
 from fmlm_cli.recipes.shared.training import train_to_the_end
 
@@ -82,6 +83,7 @@ def pretrain(
         if resuming:
             settings = settings_to_resume(settings, run)
         check_trackers(settings.logging.to)
+        check_push(settings.hub, begun=resuming, emit=emit)
         runtime = _checked_runtime(ranks.from_writer(settings), ranks, emit)
         settings = with_timed_budget(settings, ranks.world, emit)
         plan = plan_run(settings, emit)
@@ -90,6 +92,7 @@ def pretrain(
         if resuming and _has_its_model(run, emit):
             ranks.from_writer(_Told(None))
             emit(Note(f"{run.root} is finished: nothing to resume; its model is {run.final}"))
+            push_finished(run.root, settings.hub, emit)
             return PretrainResult(run, read_metrics(run.metrics))
         ranks.from_writer(_Told(plan.settings))
         check_same_plan(plan, ranks)
@@ -153,6 +156,7 @@ def _train(live: LiveRun, keep_steps: Collection[int], emit: Emit) -> PretrainRe
     live.goes_on_alone()
     if is_writer:
         finish_run(live, state, log.records)
+        push_finished(run.root, live.settings.hub, emit)
     return PretrainResult(run, log.records)
 
 

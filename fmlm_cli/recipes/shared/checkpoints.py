@@ -151,6 +151,19 @@ def _remedy(folder: Path) -> str:
     return f"remove {folder}, and --resume makes it again"
 
 
+def files_of_model(folder: Path) -> dict[str, Path] | None:
+    """The files of a finished model of fmlm's, whole, by their paths in it: what loads, and its card.
+
+    None for any other folder. Raises `UserError` where one is missing or damaged.
+    """
+    if not (folder / storage.HASHES).is_file():
+        return None
+    check_model_files(folder)
+    if not (folder / CARD).is_file():
+        raise UserError(f"{folder} has lost its card, {CARD}: put it back, or {_remedy(folder)}")
+    return {name: folder / name for name in (CARD, *_hashes(folder))}
+
+
 def lost_of_model(folder: Path) -> str | None:
     """What a finished model's folder has lost, by name; None where nothing is gone."""
     if (folder / storage.HASHES).is_file():
