@@ -15,7 +15,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 import pytest
 import yaml
-from huggingface_hub import constants
+from huggingface_hub import constants, hf_api
 
 from fmlm_cli import hub
 
@@ -258,6 +258,8 @@ def in_place_of_the_hub(content: Hub, patch: pytest.MonkeyPatch) -> Iterator[Hub
     reach_no_other_machine(patch)
     with serving(content) as endpoint:
         patch.setattr(constants, "ENDPOINT", endpoint)
+        patch.setattr(hf_api.api, "endpoint", endpoint)  # by one of these transformers asks, as it was at first
+        patch.setattr("transformers.utils.hub._hf_api", None, raising=False)
         patch.setattr(
             constants, "HUGGINGFACE_CO_URL_TEMPLATE", endpoint + "/{repo_id}/resolve/{revision}/{filename}"
         )
