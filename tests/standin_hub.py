@@ -258,7 +258,9 @@ def in_place_of_the_hub(content: Hub, patch: pytest.MonkeyPatch) -> Iterator[Hub
     reach_no_other_machine(patch)
     with serving(content) as endpoint:
         patch.setattr(constants, "ENDPOINT", endpoint)
-        patch.setattr(hf_api.api, "endpoint", endpoint)  # by one of these transformers asks, as it was at first
+        patch.setattr(
+            hf_api.api, "endpoint", endpoint
+        )  # by one of these transformers asks, as it was at first
         patch.setattr("transformers.utils.hub._hf_api", None, raising=False)
         patch.setattr(
             constants, "HUGGINGFACE_CO_URL_TEMPLATE", endpoint + "/{repo_id}/resolve/{revision}/{filename}"
