@@ -210,6 +210,8 @@ def _report_and_push(plan: FinetunePlan, emit: Emit) -> Report:
     """The report, and then every task's model in its repository, as far as that is asked for."""
     report, errors = _report(plan, emit), list[UserError]()
     for folder, name in repositories(plan).items():
+        if not (folder / FINETUNED).is_file():  # no run of the task has a score, which has been said
+            continue
         try:
             push_finished(folder, plan.settings.hub, emit, name=name)
         except UserError as error:  # others may go all the same

@@ -37,7 +37,7 @@ def preview(settings: PushSettings, *, emit: Emit = ignore) -> str:
     try:
         name = _checked(model, settings).name
     except UserError as error:
-        emit(Caution(f"it could not be pushed now: {error}"))
+        emit(Caution(str(error)))
     card = _card(model, settings, name)
     rows = {file: data_size(path.stat().st_size) for file, path in model.files.items()}
     emit(Facts(f"would be uploaded to {name} ({_seen_by(settings.public)})", rows))

@@ -87,7 +87,8 @@ def hub_base(origin: Origin) -> str | None:
 def _settings_behind(name: str) -> PretrainSettings | None:
     """The settings of the run that a local checkpoint is of; None where it is of none."""
     path = Path(name.rpartition(_AT_STEP)[0] or name)
-    config = next((run / storage.RUN_CONFIG for run in (path, path.parent, path.parent.parent)), None)
+    configs = (run / storage.RUN_CONFIG for run in (path, path.parent, path.parent.parent))
+    config = next((config for config in configs if config.is_file()), None)
     try:
         return saved_settings(PretrainSettings, config) if config else None
     except UserError:
