@@ -280,9 +280,11 @@ def upload(target: Target, files: Mapping[str, Path | bytes], message: str, *, p
             there = [] if target.is_new else api.list_repo_files(target.name)
             if target.is_new:
                 api.create_repo(target.name, private=True, exist_ok=True)
+            changes: list[CommitOperationAdd | CommitOperationDelete] = [
+                CommitOperationAdd(file, content) for file, content in files.items()
+            ]
             old = [file for file in there if file not in files and _is_of_a_model(file)]
-            additions = [CommitOperationAdd(file, content) for file, content in files.items()]
-            changes = [*additions, *(CommitOperationDelete(file) for file in old)]
+            changes += [CommitOperationDelete(file) for file in old]
             api.create_commit(target.name, changes, commit_message=message)
             if public and target.private:
                 done = "all files are there, but it is still private"

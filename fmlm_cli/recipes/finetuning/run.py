@@ -216,8 +216,8 @@ def _report_and_push(plan: FinetunePlan, emit: Emit) -> Report:
             push_finished(folder, plan.settings.hub, emit, name=name)
         except UserError as error:  # others may go all the same
             errors.append(error)
-    for error in errors[:-1]:
-        emit(Caution(str(error)))
+    for failure in errors[:-1]:
+        emit(Caution(str(failure)))
     if errors:
         raise errors[-1]
     return report

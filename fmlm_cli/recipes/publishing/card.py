@@ -17,11 +17,11 @@ def card_of(text: str, source: str, asked: CardSettings, repository: str) -> Mod
     except Exception as error:  # yaml's, and whatever huggingface_hub makes of odd values
         raise UserError(f"{source}: its front matter cannot be read: {one_line(error)}") from error
     if asked.license is not None:
-        card.data.license = asked.license
+        card.data["license"] = asked.license
     if asked.language:
-        card.data.language = list(asked.language)
+        card.data["language"] = list(asked.language)
     if card.data.get("eval_results"):
-        card.data.model_name = repository.rpartition("/")[2]
+        card.data["model_name"] = repository.rpartition("/")[2]
     return card
 
 

@@ -13,6 +13,8 @@ from fmlm_cli.recipes.publishing.card import card_of, smallest_card
 from fmlm_cli.recipes.publishing.finding import FinishedModel, find_finished
 from fmlm_cli.recipes.shared.checkpoints import CARD
 
+_SHOWN = 5  # files that are left out
+
 
 def push(settings: PushSettings, *, emit: Emit = ignore) -> str:
     """Upload a finished model to a repository, in one commit; its address.
@@ -104,7 +106,8 @@ def _tell_of_gaps(model: FinishedModel, card: ModelCard, emit: Emit) -> None:
     if card.data.get("license") is None:
         emit(Note("the card names no licence, without which others may not use the model: see --license"))
     if model.left_out:
-        left_out = ", ".join(model.left_out)
+        shown, more = model.left_out[:_SHOWN], len(model.left_out) - _SHOWN
+        left_out = ", ".join(shown) + (f" and {more} more" if more > 0 else "")
         emit(Note(f"not uploaded, as it is no part of what fmlm made: {left_out}"))
 
 

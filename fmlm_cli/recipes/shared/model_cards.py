@@ -57,8 +57,9 @@ def front_matter(
 
 def _in_lines(result: EvalResult) -> EvalResult:
     """A result whose names are of one line: within others, YAML would see the end of the front matter."""
-    names = {name: value for name, value in vars(result).items() if isinstance(value, str)}
-    return replace(result, **{name: " ".join(value.split()) for name, value in names.items()})
+    texts = {name: value for name, value in vars(result).items() if isinstance(value, str)}
+    lines: dict[str, Any] = {name: " ".join(value.split()) for name, value in texts.items()}
+    return replace(result, **lines)
 
 
 def card(facts: ModelCardData, title: str, sections: Sequence[str]) -> str:
