@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,7 +16,6 @@ from huggingface_hub import (
     CommitOperationAdd,
     CommitOperationDelete,
     HfApi,
-    ModelCard,
     constants,
     get_session,
     get_token,
@@ -30,7 +30,7 @@ from huggingface_hub.errors import (
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
-from huggingface_hub.utils import validate_repo_id
+from huggingface_hub.utils import hf_raise_for_status, validate_repo_id
 from transformers.utils import logging as transformers_logging
 
 from fmlm_cli.errors import OutOfSpaceError, UserError, is_out_of_space, one_line, shortened
@@ -255,12 +255,10 @@ def check_target(name: str, *, public: bool, card: str) -> Target:
     try:
         with quiet():
             full_name = _owned(name)
-            ModelCard(card).validate()
+            _check_card(card)
             target = _looked_up(full_name)
     except UserError:
         raise
-    except ValueError as error:  # of the card
-        raise UserError(f"{constants.ENDPOINT} refuses the card: {_said(error)}") from error
     except Exception as error:  # huggingface_hub and the network raise kinds of their own
         raise UserError(f"{constants.ENDPOINT} could not be asked about {name}: {_said(error)}") from error
     if not (target.private or public):
@@ -298,7 +296,7 @@ def _can_be_a_name(name: str) -> bool:
         validate_repo_id(name)
     except HFValidationError:
         return False
-    return all(part and part[0] not in ".-" for part in name.split("/"))
+    return name.isascii() and all(part and part[0] not in ".-" for part in name.split("/"))
 
 
 def _owned(name: str) -> str:
@@ -327,6 +325,16 @@ def _owned(name: str) -> str:
             f"you may not write to {owner}'s models, but to {me['name']}'s{others}: name one of these"
         )
     return name
+
+
+def _check_card(card: str) -> None:
+    """Have the Hub look at the front matter, as it does before it takes a card."""
+    asked = {"repoType": "model", "content": card}
+    response = get_session().post(f"{constants.ENDPOINT}/api/validate-yaml", json=asked)
+    if response.status_code == HTTPStatus.BAD_REQUEST:
+        wrong = "; ".join(str(error.get("message")) for error in response.json().get("errors", ()))
+        raise UserError(f"{constants.ENDPOINT} refuses the card: {shortened(wrong, 200)}")
+    hf_raise_for_status(response)
 
 
 def _reads_only(me: Mapping[str, Any]) -> bool:
