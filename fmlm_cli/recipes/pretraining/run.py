@@ -91,9 +91,7 @@ def pretrain(
             _check_goes_on(plan, run, allow_changes=allow_changes)
         if resuming and _has_its_model(run, emit):
             ranks.from_writer(_Told(None))
-            emit(Note(f"{run.root} is finished: nothing to resume; its model is {run.final}"))
-            push_finished(run.root, settings.hub, emit)
-            return PretrainResult(run, read_metrics(run.metrics))
+            return _was_finished(run, settings, emit)
         ranks.from_writer(_Told(plan.settings))
         check_same_plan(plan, ranks)
         emit(Doing("trying the model on its device"))
@@ -108,6 +106,13 @@ def pretrain(
                 folder.clear()
             storage.write_text(run.config, to_yaml(plan.settings))
             return _train(live, keep_steps, emit)
+
+
+def _was_finished(run: storage.RunDirectory, settings: PretrainSettings, emit: Emit) -> PretrainResult:
+    """What is left to do for a run that has its model: it may not be on the Hub yet."""
+    emit(Note(f"{run.root} is finished: nothing to resume; its model is {run.final}"))
+    push_finished(run.root, settings.hub, emit)
+    return PretrainResult(run, read_metrics(run.metrics))
 
 
 def _check_goes_on(plan: RunPlan, run: storage.RunDirectory, *, allow_changes: bool) -> None:
