@@ -72,6 +72,9 @@ def command(
 
     - DIR has results.md, .tex and .json, plots/scores.png, predictions of every cell, models/TASK
     (models/CHECKPOINT/TASK of several) with a card, and submission.zip for GLUE's server.
+
+    - --push-to-hub NAME: the model of the one task is uploaded as NAME, those of several as NAME-TASK, once
+    there is a report. Of several checkpoints none is: fmlm push uploads the one that you choose.
     """
     from fmlm_cli.recipes.shared.launching import share_out
 

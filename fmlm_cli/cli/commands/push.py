@@ -36,6 +36,18 @@ def command(
     Example: fmlm push run my-bert --license apache-2.0 --language en --dry-run
 
     Example: fmlm push tuned/models/mrpc my-organization/bert-mrpc --public
+
+    - Uploaded is what loads, in one commit: weights, configuration, tokenizer and card, as their hashes say
+    that they were made. No optimizer's state, no path of this machine, and nothing that others have put into
+    the folder.
+
+    - The card has what the Hub lists models by: base model, data sets, results, licence, language. What you
+    have written into final/README.md goes with it; PATH/OF/THIS/FOLDER becomes the repository's name.
+
+    - In a repository that is there already, files of its earlier model go, and all others stay. One that is
+    public takes nothing without --public.
+
+    - pretrain, continue and finetune do the same at their end with --push-to-hub NAME.
     """
     from fmlm_cli.recipes import publishing
 
