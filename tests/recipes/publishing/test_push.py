@@ -133,6 +133,9 @@ def test_public_only_when_said(finished: Path, served: Hub) -> None:
     publishing.push(asked(finished, "new", public=True))
     assert served.written[-1] == "PUT /api/models/somebody/new/settings"  # private until all is there
     assert not served.repositories["somebody/new"].private
+    served.broken = "commit"
+    refused(asked(finished, "half", public=True))
+    assert served.repositories["somebody/half"].private
 
 
 def test_files_of_others_stay_here_and_it_is_said(finished: Path, served: Hub, tmp_path: Path) -> None:
