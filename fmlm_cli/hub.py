@@ -272,7 +272,8 @@ def upload(target: Target, files: Mapping[str, Path | bytes], message: str, *, p
     What an earlier model was read from, and this one has no more, goes in the same commit; all else stays.
     `public`: let everybody see it, once all is there. Raises `UserError`.
     """
-    api, done = HfApi(), "nothing has changed there"
+    api = HfApi()
+    done = "it may be there, and empty" if target.is_new else "nothing has changed there"
     try:
         with quiet():
             there = [] if target.is_new else api.list_repo_files(target.name)

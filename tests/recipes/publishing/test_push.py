@@ -243,7 +243,8 @@ def test_a_licence_that_the_hub_does_not_know(finished: Path, served: Hub) -> No
 def test_an_upload_that_fails_says_so_and_can_be_repeated(finished: Path, served: Hub) -> None:
     served.broken = "commit"
     said = refused(asked(finished))
-    assert "somebody/my-bert could not be written to" in said and "nothing has changed there" in said
+    assert "somebody/my-bert could not be written to" in said and "it may be there, and empty" in said
+    assert "nothing has changed there" in refused(asked(finished))
     served.broken = "settings"
     assert "all files are there, but it is still private" in refused(asked(finished, public=True))
     served.broken = ""
