@@ -9,6 +9,7 @@ import pytest
 import yaml
 from huggingface_hub import EvalResult, ModelCard
 from hypothesis import given
+from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from fmlm_cli.config import FinetuneSettings, HubSettings, PretrainSettings, build, nested
@@ -30,6 +31,7 @@ def written(places: Places) -> dict[str, Any]:
     return dict(yaml.safe_load(block.split("```yaml\n")[1].split("\n```")[0]))
 
 
+@hypothesis_settings(max_examples=40)
 @given(st.lists(PATHS, min_size=6, max_size=6))
 def test_settings_name_files_and_folders_by_their_last_names(paths: list[str]) -> None:
     store, replayed, checkpoint, out, evaluated, text = paths
@@ -66,6 +68,7 @@ def test_home_is_not_told() -> None:
     assert places.plain(f"see {Path.home()}/x") in ("see ~/x", "see x")
 
 
+@hypothesis_settings(max_examples=60)
 @given(
     st.text(),
     st.text(min_size=1),
