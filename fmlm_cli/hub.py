@@ -1,27 +1,39 @@
-"""The Hugging Face Hub: a name becomes a local folder and a commit, or one clear line says why not."""
+"""The Hugging Face Hub: a name becomes a local folder, files a repository; or one clear line says why not."""
 
 import contextlib
 import json
 import logging
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from http import HTTPStatus
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-from huggingface_hub import HfApi, constants, get_session, is_offline_mode, snapshot_download
+from huggingface_hub import (
+    CommitOperationAdd,
+    CommitOperationDelete,
+    HfApi,
+    constants,
+    get_session,
+    get_token,
+    is_offline_mode,
+    snapshot_download,
+)
 from huggingface_hub.errors import (
     GatedRepoError,
+    HfHubHTTPError,
     HFValidationError,
     LocalEntryNotFoundError,
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
-from huggingface_hub.utils import validate_repo_id
+from huggingface_hub.utils import hf_raise_for_status, validate_repo_id
 from transformers.utils import logging as transformers_logging
 
-from fmlm_cli.errors import OutOfSpaceError, UserError, is_out_of_space, one_line
+from fmlm_cli.errors import OutOfSpaceError, UserError, is_out_of_space, one_line, shortened
 
 _SECONDS = 4.0  # how long the Hub may take to answer at all before it counts as out of reach
 _SMALL = ("*.json", "*.txt", "*.model")  # configurations and vocabularies
@@ -31,6 +43,18 @@ WEIGHTS = (
     "model.safetensors.index.json",
     "pytorch_model.bin",
     "pytorch_model.bin.index.json",
+)
+# What a model is read from, at the top of its repository: files of an earlier one must not be read with it.
+_OF_A_MODEL = (
+    *("config.json", "generation_config.json", "finetuned.json", "adapter_config.json", "adapter_model.*"),
+    *(
+        "model*.safetensors",
+        "model.safetensors.index.json",
+        "pytorch_model*.bin",
+        "pytorch_model*.index.json",
+    ),
+    *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"),
+    *("vocab.txt", "vocab.json", "merges.txt", "*.model"),
 )
 ADAPTER_WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin")  # of one saved without its model
 
@@ -197,3 +221,145 @@ def _has_weights(folder: Path) -> bool:
     except (ValueError, KeyError, AttributeError, TypeError):
         return True  # damage is told of by whoever loads it
     return all((folder / str(part)).is_file() for part in parts)
+
+
+# ---------------------------------------------------------------- writing to it
+
+
+@dataclass(frozen=True)
+class Target:
+    """A model's repository that the user may write to. `name`: with its owner. `is_new`: still to be made."""
+
+    name: str
+    is_new: bool
+    private: bool
+
+    @property
+    def page(self) -> str:
+        """Its address."""
+        return f"{constants.ENDPOINT}/{self.name}"
+
+
+def check_target(name: str, *, public: bool, card: str) -> Target:
+    """Check all that can be before files are uploaded to NAME or OWNER/NAME: nothing is written.
+
+    `public`: whether everybody may see it. `card`: at least the front matter. Raises `UserError`.
+    """
+    if not _can_be_a_name(name):
+        raise UserError(
+            f"'{name}' is no name that a model could have on the Hub: write NAME or OWNER/NAME, of letters, "
+            "digits, -, _ and ."
+        )
+    if why := out_of_reach():
+        raise UserError(f"nothing can be pushed to {name} now: {why}")
+    try:
+        with quiet():
+            full_name = _owned(name)
+            _check_card(card)
+            target = _looked_up(full_name)
+    except UserError:
+        raise
+    except Exception as error:  # huggingface_hub and the network raise kinds of their own
+        raise UserError(f"{constants.ENDPOINT} could not be asked about {name}: {_said(error)}") from error
+    if not (target.private or public):
+        raise UserError(f"{target.page} is there, and public: say --public too, or choose another name")
+    return target
+
+
+def upload(target: Target, files: Mapping[str, Path | bytes], message: str, *, public: bool) -> None:
+    """Make these, by their paths in the repository, its model in one commit; a new repository is private.
+
+    What an earlier model was read from, and this one has no more, goes in the same commit; all else stays.
+    `public`: let everybody see it, once all is there. Raises `UserError`.
+    """
+    api = HfApi()
+    done = "it may be there, and empty" if target.is_new else "nothing has changed there"
+    try:
+        with quiet():
+            there = [] if target.is_new else api.list_repo_files(target.name)
+            if target.is_new:
+                api.create_repo(target.name, private=True, exist_ok=True)
+            changes: list[CommitOperationAdd | CommitOperationDelete] = [
+                CommitOperationAdd(file, content) for file, content in files.items()
+            ]
+            old = [file for file in there if file not in files and _is_of_a_model(file)]
+            changes += [CommitOperationDelete(file) for file in old]
+            api.create_commit(target.name, changes, commit_message=message)
+            if public and target.private:
+                done = "all files are there, but it is still private"
+                api.update_repo_settings(target.name, private=False)
+    except Exception as error:  # huggingface_hub, the network and the disk raise kinds of their own
+        raise UserError(f"{target.page} could not be written to ({_said(error)}); {done}") from error
+
+
+def _can_be_a_name(name: str) -> bool:
+    try:
+        validate_repo_id(name)
+    except HFValidationError:
+        return False
+    return name.isascii() and all(part and part[0] not in ".-" for part in name.split("/"))
+
+
+def _owned(name: str) -> str:
+    """The name with its owner, who is the user or an organization of theirs."""
+    remedy = (
+        f"make one that may write at {constants.ENDPOINT}/settings/tokens, and log in with `hf auth login`"
+    )
+    token = get_token()
+    if token is None:
+        raise UserError(f"there is no token to push to {name} with: {remedy}, or set HF_TOKEN")
+    try:
+        me = HfApi().whoami(token)
+    except HfHubHTTPError as error:
+        if error.response.status_code not in (401, 403):
+            raise
+        raise UserError(f"{constants.ENDPOINT} does not know your token, or no longer: {remedy}") from error
+    if _reads_only(me):
+        raise UserError(f"your token may only read: {remedy}")
+    owner, slash, last = name.rpartition("/")
+    if not slash:
+        return f"{me['name']}/{last}"
+    orgs = [str(org["name"]) for org in me.get("orgs", ()) if org.get("roleInOrg") != "read"]
+    if owner not in (me["name"], *orgs):
+        others = f", or to {', '.join(orgs)}" if orgs else ""
+        raise UserError(
+            f"you may not write to {owner}'s models, but to {me['name']}'s{others}: name one of these"
+        )
+    return name
+
+
+def _check_card(card: str) -> None:
+    """Have the Hub look at the front matter, as it does before it takes a card."""
+    asked = {"repoType": "model", "content": card}
+    response = get_session().post(f"{constants.ENDPOINT}/api/validate-yaml", json=asked)
+    if response.status_code == HTTPStatus.BAD_REQUEST:
+        wrong = "; ".join(str(error.get("message")) for error in response.json().get("errors", ()))
+        raise UserError(f"{constants.ENDPOINT} refuses the card: {shortened(wrong, 200)}")
+    hf_raise_for_status(response)
+
+
+def _reads_only(me: Mapping[str, Any]) -> bool:
+    """Whether the token that was used may write nothing."""
+    token = (me.get("auth") or {}).get("accessToken") or {}
+    if token.get("role") != "fineGrained":
+        return token.get("role") == "read"
+    scopes = (token.get("fineGrained") or {}).get("scoped") or ()
+    return bool(scopes) and not any(
+        "write" in may for scope in scopes for may in scope.get("permissions", ())
+    )
+
+
+def _looked_up(name: str) -> Target:
+    try:
+        return Target(name, is_new=False, private=bool(HfApi().model_info(name).private))
+    except RepositoryNotFoundError:
+        return Target(name, is_new=True, private=True)
+
+
+def _is_of_a_model(file: str) -> bool:
+    return any(fnmatchcase(file, pattern) for pattern in _OF_A_MODEL) and "/" not in file
+
+
+def _said(error: Exception) -> str:
+    """What a library says, in one line."""
+    return shortened(one_line(error), 200)

@@ -8,7 +8,7 @@ import pytest
 import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pydantic import BaseModel
+from pydantic import AfterValidator, BaseModel
 from pydantic.fields import FieldInfo
 
 from fmlm_cli.config import (
@@ -310,7 +310,8 @@ def values_of(annotation: Any, limits: list[Any]) -> st.SearchStrategy[Any]:  # 
     if origin in (Union, types.UnionType):
         return st.one_of(*(values_of(part, limits) for part in parts))
     if origin is tuple and parts[-1] is Ellipsis:
-        return st.lists(values_of(parts[0], [])).map(tuple)
+        distinct = get_origin(parts[0]) in (Annotated, Literal)  # those name things, and each counts once
+        return st.lists(values_of(parts[0], []), unique=distinct).map(tuple)
     if origin is tuple:
         return st.tuples(*(values_of(part, []) for part in parts))
     if origin is dict:
@@ -320,6 +321,8 @@ def values_of(annotation: Any, limits: list[Any]) -> st.SearchStrategy[Any]:  # 
         return st.dictionaries(st.text("pqr_", min_size=1), st.text("abc") if parts[1] is str else free)
     if origin is Literal:
         return st.sampled_from(parts)
+    for pattern in (m.func.pattern for m in limits if isinstance(m, AfterValidator)):
+        return st.from_regex(pattern, fullmatch=True, alphabet=st.characters(codec="ascii"))
     bound = {name: getattr(m, name) for m in limits for name in ("ge", "gt", "le", "lt") if hasattr(m, name)}
     low, high = bound.get("ge", bound.get("gt")), bound.get("le", bound.get("lt"))
     simple = {

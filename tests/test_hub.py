@@ -2,42 +2,29 @@
 place.
 """
 
-import hashlib
 import json
 import logging
-import re
 import socket
-import threading
 import time
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
 
 import pytest
 from huggingface_hub import constants
 
 from fmlm_cli import hub
 from fmlm_cli.errors import OutOfSpaceError, UserError
+from tests.standin_hub import COMMIT, Hub, Repository, in_place_of_the_hub, reach_no_other_machine
 
-COMMIT, OLDER = "a" * 40, "b" * 40
+OLDER = "b" * 40
 NAME = "fmlm-tests/model"
 
 
 @pytest.fixture(autouse=True)
 def cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     """An empty cache of the Hub's, and no way to any other machine."""
-    look_up = socket.getaddrinfo
-
-    def guarded(host: object, *args: object, **settings: object) -> object:
-        if host not in ("127.0.0.1", b"127.0.0.1", "localhost"):
-            raise socket.gaierror("no network in tests")
-        return look_up(host, *args, **settings)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(socket, "getaddrinfo", guarded)
+    reach_no_other_machine(monkeypatch)
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
     return tmp_path / "cache"
@@ -158,90 +145,10 @@ def test_nothing_is_written_while_the_hub_is_away(away: str, cache: Path) -> Non
 # ---------------------------------------------------------------- with a Hub
 
 
-@dataclass
-class Hub:
-    """What the server in the Hub's place holds, and what it was asked for."""
-
-    files: dict[str, bytes] = field(default_factory=dict)
-    gated: bool = False
-    broken: bool = False
-    asked: list[str] = field(default_factory=list)
-
-    def answer(self, path: str) -> tuple[int, dict[str, str], bytes]:
-        """Status, headers and body, as the Hub's API answers (huggingface_hub reads X-Error-Code)."""
-        path = unquote(urlsplit(path).path)
-        self.asked.append(path)
-        if path == "/":
-            return 200, {}, b""
-        if error := self._error(path):
-            return *error, b""
-        return self._api(path) if path.startswith("/api/") else self._file(path)
-
-    def _error(self, path: str) -> tuple[int, dict[str, str]] | None:
-        if f"/{NAME}/" not in f"{path}/":
-            return 404, {"X-Error-Code": "RepoNotFound"}
-        revision = re.search(r"/(?:revision|tree|resolve)/([^/]+)", path)
-        if revision and revision[1] not in ("main", COMMIT):
-            return 404, {"X-Error-Code": "RevisionNotFound"}
-        return (500, {}) if self.broken else None
-
-    def _file(self, path: str) -> tuple[int, dict[str, str], bytes]:
-        body = self.files.get(path.split("/", 5)[-1])
-        if body is None:
-            return 404, {"X-Error-Code": "EntryNotFound"}, b""
-        if self.gated:
-            return 403, {"X-Error-Code": "GatedRepo"}, b""
-        etag = hashlib.sha1(body).hexdigest()
-        return 200, {"ETag": f'"{etag}"', "X-Repo-Commit": COMMIT}, body
-
-    def _api(self, path: str) -> tuple[int, dict[str, str], bytes]:
-        tree = [
-            {"type": "file", "path": name, "size": len(body), "oid": hashlib.sha1(body).hexdigest()}
-            for name, body in self.files.items()
-        ]
-        info = {"id": NAME, "sha": COMMIT, "siblings": [{"rfilename": name} for name in self.files]}
-        return (
-            200,
-            {"Content-Type": "application/json"},
-            json.dumps(tree if "/tree/" in path else info).encode(),
-        )
-
-
-@contextmanager
-def serving(content: Hub) -> Iterator[str]:
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            status, headers, body = content.answer(self.path)
-            self.send_response(status)
-            for name, value in {**headers, "Content-Length": str(len(body))}.items():
-                self.send_header(name, value)
-            self.end_headers()
-            if self.command == "GET":
-                self.wfile.write(body)
-
-        do_HEAD = do_GET  # noqa: N815
-
-        def log_message(self, format: str, *args: object) -> None:
-            pass
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
-        thread.start()
-        yield f"http://127.0.0.1:{server.server_address[1]}"
-        server.shutdown()
-        thread.join()
-
-
 @pytest.fixture
 def served(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
-    """A server in the Hub's place."""
-    content = Hub()
-    with serving(content) as endpoint:
-        monkeypatch.setattr(constants, "ENDPOINT", endpoint)
-        monkeypatch.setattr(
-            constants, "HUGGINGFACE_CO_URL_TEMPLATE", endpoint + "/{repo_id}/resolve/{revision}/{filename}"
-        )
-        monkeypatch.setattr(hub, "is_offline_mode", lambda: False)
+    """A server in the Hub's place, with a model."""
+    with in_place_of_the_hub(Hub({NAME: Repository()}), monkeypatch) as content:
         yield content
 
 
@@ -266,7 +173,7 @@ def names_in(folder: Path) -> set[str]:
 
 def test_what_is_fetched(served: Hub) -> None:
     weights = {"model-1.safetensors", "model.safetensors.index.json"}
-    served.files = offering(*weights, "pytorch_model.bin", "modeling.py", "deep/er.py")
+    served.repositories[NAME].files = offering(*weights, "pytorch_model.bin", "modeling.py", "deep/er.py")
     found = hub.locate(NAME, weights=False)
     assert found.revision == COMMIT
     assert names_in(found.folder) - {"model.safetensors.index.json"} == SMALL
@@ -274,18 +181,20 @@ def test_what_is_fetched(served: Hub) -> None:
     assert names_in(found.folder) == SMALL | weights
     hub.locate(NAME, code=True)
     assert names_in(found.folder) == SMALL | weights | {"modeling.py"}
-    assert (found.folder / "vocab.txt").read_bytes() == served.files["vocab.txt"]
+    assert (found.folder / "vocab.txt").read_bytes() == served.repositories[NAME].files["vocab.txt"]
 
 
 def test_pickles_are_fetched_where_there_are_no_safetensors(served: Hub) -> None:
-    served.files = offering("pytorch_model.bin", "adapter_model.safetensors")
+    served.repositories[NAME].files = offering("pytorch_model.bin", "adapter_model.safetensors")
     assert names_in(hub.locate(NAME, revision="main").folder) == SMALL | {"pytorch_model.bin"}
 
 
 def test_an_adapter_is_fetched_where_there_is_no_model(
     served: Hub, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    served.files = offering("adapter_model.bin", "adapter_model.safetensors", "optimizer.bin")
+    served.repositories[NAME].files = offering(
+        "adapter_model.bin", "adapter_model.safetensors", "optimizer.bin"
+    )
     found = hub.locate(NAME, revision="main")
     assert names_in(found.folder) == SMALL | {"adapter_model.safetensors"}
     monkeypatch.setattr(hub, "_answers", lambda: False)
@@ -293,9 +202,9 @@ def test_an_adapter_is_fetched_where_there_is_no_model(
 
 
 def test_what_was_fetched_serves_when_the_hub_is_away(served: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
-    served.files = offering("model.safetensors", "pytorch_model.bin")
+    served.repositories[NAME].files = offering("model.safetensors", "pytorch_model.bin")
     found = hub.locate(NAME)
-    served.broken = True
+    served.broken = "fmlm-tests"
     assert hub.locate(NAME) == found
     monkeypatch.setattr(hub, "is_offline_mode", lambda: True)
     served.asked.clear()
@@ -304,13 +213,13 @@ def test_what_was_fetched_serves_when_the_hub_is_away(served: Hub, monkeypatch: 
 
 
 def test_what_the_hub_does_not_have(served: Hub) -> None:
-    served.files = offering("model.safetensors")
+    served.repositories[NAME].files = offering("model.safetensors")
     said = refused("fmlm-tests/other")
     assert f"{constants.ENDPOINT} has no such model" in said
     assert "hf auth login" in said
     for revision in ("v9", "c" * 40):
         assert f"'{NAME}' has no revision '{revision}': give a branch" in refused(NAME, revision=revision)
-    served.gated = True
+    served.repositories[NAME].gated = True
     said = refused(NAME)
     assert f"'{NAME}' is gated" in said
     assert f"{constants.ENDPOINT}/{NAME}" in said
@@ -320,7 +229,7 @@ def test_other_failures_say_what_happened(served: Hub, monkeypatch: pytest.Monke
     def fail(*args: object, **settings: object) -> None:
         raise OSError(28, "No space left on device")
 
-    served.broken = True
+    served.broken = "fmlm-tests"
     assert f"could not be had from {constants.ENDPOINT}: Server error '500" in refused(NAME)
     monkeypatch.setattr(hub, "_download", fail)
     with pytest.raises(OutOfSpaceError, match=r"no space left in .*cache for"):

@@ -37,6 +37,7 @@ FREE: dict[type[BaseModel], set[str]] = {
         *("checkpoint.every_steps", "checkpoint.keep", "checkpoint.keep_every"),
         *("checkpoint.background", "checkpoint.on_error", "logging.every_steps"),
         *("logging.to", "logging.project"),
+        *("hub.push_to", "hub.public", "hub.license", "hub.language"),
         *("text.sources", "text.documents", "text.text_field", "text.on_bad_text", "text.valid"),
         *("text.format", "text.split", "text.revision", "text.min_chars", "text.max_chars"),
         *("text.max_document_chars", "text.on_long_document"),
@@ -47,7 +48,7 @@ FREE: dict[type[BaseModel], set[str]] = {
         *("micro_size", "checkpoint_every_steps", "device", "precision", "speed.attention", "speed.threads"),
         *("tasks.names", "tasks.folder", "tasks.train", "tasks.dev", "tasks.test", "tasks.name"),
         *("tasks.text_field", "tasks.text_pair_field", "tasks.label_field", "tasks.regression"),
-        *("tasks.metric",),
+        *("tasks.metric", "hub.push_to", "hub.public", "hub.license", "hub.language"),
     },
     VarianceSettings: {"checkpoints", "corruptions"},
     TokenizeSettings: {

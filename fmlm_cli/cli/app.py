@@ -28,6 +28,10 @@ COMMANDS = {
     "evaluate": ("evaluate", "Evaluate masked language models on a store's validation split."),
     "finetune": ("finetune", "Fine-tune an encoder on GLUE or a labelled set of your own, over seeds."),
     "predict": ("predict", "Fill the masks of texts, or label texts, whatever the model is for."),
+    "push": (
+        "push",
+        "Upload a finished model with its card to the Hugging Face Hub, privately at first.",
+    ),
     "compare-masks": (
         "compare_masks",
         "Compare masking strategies: coverage, gradient variance, a race over seeds, and downstream tasks.",

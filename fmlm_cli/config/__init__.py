@@ -35,8 +35,8 @@ from fmlm_cli.config.layers import (
     to_yaml,
 )
 from fmlm_cli.config.looking import DoctorSettings, InspectSettings, PlotSettings, RunsSettings
+from fmlm_cli.config.publishing import CardSettings, HubSettings, PushSettings
 from fmlm_cli.config.reading import own_yaml, yaml_file, yaml_value
-from fmlm_cli.config.roles import deciding, differing
 from fmlm_cli.config.schema import (
     BudgetSettings,
     EvaluateSettings,
@@ -45,7 +45,7 @@ from fmlm_cli.config.schema import (
     MasksSettings,
     PretrainSettings,
 )
-from fmlm_cli.config.section import SPELLINGS, Budget, Packing, Section
+from fmlm_cli.config.section import SPELLINGS, Budget, Packing, Section, deciding, differing
 from fmlm_cli.config.tokenize import MergeSettings, ReadingSettings, TextSettings, TokenizeSettings
 
 __all__ = [
@@ -57,12 +57,14 @@ __all__ = [
     "SPELLINGS",
     "Budget",
     "BudgetSettings",
+    "CardSettings",
     "CompareSettings",
     "DoctorSettings",
     "DownstreamSettings",
     "EvaluateSettings",
     "EvaluationSettings",
     "FinetuneSettings",
+    "HubSettings",
     "Hyperparameters",
     "InspectSettings",
     "MaskingSettings",
@@ -73,6 +75,7 @@ __all__ = [
     "PlotSettings",
     "PredictSettings",
     "PretrainSettings",
+    "PushSettings",
     "ReadingSettings",
     "RunsSettings",
     "Section",

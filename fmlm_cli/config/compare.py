@@ -5,9 +5,8 @@ from typing import Annotated, Any, Literal, get_args
 from pydantic import Field, field_validator
 
 from fmlm_cli.config.finetune import Hyperparameters
-from fmlm_cli.config.roles import Free
 from fmlm_cli.config.schema import PretrainSettings
-from fmlm_cli.config.section import GLUE, STRATEGIES, Budget, Count, Positive, Section, Seed
+from fmlm_cli.config.section import GLUE, STRATEGIES, Budget, Count, Free, Positive, Section, Seed
 
 Part = Literal["coverage", "variance", "race", "downstream"]
 Checkpoint = Literal["start", "early", "late"]

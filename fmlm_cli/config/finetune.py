@@ -5,8 +5,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from fmlm_cli.config.roles import Free
-from fmlm_cli.config.section import DEVICES, GLUE, Count, Positive, Section, Seed, Share
+from fmlm_cli.config.publishing import HubSettings
+from fmlm_cli.config.section import DEVICES, GLUE, Count, Free, Positive, Section, Seed, Share
 from fmlm_cli.config.speed import ComputingSettings
 
 ALL = "all"
@@ -146,6 +146,7 @@ class FinetuneSettings(Section):
     device: Free[str] = Field("auto", examples=DEVICES, description="auto | cpu | cuda | cuda:N | mps")
     precision: Free[Literal["auto", "float32", "bfloat16"]] = Field("auto", description="as for pretrain")
     speed: Free[ComputingSettings] = ComputingSettings()
+    hub: Free[HubSettings] = HubSettings()
 
     @field_validator("checkpoint", mode="before")
     @classmethod

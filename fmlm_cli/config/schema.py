@@ -8,12 +8,13 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from fmlm_cli.config.roles import Free
+from fmlm_cli.config.publishing import HubSettings
 from fmlm_cli.config.section import (
     DEVICES,
     MODELS,
     STRATEGIES,
     Count,
+    Free,
     Packing,
     Positive,
     Section,
@@ -333,6 +334,7 @@ class PretrainSettings(Section):
     checkpoint: Free[CheckpointSettings] = CheckpointSettings()
     evaluation: EvaluationSettings = EvaluationSettings()
     logging: Free[LoggingSettings] = LoggingSettings()
+    hub: Free[HubSettings] = HubSettings()
 
 
 class EvaluateSettings(Section):

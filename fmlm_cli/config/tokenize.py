@@ -4,8 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from fmlm_cli.config.roles import Free
-from fmlm_cli.config.section import Count, Section
+from fmlm_cli.config.section import Count, Free, Section
 
 _VOCAB_SIZE = 8192  # unless it is given
 

@@ -104,6 +104,7 @@ def _started_from_one(out: str | None) -> bool:
     Flag("--revision", "model.revision"),
     Flag("--trust-remote-code", "model.trust_remote_code"),
     Flag("--log", "logging.to", metavar="tensorboard|wandb|trackio"),
+    Flag("--push-to-hub", "hub.push_to", metavar="NAME"),
     Flag("--seed", "seed"),
     Flag("--deterministic", "deterministic"),
     Flag("--threads", "speed.threads"),
@@ -146,6 +147,9 @@ def command(
     - 43 of the 51 masked-LM types of transformers 5.23 train with the head on masked positions only, and in
     30 of them documents share rows without seeing each other, which is tried on the very model.
     Encoder-decoders and models that need more than text are refused.
+
+    - --push-to-hub: token, name and licence are checked before the run begins. An upload that fails in the
+    end loses nothing: fmlm push RUN NAME repeats it, and so does --resume.
     """
     if settings.model.checkpoint is None and not (resume and _started_from_one(settings.out)):
         beside = f" ({settings.out} is no run that went on from one)" if resume and settings.out else ""

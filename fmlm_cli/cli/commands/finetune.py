@@ -26,6 +26,7 @@ from fmlm_cli.events import Emit
     Flag("--learning-rate", "training.learning_rate"),
     Flag("--batch-size", "training.batch_size"),
     Flag("--from-mnli", "from_mnli"),
+    Flag("--push-to-hub", "hub.push_to", metavar="NAME"),
     Flag("--threads", "speed.threads"),
     Flag("--revision", "revision"),
     Flag("--trust-remote-code", "trust_remote_code"),
@@ -71,6 +72,9 @@ def command(
 
     - DIR has results.md, .tex and .json, plots/scores.png, predictions of every cell, models/TASK
     (models/CHECKPOINT/TASK of several) with a card, and submission.zip for GLUE's server.
+
+    - --push-to-hub NAME: the model of the one task is uploaded as NAME, those of several as NAME-TASK, once
+    there is a report. Of several checkpoints none is: fmlm push uploads the one that you choose.
     """
     from fmlm_cli.recipes.shared.launching import share_out
 

@@ -29,6 +29,7 @@ from fmlm_cli.events import Emit
     Flag("--tokens", "budget.tokens"),
     Flag("--epochs", "budget.epochs"),
     Flag("--log", "logging.to", metavar="tensorboard|wandb|trackio"),
+    Flag("--push-to-hub", "hub.push_to", metavar="NAME"),
     Flag("--seed", "seed"),
     Flag("--deterministic", "deterministic"),
     Flag("--threads", "speed.threads"),
@@ -82,6 +83,9 @@ def command(
     is taken once fmlm_hashes.json in it is deleted.
 
     - RUN and its store may be moved and renamed: fmlm pretrain RUN/config.yaml --resume.
+
+    - --push-to-hub: token, name and licence are checked before the run begins. An upload that fails in the
+    end loses nothing: fmlm push RUN NAME repeats it, and so does --resume.
     """
     if settings.model.checkpoint is not None:
         raise UserError("model.checkpoint is set: `fmlm continue` goes on from a checkpoint")

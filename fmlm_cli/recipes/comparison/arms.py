@@ -197,6 +197,8 @@ def check_base(settings: CompareSettings) -> None:
             raise UserError(f"run.{name} is different with each seed: give race.vary_rows=false to hold it")
     if any(value is not None for value in settings.run.budget.model_dump().values()):
         raise UserError("run.budget is one for all runs: give --budget")
+    if settings.run.hub.push_to is not None:
+        raise UserError("run.hub.push_to: a comparison uploads no run: `fmlm push` does")
     if settings.run.text.sources:
         raise UserError("a comparison takes a store: make it with `fmlm tokenize`, and give it as --data")
 

@@ -5,18 +5,31 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from huggingface_hub import EvalResult
+
 from fmlm_cli import __version__, storage
 from fmlm_cli.analysis.report.markdown import literal
 from fmlm_cli.analysis.results.finetuning import CheckpointScores, TaskScores
-from fmlm_cli.config import to_yaml
 from fmlm_cli.errors import UserError
 from fmlm_cli.events import counted
 from fmlm_cli.recipes.finetuning.candidates import Candidate
 from fmlm_cli.recipes.finetuning.plan import FinetunePlan
-from fmlm_cli.recipes.shared.checkpoints import CARD, FINETUNED
-from fmlm_cli.recipes.shared.model_cards import block, card, facts_table, section, table, versions, warned
+from fmlm_cli.recipes.shared.checkpoints import CARD, FINETUNED, hub_base
+from fmlm_cli.recipes.shared.model_cards import (
+    HERE,
+    Places,
+    block,
+    card,
+    cited,
+    facts_table,
+    front_matter,
+    section,
+    table,
+    versions,
+    warned,
+)
 from fmlm_cli.recipes.shared.words import where_line
-from fmlm_cli.tasks import TaskData
+from fmlm_cli.tasks import GLUE_ON_HUB, TaskData
 
 _WRITTEN = ".cards.json"  # hashes of the cards, by which those are known that somebody has written on
 _LABELS = 20  # that are named
@@ -54,42 +67,52 @@ def _written(path: Path) -> dict[str, Any]:
 def card_text(plan: FinetunePlan, candidate: Candidate, scores: TaskScores, facts: Mapping[str, Any]) -> str:
     """Markdown with the Hub's front matter. `facts`: what finetuned.json says of the model."""
     data, origin = plan.data[facts["task"]], candidate.origin
+    base = hub_base(origin)
+    names = [own.origin.name for own in plan.candidates.values() if own.origin.revision is not None]
+    places = Places(plan.settings, [*names, *([base] if base else [])])
+    begun = places.plain(origin.name)
     title = f"{Path(origin.name).name} for {data.task.name}"
-    head: dict[str, Any] = {
-        "library_name": "transformers",
-        "pipeline_tag": "text-classification",
-        "tags": ["fmlm", candidate.model_type],
-    }
-    if origin.revision is not None:  # a Hub name, which the Hub makes a link
-        head["base_model"] = origin.name
-    head["model-index"] = [{"name": title, "results": list(_indexed(data, facts))}]
+    head = front_matter(
+        title,
+        "text-classification",
+        candidate.model_type,
+        plan.settings.hub,
+        base_model=base,
+        datasets=[GLUE_ON_HUB] if plan.is_glue else [],
+        results=list(_results(data, facts, of_glue=plan.is_glue)),
+    )
     kind = "A regression model" if data.task.regression else "A classifier"
     of_pairs = " of pairs of texts" if data.task.pair else " of texts"
+    masking = origin.settings.masking.strategy if origin.settings else ""
     sections = [
-        f"{kind}{of_pairs}, {literal(origin.name)} fine-tuned by fmlm {__version__}.\n",
-        warned(data.notes),
+        f"{kind}{of_pairs}, {literal(begun)} fine-tuned by fmlm {__version__}.\n",
+        warned([places.plain(note) for note in data.notes]),
         section("Scores", _scores(plan, scores, facts)),
         section("Labels", _labels(data)),
-        section("Training", facts_table(_training(plan, candidate, data, facts))),
+        section("Training", facts_table(_training(plan, candidate, data, facts, begun))),
         section("Use", block(_use(data), "python")),
-        section("All settings of the call", block(to_yaml(plan.settings), "yaml")),
+        section("Settings of the call", places.settings()),
+        section("Citation", cited(masking)),
     ]
     return card(head, title, sections)
 
 
-def _indexed(data: TaskData, facts: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+def _results(data: TaskData, facts: Mapping[str, Any], *, of_glue: bool) -> Iterator[EvalResult]:
     """The model's scores in the form of the Hub's model-index."""
+    task = data.task.name
+    named = (GLUE_ON_HUB, f"GLUE {task.upper()}") if of_glue else (task, task)
     for kind in ("dev", "test"):
         for split, measures in facts[kind].items():
-            yield {
-                "task": {"type": "text-classification"},
-                "dataset": {"name": data.task.name, "type": data.task.name, "split": _split(kind, split)},
-                "metrics": [
-                    {"type": name, "value": round(value, 4)}
-                    for name, value in measures.items()
-                    if name != "score"
-                ],
-            }
+            for metric, value in measures.items():
+                if metric != "score":
+                    yield EvalResult(
+                        "text-classification",
+                        *named,
+                        metric,
+                        round(value, 4),
+                        dataset_config=task if of_glue else None,
+                        dataset_split=_split(kind, split),
+                    )
 
 
 def _split(kind: str, split: str) -> str:
@@ -125,11 +148,11 @@ def _labels(data: TaskData) -> str:
 
 
 def _training(
-    plan: FinetunePlan, candidate: Candidate, data: TaskData, facts: Mapping[str, Any]
+    plan: FinetunePlan, candidate: Candidate, data: TaskData, facts: Mapping[str, Any], begun: str
 ) -> dict[str, str]:
     """What made the model."""
     revision = candidate.origin.revision
-    begun = candidate.origin.name + (f" at revision {revision}" if revision else "")
+    begun += f" at revision {revision}" if revision else ""
     values = {name.replace("_", " "): json.dumps(value) for name, value in facts["training"].items()}
     return {
         "checkpoint": begun + (", and MNLI" if plan.begins_from_mnli(data.task.name) else ""),
@@ -148,5 +171,5 @@ def _use(data: TaskData) -> str:
     more = ', function_to_apply="none"' if data.task.regression else ""
     return (
         "from transformers import pipeline\n\n"
-        f'classify = pipeline("text-classification", "PATH/OF/THIS/FOLDER"{more})\nclassify({texts})'
+        f'classify = pipeline("text-classification", "{HERE}"{more})\nclassify({texts})'
     )

@@ -1,6 +1,7 @@
 """What a call of `finetune` is made of: checkpoints, tasks, and the cells of its grid."""
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -210,6 +211,26 @@ class FinetunePlan:
     def apart(self, folder: Path, name: str) -> Path:
         """A folder, or its part for one of several checkpoints."""
         return folder / name if self.compares else folder
+
+
+def repositories(plan: FinetunePlan) -> dict[Path, str]:
+    """The models that are to be pushed, by their folders, and what their repositories are called.
+
+    That of the only task as it is asked for, those of several with the task's name behind. Raises `UserError`
+    for several checkpoints: which of them is worth it is known when they are compared.
+    """
+    name = plan.settings.hub.push_to
+    if name is None:
+        return {}
+    if plan.compares:
+        raise UserError(
+            "hub.push_to is for one checkpoint, and here are several: compare them, and `fmlm push` one"
+        )
+    [checkpoint] = plan.candidates
+    names = {task: f"{name}-{re.sub('[^A-Za-z0-9._-]+', '-', task)}" for task in plan.data}
+    if len(names) == 1:
+        names = dict.fromkeys(names, name)
+    return {plan.model_folder(checkpoint, task): names[task] for task in plan.data}
 
 
 def rank_of(model: Path) -> tuple[float, str]:

@@ -13,10 +13,11 @@ from fmlm_cli.events import Caution, Emit, Facts, counted, ignore, starting_anew
 from fmlm_cli.model.build import save_model
 from fmlm_cli.recipes.finetuning.cells import CellResult, CellRun
 from fmlm_cli.recipes.finetuning.grid import GRIDS, Cell, too_few_steps
-from fmlm_cli.recipes.finetuning.plan import FINETUNING, FinetunePlan, plan_finetuning, rank_of
+from fmlm_cli.recipes.finetuning.plan import FINETUNING, FinetunePlan, plan_finetuning, rank_of, repositories
 from fmlm_cli.recipes.finetuning.report import Report, write_report
 from fmlm_cli.recipes.jobs.board import Board
 from fmlm_cli.recipes.jobs.work import Sharing, owned_by, report_once_done, work_through
+from fmlm_cli.recipes.publishing import check_push, push_finished
 from fmlm_cli.recipes.shared.checkpoints import FINETUNED, carry_over_others, keep_hashes
 from fmlm_cli.recipes.shared.words import caution_of_others, where_line
 from fmlm_cli.tasks import TaskData
@@ -52,6 +53,8 @@ def finetune(
         if resume and folder.is_empty:
             emit(starting_anew(root))
         plan = plan_finetuning(settings, emit)
+        if report:
+            check_push(settings.hub, *repositories(plan).values(), begun=not folder.is_empty, emit=emit)
         if overwrite:
             storage.check_outside(root, _made_from(plan))
         else:
@@ -71,7 +74,7 @@ def _tune(plan: FinetunePlan, sharing: Sharing, folder: storage.OwnedFolder, emi
     words = ["finetune", str(plan.root / storage.RUN_CONFIG), "--no-report"]
     work_through(plan.ledger, lambda job: _tuned(plan, job, board), board, sharing, words, folder)
     lock = plan.root / ".report.lock"
-    return report_once_done(plan.ledger, lambda: _report(plan, emit), sharing, lock, emit)
+    return report_once_done(plan.ledger, lambda: _report_and_push(plan, emit), sharing, lock, emit)
 
 
 def _made_from(plan: FinetunePlan) -> dict[Path, str]:
@@ -201,6 +204,23 @@ def _training(plan: FinetunePlan) -> str:
         + f", warm-up {training.warmup_share:.0%}, AdamW (bias-corrected), dropout "
         + ("as in the checkpoint" if training.dropout is None else f"{training.dropout:g}")
     )
+
+
+def _report_and_push(plan: FinetunePlan, emit: Emit) -> Report:
+    """The report, and then every task's model in its repository, as far as that is asked for."""
+    report, errors = _report(plan, emit), list[UserError]()
+    for folder, name in repositories(plan).items():
+        if not (folder / FINETUNED).is_file():  # no run of the task has a score, which has been said
+            continue
+        try:
+            push_finished(folder, plan.settings.hub, emit, name=name)
+        except UserError as error:  # others may go all the same
+            errors.append(error)
+    for failure in errors[:-1]:
+        emit(Caution(str(failure)))
+    if errors:
+        raise errors[-1]
+    return report
 
 
 def _report(plan: FinetunePlan, emit: Emit) -> Report:

@@ -26,6 +26,7 @@ from fmlm_cli.recipes.pretraining.planning.plan import RunPlan, plan_run
 from fmlm_cli.recipes.pretraining.planning.resume import check_changes, check_same_run, settings_to_resume
 from fmlm_cli.recipes.pretraining.report.describe import describe_run, facts_for_trackers
 from fmlm_cli.recipes.pretraining.timing import with_timed_budget
+from fmlm_cli.recipes.publishing import check_push, push_finished
 from fmlm_cli.recipes.shared.checkpoints import check_model_files, lost_of_model
 from fmlm_cli.recipes.shared.training import train_to_the_end
 
@@ -82,6 +83,7 @@ def pretrain(
         if resuming:
             settings = settings_to_resume(settings, run)
         check_trackers(settings.logging.to)
+        check_push(settings.hub, begun=resuming, emit=emit)
         runtime = _checked_runtime(ranks.from_writer(settings), ranks, emit)
         settings = with_timed_budget(settings, ranks.world, emit)
         plan = plan_run(settings, emit)
@@ -89,8 +91,7 @@ def pretrain(
             _check_goes_on(plan, run, allow_changes=allow_changes)
         if resuming and _has_its_model(run, emit):
             ranks.from_writer(_Told(None))
-            emit(Note(f"{run.root} is finished: nothing to resume; its model is {run.final}"))
-            return PretrainResult(run, read_metrics(run.metrics))
+            return _was_finished(run, settings, emit)
         ranks.from_writer(_Told(plan.settings))
         check_same_plan(plan, ranks)
         emit(Doing("trying the model on its device"))
@@ -105,6 +106,13 @@ def pretrain(
                 folder.clear()
             storage.write_text(run.config, to_yaml(plan.settings))
             return _train(live, keep_steps, emit)
+
+
+def _was_finished(run: storage.RunDirectory, settings: PretrainSettings, emit: Emit) -> PretrainResult:
+    """What is left to do for a run that has its model: it may not be on the Hub yet."""
+    emit(Note(f"{run.root} is finished: nothing to resume; its model is {run.final}"))
+    push_finished(run.root, settings.hub, emit)
+    return PretrainResult(run, read_metrics(run.metrics))
 
 
 def _check_goes_on(plan: RunPlan, run: storage.RunDirectory, *, allow_changes: bool) -> None:
@@ -153,6 +161,7 @@ def _train(live: LiveRun, keep_steps: Collection[int], emit: Emit) -> PretrainRe
     live.goes_on_alone()
     if is_writer:
         finish_run(live, state, log.records)
+        push_finished(run.root, live.settings.hub, emit)
     return PretrainResult(run, log.records)
 
 

@@ -20,6 +20,7 @@ from fmlm_cli.model.checkpoints.folders import inner_model, parts_after_model
 FINETUNED = "finetuned.json"  # beside a fine-tuned model: what it is for, and how good it is
 CARD = "README.md"  # of a model; its users may write on
 _AT_STEP = "@step-"
+_GENERATIONS = 20  # of runs that went on from each other, at most
 
 
 @dataclass(frozen=True)
@@ -67,6 +68,31 @@ def find_checkpoint(name: str, *, revision: str | None = None, code: bool = Fals
     one of its checkpoints. Raises `UserError` for a model of fmlm's that is no longer what it was.
     """
     return _find(name, revision, code, adapters=True)
+
+
+def hub_base(origin: Origin) -> str | None:
+    """The model of the Hub that a checkpoint is, or descends from by way of runs that are still there."""
+    if origin.revision is not None:
+        return origin.name
+    settings = origin.settings
+    for _ in range(_GENERATIONS):
+        if settings is None or settings.model.checkpoint is None:
+            return None
+        if settings.model.revision is not None:
+            return settings.model.checkpoint
+        settings = _settings_behind(settings.model.checkpoint)
+    return None
+
+
+def _settings_behind(name: str) -> PretrainSettings | None:
+    """The settings of the run that a local checkpoint is of; None where it is of none."""
+    path = Path(name.rpartition(_AT_STEP)[0] or name)
+    configs = (run / storage.RUN_CONFIG for run in (path, path.parent, path.parent.parent))
+    config = next((config for config in configs if config.is_file()), None)
+    try:
+        return saved_settings(PretrainSettings, config) if config else None
+    except UserError:
+        return None
 
 
 def keep_hashes(folder: Path) -> None:
@@ -124,6 +150,19 @@ def _remedy(folder: Path) -> str:
     if storage.RunDirectory(folder.parent).final != folder or not storage.kind_of(folder.parent):
         return "copy it again from where it was made"
     return f"remove {folder}, and --resume makes it again"
+
+
+def files_of_model(folder: Path) -> dict[str, Path] | None:
+    """The files of a finished model of fmlm's, whole, by their paths in it: what loads, and its card.
+
+    None for any other folder. Raises `UserError` where one is missing or damaged.
+    """
+    if not (folder / storage.HASHES).is_file():
+        return None
+    check_model_files(folder)
+    if not (folder / CARD).is_file():
+        raise UserError(f"{folder} has lost its card, {CARD}: put it back, or {_remedy(folder)}")
+    return {name: folder / name for name in (CARD, *_hashes(folder))}
 
 
 def lost_of_model(folder: Path) -> str | None:

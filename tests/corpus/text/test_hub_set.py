@@ -4,13 +4,8 @@ import json
 import os
 import subprocess
 import sys
-import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
 
 import pytest
 
@@ -19,6 +14,7 @@ from fmlm_cli.corpus.text.corpus import TextCorpus
 from fmlm_cli.corpus.text.documents import ReadOptions
 from fmlm_cli.errors import UserError
 from fmlm_cli.events import ignore
+from tests.standin_hub import Hub, Repository, serving
 
 NAME, COMMIT = "someone/texts", "0123456789" * 4
 FILES = {
@@ -32,69 +28,7 @@ FILES = {
     },
     "data/test-0.jsonl": b'{"id": 1, "text": "held out"}\n',
 }
-JSON = {"Content-Type": "application/json"}
-Answer = tuple[int, dict[str, str], bytes]
-
-
-def answer(path: str, wanted: str | None) -> Answer:
-    """As the Hub answers; `wanted`: a range of bytes."""
-    api, files = f"/api/datasets/{NAME}", f"/datasets/{NAME}/resolve/{COMMIT}/"
-    if path == "/":
-        return 200, {}, b""
-    if path in (api, f"{api}/revision/{COMMIT}", f"{api}/revision/v1"):
-        siblings = [{"rfilename": name, "size": len(body)} for name, body in FILES.items()]
-        return 200, JSON, json.dumps({"id": NAME, "sha": COMMIT, "siblings": siblings}).encode()
-    if path.startswith(f"{api}/revision/"):
-        return 404, {"X-Error-Code": "RevisionNotFound"}, b""
-    if path.startswith(f"{api}/tree/{COMMIT}"):
-        return 200, JSON, json.dumps(tree(path.removeprefix(f"{api}/tree/{COMMIT}").strip("/"))).encode()
-    if path.startswith(files):
-        return contents(path.removeprefix(files), wanted)
-    return 404, {"X-Error-Code": "RepoNotFound"}, b""
-
-
-def tree(folder: str) -> list[dict[str, object]]:
-    names = [name for name in FILES if name.rpartition("/")[0] == folder]
-    entries = [{"type": "file", "path": name, "size": len(FILES[name]), "oid": COMMIT} for name in names]
-    return [*entries, *([] if folder else [{"type": "directory", "path": "data", "size": 0, "oid": COMMIT}])]
-
-
-def contents(name: str, wanted: str | None) -> Answer:
-    body = FILES.get(name)
-    if body is None:
-        return 404, {"X-Error-Code": "EntryNotFound"}, b""
-    headers = {"ETag": f'"{len(body)}"', "X-Repo-Commit": COMMIT, "Accept-Ranges": "bytes"}
-    if wanted is None:
-        return 200, headers, body
-    first, last = (int(place) for place in wanted.removeprefix("bytes=").split("-"))
-    return 206, headers | {"Content-Range": f"bytes {first}-{last}/{len(body)}"}, body[first : last + 1]
-
-
-@contextmanager
-def serving() -> Iterator[str]:
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            path = unquote(urlsplit(self.path).path)
-            status, headers, body = answer(path, self.headers.get("Range"))
-            self.send_response(status)
-            for name, value in {**headers, "Content-Length": str(len(body))}.items():
-                self.send_header(name, value)
-            self.end_headers()
-            if self.command == "GET":
-                self.wfile.write(body)
-
-        do_HEAD = do_GET  # noqa: N815
-
-        def log_message(self, format: str, *args: object) -> None:
-            pass
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
-        thread.start()
-        yield f"http://127.0.0.1:{server.server_address[1]}"
-        server.shutdown()
-        thread.join()
-
+TEXTS = Repository(FILES, commit=COMMIT, revisions=("main", "v1"))
 
 READ = """
 import json, sys
@@ -130,7 +64,7 @@ print(json.dumps(told))
 
 
 def test_a_data_set_of_the_hub_is_streamed(tmp_path: Path) -> None:
-    with serving() as endpoint:
+    with serving(Hub({f"datasets/{NAME}": TEXTS})) as endpoint:
         home = {
             "HF_ENDPOINT": endpoint,
             "HF_HOME": str(tmp_path),

@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
 from fmlm_cli import storage
-from fmlm_cli.config import PretrainSettings, build, nested
+from fmlm_cli.config import PretrainSettings, build, nested, to_yaml
 from fmlm_cli.errors import UserError
 from fmlm_cli.recipes import pretraining
-from fmlm_cli.recipes.shared.checkpoints import find_checkpoint
+from fmlm_cli.recipes.shared.checkpoints import Origin, find_checkpoint, hub_base
 from tests.recipes.runs import RHYTHM, TINY, without_pictures
 
 
@@ -189,3 +189,26 @@ def test_what_can_be_done_about_a_damaged_model(run: storage.RunDirectory, tmp_p
             find_checkpoint(str(run.root))
     finally:
         (run.final / "model.safetensors").write_bytes(whole)
+
+
+def test_the_model_of_the_hub_that_a_checkpoint_descends_from(tmp_path: Path) -> None:
+    def settings_of(name: str, checkpoint: str | None, revision: str | None = None) -> PretrainSettings:
+        tree = nested(
+            {"model.checkpoint": checkpoint, "model.revision": revision, "out": str(tmp_path / name)}
+        )
+        settings = build(PretrainSettings, tree)
+        storage.write_text(tmp_path / name / storage.RUN_CONFIG, to_yaml(settings))
+        return settings
+
+    for name in ("first", "second", "third", "scratch", "loop"):
+        (tmp_path / name).mkdir()
+    first = settings_of("first", "google/bert", "abc")
+    second = settings_of("second", f"{tmp_path}/first@step-9")
+    third = settings_of("third", f"{tmp_path}/second/final")
+    scratch, loop = settings_of("scratch", None), settings_of("loop", f"{tmp_path}/loop")
+    assert hub_base(Origin("google/bert", tmp_path, revision="abc")) == "google/bert"
+    found = [hub_base(Origin("x", tmp_path, settings=each)) for each in (first, second, third, scratch, loop)]
+    assert found == ["google/bert", "google/bert", "google/bert", None, None]
+    assert hub_base(Origin("x", tmp_path)) is None
+    shutil.rmtree(tmp_path / "first")
+    assert hub_base(Origin("x", tmp_path, settings=third)) is None

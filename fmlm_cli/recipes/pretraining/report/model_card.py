@@ -1,19 +1,39 @@
 """The model card: what data, masking, steps and versions made a model, and how well it does."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
+from huggingface_hub import EvalResult
 from transformers.tokenization_utils_base import VERY_LARGE_INTEGER
 
 from fmlm_cli import __version__
 from fmlm_cli.analysis.report.markdown import literal
-from fmlm_cli.config import to_yaml
 from fmlm_cli.engine.checkpoint import TrainState
 from fmlm_cli.model.build import longest_sequence, parameter_counts
 from fmlm_cli.recipes.pretraining.planning.plan import RunPlan, packing_report
 from fmlm_cli.recipes.pretraining.report.gains import Evaluations
+from fmlm_cli.recipes.shared.checkpoints import hub_base
 from fmlm_cli.recipes.shared.held_out import EVALUATION_RATE
-from fmlm_cli.recipes.shared.model_cards import block, card, facts_table, section, versions, warned
+from fmlm_cli.recipes.shared.model_cards import (
+    HERE,
+    Places,
+    block,
+    card,
+    cited,
+    facts_table,
+    front_matter,
+    hub_sets,
+    section,
+    versions,
+    warned,
+)
+
+# Of an evaluation, by the Hub's names, and what they are called beside the numbers.
+_METRICS = {
+    "loss": "held-out loss (nats)",
+    "perplexity": "perplexity",
+    "accuracy": "accuracy of masked tokens",
+}
 
 
 def card_text(
@@ -28,38 +48,63 @@ def card_text(
 
     `improved`: tokens that gained most. `where`: device and precision.
     """
-    facts = {
-        "library_name": "transformers",
-        "pipeline_tag": "fill-mask",
-        "tags": ["fmlm", plan.model.pretrained.config.model_type],
-    }
-    if plan.origin is not None and plan.origin.revision is not None:  # a Hub name, which the Hub makes a link
-        facts["base_model"] = plan.origin.name
+    base = hub_base(plan.origin) if plan.origin else None
+    places = Places(plan.settings, [base] if base else [])
+    name = places.plain(plan.name)
+    title = f"{name}, pre-trained with {plan.strategy.name} masking"
+    facts = front_matter(
+        title,
+        "fill-mask",
+        plan.model.pretrained.config.model_type,
+        plan.settings.hub,
+        base_model=base,
+        datasets=_datasets(plan),
+        results=list(_results(evaluations)),
+    )
     counts = parameter_counts(plan.model)
-    begun = f"gone on with from {literal(plan.origin.name)}" if plan.origin else "pre-trained from scratch"
+    begun = (
+        f"gone on with from {literal(places.plain(plan.name))}" if plan.origin else "pre-trained from scratch"
+    )
     sections = [
         f"A masked language model of {counts['total']:,} parameters, {begun} by fmlm {__version__}.\n",
-        warned(cautions),
-        section("Training", facts_table(_training(plan, state, where))),
+        warned([places.plain(text) for text in cautions]),
+        section("Training", facts_table(_training(plan, state, where, places))),
         section("Evaluation", _evaluation(evaluations)),
         section("Tokens whose prediction improved most", facts_table(improved)),
         section("Use", block(_use(plan.store.tokenizer.mask_token), "python")),
-        section("All settings", block(to_yaml(plan.settings), "yaml")),
+        section("Settings", places.settings()),
+        section("Citation", cited(plan.strategy.name)),
     ]
-    return card(facts, f"{plan.name}, pre-trained with {plan.strategy.name} masking", sections)
+    return card(facts, title, sections)
+
+
+def _datasets(plan: RunPlan) -> list[str]:
+    """The data sets of the Hub that were trained on."""
+    requests = (source.store.manifest["request"] for source in plan.stream.sources)
+    return hub_sets([source for request in requests for source in request.get("sources") or ()])
+
+
+def _results(evaluations: Evaluations) -> Iterator[EvalResult]:
+    """The last evaluations in the form of the Hub's model-index."""
+    for name, records in evaluations.items():
+        for metric, label in _METRICS.items():
+            value = round(float(records[-1][f"eval_{metric}"]), 4)
+            yield EvalResult(
+                "fill-mask", name, name, metric, value, dataset_split="validation", metric_name=label
+            )
 
 
 def _use(mask: str) -> str:
     text = json.dumps(f"... {mask} ...", ensure_ascii=False)
-    return f'from transformers import pipeline\n\npipeline("fill-mask", "PATH/OF/THIS/FOLDER")({text})'
+    return f'from transformers import pipeline\n\npipeline("fill-mask", "{HERE}")({text})'
 
 
-def _training(plan: RunPlan, state: TrainState, where: str) -> dict[str, str]:
+def _training(plan: RunPlan, state: TrainState, where: str, places: Places) -> dict[str, str]:
     corruption = plan.strategy.corruption
     split = plan.store.manifest["splits"]["train"]
     begun = {}
     if plan.origin is not None:
-        begun["checkpoint"] = plan.origin.name + (
+        begun["checkpoint"] = places.plain(plan.origin.name) + (
             f" at revision {plan.origin.revision}" if plan.origin.revision else ""
         )
     return {
