@@ -10,9 +10,9 @@ What is run, block by block:
 
 Only `$ echo $?` may stand under a command that is to fail: it prints that one's exit code.
 
-In what is shown, a number stands for any number, blanks for any (a line may be folded elsewhere, or not
-at all, as far as the rest of it is indented), `...` in a line for any text of it, and a line of `...` for any
-lines.
+In what is shown, a number stands for any number, a unit of bytes or of time for any of its kind, and blanks for
+any (a line may be folded elsewhere, or not at all, where the rest of it is indented); `...` in a line for any
+text of it, and a line of `...` for any lines.
 """
 
 import contextlib
@@ -33,6 +33,7 @@ from markdown_it import MarkdownIt
 from tests.environment import python_path
 
 _NUMBER = r"[+−-]?\d+(?:[.,]\d+)*(?:e[+-]?\d+)?"
+_UNITS = (("byte", "bytes", "kB", "MB", "GB"), ("second", "seconds", "minutes", "hours"))
 _NUMBERS = re.compile(rf"((?:(?<![^\W_]){_NUMBER})|\d+(?:[.,]\d+)*)")
 _BLANKS = r"\s*[^\S\n]"  # in the same line, or where one goes on in another, indented
 _FILE_NAME = re.compile(r"# ([\w.-]+\.\w+)$")
@@ -278,7 +279,11 @@ def _pattern(lines: Sequence[str], exactly: bool) -> str:
 
 
 def _word(word: str, exactly: bool) -> str:
-    """`...` in it is any text, and a number any number."""
+    """`...` in it is any text, a number any number, and a unit any of its kind."""
+    bare = word.rstrip(",;.)")
+    for units in _UNITS:
+        if bare in units:
+            return f"(?:{'|'.join(units)}){re.escape(word[len(bare) :])}"
     pieces = [re.escape(piece) for piece in word.split("...")]
     if not exactly:
         pieces = [
