@@ -13,6 +13,7 @@ from datetime import datetime
 from types import TracebackType
 from typing import Any, TextIO, cast
 
+from rich.cells import cell_len
 from rich.console import Console as RichConsole
 from rich.console import Group
 from rich.live import Live
@@ -34,6 +35,7 @@ _PAGE_WIDTH = 110  # beyond which lines are hard to read
 _CHART_WIDTH = 80
 _ANY_WIDTH = 10_000
 _LONGEST_COMMAND = 300  # of a command's words in a log
+_BETWEEN = 2  # blanks between columns
 _BOARD_FRAME = 5  # lines of a table of scores that are no rows
 _NEGLIGIBLE_WAIT = 0.01  # share of the training time
 _PLAIN_SECONDS = 10.0  # between two plain lines about the same piece of work
@@ -182,8 +184,9 @@ class Console:
     def _grid(self, event: events.Grid) -> None:
         self._stop_live()
         table = Table(box=None, pad_edge=False, header_style="dim")
-        for name in event.header:
-            table.add_column(escape(name), overflow="fold")  # no name or number is cut short
+        widths = _widths(list(zip(event.header, *event.rows, strict=True)), self._out.width)
+        for name, width in zip(event.header, widths, strict=True):
+            table.add_column(escape(name), overflow="fold", width=width)  # no name or number is cut short
         for row in event.rows:
             table.add_row(*map(escape, row))
         if event.narrow is not None:
@@ -330,6 +333,19 @@ class Console:
             return False
         self._spoken[task] = now
         return True
+
+
+def _widths(columns: Sequence[Sequence[str]], room: int) -> list[int | None]:
+    """Of a table's columns of texts, which so are folded between words; None where words have no room."""
+    widths = [max(map(cell_len, texts)) for texts in columns]
+    least = [max(map(cell_len, " ".join(texts).split()), default=0) for texts in columns]
+    room -= _BETWEEN * (len(columns) - 1)
+    if sum(least) > room:
+        return [None] * len(columns)
+    while sum(widths) > room:
+        shrinking = [place for place, width in enumerate(widths) if width > least[place]]
+        widths[max(shrinking, key=widths.__getitem__)] -= 1
+    return [*widths]
 
 
 def _rich(stream: LastingStream, width: int | None = None) -> RichConsole:

@@ -5,6 +5,8 @@ import os
 import re
 import sys
 from collections.abc import Callable
+from contextlib import redirect_stdout
+from unittest.mock import patch
 
 import pytest
 from hypothesis import given
@@ -44,6 +46,9 @@ def shown(capsys: pytest.CaptureFixture[str]) -> str:
     return "".join(capsys.readouterr())
 
 
+TEXTS = st.lists(st.text("ab", min_size=1, max_size=8), max_size=4).map(" ".join)
+
+
 @pytest.mark.parametrize(
     "name", ["[red]x[/red]", "[/]", "[bold]", "[link=http://x]y[/link]", ":smile:", "[1:x]"]
 )
@@ -63,6 +68,22 @@ def test_no_escape_sequence_and_no_half_character_is_written(
     written = shown(capsys)
     assert r"a\x1b[2J\r\x9b\udcffz" in written
     assert not {"\x1b", "\r", "\x9b", "\udcff"} & set(written)
+
+
+@given(st.lists(st.lists(TEXTS, min_size=3, max_size=3), min_size=1, max_size=4))
+def test_words_of_a_table_are_whole_where_they_have_room(rows: list[list[str]]) -> None:
+    """And no line is longer than the terminal."""
+    header, *rows = rows
+    least = [
+        max((len(word) for row in (header, *rows) for word in row[i].split()), default=0) for i in range(3)
+    ]
+    width = sum(least) + 4
+    with patch.dict(os.environ, {"COLUMNS": str(max(width, 8))}), redirect_stdout(io.StringIO()) as stream:
+        Console().emit(events.Grid("title", header, rows))
+    lines = stream.getvalue().partition("title\n")[2].splitlines()
+    assert all(len(line.rstrip()) <= max(width, 8) for line in lines)
+    said = [word for line in lines for word in line.split()]
+    assert sorted(said) == sorted(word for row in (header, *rows) for cell in row for word in cell.split())
 
 
 def test_a_step_says_how_fast_it_was_and_what_it_took(capsys: pytest.CaptureFixture[str]) -> None:

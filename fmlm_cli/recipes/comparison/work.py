@@ -35,6 +35,7 @@ from fmlm_cli.recipes.pretraining.report.describe import FEW_PASSES
 from fmlm_cli.recipes.pretraining.run import pretrain
 from fmlm_cli.recipes.shared.checkpoints import check_model_files, keep_hashes
 from fmlm_cli.recipes.shared.predictions import AT_ONCE
+from fmlm_cli.recipes.shared.words import BUSY
 
 Result = dict[str, Any]
 
@@ -42,9 +43,9 @@ MANY_LEFT_OUT = 0.1  # of the rows looked at: the others are another kind of tex
 
 
 def board_of(plan: ComparisonPlan, emit: Emit, processes: int) -> Board[Item, Result]:
-    """The board that tells of a plan's items. That runs make few passes was said of all arms before."""
+    """The board that tells of a plan's items. What was said of all before: few passes, and a busy machine."""
     title = "held-out loss at the end"
-    return Board(title, plan.ledger, outcome, emit, processes, said=(FEW_PASSES,))
+    return Board(title, plan.ledger, outcome, emit, processes, said=(FEW_PASSES, BUSY))
 
 
 def outcome(item: Item, result: Mapping[str, Any]) -> Outcome:

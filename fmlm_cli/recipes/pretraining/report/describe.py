@@ -37,7 +37,10 @@ def describe_run(plan: RunPlan, runtime: Runtime, attention: str, emit: Emit) ->
         "masking": plan.timetable.description,
         "budget": f"{plan.total_steps:,} steps of {settings.batch.size} rows = {passes_line(plan)}",
         "learning rate": rate,
-        "evaluation": ", ".join(f"{name} ({store.root})" for name, store in plan.evaluated.items()),
+        "evaluation": ", ".join(
+            name if name == str(store.root) else f"{name} ({store.root})"
+            for name, store in plan.evaluated.items()
+        ),
         "device": f"{where_line(runtime)}, {counted(torch.get_num_threads(), 'thread')}",
         "attention": attention,
     }
@@ -74,11 +77,14 @@ def _model_line(plan: RunPlan) -> str:
         at = f" at {plan.origin.revision[:12]}" if plan.origin.revision else ""
         name += f"{at} ({plan.start.model.config.model_type})"
     trained = sum(p.numel() for p in plan.start.model.parameters() if p.requires_grad)
-    some = f", {trained / 1e6:.1f} M of them trained" if trained < counts["total"] else ""
-    return (
-        f"{name}, {counts['total'] / 1e6:.1f} M parameters ({counts['without_embeddings'] / 1e6:.1f} M "
-        f"without embeddings){some}"
-    )
+    some = f", {_size(trained)} of them trained" if trained < counts["total"] else ""
+    without = _size(counts["without_embeddings"])
+    return f"{name}, {_size(counts['total'])} parameters ({without} without embeddings){some}"
+
+
+def _size(parameters: int) -> str:
+    """A number of parameters, in millions where it comes to some."""
+    return f"{parameters / 1e6:.1f} M" if parameters >= 1e5 else f"{parameters:,}"
 
 
 def _course(plan: RunPlan) -> str:
