@@ -65,7 +65,7 @@ class Ran:
 
 @dataclass(frozen=True)
 class Scaling:
-    """How a page is made small: texts of its commands and files, and what is put in their place.
+    """How a page is made small: texts of its commands, files and output, and what is put in their place.
 
     Where two begin at one place the first counts. Each is to stand in the page once at least, which `execute`
     holds to.
@@ -169,7 +169,8 @@ def execute(page: Path, folder: Path, scaling: Scaling | None = None, *, columns
         done = _run(step, scaling, folder, ran[-1].code if ran else 0, columns)
         if done.code != 0 and (after is None or after.command != _EXIT_CODE):
             raise PageError(_told(page, done, f"ended with {done.code}"))
-        if wrong := first_unmatched(step.shown, done.said, exactly=step.command == _EXIT_CODE):
+        shown = scaling("\n".join(step.shown)).splitlines()
+        if wrong := first_unmatched(shown, done.said, exactly=step.command == _EXIT_CODE):
             raise PageError(
                 _told(page, done, f"does not print what the page shows, from this line on: {wrong}")
             )
