@@ -22,9 +22,9 @@ from fmlm_cli.analysis.report.writing import parts_of
 from fmlm_cli.analysis.results.comparison import ComparisonResults
 from fmlm_cli.analysis.statistics import detectable_effect
 from fmlm_cli.config import CompareSettings, PretrainSettings, build, nested, to_yaml
-from tests.analysis.report.command_lines import read_back
 from tests.analysis.report.races import UNIGRAM, by_seed, compared, race_of
 from tests.analysis.report.test_diverged import ODD, TWICE
+from tests.command_lines import read_back
 
 NAMES = ["random", "full-epoch", "full-batch", "fresh"]
 MASKINGS = {
