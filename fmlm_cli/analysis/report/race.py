@@ -101,8 +101,8 @@ def _curves(race: RaceResult, arms: Arms) -> Iterator[Exhibit]:
         "Masked-LM loss on held-out rows under masks that are the same for all arms of a seed, smoothed over "
         f"{_WINDOW} evaluations. Left (or above): the mean over seeds; dashed, if it is near, the loss of "
         "word frequencies alone on the same tokens. Right (or below): the difference from the baseline seed "
-        "by seed, which share initial weights and data order, with its 95 % Student-t interval, pointwise; an arm "
-        "that is far off leaves the panel.",
+        "by seed, which share initial weights and data order, with its 95 % Student-t interval, pointwise; "
+        "an arm that is far off leaves the panel.",
         functools.partial(draw_curves, curves, _gaps(race, losses, tokens, arms), arms, labels, by_frequency),
         [
             {"arm": name, "seed": str(seed), "step": step, "tokens": at, "loss": loss}
