@@ -229,6 +229,14 @@ def test_too_short_a_race_is_made_longer() -> None:
     assert "--budget" in command or "sweep.run.optimizer.learning_rate=" in command
 
 
+def test_a_longer_race_has_rows_that_come_again() -> None:
+    results = compared(race_of(by_seed([[UNIGRAM + 0.2] * 3, [UNIGRAM + 0.21] * 3], NAMES[:2])))
+    arms = tuple(replace(arm, passes=0.01) for arm in results.arms)
+    text, command = said([[UNIGRAM + 0.2] * 3, [UNIGRAM + 0.21] * 3], arms=arms)
+    steps = int(command.split("--budget ")[1].split("-steps")[0])
+    assert f"run.data.max_rows={steps * 28 // 7} " in command and "so that they come again" in text
+
+
 def test_rows_that_come_once_are_made_to_come_again() -> None:
     results = compared(race_of(by_seed(levels(0, 0.0), NAMES[:2])))
     arms = tuple(replace(arm, passes=0.9) for arm in results.arms)

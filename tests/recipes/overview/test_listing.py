@@ -9,29 +9,23 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fmlm_cli import storage
 from fmlm_cli.analysis.results.comparison import NextStep
 from fmlm_cli.analysis.results.finetuning import (
-    CellResult,
     CheckpointComparison,
-    CheckpointScores,
-    ExampleCounts,
     FinetuneResults,
-    PointScores,
-    TaskScores,
 )
-from fmlm_cli.analysis.results.plain import as_json
 from fmlm_cli.config import RunsSettings
 from fmlm_cli.errors import UserError
 from fmlm_cli.events import Caution, Event, Grid, Note
-from fmlm_cli.recipes.finetuning.summary import statistics
 from fmlm_cli.recipes.overview.listing import Overview, list_runs
 from fmlm_cli.recipes.overview.outcomes import TUNING, read_comparison
 from fmlm_cli.recipes.overview.reading import read_run
 from tests.analysis.report.comparison import ARMS, made_results
+from tests.recipes.overview.made_results import made_tuning, write_results
 from tests.recipes.overview.made_runs import make_run, records
 
 
@@ -238,12 +232,6 @@ def test_other_kinds_have_tables_of_their_own(tmp_path: Path) -> None:
     assert len(listed(compared)[0].runs) == 1 and not overview.others
 
 
-def write_results(root: Path, kind: str, results: Any) -> Path:
-    make_run(root, None, finished=False, kind=kind)
-    (root / "results.json").write_text(json.dumps(as_json(results)))
-    return root
-
-
 def test_the_arms_of_a_comparison(tmp_path: Path) -> None:
     made = made_results()
     write_results(tmp_path / "races", "comparison", made)
@@ -287,57 +275,7 @@ def test_the_scores_of_fine_tunings(tmp_path: Path) -> None:
     assert any(isinstance(event, Note) and event.text == "two: c minus b: worse" for event in told)
 
 
-def made_tuning(name: str, scores: list[float | None]) -> CheckpointScores:
-    """One task, and a cell for each score that got better from epoch to epoch; None for one that diverged."""
-    finite = [score for score in scores if score is not None]
-    spread = statistics(finite)
-    point = PointScores(
-        **vars(spread), scores=dict(enumerate(scores)), diverged=len(scores) - len(finite), training=TRAINING
-    )
-    cells = tuple(
-        CellResult(
-            task="rivers",
-            point="usual",
-            seed=seed,
-            score=score,
-            epoch=2,
-            epochs=2,
-            steps=20,
-            dev={},
-            test={},
-            train_seconds=1.0,
-            examples_per_second=1.0,
-            padding=0.0,
-            training=TRAINING,
-            identity="",
-            failed=None if score else "nan",
-            history=[{"epoch": n, "score": score - 0.1 * (2 - n)} for n in (1, 2)] if score else [],
-        )
-        for seed, score in enumerate(scores)
-    )
-    task = TaskScores(
-        **{k: v for k, v in vars(spread).items() if k != "values"},
-        point="usual",
-        training=TRAINING,
-        begun_from_mnli=False,
-        measures=("macro_f1",),
-        diverged=point.diverged,
-        dev={},
-        test={},
-        baseline=None,
-        not_above_baseline=0,
-        examples=ExampleCounts(10, {"dev": 5}),
-        examples_per_second=1.0,
-        padding=0.0,
-        cut={},
-        points={"usual": point},
-    )
-    return CheckpointScores(name, f"path/{name}", None, "bert", {"rivers": task}, None, None, cells)
-
-
-TRAINING = {"learning_rate": 2e-5}
-
-
+@settings(max_examples=15)
 @given(content=st.binary(max_size=100), where=st.integers(0, 3000))
 def test_no_bytes_of_results_raise(
     tmp_path_factory: pytest.TempPathFactory, content: bytes, where: int
