@@ -13,6 +13,8 @@ from fmlm_cli.events import counted
 from fmlm_cli.recipes.overview.differences import printable
 from fmlm_cli.recipes.overview.outcomes import checkpoints_of
 
+_OF_LOSS, _OF_SCORE = 3, 1  # decimals
+
 
 def arms_panel(folder: Path, results: ComparisonResults, x: str, x_label: str) -> Panel | None:
     """Held-out loss of the arms; None where no run ended. `x`: steps or tokens, as of all of them is kept."""
@@ -25,7 +27,7 @@ def arms_panel(folder: Path, results: ComparisonResults, x: str, x_label: str) -
         if race is not None and race.curves[arm.name]
     ]
     title = f"{_called(folder)}: held-out loss (nats), mean over {counted(len(results.seeds), 'seed')}"
-    return Panel(title, x_label, curves) if curves else None
+    return Panel(title, x_label, _OF_LOSS, curves) if curves else None
 
 
 def _mean_of_runs(label: str, runs: Sequence[CurveResult], x: str) -> MeanCurve:
@@ -39,7 +41,7 @@ def scores_panel(folder: Path, results: FinetuneResults | CheckpointComparison) 
     curves = list(_mean_scores(results))
     seeds = counted(int(results.settings.get("seeds", 0)), "seed")
     title = f"{_called(folder)}: development score (%), mean over {seeds}"
-    return Panel(title, "epoch", curves) if curves else None
+    return Panel(title, "epoch", _OF_SCORE, curves) if curves else None
 
 
 def _mean_scores(results: FinetuneResults | CheckpointComparison) -> Iterator[MeanCurve]:

@@ -45,10 +45,11 @@ class MeanCurve:
 
 @dataclass(frozen=True)
 class Panel:
-    """Curves that can be compared. `x_label`: what x counts."""
+    """Curves that can be compared. `x_label`: what x counts. `places`: decimals that their ends deserve."""
 
     title: str
     x_label: str
+    places: int
     curves: Sequence[MeanCurve]
 
 
@@ -59,7 +60,7 @@ def draw_panels(each: Sequence[Panel], width: float) -> Figure:
     figure, grid = panels(width, height * len(each), len(each), 1)
     for (axes,), panel in zip(grid, each, strict=True):
         for place, curve in enumerate(panel.curves):
-            text = f"{curve.label}: {curve.y[-1]:.4g}"
+            text = f"{curve.label}: {curve.y[-1]:.{panel.places}f}"
             label = textwrap.fill(text, 28 if beside else max(int(width * _LETTERS) - 8, 20))
             axes.plot(
                 curve.x,
@@ -75,6 +76,8 @@ def draw_panels(each: Sequence[Panel], width: float) -> Figure:
         axes.set_xlabel(panel.x_label)
         axes.xaxis.set_major_formatter(lambda value, _: compact(value))
         axes.locator_params(axis="x", nbins=5, integer=True)
+        if all(len(curve.x) == 1 for curve in panel.curves):
+            axes.set_xticks([panel.curves[0].x[0]])
         axes.grid(axis="y")
         anchor = (1.01, 1.0) if beside else (0.0, -0.24)
         axes.legend(loc="upper left", bbox_to_anchor=anchor, handlelength=3.2, borderaxespad=0)
