@@ -25,6 +25,7 @@ from rich.text import Text
 from fmlm_cli import events
 from fmlm_cli.cli.markup import escape
 from fmlm_cli.cli.pictures.chart import draw_chart
+from fmlm_cli.cli.pictures.live_line import Figure, bar_width, fitted, room_beside, training_figures
 from fmlm_cli.cli.pictures.masked_row import COLOURS, show_row
 from fmlm_cli.cli.silence import SilenceWatch
 from fmlm_cli.cli.streams import LastingStream, not_writable
@@ -37,7 +38,6 @@ _ANY_WIDTH = 10_000
 _LONGEST_COMMAND = 300  # of a command's words in a log
 _BETWEEN = 2  # blanks between columns
 _BOARD_FRAME = 5  # lines of a table of scores that are no rows
-_NEGLIGIBLE_WAIT = 0.01  # share of the training time
 _PLAIN_SECONDS = 10.0  # between two plain lines about the same piece of work
 
 
@@ -233,31 +233,30 @@ class Console:
 
     def _progress(self, event: events.Progress) -> None:
         finished = bool(event.total) and event.done >= event.total
-        details = "  ".join(f"{value} {name}" for name, value in event.details.items())
+        figures = [
+            Figure(f"{value} {name}", rank) for rank, (name, value) in enumerate(event.details.items())
+        ]
         if self._out.is_terminal:
-            self._show_live(event.task, event.done, event.total, escape(details))
+            room = room_beside(event.task, "100%", self._out.width)
+            self._show_live(event.task, event.done, event.total, escape(fitted(figures, room)))
             if finished:
                 self._drop_live(event.task)
         elif not finished and self._may_speak(event.task, at_once=not event.total):
             share = f" {event.done / event.total:.0%}" if event.total else ""
-            self._say(escape(f"{event.task}{share}  {details}".rstrip()))
+            self._say(escape(f"{event.task}{share}  {fitted(figures)}".rstrip()))
 
     def _trained(self, event: events.Trained) -> None:
         record, total = event.record, event.total_steps
         step = int(record["step"])
-        waiting = record["data_wait_share"]
-        figures = (
-            f"loss {record['loss']:.3f}  lr {record['learning_rate']:.1e}  grad {record['grad_norm']:.2f}  "
-            f"{record['tokens_per_second']:,.0f} tokens/s  {record['peak_share']:.0%} of peak"
-            + (f"  data wait {waiting:.0%}" if waiting > _NEGLIGIBLE_WAIT else "")
-            + f"  {record['memory_gib']:.1f} GiB"
-        )
+        figures = training_figures(record)
         if self._out.is_terminal:
-            self._show_live("step", step, total, figures)
+            room = room_beside("step", f"{total:,}/{total:,}", self._out.width)
+            self._show_live("step", step, total, fitted(figures, room))
             if step >= total:
                 self._drop_live("step")
         elif step == total or self._may_speak("step"):
-            self._say(f"step {step:,}/{total:,}  {figures}  {events.clock_time(event.seconds_left)} left")
+            left = events.clock_time(event.seconds_left)
+            self._say(f"step {step:,}/{total:,}  {fitted(figures)}  {left} left")
 
     def _evaluated(self, event: events.Evaluated) -> None:
         record = event.record
@@ -296,7 +295,7 @@ class Console:
             )
             columns = (
                 TextColumn("{task.description}"),
-                BarColumn(bar_width=16),
+                BarColumn(bar_width=bar_width(self._out.width)),
                 count,
                 TextColumn("{task.fields[text]}"),
             )

@@ -265,7 +265,9 @@ def _model_line(plan: ComparisonPlan) -> str:
 def _tell(results: ComparisonResults, files: list[Path], emit: Emit) -> None:
     verdict, table = results.verdict, glance(results, Arms.of(results))
     if table is not None:
-        emit(Grid(f"held-out loss, {len(results.seeds)} seeds", table.header, table.rows))
+        title, most = f"held-out loss, {len(results.seeds)} seeds", 4  # columns, where there is little room
+        short = Grid(title, table.header[:most], [row[:most] for row in table.rows])
+        emit(Grid(title, table.header, table.rows, short))
     emit(Note(f"\n{verdict.headline}."))
     for sentence in verdict.sentences:
         emit(Note(f"- {sentence}"))

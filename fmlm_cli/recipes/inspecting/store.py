@@ -183,7 +183,8 @@ def _worded(document: WordedDocument) -> dict[str, str]:
     words = ("·".join(word).strip() for word in document.words)
     shown = sum(map(len, document.words))
     more = f" ... ({document.tokens - shown:,} more tokens)" if document.tokens > shown else ""
-    return {f"{document.tokens:,} tokens": f"|{'|'.join(words)}|{more}"}
+    # With a blank before each bar, at which a terminal breaks lines.
+    return {f"{document.tokens:,} tokens": f"|{' |'.join(words)}|{more}"}
 
 
 def _on_repeats(report: StoreReport) -> Note:
