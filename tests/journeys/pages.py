@@ -37,6 +37,13 @@ _UNITS = (("byte", "bytes", "kB", "MB", "GB"), ("second", "seconds", "minutes", 
 _NUMBERS = re.compile(rf"((?:(?<![^\W_]){_NUMBER})|\d+(?:[.,]\d+)*)")
 _BLANKS = r"\s*[^\S\n]"  # in the same line, or where one goes on in another, indented
 _FILE_NAME = re.compile(r"# ([\w.-]+\.\w+)$")
+# As pip makes it: processes that it starts import it again, and are not to run the command again.
+_FMLM = f"""#!{sys.executable}
+from fmlm_cli.__main__ import main
+
+if __name__ == "__main__":
+    main()
+"""
 _EXIT_CODE = "echo $?"
 _COLOURS = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 
@@ -159,7 +166,7 @@ def execute(page: Path, folder: Path, scaling: Scaling | None = None, *, columns
     steps = list(steps_of(page.read_text(encoding="utf-8")))
     if unused := scaling.unused([step.command + step.text for step in steps]):
         raise PageError(f"{page.name} has no {unused[0]!r} to put something in the place of")
-    install(folder / "bin", "fmlm", f"#!{sys.executable}\nfrom fmlm_cli.__main__ import main\nmain()\n")
+    install(folder / "bin", "fmlm", _FMLM)
     install(folder / "bin", "python", f'#!/bin/sh\nexec "{sys.executable}" "$@"\n')
     ran: list[Ran] = []
     for step, after in zip(steps, [*steps[1:], None], strict=True):

@@ -12,8 +12,8 @@ SMALL = Scaling(
         "--vocab-size 16000": "--vocab-size 300",
         "bert-mini": "bert-tiny",
         "--seeds 5": "--seeds 2",
-        "--budget 14-epochs": "--budget 8-steps --set run.batch.size=4 --set run.sequence_length=64 "
-        "--set run.evaluation.max_rows=8 --set run.evaluation.every_steps=4 --set variance.sequences=10 "
+        "--budget 14-epochs": "--budget 10-steps --set run.batch.size=4 --set run.sequence_length=64 "
+        "--set run.evaluation.max_rows=8 --set run.evaluation.every_steps=5 --set variance.sequences=10 "
         "--set variance.checkpoints=[late] --set variance.corruptions=[race] --set variance.random=2",
         "--budget 28-epochs": "--budget 8-steps --set batch.size=4 --set sequence_length=64 "
         "--set evaluation.every_steps=4",
