@@ -125,7 +125,8 @@ class Console:
     def error(self, line: str) -> None:
         """Print the line that a command ends with."""
         line = escape(line).replace("\n", "\\n")  # a name may hold a line end
-        self._err.print(f"[red]{line}[/red]")
+        when = self._time() if self._dated and _are_one(sys.stdout, sys.stderr) else ""
+        self._err.print(f"{when}[red]{line}[/red]")
 
     def _check_reader(self) -> None:
         error = self._stdout.error
@@ -167,8 +168,11 @@ class Console:
 
     def _say(self, markup: str, console: RichConsole | None = None) -> None:
         """Print a line, with the time before it in a log."""
-        when = f"[dim]{datetime.now():%Y-%m-%d %H:%M:%S}[/dim] " if self._dated else ""
+        when = self._time() if self._dated else ""
         (console or self._out).print(when + markup)
+
+    def _time(self) -> str:
+        return f"[dim]{datetime.now():%Y-%m-%d %H:%M:%S}[/dim] "
 
     def _facts(self, event: events.Facts) -> None:
         self._stop_live()
@@ -332,6 +336,15 @@ class Console:
             return False
         self._spoken[task] = now
         return True
+
+
+def _are_one(*streams: TextIO) -> bool:
+    """Whether streams go into one file or pipe, as those of a job do."""
+    try:
+        files = {(found.st_dev, found.st_ino) for found in (os.fstat(stream.fileno()) for stream in streams)}
+    except (AttributeError, OSError, ValueError):  # none, closed, or no file of the system's
+        return False
+    return len(files) == 1
 
 
 def _widths(columns: Sequence[Sequence[str]], room: int) -> list[int | None]:
