@@ -10,12 +10,12 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
 
-def text_files(folder: Path, *, documents: int = 600, files: int = 3, seed: int = 11) -> None:
-    """Text files of documents with blank lines between them."""
+def text_files(folder: Path, *, files: int = 3, between: str = "\n\n") -> None:
+    """600 documents in text files; `between` them: what parts them there."""
     folder.mkdir()
-    texts = generate_documents(documents, seed=seed)
+    texts = generate_documents(600, seed=11)
     for number in range(files):
-        (folder / f"part-{number + 1}.txt").write_text("\n\n".join(texts[number::files]) + "\n")
+        (folder / f"part-{number + 1}.txt").write_text(between.join(texts[number::files]) + "\n")
 
 
 def roberta(folder: Path, tokenizer: "PreTrainedTokenizerFast") -> None:

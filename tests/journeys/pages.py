@@ -195,7 +195,7 @@ def _run(step: Step, scaling: Scaling, folder: Path, code: int, columns: int) ->
 
 
 def in_terminal(
-    words: Sequence[str], folder: Path, columns: int = 100, fed: str = "", seconds: float = 300
+    words: Sequence[str], folder: Path, columns: int = 100, fed: str = "", seconds: float = 600
 ) -> tuple[int, str]:
     """The exit code of a process in a terminal, and what it left there. After so many `seconds` it is killed."""
     ours, theirs = pty.openpty()

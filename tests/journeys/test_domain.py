@@ -20,7 +20,7 @@ SMALL = Scaling(
 
 
 def test_domain(bpe_tokenizer: "PreTrainedTokenizerFast", tmp_path: Path) -> None:
-    made.text_files(tmp_path / "my-text")
+    made.text_files(tmp_path / "my-text", files=1, between="\n")
     made.roberta(tmp_path / "roberta-base", bpe_tokenizer)
     made.labelled_set(tmp_path)
     execute(PAGE, tmp_path, SMALL)
