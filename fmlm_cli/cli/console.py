@@ -34,7 +34,6 @@ from fmlm_cli.errors import Interrupted, shortened
 _FILE_WIDTH = 160
 _PAGE_WIDTH = 110  # beyond which lines are hard to read
 _CHART_WIDTH = 80
-_ANY_WIDTH = 10_000
 _LONGEST_COMMAND = 300  # of a command's words in a log
 _BETWEEN = 2  # blanks between columns
 _BOARD_FRAME = 5  # lines of a table of scores that are no rows
@@ -187,17 +186,15 @@ class Console:
 
     def _grid(self, event: events.Grid) -> None:
         self._stop_live()
+        columns = list(zip(event.header, *event.rows, strict=True))
+        if event.narrow is not None and sum(_unfolded(columns)) > _room(columns, self._out.width):
+            self._grid(event.narrow)
+            return
         table = Table(box=None, pad_edge=False, header_style="dim")
-        widths = _widths(list(zip(event.header, *event.rows, strict=True)), self._out.width)
-        for name, width in zip(event.header, widths, strict=True):
+        for name, width in zip(event.header, _widths(columns, self._out.width), strict=True):
             table.add_column(escape(name), overflow="fold", width=width)  # no name or number is cut short
         for row in event.rows:
             table.add_row(*map(escape, row))
-        if event.narrow is not None:
-            unfolded = self._out.options.update(max_width=_ANY_WIDTH)
-            if self._out.measure(table, options=unfolded).maximum > self._out.width:
-                self._grid(event.narrow)
-                return
         self._out.print(f"\n[bold]{escape(event.title)}[/bold]")
         self._out.print(table, soft_wrap=False)
 
@@ -347,11 +344,23 @@ def _are_one(*streams: TextIO) -> bool:
     return len(files) == 1
 
 
-def _widths(columns: Sequence[Sequence[str]], room: int) -> list[int | None]:
-    """Of a table's columns of texts, which so are folded between words; None where words have no room."""
-    widths = [max(map(cell_len, texts)) for texts in columns]
+Columns = Sequence[Sequence[str]]  # of a table, each with its header
+
+
+def _unfolded(columns: Columns) -> list[int]:
+    """How wide columns are without a fold."""
+    return [max(map(cell_len, texts)) for texts in columns]
+
+
+def _room(columns: Columns, width: int) -> int:
+    """What is left to columns on lines of this width."""
+    return width - _BETWEEN * (len(columns) - 1)
+
+
+def _widths(columns: Columns, width: int) -> list[int | None]:
+    """Of columns of a table, which so are folded between words; None where words have no room."""
+    widths, room = _unfolded(columns), _room(columns, width)
     least = [max(map(cell_len, " ".join(texts).split()), default=0) for texts in columns]
-    room -= _BETWEEN * (len(columns) - 1)
     if sum(least) > room:
         return [None] * len(columns)
     while sum(widths) > room:
