@@ -348,8 +348,9 @@ Columns = Sequence[Sequence[str]]  # of a table, each with its header
 
 
 def _unfolded(columns: Columns) -> list[int]:
-    """How wide columns are without a fold."""
-    return [max(map(cell_len, texts)) for texts in columns]
+    """How wide columns are without a fold but those that texts bring."""
+    lines = [[line for text in texts for line in text.splitlines()] for texts in columns]
+    return [max(map(cell_len, texts), default=0) for texts in lines]
 
 
 def _room(columns: Columns, width: int) -> int:
