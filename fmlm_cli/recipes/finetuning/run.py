@@ -57,7 +57,7 @@ def finetune(
         else:
             plan.check_layout()
             plan.ledger.check_all()
-        _describe(plan, emit)
+        describe(plan, emit)
         with storage.clear_disk_errors(root):
             if overwrite:
                 folder.clear()
@@ -125,7 +125,7 @@ def _keep_if_best(plan: FinetunePlan, run: CellRun, result: CellResult) -> None:
 # ---------------------------------------------------------------- what is told
 
 
-def _describe(plan: FinetunePlan, emit: Emit) -> None:
+def describe(plan: FinetunePlan, emit: Emit) -> None:
     """What is to be done, and what may not be wanted about it."""
     settings = plan.settings
     rows = {
