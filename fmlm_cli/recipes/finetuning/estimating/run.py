@@ -4,14 +4,22 @@ import time
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 
-from fmlm_cli.config import FinetuneSettings
+from transformers import PreTrainedTokenizerFast
+
+from fmlm_cli.config import FinetuneSettings, build
+from fmlm_cli.engine.runtime import Runtime
 from fmlm_cli.errors import UserError
 from fmlm_cli.events import Emit, Note, counted, duration, ignore
+from fmlm_cli.model.classifier import EncoderCheckpoint
+from fmlm_cli.recipes.finetuning.candidates import ReadCheckpoint, make_candidate
+from fmlm_cli.recipes.finetuning.data import load_tasks
 from fmlm_cli.recipes.finetuning.estimating.costs import CellCost, CheckpointCosts
-from fmlm_cli.recipes.finetuning.grid import Cell
+from fmlm_cli.recipes.finetuning.grid import Cell, find_cells
 from fmlm_cli.recipes.finetuning.plan import FINETUNING, FinetunePlan, plan_finetuning
 from fmlm_cli.recipes.finetuning.run import describe
+from fmlm_cli.recipes.shared.checkpoints import Origin
 from fmlm_cli.recipes.shared.estimates.estimate import (
     BYTES_OF_MOMENTS,
     BYTES_OF_WEIGHT,
@@ -66,6 +74,24 @@ def estimate_finetuning(
     return estimate
 
 
+def plan_for_model(
+    settings: FinetuneSettings, encoder: EncoderCheckpoint, tokenizer: PreTrainedTokenizerFast
+) -> FinetunePlan:
+    """The plan for a checkpoint that does not lie anywhere yet, as one of the runs of a comparison."""
+    assert settings.out is not None
+    runtime = Runtime.resolve(settings.device, settings.precision, threads=settings.speed.threads)
+    data = load_tasks(settings, ignore)
+    probe = encoder.classifier(["0", "1"], seed=0, dropout=settings.training.dropout).model
+    read = ReadCheckpoint("", Origin(encoder.name, Path(settings.out)), encoder, tokenizer, probe)
+    settings = build(
+        FinetuneSettings, settings.model_dump(), {"max_length": read.length(settings.max_length)}
+    )
+    candidate = make_candidate(read, settings, runtime)
+    seeds = range(settings.first_seed, settings.first_seed + settings.seeds)
+    cells = find_cells(data, {"": candidate.points}, seeds)
+    return FinetunePlan(settings, Path(settings.out), {"": candidate}, data, cells, runtime)
+
+
 def summed(
     plan: FinetunePlan,
     costs: Mapping[str, CheckpointCosts],
@@ -115,8 +141,8 @@ def _rows(cells: Mapping[Cell, CellCost]) -> dict[str, str]:
         return {"cells": "none is left"}
     longest = max(cost.seconds for cost in cells.values())
     rows = {
-        "cells": f"{counted(len(cells), 'cell')}, {duration(longest)} at most; --jobs N deals them out whole, to "
-        "a GPU each"
+        "cells": f"{counted(len(cells), 'cell')}, {duration(longest)} at most; --jobs N deals them out, to a "
+        "GPU each"
     }
     by_task: dict[str, float] = defaultdict(float)
     for cell, cost in cells.items():
