@@ -138,7 +138,10 @@ def _tell_time(plan: ComparisonPlan, sharing: Sharing, emit: Emit) -> None:
     items = [item for item in plan.ledger.unfinished if item.name in share]
     if not items:
         return
-    found = estimate_plan(plan, items, emit, QUICK)
+    try:
+        found = estimate_plan(plan, items, emit, QUICK)
+    except DivergedError:
+        return  # which is a result, once it is a run's
     shared = f"; {sharing.processes} processes share it" if sharing.processes > 1 else ""
     emit(Note(f"{found.in_words}{shared} (by a few steps; --dry-run looks longer)"))
 

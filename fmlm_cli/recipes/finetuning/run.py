@@ -11,6 +11,7 @@ from fmlm_cli.engine.step import DivergedError
 from fmlm_cli.errors import UserError
 from fmlm_cli.events import Caution, Emit, Facts, counted, ignore, starting_anew
 from fmlm_cli.model.build import save_model
+from fmlm_cli.model.ending import let_go
 from fmlm_cli.recipes.finetuning.cells import CellResult, CellRun
 from fmlm_cli.recipes.finetuning.grid import GRIDS, Cell, too_few_steps
 from fmlm_cli.recipes.finetuning.plan import FINETUNING, FinetunePlan, plan_finetuning, rank_of
@@ -89,7 +90,10 @@ def _tuned(plan: FinetunePlan, cell: Cell, board: Board[Cell, CellResult]) -> Ce
     prepared, folder = plan.prepared(cell), plan.folder(cell)
     run = CellRun(cell, prepared, plan.settings, plan.runtime, backend, folder, board.hear)
     identity = storage.sha256_of_json(plan.ledger.decides(cell))
-    return run.run(identity, lambda result: _keep_if_best(plan, run, result))
+    try:
+        return run.run(identity, lambda result: _keep_if_best(plan, run, result))
+    finally:
+        let_go(run.model)
 
 
 def _keep_if_best(plan: FinetunePlan, run: CellRun, result: CellResult) -> None:

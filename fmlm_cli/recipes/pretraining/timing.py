@@ -11,6 +11,7 @@ from fmlm_cli.config import PretrainSettings, build, nested
 from fmlm_cli.engine.evaluation import evaluate
 from fmlm_cli.errors import UserError
 from fmlm_cli.events import Emit, Note, ignore
+from fmlm_cli.model.ending import let_go
 from fmlm_cli.recipes.pretraining.live_run import LiveRun, runtime_of, settle_attention_of
 from fmlm_cli.recipes.pretraining.micro_size import with_micro_size
 from fmlm_cli.recipes.pretraining.planning.plan import plan_run
@@ -84,7 +85,9 @@ def time_run(
     starting = time.monotonic() - begun
     times = time_training(training, emit, steps=steps, seconds=seconds, clock=clock).timed
     evaluating = sum(_time_evaluation(live, held_out) for held_out in live.held_out.values() if evaluates)
-    return RunTimes(times, starting, evaluating, max(times.memory, runtime.peak_memory()))
+    memory = max(times.memory, runtime.peak_memory())
+    let_go(live.model)
+    return RunTimes(times, starting, evaluating, memory)
 
 
 def _time_evaluation(live: LiveRun, held_out: HeldOut) -> float:

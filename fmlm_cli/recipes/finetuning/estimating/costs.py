@@ -3,11 +3,12 @@
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 
 import numpy as np
+from torch import nn
 
 from fmlm_cli.events import Emit, ignore
+from fmlm_cli.model.ending import let_go
 from fmlm_cli.recipes.finetuning.candidates import Candidate
 from fmlm_cli.recipes.finetuning.cells import CellRun, EncodedSplit, Prepared, passes_between_evaluations
 from fmlm_cli.recipes.finetuning.estimating.probing import Costs, probe
@@ -53,7 +54,7 @@ class _Sampled:
 class CheckpointCosts:
     """A checkpoint's cells: `plan`'s tasks in samples, and its models timed. Nothing is written.
 
-    `number`, `seconds`: of what is timed, at most.
+    `number`, `seconds`: of what is timed, at most. `bytes_of_model`: of the weights in a file.
     """
 
     plan: FinetunePlan
@@ -68,10 +69,11 @@ class CheckpointCosts:
         self.largest = max(cell.point.training.batch_size for cell in cells)
         self.tasks = {task: self._sample(task) for task in self.plan.data}
         begun = time.monotonic()
-        self.run = self._probe(cells[0])
+        run = self._probe(cells[0])
         making = time.monotonic() - begun
+        self.objective, self.bytes_of_model = run.objective, BYTES_OF_WEIGHT * _size(run.model)
         sizes = {(cell.task, cell.point.training.batch_size) for cell in cells}
-        objective, micro = self.run.objective, self.plan.settings.micro_size
+        objective, micro = self.objective, self.plan.settings.micro_size
         steps = [
             step
             for task, size in sorted(sizes)
@@ -81,8 +83,9 @@ class CheckpointCosts:
             make for task in self.tasks.values() for make in task.decides.evaluation(objective, self.largest)
         ]
         self.costs: Costs = probe(
-            self.run, steps, forwards, making, self.emit, number=self.number, seconds=self.seconds
+            run, steps, forwards, making, self.emit, number=self.number, seconds=self.seconds
         )
+        let_go(run.model)
 
     def _probe(self, cell: Cell) -> CellRun:
         """A cell's run on its task's sample, which leaves no trace."""
@@ -134,22 +137,15 @@ class CheckpointCosts:
 
     def _steps(self, task: str, batch_size: int) -> Floats:
         if (task, batch_size) not in self._shapes:
-            steps = self.tasks[task].train.steps(
-                self.run.objective, batch_size, self.plan.settings.micro_size
-            )
+            steps = self.tasks[task].train.steps(self.objective, batch_size, self.plan.settings.micro_size)
             self._shapes[task, batch_size] = np.array([shape_of(step()) for step in steps])
         return self._shapes[task, batch_size]
 
     def _outputs(self, split: SampledSplit) -> float:
         """Seconds of a forward of a whole split."""
-        made = split.evaluation(self.run.objective, self.largest)
+        made = split.evaluation(self.objective, self.largest)
         sample = self.costs.seconds_of_forwards(np.array([shape_of(make()) for make in made]))
         return sample * split.examples / len(split.sequences)
-
-    @cached_property
-    def bytes_of_model(self) -> int:
-        """Of its weights in a file."""
-        return BYTES_OF_WEIGHT * sum(p.numel() for p in self.run.model.parameters())
 
     @property
     def bytes_of_tokens(self) -> int:
@@ -165,3 +161,7 @@ class CheckpointCosts:
             return self.costs.memory
         tokens = max(sum(split.tokens for split in task.all) for task in self.tasks.values())
         return self.costs.memory + self.bytes_of_model + round(_BYTES_OF_TOKEN * tokens)
+
+
+def _size(model: nn.Module) -> int:
+    return sum(p.numel() for p in model.parameters())
