@@ -20,7 +20,7 @@ MakeBatches = Callable[[], Sequence[Batch]]
 
 @dataclass(frozen=True)
 class SampledSplit:
-    """Some of a split's sequences, drawn at random; all where it is small. `examples`: of the whole split."""
+    """Some of a split's sequences, of all lengths; all where it is small. `examples`: of the whole split."""
 
     sequences: Sequences
     examples: int
@@ -31,7 +31,8 @@ class SampledSplit:
     ) -> "SampledSplit":
         """As many as are sorted by length together, so that its batches are padded as those of the split."""
         number = min(len(examples), WINDOW * batch_size)
-        index = np.random.default_rng(0).permutation(len(examples))[:number].tolist()
+        by_length = np.argsort(_characters(examples), kind="stable")
+        index = by_length[((np.arange(number) + 0.5) / number * len(examples)).astype(int)].tolist()
         first = [examples.first[i] for i in index]
         second = None if examples.second is None else [examples.second[i] for i in index]
         return cls(encode(tokenizer, first, second, max_length), len(examples))
@@ -61,6 +62,12 @@ class SampledSplit:
             return lambda: objective.prepare(self.sequences, index, None, batch_size)
 
         return [part(index) for index in by_length(self.sequences.lengths, batch_size)]
+
+
+def _characters(examples: Examples) -> list[int]:
+    """Of each example; tokens are as good as in proportion to them, and take long to count."""
+    second = examples.second or [""] * len(examples)
+    return [len(one) + len(other) for one, other in zip(examples.first, second, strict=True)]
 
 
 def shape_of(batches: Sequence[Batch]) -> list[float]:
