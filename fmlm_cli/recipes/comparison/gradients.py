@@ -35,9 +35,8 @@ memory instead of one.
 """
 
 import itertools
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -51,7 +50,6 @@ from fmlm_cli.analysis.gradient_noise.measuring import (
     Draw,
     Family,
     GradientPlan,
-    Gradients,
     RatioResiduals,
     Records,
     measure,
@@ -205,86 +203,27 @@ def measure_gradient_variance(
         )
     typical = choose_rows(reader, segments, replace(request, sequences=_TYPICAL, first=0), seed=seed).rows
     done = itertools.count(1)
-    with _row_gradients(
+    with row_gradients(
         model, measured_rows.rows, typical, store, UNITS[unit], segments, corruption, request, seed, device
     ) as gradients:
         return measure(
             gradients,
             measured_rows.rows.numbers.tolist(),
             request.plan(segments),
-            sketch=_sketch(request, seed),
+            sketch=sketch_of(request, seed),
             on_sequence=None if progress is None else lambda _: progress(next(done)),
         )
 
 
-def time_gradients(
-    model: nn.Module,
-    reader: RowReader,
-    store: TokenStore,
-    *,
-    unit: UnitName,
-    segments: int,
-    corruption: Corruption,
-    request: VarianceRequest,
-    seed: int,
-    device: torch.device,
-    seconds: float,
-) -> float:
-    """Seconds of a gradient of `measure_gradient_variance`, by those that fit in `seconds`, and one more.
-
-    As there, but the mean gradient is one of the first row's.
-    """
-    rows = choose_rows(reader, segments, request, seed=seed).rows
-    typical, taken = rows.take(np.arange(min(1, len(rows.numbers)))), _Taken(seconds)
-    with (
-        _row_gradients(
-            model, rows, typical, store, UNITS[unit], segments, corruption, request, seed, device
-        ) as gradients,
-        suppress(_EnoughError),
-    ):
-        numbers, plan = rows.numbers.tolist(), request.plan(segments)
-        measure(taken.those_of(gradients), numbers, plan, sketch=_sketch(request, seed))
-    return taken.seconds_each
-
-
-class _EnoughError(Exception):
-    """Enough gradients were timed."""
-
-
-class _Taken:
-    """When each gradient had been taken up by whoever asked for it; after so many seconds it is enough."""
-
-    def __init__(self, seconds: float) -> None:
-        self._times = [time.perf_counter()]
-        self._end = self._times[0] + seconds
-
-    def those_of(self, gradients: Gradients) -> Gradients:
-        """The same gradients, watched."""
-
-        def watched(sequence: int, draws: Sequence[Draw]) -> Iterator[Tensor]:
-            for gradient in gradients(sequence, draws):
-                yield gradient
-                self._times.append(time.perf_counter())
-                if len(self._times) > 2 and self._times[-1] > self._end:
-                    raise _EnoughError
-
-        return watched
-
-    @property
-    def seconds_each(self) -> float:
-        """On average, but for the first one."""
-        first = min(1, len(self._times) - 1)
-        return (self._times[-1] - self._times[first]) / max(len(self._times) - 1 - first, 1)
-
-
-def _sketch(request: VarianceRequest, seed: int) -> CountSketch | None:
+def sketch_of(request: VarianceRequest, seed: int) -> CountSketch | None:
+    """What gradients are projected by, if a request asks for that."""
     if request.sketch is None:
         return None
     return CountSketch(request.sketch, int(keys.derive(seed, keys.Stream.SKETCH)))
 
 
 @contextmanager
-def _row_gradients(
+def row_gradients(
     model: nn.Module,
     rows: Rows,
     typical: Rows,

@@ -17,7 +17,7 @@ from fmlm_cli.config import Budget, CompareSettings, Part, build, saved_settings
 from fmlm_cli.engine.runtime import Runtime
 from fmlm_cli.engine.step import DivergedError
 from fmlm_cli.errors import UserError
-from fmlm_cli.events import Emit, Facts, Grid, Note, counted, ignore, starting_anew
+from fmlm_cli.events import Doing, Emit, Facts, Grid, Note, counted, ignore, starting_anew
 from fmlm_cli.recipes.comparison.cautions import cautions_of
 from fmlm_cli.recipes.comparison.draft import PARTS, Draft, draft_comparison
 from fmlm_cli.recipes.comparison.estimating.parts import QUICK
@@ -260,6 +260,7 @@ def _made_from(plan: ComparisonPlan) -> dict[Path, str]:
 
 def _report(plan: ComparisonPlan, emit: Emit) -> Comparison:
     """All files of the report; `DivergedError`, once they are written, if nothing came of any item."""
+    emit(Doing("writing the report"))
     results = results_of(plan)
     storage.write_json(plan.root / RESULTS, as_json(results))
     files = [plan.root / RESULTS, *write_report(plan.root, results)]

@@ -104,6 +104,7 @@ class Worker:
         seed = plan.seed_of_measurement(item)
         measured_rows = choose_rows(reader, segments, request, seed=seed)
         self._caution_about(measured_rows, request.sequences, 2 * segments)
+        self.board.hear(Progress("variance", 0, request.sequences, "rows"))
         records = measure_gradient_variance(
             model,
             reader,

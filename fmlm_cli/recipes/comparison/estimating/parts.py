@@ -11,7 +11,7 @@ from fmlm_cli.model.classifier import EncoderCheckpoint
 from fmlm_cli.recipes.comparison.arms import base_segments
 from fmlm_cli.recipes.comparison.coverage import covered
 from fmlm_cli.recipes.comparison.draft import request_of
-from fmlm_cli.recipes.comparison.gradients import time_gradients
+from fmlm_cli.recipes.comparison.estimating.gradients_timed import time_gradients
 from fmlm_cli.recipes.comparison.plan import COVERED_ROWS, ComparisonPlan, Item
 from fmlm_cli.recipes.comparison.work import corruption_of, finetune_settings
 from fmlm_cli.recipes.finetuning.estimating.costs import CheckpointCosts

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from torch import nn
 
-from fmlm_cli.events import Emit, ignore
+from fmlm_cli.events import Doing, Emit, ignore
 from fmlm_cli.model.ending import let_go
 from fmlm_cli.recipes.finetuning.candidates import Candidate
 from fmlm_cli.recipes.finetuning.cells import CellRun, EncodedSplit, Prepared, passes_between_evaluations
@@ -67,6 +67,7 @@ class CheckpointCosts:
     def __post_init__(self) -> None:
         cells = [cell for cell in self.plan.cells if cell.checkpoint == self.candidate.name]
         self.largest = max(cell.point.training.batch_size for cell in cells)
+        self.emit(Doing("tokenizing some of each set"))
         self.tasks = {task: self._sample(task) for task in self.plan.data}
         begun = time.monotonic()
         run = self._probe(cells[0])
