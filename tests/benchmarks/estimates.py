@@ -133,6 +133,11 @@ def speed_of(logs: Iterable[Sequence[Mapping[str, Any]]]) -> float:
     return tokens / max(seconds, 1e-9)
 
 
+def ratios_of(said: Figures, was: Figures) -> str:
+    """What a dry run said, as a share of what was, in a line."""
+    return "estimate / run " + ", ".join(f"{name} {said[name] / was[name]:.2f}" for name in UNITS)
+
+
 def table_of(found: Mapping[str, tuple[Figures, Figures]]) -> Table:
     """A line for each figure of each work, marked where the estimate is farther off than it may be."""
     table = Table("", "", "estimate", "run", "estimate / run", title="dry runs against the runs themselves")
@@ -162,7 +167,7 @@ def main(console: Console, json_path: Path, *, quick: bool = False) -> None:
             except NotRunError as error:
                 console.print(f"{work.title}: {error}")
                 continue
-            console.print(f"{work.title}: {found[work.title][1]['time']:.0f} s", style="dim")
+            console.print(f"{work.title}: {ratios_of(*found[work.title])}", style="dim")
     console.print(table_of(found))
     path = json_path.with_name("bench-estimates.json")
     figures = {title: {"estimate": said, "run": was} for title, (said, was) in found.items()}

@@ -13,7 +13,7 @@ from fmlm_cli.cli.options import (
     Report,
     ReportOnly,
     Resume,
-    check_price,
+    check_dry_run,
     with_options,
 )
 from fmlm_cli.config import SPELLINGS, CompareSettings
@@ -96,7 +96,7 @@ def command(
     - Finished parts are kept: --resume --only PART adds one. DIR has report.html (one file, opens offline),
     report.md, results.json, and every figure as SVG and PNG.
     """
-    check_price(price_per_hour, dry_run=dry_run)
+    check_dry_run(dry_run, price_per_hour)
     if dry_run:
         from fmlm_cli.recipes.comparison.run import estimate_comparison
 

@@ -10,7 +10,7 @@ from fmlm_cli.cli.options import (
     Report,
     ReportOnly,
     Resume,
-    check_price,
+    check_dry_run,
     with_options,
 )
 from fmlm_cli.config import FinetuneSettings
@@ -85,7 +85,7 @@ def command(
     - DIR has results.md, .tex and .json, plots/scores.png, predictions of every cell, models/TASK
     (models/CHECKPOINT/TASK of several) with a card, and submission.zip for GLUE's server.
     """
-    check_price(price_per_hour, dry_run=dry_run)
+    check_dry_run(dry_run, price_per_hour)
     if dry_run:
         from fmlm_cli.recipes.finetuning.estimating.run import estimate_finetuning
 

@@ -2,6 +2,7 @@
 
 import math
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from fmlm_cli.config import PretrainSettings, build, nested
@@ -22,7 +23,7 @@ from fmlm_cli.recipes.shared.estimates.estimate import (
 )
 from fmlm_cli.recipes.shared.estimates.timing import TIMED_SECONDS, TIMED_STEPS, Timed
 
-_FEW, _MORE = 2, 4  # micro-batches of a step that is timed in place of a longer one
+BY_TWO, BY_ONE = (2, 4), (1,)  # micro-batches of the steps that are timed in place of a longer one
 
 
 @dataclass(frozen=True)
@@ -65,17 +66,22 @@ def estimate_run(
 
 
 def time_planned(
-    settings: PretrainSettings, emit: Emit, *, steps: int = TIMED_STEPS, seconds: float = TIMED_SECONDS
+    settings: PretrainSettings,
+    emit: Emit,
+    *,
+    steps: int = TIMED_STEPS,
+    seconds: float = TIMED_SECONDS,
+    shorter: Sequence[int] = BY_TWO,
 ) -> TimedRun:
     """A run's plan and what it would take, by at most so many steps; nothing is told but how far that is.
 
-    A step of many micro-batches is timed by two shorter ones: it takes what they differ by, as often as it
-    has micro-batches more.
+    A step of many micro-batches is timed by two `shorter` ones: it takes what they differ by, as often as it
+    has micro-batches more. Or by one, as if the optimizer's part grew with the batch too.
     """
     runtime, begun = runtime_of(settings), time.monotonic()
     plan = _plan(settings, runtime, steps=1 if settings.budget.minutes else None)
     planning = time.monotonic() - begun
-    times = _timed(plan, emit, steps, seconds)
+    times = _timed(plan, emit, steps, seconds, shorter)
     if settings.budget.minutes:
         made = max(1, round(60 * settings.budget.minutes / times.steps.seconds_per_step))
         plan = _plan(settings, runtime, steps=made)
@@ -90,29 +96,31 @@ def _plan(settings: PretrainSettings, runtime: Runtime, steps: int | None) -> Ru
     return with_micro_size(plan, runtime, ignore)
 
 
-def _timed(plan: RunPlan, emit: Emit, steps: int, seconds: float) -> RunTimes:
-    """A step of the plan, by itself or by two shorter ones."""
+def _timed(plan: RunPlan, emit: Emit, steps: int, seconds: float, shorter: Sequence[int]) -> RunTimes:
+    """A step of the plan, by itself or by shorter ones."""
     size, micro = plan.settings.batch.size or 1, plan.micro_size
-    if size <= _MORE * micro:
+    if size <= shorter[-1] * micro:
         return time_run(plan.settings, emit, steps=steps, seconds=seconds)
     masks = plan.strategy.masks_per_sequence
-    sizes = [-(-micro * number // masks) * masks for number in (_FEW, _MORE)]
-    few, more = (
+    sizes = [-(-micro * number // masks) * masks for number in shorter]
+    found = [
         time_run(
             build(PretrainSettings, plan.settings.model_dump(), nested({"batch.size": rows})),
             emit,
-            evaluates=rows == sizes[1],
+            evaluates=rows == sizes[-1],
             steps=steps,
             seconds=seconds,
         )
         for rows in sizes
-    )
-    of_few, of_more = few.steps, more.steps
-    a_row = (of_more.seconds_per_step - of_few.seconds_per_step) / (sizes[1] - sizes[0])
-    whole = of_more.seconds_per_step + max(a_row, 0.0) * (size - sizes[1])
-    tokens = of_more.tokens_per_second * of_more.seconds_per_step / sizes[1] * size
-    memory = max(few.memory, more.memory)
-    return replace(more, steps=Timed(tokens / whole, whole, memory, of_more.watts), memory=memory)
+    ]
+    most = found[-1].steps
+    a_row = most.seconds_per_step / sizes[-1]
+    if len(found) > 1:
+        a_row = max(most.seconds_per_step - found[0].steps.seconds_per_step, 0.0) / (sizes[-1] - sizes[0])
+    whole = most.seconds_per_step + a_row * (size - sizes[-1])
+    tokens = most.tokens_per_second * most.seconds_per_step / sizes[-1] * size
+    memory = max(times.memory for times in found)
+    return replace(found[-1], steps=Timed(tokens / whole, whole, memory, most.watts), memory=memory)
 
 
 def _estimate(plan: RunPlan, times: RunTimes, runtime: Runtime, starting: float) -> Estimate:

@@ -62,6 +62,12 @@ def test_long_steps_are_timed_by_shorter_ones(settings: Settings, monkeypatch: p
     assert estimate.tokens_per_second == pytest.approx(960 / 1.46)
     assert estimate.tokens == pytest.approx(50 * 960)
     sizes.clear()
+    by_one = {"batch.size": 96, "batch.micro_size": 4, "budget.steps": 50}
+    quick = dry_run.time_planned(settings(**by_one), lambda event: None, shorter=dry_run.BY_ONE).estimate
+    assert sizes == [4]
+    assert quick.parts["training"] == pytest.approx(50 * 96 / 4 * 0.54)
+    assert quick.tokens == pytest.approx(50 * 960)
+    sizes.clear()
     whole = estimate_run(settings(**{"batch.size": 16, "batch.micro_size": 4, "budget.steps": 50}))
     assert sizes == [16]
     assert whole.parts["training"] == pytest.approx(50 * 0.66)

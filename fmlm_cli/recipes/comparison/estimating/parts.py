@@ -16,7 +16,7 @@ from fmlm_cli.recipes.comparison.plan import COVERED_ROWS, ComparisonPlan, Item
 from fmlm_cli.recipes.comparison.work import corruption_of, finetune_settings
 from fmlm_cli.recipes.finetuning.estimating.costs import CheckpointCosts
 from fmlm_cli.recipes.finetuning.estimating.run import plan_for_model
-from fmlm_cli.recipes.pretraining.dry_run import TimedRun, time_planned
+from fmlm_cli.recipes.pretraining.dry_run import BY_ONE, BY_TWO, TimedRun, time_planned
 from fmlm_cli.recipes.shared.estimates.timing import TIMED_SECONDS, TIMED_STEPS
 
 
@@ -24,17 +24,19 @@ from fmlm_cli.recipes.shared.estimates.timing import TIMED_SECONDS, TIMED_STEPS
 class Effort:
     """How long is measured: so many steps, or the seconds for them; seconds for gradients.
 
-    `compiles`: whether layers are compiled as in the runs, which takes a minute on a GPU.
+    `compiles`: whether layers are compiled as in the runs, which takes a minute on a GPU. `shorter`: by how
+    many micro-batches a longer step is timed.
     """
 
     steps: int
     seconds: float
     gradients: float
     compiles: bool = True
+    shorter: tuple[int, ...] = BY_TWO
 
 
 THOROUGH = Effort(TIMED_STEPS, TIMED_SECONDS / 2, 6.0)
-QUICK = Effort(6, 2.0, 1.0, compiles=False)
+QUICK = Effort(6, 2.0, 1.0, compiles=False, shorter=BY_ONE)
 
 
 def time_baseline(plan: ComparisonPlan, effort: Effort, emit: Emit) -> TimedRun:
@@ -42,7 +44,7 @@ def time_baseline(plan: ComparisonPlan, effort: Effort, emit: Emit) -> TimedRun:
     settings = plan.run_settings(plan.baseline, plan.settings.first_seed, plan.root, plan.total_steps)
     if not effort.compiles and settings.speed.compile == "auto":
         settings = build(PretrainSettings, settings.model_dump(), nested({"speed.compile": False}))
-    return time_planned(settings, emit, steps=effort.steps, seconds=effort.seconds)
+    return time_planned(settings, emit, steps=effort.steps, seconds=effort.seconds, shorter=effort.shorter)
 
 
 def share_of_run(plan: ComparisonPlan, item: Item) -> float:

@@ -55,7 +55,7 @@ def probe(
     `steps`, `forwards`: those that there are, of all tasks. `making`: seconds that the model took. `number`,
     `seconds`: of what is timed, at most.
     """
-    chosen = _spread([step() for step in steps])
+    chosen = _spread(steps)
     order = [chosen[-1], *_far_apart(chosen)]  # the first of all warms up, beside the next one
     training = replace(run.training_run("a dry run"), prepare=lambda step: order[(step - 1) % len(order)])
     times = time_training(training, emit, steps=number, seconds=seconds)
@@ -65,26 +65,28 @@ def probe(
     first = float(np.array(shape_of(order[0])) @ step)
     return Costs(
         step,
-        _time_forwards(run, _spread([make() for make in forwards]), seconds / 4),
+        _time_forwards(run, _spread(forwards), seconds / 4),
         making + max(times.seconds[0] - first, 0.0),
         max(times.memory, run.runtime.peak_memory()),
         times.watts,
     )
 
 
-def _spread(made: Sequence[list[Batch]]) -> list[list[Batch]]:
+def _spread(makers: Sequence[MakeBatches]) -> list[Sequence[Batch]]:
     """Some of these, by their positions: as many of every size as there are, the widest last."""
-    by_size = sorted(made, key=lambda batches: shape_of(batches)[2])
+    # They are made again, so that not all of them are in the memory that is looked at.
+    by_size = np.argsort([shape_of(make())[2] for make in makers], kind="stable")
     places = np.unique(((np.arange(SIZES) + 0.5) / SIZES * len(by_size)).astype(int))
-    return [*(by_size[place] for place in places[:-1]), by_size[-1]]
+    return [makers[number]() for number in (*by_size[places[:-1]], by_size[-1])]
 
 
-def _far_apart(chosen: Sequence[list[Batch]]) -> list[list[Batch]]:
+def _far_apart(chosen: Sequence[Sequence[Batch]]) -> list[Sequence[Batch]]:
     """The same in an order of which any beginning has small and large ones: largest, smallest, middle, ..."""
-    rest, ordered = list(chosen), []
-    for place in (-1, 0, 0.5, 0.25, 0.75):
+    *rest, largest = chosen
+    ordered = [largest]
+    for share in (0.0, 0.5, 0.25, 0.75):
         if rest:
-            ordered.append(rest.pop(place if place in (-1, 0) else int(place * len(rest))))
+            ordered.append(rest.pop(int(share * len(rest))))
     return ordered + rest
 
 
@@ -95,7 +97,7 @@ def _fitted(shapes: Floats, seconds: Floats) -> Floats:
     return np.asarray(found / sizes, np.float64)
 
 
-def _time_forwards(run: CellRun, chosen: Sequence[list[Batch]], seconds: float) -> Floats:
+def _time_forwards(run: CellRun, chosen: Sequence[Sequence[Batch]], seconds: float) -> Floats:
     """Seconds of a forward by its shape."""
     shapes, taken, end = [], [], time.monotonic() + seconds
     outputs_of(run.model, run.objective, chosen[-1], run.runtime)

@@ -79,17 +79,18 @@ def plan_for_model(
 ) -> FinetunePlan:
     """The plan for a checkpoint that does not lie anywhere yet, as one of the runs of a comparison."""
     assert settings.out is not None
+    root = Path(settings.out)
     runtime = Runtime.resolve(settings.device, settings.precision, threads=settings.speed.threads)
     data = load_tasks(settings, ignore)
     probe = encoder.classifier(["0", "1"], seed=0, dropout=settings.training.dropout).model
-    read = ReadCheckpoint("", Origin(encoder.name, Path(settings.out)), encoder, tokenizer, probe)
+    read = ReadCheckpoint("", Origin(encoder.name, root), encoder, tokenizer, probe)
     settings = build(
         FinetuneSettings, settings.model_dump(), {"max_length": read.length(settings.max_length)}
     )
     candidate = make_candidate(read, settings, runtime)
     seeds = range(settings.first_seed, settings.first_seed + settings.seeds)
     cells = find_cells(data, {"": candidate.points}, seeds)
-    return FinetunePlan(settings, Path(settings.out), {"": candidate}, data, cells, runtime)
+    return FinetunePlan(settings, root, {"": candidate}, data, cells, runtime)
 
 
 def summed(
