@@ -14,7 +14,7 @@ from fmlm_cli.config import MasksSettings, flat
 from fmlm_cli.corpus.rows.reading import RowReader, Rows
 from fmlm_cli.corpus.store.reading import TokenStore
 from fmlm_cli.errors import UserError
-from fmlm_cli.events import Caution, Emit, Facts, MaskedRow, NextStep, ignore
+from fmlm_cli.events import Caution, Doing, Emit, Facts, MaskedRow, NextStep, ignore
 from fmlm_cli.masking import RowView, Strategy
 from fmlm_cli.masking.schedule import Timetable
 from fmlm_cli.objectives.masked_lm import view_of
@@ -43,6 +43,7 @@ def show_masks(settings: MasksSettings, *, emit: Emit = ignore) -> MasksResult:
 
     Raises `UserError` for settings that do not fit together or the store.
     """
+    emit(Doing("reading the rows"))
     store = TokenStore.open(settings.store, verify=())
     strategy = resolve_strategy(settings.masking, store)
     timetable = Timetable(strategy, rate_schedule(settings.masking, strategy))

@@ -1,7 +1,18 @@
 """`fmlm finetune`."""
 
 from fmlm_cli.cli.flags import Flag
-from fmlm_cli.cli.options import Cell, Jobs, Overwrite, Report, ReportOnly, Resume, with_options
+from fmlm_cli.cli.options import (
+    Cell,
+    DryRun,
+    Jobs,
+    Overwrite,
+    PricePerHour,
+    Report,
+    ReportOnly,
+    Resume,
+    check_dry_run,
+    with_options,
+)
 from fmlm_cli.config import FinetuneSettings
 from fmlm_cli.events import Emit
 
@@ -40,6 +51,8 @@ def command(
     cell: Cell = None,
     report_only: ReportOnly = False,
     report: Report = True,
+    dry_run: DryRun = False,
+    price_per_hour: PricePerHour = None,
     overwrite: Overwrite = False,
     resume: Resume = False,
 ) -> None:
@@ -72,6 +85,12 @@ def command(
     - DIR has results.md, .tex and .json, plots/scores.png, predictions of every cell, models/TASK
     (models/CHECKPOINT/TASK of several) with a card, and submission.zip for GLUE's server.
     """
+    check_dry_run(dry_run, price_per_hour)
+    if dry_run:
+        from fmlm_cli.recipes.finetuning.estimating.run import estimate_finetuning
+
+        estimate_finetuning(settings, price_per_hour=price_per_hour, resume=resume, emit=emit)
+        return
     from fmlm_cli.recipes.shared.launching import share_out
 
     cell, processes, emit = share_out(cell, jobs, None if report_only else settings.device, emit)

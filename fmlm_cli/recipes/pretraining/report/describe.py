@@ -5,6 +5,7 @@ from pathlib import Path
 
 import torch
 import transformers
+from torch import nn
 
 from fmlm_cli import __version__
 from fmlm_cli.config import flat
@@ -19,6 +20,11 @@ from fmlm_cli.recipes.shared.words import caution_of_others, where_line
 from fmlm_cli.recipes.tokenize import HARDLY_KNOWN
 
 FEW_PASSES = "few-passes"  # the code of the caution about scope epoch
+TINY_TEXT = "tiny-text"  # and of the one about a text that a model learns by heart
+# Trained parameters for a token, above which a text is tiny. Models of GPT's kind keep some 3.6 bits in a
+# parameter (Morris et al. 2025, "How much do language models memorize?"), and no token has more than the 15
+# to 18 bits of its number in the vocabulary: there is room for the text twenty times over.
+MANY_PARAMETERS = 100
 
 
 def describe_run(plan: RunPlan, runtime: Runtime, attention: str, emit: Emit) -> None:
@@ -160,6 +166,25 @@ def cautions(plan: RunPlan) -> list[Caution]:
     if plan.origin is not None:
         misfits = (misfit(source.store) for source in plan.stream.sources)
         limits += [Caution(text, HARDLY_KNOWN) for text in misfits if text]
+        limits += [Caution(text, TINY_TEXT) for text in [_tiny_text(plan)] if text]
     if not plan.evaluated:
         limits.append(Caution("the store has no validation split: there is no evaluation", "no-evaluation"))
     return limits
+
+
+def _tiny_text(plan: RunPlan) -> str | None:
+    """What there is to say of a text that is small beside what is trained on it, and seen often."""
+    model = plan.start.model
+    embedded = {id(p) for m in model.modules() if isinstance(m, nn.Embedding) for p in m.parameters()}
+    trained = sum(p.numel() for p in model.parameters() if p.requires_grad and id(p) not in embedded)
+    sources = [source for source in plan.stream.sources if not source.replay]
+    tokens = sum(s.reader.plan.used / len(s.reader.plan) * len(s.reader) for s in sources)
+    predicted = plan.passes * plan.strategy.rate * plan.strategy.masks_per_sequence
+    if trained <= MANY_PARAMETERS * tokens or predicted < 1:
+        return None
+    lora = "" if plan.settings.model.lora.rank else ", --lora 8"
+    return (
+        f"the text is tiny for the model: {tokens:,.0f} tokens, each predicted {predicted:.1f} times, and "
+        f"{trained / tokens:,.0f} trained parameters for each (embeddings left out), which learn it by "
+        f"heart; fewer passes{lora} or a lower optimizer.learning_rate forget less of what the model knew"
+    )
