@@ -64,6 +64,16 @@ def test_from_text_to_a_fine_tuning(
     assert tuning.checkpoint == ("run",) and tuning.out == "run-tuned"
 
 
+def test_of_many_sources_none_is_named(tmp_path: Path) -> None:
+    files = [tmp_path / f"{number}.txt" for number in range(6)]
+    for file in files:
+        file.write_text("Some words.")
+    [line] = run("inspect", *files)
+    assert line == "fmlm tokenize SOURCE... --train-tokenizer wordpiece --out store"
+    [line] = run("inspect", *files[:5])
+    assert shlex.split(line)[2:7] == [str(file) for file in files[:5]]
+
+
 def test_a_tokenizers_checkpoint_is_gone_on_with(
     documents: list[str], small_encoder: Path, wordpiece_folder: Path, tmp_path: Path
 ) -> None:

@@ -24,6 +24,7 @@ from fmlm_cli.recipes.tokenize.asked import read_options
 _SAMPLE_BYTES = 8_000_000  # of text: a few seconds of tokenizing
 _LEARNT = 8_192  # tokens of the vocabulary that stands in where no tokenizer is given
 _SHOWN_CHARACTERS = 300
+_SOURCES_NAMED = 5  # in a command to be copied
 
 
 @dataclass(frozen=True)
@@ -91,7 +92,8 @@ def _tokenizing(settings: InspectSettings) -> str:
         if settings.tokenizer is None
         else ["--tokenizer", settings.tokenizer]
     )
-    words = ["fmlm", "tokenize", *settings.sources, *tokenizer]
+    sources = settings.sources if len(settings.sources) <= _SOURCES_NAMED else ("SOURCE...",)
+    words = ["fmlm", "tokenize", *sources, *tokenizer]
     for name in ReadingSettings.model_fields:
         value = getattr(settings, name)
         if name != "sources" and value != InspectSettings.model_fields[name].default:
