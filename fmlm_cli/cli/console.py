@@ -13,6 +13,7 @@ from datetime import datetime
 from types import TracebackType
 from typing import Any, TextIO, cast
 
+from rich.cells import cell_len
 from rich.console import Console as RichConsole
 from rich.console import Group
 from rich.live import Live
@@ -24,6 +25,7 @@ from rich.text import Text
 from fmlm_cli import events
 from fmlm_cli.cli.markup import escape
 from fmlm_cli.cli.pictures.chart import draw_chart
+from fmlm_cli.cli.pictures.live_line import Figure, bar_width, fitted, room_beside, training_figures
 from fmlm_cli.cli.pictures.masked_row import COLOURS, show_row
 from fmlm_cli.cli.silence import SilenceWatch
 from fmlm_cli.cli.streams import LastingStream, not_writable
@@ -32,10 +34,9 @@ from fmlm_cli.errors import Interrupted, shortened
 _FILE_WIDTH = 160
 _PAGE_WIDTH = 110  # beyond which lines are hard to read
 _CHART_WIDTH = 80
-_ANY_WIDTH = 10_000
 _LONGEST_COMMAND = 300  # of a command's words in a log
+_BETWEEN = 2  # blanks between columns
 _BOARD_FRAME = 5  # lines of a table of scores that are no rows
-_NEGLIGIBLE_WAIT = 0.01  # share of the training time
 _PLAIN_SECONDS = 10.0  # between two plain lines about the same piece of work
 
 
@@ -123,7 +124,8 @@ class Console:
     def error(self, line: str) -> None:
         """Print the line that a command ends with."""
         line = escape(line).replace("\n", "\\n")  # a name may hold a line end
-        self._err.print(f"[red]{line}[/red]")
+        when = self._time() if self._dated and _are_one(sys.stdout, sys.stderr) else ""
+        self._err.print(f"{when}[red]{line}[/red]")
 
     def _check_reader(self) -> None:
         error = self._stdout.error
@@ -165,8 +167,11 @@ class Console:
 
     def _say(self, markup: str, console: RichConsole | None = None) -> None:
         """Print a line, with the time before it in a log."""
-        when = f"[dim]{datetime.now():%Y-%m-%d %H:%M:%S}[/dim] " if self._dated else ""
+        when = self._time() if self._dated else ""
         (console or self._out).print(when + markup)
+
+    def _time(self) -> str:
+        return f"[dim]{datetime.now():%Y-%m-%d %H:%M:%S}[/dim] "
 
     def _facts(self, event: events.Facts) -> None:
         self._stop_live()
@@ -181,16 +186,15 @@ class Console:
 
     def _grid(self, event: events.Grid) -> None:
         self._stop_live()
+        columns = list(zip(event.header, *event.rows, strict=True))
+        if event.narrow is not None and sum(_unfolded(columns)) > _room(columns, self._out.width):
+            self._grid(event.narrow)
+            return
         table = Table(box=None, pad_edge=False, header_style="dim")
-        for name in event.header:
-            table.add_column(escape(name), overflow="fold")  # no name or number is cut short
+        for name, width in zip(event.header, _widths(columns, self._out.width), strict=True):
+            table.add_column(escape(name), overflow="fold", width=width)  # no name or number is cut short
         for row in event.rows:
             table.add_row(*map(escape, row))
-        if event.narrow is not None:
-            unfolded = self._out.options.update(max_width=_ANY_WIDTH)
-            if self._out.measure(table, options=unfolded).maximum > self._out.width:
-                self._grid(event.narrow)
-                return
         self._out.print(f"\n[bold]{escape(event.title)}[/bold]")
         self._out.print(table, soft_wrap=False)
 
@@ -230,31 +234,30 @@ class Console:
 
     def _progress(self, event: events.Progress) -> None:
         finished = bool(event.total) and event.done >= event.total
-        details = "  ".join(f"{value} {name}" for name, value in event.details.items())
+        figures = [
+            Figure(f"{value} {name}", rank) for rank, (name, value) in enumerate(event.details.items())
+        ]
         if self._out.is_terminal:
-            self._show_live(event.task, event.done, event.total, escape(details))
+            room = room_beside(event.task, "100%", self._out.width)
+            self._show_live(event.task, event.done, event.total, escape(fitted(figures, room)))
             if finished:
                 self._drop_live(event.task)
         elif not finished and self._may_speak(event.task, at_once=not event.total):
             share = f" {event.done / event.total:.0%}" if event.total else ""
-            self._say(escape(f"{event.task}{share}  {details}".rstrip()))
+            self._say(escape(f"{event.task}{share}  {fitted(figures)}".rstrip()))
 
     def _trained(self, event: events.Trained) -> None:
         record, total = event.record, event.total_steps
         step = int(record["step"])
-        waiting = record["data_wait_share"]
-        figures = (
-            f"loss {record['loss']:.3f}  lr {record['learning_rate']:.1e}  grad {record['grad_norm']:.2f}  "
-            f"{record['tokens_per_second']:,.0f} tokens/s  {record['peak_share']:.0%} of peak"
-            + (f"  data wait {waiting:.0%}" if waiting > _NEGLIGIBLE_WAIT else "")
-            + f"  {record['memory_gib']:.1f} GiB"
-        )
+        figures = training_figures(record)
         if self._out.is_terminal:
-            self._show_live("step", step, total, figures)
+            room = room_beside("step", f"{total:,}/{total:,}", self._out.width)
+            self._show_live("step", step, total, fitted(figures, room))
             if step >= total:
                 self._drop_live("step")
         elif step == total or self._may_speak("step"):
-            self._say(f"step {step:,}/{total:,}  {figures}  {events.clock_time(event.seconds_left)} left")
+            left = events.clock_time(event.seconds_left)
+            self._say(f"step {step:,}/{total:,}  {fitted(figures)}  {left} left")
 
     def _evaluated(self, event: events.Evaluated) -> None:
         record = event.record
@@ -293,7 +296,7 @@ class Console:
             )
             columns = (
                 TextColumn("{task.description}"),
-                BarColumn(bar_width=16),
+                BarColumn(bar_width=bar_width(self._out.width)),
                 count,
                 TextColumn("{task.fields[text]}"),
             )
@@ -330,6 +333,41 @@ class Console:
             return False
         self._spoken[task] = now
         return True
+
+
+def _are_one(*streams: TextIO) -> bool:
+    """Whether streams go into one file or pipe, as those of a job do."""
+    try:
+        files = {(found.st_dev, found.st_ino) for found in (os.fstat(stream.fileno()) for stream in streams)}
+    except (AttributeError, OSError, ValueError):  # none, closed, or no file of the system's
+        return False
+    return len(files) == 1
+
+
+Columns = Sequence[Sequence[str]]  # of a table, each with its header
+
+
+def _unfolded(columns: Columns) -> list[int]:
+    """How wide columns are without a fold but those that texts bring."""
+    lines = [[line for text in texts for line in text.splitlines()] for texts in columns]
+    return [max(map(cell_len, texts), default=0) for texts in lines]
+
+
+def _room(columns: Columns, width: int) -> int:
+    """What is left to columns on lines of this width."""
+    return width - _BETWEEN * (len(columns) - 1)
+
+
+def _widths(columns: Columns, width: int) -> list[int | None]:
+    """Of columns of a table, which so are folded between words; None where words have no room."""
+    widths, room = _unfolded(columns), _room(columns, width)
+    least = [max(map(cell_len, " ".join(texts).split()), default=0) for texts in columns]
+    if sum(least) > room:
+        return [None] * len(columns)
+    while sum(widths) > room:
+        shrinking = [place for place, width in enumerate(widths) if width > least[place]]
+        widths[max(shrinking, key=widths.__getitem__)] -= 1
+    return [*widths]
 
 
 def _rich(stream: LastingStream, width: int | None = None) -> RichConsole:

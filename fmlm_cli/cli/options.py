@@ -126,6 +126,16 @@ _TIME_TO_SPEAK = 5.0  # seconds
 _DEBUG = keyword("debug", bool, typer_option("--debug", None, "Show a traceback when something goes wrong."))
 
 
+def check_dry_run(dry_run: bool, price_per_hour: float | None) -> None:
+    """Refuse a dry run by several processes, which would time each other, and a price without a dry run."""
+    if dry_run:
+        _check_alone()
+    if price_per_hour is not None and not dry_run:
+        raise UserError(f"--price-per-hour {price_per_hour:g} is for an estimate: give --dry-run too")
+    if price_per_hour is not None and not 0 <= price_per_hour < float("inf"):
+        raise UserError(f"--price-per-hour {price_per_hour:g}: give 0 or more")
+
+
 def _no_check(flagged: Mapping[str, Any]) -> None:
     pass
 

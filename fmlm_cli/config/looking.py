@@ -53,7 +53,9 @@ class RunsSettings(Section):
 class PlotSettings(Section):
     """`fmlm plot`."""
 
-    runs: tuple[str, ...] = Field(description="runs whose curves to draw, or folders of them")
+    runs: tuple[str, ...] = Field(
+        description="runs, comparisons and fine-tunings whose curves to draw, or folders of them"
+    )
     out: str | None = Field(
         None, description="picture to write: .png, .svg or .pdf; default: draw in the terminal"
     )

@@ -128,14 +128,17 @@ class TokenizeSettings(TextSettings):
         number, _, of = self.shard.partition("/")
         if not (number.isdecimal() and of.isdecimal() and 1 <= int(number) <= int(of)):
             raise ValueError(f"--shard {self.shard}: write it as I/N, with I from 1 to N")
-        needs_all = {
-            "--train-tokenizer": self.train_tokenizer,
-            "--extend-vocab": self.extend_vocab,
-            "--pmi": self.pmi,
-        }
-        for flag, given in needs_all.items():
+        sample = "make a store of a sample with it first, and give its STORE/tokenizer as --tokenizer"
+        needs_all = (
+            ("--train-tokenizer", self.train_tokenizer, sample),
+            ("--extend-vocab", self.extend_vocab, sample),
+            ("--pmi", self.pmi, "give it once the store is merged"),
+        )
+        for flag, given, instead in needs_all:
             if given:
-                raise ValueError(f"--shard and {flag} exclude each other: {flag} needs all of the text")
+                raise ValueError(
+                    f"--shard and {flag} exclude each other: {flag} needs all of the text; {instead}"
+                )
         if "-" in (*self.sources, *self.valid):
             raise ValueError("--shard and the standard input exclude each other: give files")
         return self

@@ -77,6 +77,12 @@ class EncoderCheckpoint:
             config.num_labels = len(outputs[0])  # the base's configuration knows nothing of them
         return read
 
+    @classmethod
+    def of_model(cls, model: PreTrainedModel, name: str) -> "EncoderCheckpoint":
+        """What the checkpoint of a model of transformers' own would be, of its very tensors."""
+        model_class = MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING[type(model.config)]
+        return cls(name, model.config, model_class, model.state_dict(), foreign=False)
+
     @cached_property
     def output_names(self) -> frozenset[str]:
         """Parameters whose size goes with the number of labels. The rest of a head can serve other labels."""

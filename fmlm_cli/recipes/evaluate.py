@@ -9,7 +9,7 @@ from fmlm_cli.corpus.rows.reading import RowReader
 from fmlm_cli.corpus.store.reading import TokenStore
 from fmlm_cli.engine.runtime import Runtime
 from fmlm_cli.errors import UserError
-from fmlm_cli.events import Caution, Doing, Emit, Facts, Grid, ignore
+from fmlm_cli.events import Caution, Doing, Emit, Facts, Grid, Progress, ignore
 from fmlm_cli.model.build import longest_sequence
 from fmlm_cli.model.checkpoints.pretrained import load_model
 from fmlm_cli.model.isolation import isolates_documents
@@ -91,7 +91,7 @@ def _evaluate(
 ) -> Evaluation:
     """One checkpoint on these rows."""
     name = str(origin.adapter or origin.folder)
-    emit(Doing(f"evaluating {name}"))
+    emit(Doing(f"loading {name}"))
     runtime = Runtime.resolve(settings.device, settings.precision, threads=settings.speed.threads)
     loaded = load_model(
         origin.folder,
@@ -123,7 +123,10 @@ def _evaluate(
             f"the validation split of {store.root} is too small to mask a token of it: give more text with "
             "--valid"
         )
-    scores = held_out.run(model, runtime).record
+    task, total = f"evaluating {name}", len(reader)
+    scores = held_out.run(
+        model, runtime, progress=lambda done: emit(Progress(task, done, total, "rows"))
+    ).record
     plan = reader.plan
     return Evaluation(
         name, str(store.root), len(reader), len(plan), plan.sequence_length, plan.packing, scores

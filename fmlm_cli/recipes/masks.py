@@ -1,5 +1,6 @@
 """`fmlm masks`: what a masking strategy does to real rows, before a night is spent on it."""
 
+import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -8,11 +9,12 @@ import numpy.typing as npt
 
 from fmlm_cli import keys
 from fmlm_cli.analysis.coverage import Coverage, measure_coverage
-from fmlm_cli.config import MasksSettings
+from fmlm_cli.analysis.report.findings.commands import in_yaml
+from fmlm_cli.config import MasksSettings, flat
 from fmlm_cli.corpus.rows.reading import RowReader, Rows
 from fmlm_cli.corpus.store.reading import TokenStore
 from fmlm_cli.errors import UserError
-from fmlm_cli.events import Caution, Emit, Facts, MaskedRow, ignore
+from fmlm_cli.events import Caution, Doing, Emit, Facts, MaskedRow, NextStep, ignore
 from fmlm_cli.masking import RowView, Strategy
 from fmlm_cli.masking.schedule import Timetable
 from fmlm_cli.objectives.masked_lm import view_of
@@ -20,6 +22,7 @@ from fmlm_cli.recipes.shared.held_out import make_objective
 from fmlm_cli.recipes.shared.strategy import rate_schedule, resolve_strategy, try_strategy
 
 RANDOM_PASSES = 7  # looked at where the strategy itself knows no number
+_OF_TRAINING = {"sequence_length": "sequence_length", "packing": "data.packing"}  # and what it calls them
 
 Bools = npt.NDArray[np.bool_]
 
@@ -40,6 +43,7 @@ def show_masks(settings: MasksSettings, *, emit: Emit = ignore) -> MasksResult:
 
     Raises `UserError` for settings that do not fit together or the store.
     """
+    emit(Doing("reading the rows"))
     store = TokenStore.open(settings.store, verify=())
     strategy = resolve_strategy(settings.masking, store)
     timetable = Timetable(strategy, rate_schedule(settings.masking, strategy))
@@ -73,7 +77,20 @@ def show_masks(settings: MasksSettings, *, emit: Emit = ignore) -> MasksResult:
         emit(Caution(text))
     if timetable.schedule:
         emit(Caution("all of this is at the rate that training begins with"))
+    emit(NextStep("see how long it would take to train so", _training(settings, strategy)))
     return MasksResult(strategy, passes, number, shown, coverage)
+
+
+def _training(settings: MasksSettings, strategy: Strategy) -> str:
+    """The command that plans a run with these masks, of as many passes as show each token once at least."""
+    words = ["fmlm", "pretrain", "--data", settings.store, "--masking", settings.masking.strategy]
+    default = flat(MasksSettings(store="").model_dump(mode="json"))
+    for name, value in flat(settings.model_dump(mode="json")).items():
+        trained_with = name.startswith("masking.") or name in _OF_TRAINING
+        if trained_with and name != "masking.strategy" and value != default.get(name):
+            words += ["--set", f"{_OF_TRAINING.get(name, name)}={in_yaml(value)}"]
+    budget = f"{max(strategy.cycle, RANDOM_PASSES)}-epochs"
+    return shlex.join([*words, "--budget", budget, "--out", "run", "--dry-run"])
 
 
 def _passes(strategy: Strategy) -> int:

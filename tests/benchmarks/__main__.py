@@ -2,6 +2,7 @@
 
 training   every line below: `fmlm pretrain` against transformers' Trainer
 batch      making a batch, against transformers' collator
+estimates  what --dry-run says of time, speed and memory, against the runs themselves
 checkpoint what saving holds up, at once and in the background, and resuming, against transformers' Trainer
 processes  two processes that train one model, against one
 padding    what of the rows is padding, and what of that is computed
@@ -56,7 +57,7 @@ PLAN = Plan(
     "cpu",
     rounds=3,
     json="bench-cpu.json",
-    others=("batch", "checkpoint", "padding", "processes", "startup", "tokenize", "tune"),
+    others=("batch", "checkpoint", "estimates", "padding", "processes", "startup", "tokenize", "tune"),
 )
 
 
@@ -79,6 +80,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         from tests.benchmarks import checkpoints
 
         checkpoints.main(console, chosen.json, quick=chosen.quick)
+    if "estimates" in others:
+        from tests.benchmarks import estimates
+
+        estimates.main(console, chosen.json, quick=chosen.quick)
     if "processes" in others:
         from tests.benchmarks import processes
 

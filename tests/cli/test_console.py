@@ -5,15 +5,19 @@ import os
 import re
 import sys
 from collections.abc import Callable
+from contextlib import redirect_stdout
+from unittest.mock import patch
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from rich.console import Console as RichConsole
 from rich.markup import render
 
 from fmlm_cli import events
 from fmlm_cli.cli.console import Console
 from fmlm_cli.cli.markup import escape, visible
+from fmlm_cli.cli.pictures.live_line import fitted, room_beside, training_figures
 
 RECORD = {"step": 1, "eval_loss": 1.0, "eval_accuracy": 0.5, "unigram_loss": 2.0}
 EVENTS: list[Callable[[str], events.Event]] = [
@@ -44,6 +48,10 @@ def shown(capsys: pytest.CaptureFixture[str]) -> str:
     return "".join(capsys.readouterr())
 
 
+TEXTS = st.lists(st.text("ab", min_size=1, max_size=8), max_size=4).map(" ".join)
+LINES = st.lists(TEXTS, min_size=1, max_size=2).map("\n".join)  # of a cell
+
+
 @pytest.mark.parametrize(
     "name", ["[red]x[/red]", "[/]", "[bold]", "[link=http://x]y[/link]", ":smile:", "[1:x]"]
 )
@@ -65,6 +73,22 @@ def test_no_escape_sequence_and_no_half_character_is_written(
     assert not {"\x1b", "\r", "\x9b", "\udcff"} & set(written)
 
 
+@given(st.lists(st.lists(LINES, min_size=3, max_size=3), min_size=1, max_size=4))
+def test_words_of_a_table_are_whole_where_they_have_room(rows: list[list[str]]) -> None:
+    """And no line is longer than the terminal."""
+    header, *rows = rows
+    least = [
+        max((len(word) for row in (header, *rows) for word in row[i].split()), default=0) for i in range(3)
+    ]
+    width = sum(least) + 4
+    with patch.dict(os.environ, {"COLUMNS": str(max(width, 8))}), redirect_stdout(io.StringIO()) as stream:
+        Console().emit(events.Grid("title", header, rows))
+    lines = stream.getvalue().partition("title\n")[2].splitlines()
+    assert all(len(line.rstrip()) <= max(width, 8) for line in lines)
+    said = [word for line in lines for word in line.split()]
+    assert sorted(said) == sorted(word for row in (header, *rows) for cell in row for word in cell.split())
+
+
 def test_a_step_says_how_fast_it_was_and_what_it_took(capsys: pytest.CaptureFixture[str]) -> None:
     for waiting in (0.004, 0.0099, 0.07):
         Console().emit(events.Trained({**TRAINED, "data_wait_share": waiting}, 9, 60.0))
@@ -74,6 +98,28 @@ def test_a_step_says_how_fast_it_was_and_what_it_took(capsys: pytest.CaptureFixt
 
 
 DATED = re.compile(r"^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d ")
+
+
+@pytest.mark.parametrize("columns", [60, 80, 120, 200])
+@pytest.mark.parametrize("total", [60, 1_000_000])
+def test_the_live_line_is_cut_nowhere(columns: int, total: int) -> None:
+    """What does not fit is left out; the count, the loss and the time left are whole."""
+    for wait in (0.0, 0.25):
+        record = {**TRAINED, "loss": 12.345, "data_wait_share": wait, "step": total - 1}
+        count = f"{total - 1:,}/{total:,}"
+        room = room_beside("step", f"{total:,}/{total:,}", columns)
+        line = fitted(training_figures(record), room)
+        assert line.startswith("loss 12.345") and (len(line) <= room or line == "loss 12.345")
+        assert columns < 80 or "tokens/s" in line
+        assert columns < 200 or line == fitted(training_figures(record))
+        console, out = Console(), io.StringIO()
+        console._out = RichConsole(file=io.StringIO(), width=columns, force_terminal=True)
+        console._show_live("step", total - 1, total, line)
+        assert console._live is not None
+        RichConsole(file=out, width=columns).print(console._live.get_renderable())
+        console._stop_live()
+        [shown_line] = out.getvalue().splitlines()
+        assert columns < 80 or ("…" not in shown_line and count in shown_line and "left" in shown_line)
 
 
 def test_in_the_log_of_a_job_lines_have_times_and_each_start_a_mark(

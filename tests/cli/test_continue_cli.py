@@ -64,7 +64,7 @@ def test_from_text_to_a_model(encoder: Path, tiny_store: Path, documents: list[s
         "kept beside the new weights",
         "before and after",
         "general",
-        f"fmlm finetune --from {encoder} --from {out} --train FILE --dev FILE --out DIR",
+        f"fmlm finetune --from {encoder} --from {out} --train train.jsonl --dev dev.jsonl --out {out}-tuned",
     ):
         assert said in result.stdout
     assert (tmp_path / "run.store" / "manifest.json").is_file()

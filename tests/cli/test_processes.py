@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -105,6 +106,18 @@ def test_what_is_for_a_reader_ends_without_one(
         code, said = 0, ""  # Typer writes to nowhere itself
     done = shell(redirection, name, *words.get(name, []), *flags)
     assert (done.returncode, done.stdout, done.stderr) == (code, "", said)
+
+
+def test_the_line_that_a_job_ends_with_has_a_time_in_its_log(tmp_path: Path) -> None:
+    """Where both streams go into the log; alone, the standard error is as programs read it."""
+    log = tmp_path / "job.log"
+    words = ["pretrain", "--data", "nowhere", "--steps", "1", "--out", "run"]
+    done = shell(f">{log} 2>&1", *words, cwd=tmp_path)
+    assert (done.returncode, done.stdout + done.stderr) == (2, "")
+    assert re.search(
+        r"^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d error: no such store: nowhere", log.read_text(), re.MULTILINE
+    )
+    assert shell(f">{log}", *words, cwd=tmp_path).stderr.startswith("error: no such store: nowhere")
 
 
 @pytest.mark.parametrize("needs_reader", [False, True])

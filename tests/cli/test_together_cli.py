@@ -67,6 +67,15 @@ def test_torchrun_is_told_once_what_is_refused(tmp_path: Path) -> None:
 TORCHRUN = {"RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29999"}
 
 
+# Several would time each other.
+DRY_RUNS = [
+    ["pretrain", "--data", "store", "--steps", "1", "--out", "run", "--dry-run"],
+    ["continue", "--from", "x", "--data", "store", "--steps", "1", "--out", "run", "--dry-run"],
+    ["finetune", "--from", "x", "--task", "mrpc", "--out", "y", "--dry-run"],
+    ["compare-masks", "--data", "store", "--budget", "10-steps", "--out", "y", "--dry-run"],
+]
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
@@ -79,6 +88,7 @@ TORCHRUN = {"RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_
             ["finetune", "--from", "x", "--task", "mrpc", "--out", "y", "--cell", "1/2"],
             "--cell 1/2: torchrun",
         ),
+        *((words, "work for one process") for words in DRY_RUNS),
         (["tokenize", "text.txt", "--out", "store"], "work for one process"),
         (["evaluate", "--from", "run", "--data", "store"], "work for one process"),
         (["predict", "--from", "run", "a [MASK]"], "work for one process"),

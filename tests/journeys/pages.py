@@ -10,9 +10,9 @@ What is run, block by block:
 
 Only `$ echo $?` may stand under a command that is to fail: it prints that one's exit code.
 
-In what is shown, a number stands for any number, blanks for any (a line may be folded elsewhere, or not
-at all, as far as the rest of it is indented), `...` in a line for any text of it, and a line of `...` for any
-lines.
+In what is shown, a number stands for any number, a unit of bytes or of time for any of its kind, and blanks for
+any (a line may be folded elsewhere, or not at all, where the rest of it is indented); `...` in a line for any
+text of it, and a line of `...` for any lines.
 """
 
 import contextlib
@@ -33,9 +33,17 @@ from markdown_it import MarkdownIt
 from tests.environment import python_path
 
 _NUMBER = r"[+−-]?\d+(?:[.,]\d+)*(?:e[+-]?\d+)?"
+_UNITS = (("byte", "bytes", "kB", "MB", "GB"), ("second", "seconds", "minutes", "hours"))
 _NUMBERS = re.compile(rf"((?:(?<![^\W_]){_NUMBER})|\d+(?:[.,]\d+)*)")
 _BLANKS = r"\s*[^\S\n]"  # in the same line, or where one goes on in another, indented
 _FILE_NAME = re.compile(r"# ([\w.-]+\.\w+)$")
+# As pip makes it: processes that it starts import it again, and are not to run the command again.
+_FMLM = f"""#!{sys.executable}
+from fmlm_cli.__main__ import main
+
+if __name__ == "__main__":
+    main()
+"""
 _EXIT_CODE = "echo $?"
 _COLOURS = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 
@@ -64,7 +72,7 @@ class Ran:
 
 @dataclass(frozen=True)
 class Scaling:
-    """How a page is made small: texts of its commands and files, and what is put in their place.
+    """How a page is made small: texts of its commands, files and output, and what is put in their place.
 
     Where two begin at one place the first counts. Each is to stand in the page once at least, which `execute`
     holds to.
@@ -158,7 +166,7 @@ def execute(page: Path, folder: Path, scaling: Scaling | None = None, *, columns
     steps = list(steps_of(page.read_text(encoding="utf-8")))
     if unused := scaling.unused([step.command + step.text for step in steps]):
         raise PageError(f"{page.name} has no {unused[0]!r} to put something in the place of")
-    install(folder / "bin", "fmlm", f"#!{sys.executable}\nfrom fmlm_cli.__main__ import main\nmain()\n")
+    install(folder / "bin", "fmlm", _FMLM)
     install(folder / "bin", "python", f'#!/bin/sh\nexec "{sys.executable}" "$@"\n')
     ran: list[Ran] = []
     for step, after in zip(steps, [*steps[1:], None], strict=True):
@@ -168,7 +176,8 @@ def execute(page: Path, folder: Path, scaling: Scaling | None = None, *, columns
         done = _run(step, scaling, folder, ran[-1].code if ran else 0, columns)
         if done.code != 0 and (after is None or after.command != _EXIT_CODE):
             raise PageError(_told(page, done, f"ended with {done.code}"))
-        if wrong := first_unmatched(step.shown, done.said, exactly=step.command == _EXIT_CODE):
+        shown = scaling("\n".join(step.shown)).splitlines()
+        if wrong := first_unmatched(shown, done.said, exactly=step.command == _EXIT_CODE):
             raise PageError(
                 _told(page, done, f"does not print what the page shows, from this line on: {wrong}")
             )
@@ -186,7 +195,7 @@ def _run(step: Step, scaling: Scaling, folder: Path, code: int, columns: int) ->
 
 
 def in_terminal(
-    words: Sequence[str], folder: Path, columns: int = 100, fed: str = "", seconds: float = 300
+    words: Sequence[str], folder: Path, columns: int = 100, fed: str = "", seconds: float = 600
 ) -> tuple[int, str]:
     """The exit code of a process in a terminal, and what it left there. After so many `seconds` it is killed."""
     ours, theirs = pty.openpty()
@@ -278,7 +287,11 @@ def _pattern(lines: Sequence[str], exactly: bool) -> str:
 
 
 def _word(word: str, exactly: bool) -> str:
-    """`...` in it is any text, and a number any number."""
+    """`...` in it is any text, a number any number, and a unit any of its kind."""
+    bare = word.rstrip(",;.)")
+    for units in _UNITS:
+        if bare in units:
+            return f"(?:{'|'.join(units)}){re.escape(word[len(bare) :])}"
     pieces = [re.escape(piece) for piece in word.split("...")]
     if not exactly:
         pieces = [

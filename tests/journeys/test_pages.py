@@ -126,6 +126,7 @@ def test_a_page_that_does_not(tmp_path: Path, text: str, line: str) -> None:
         ("... in a line ... of it", "text in a line and more of it"),
         ("first\n\nsecond", "first\nsecond\n\n"),
         ("first\n...\nlast", "first\nlast"),
+        ("14 kB, 3 seconds, 2 bytes", "2.3 MB, 7.1 hours, 1 byte"),
         ("step-12/weights", "step-3/weights"),
         ("...\nend", "1\n2\nend"),
     ],
@@ -139,6 +140,8 @@ def test_output_that_is_as_shown(shown: str, said: str) -> None:
     [
         ("loss 3.46", "loss nan"),
         ("a b", "ab"),
+        ("14 kB", "14 seconds"),
+        ("14 kB,", "14 kB"),
         ("one\ntwo", "one\nand two"),
         ("one\ntwo", "one two"),
         ("one\n...", "none"),

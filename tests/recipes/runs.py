@@ -20,9 +20,10 @@ Settings = Callable[..., PretrainSettings]
 
 @contextmanager
 def without_pictures() -> Iterator[pytest.MonkeyPatch]:
-    """Neither the device's peak is measured nor any loss curve drawn."""
+    """Neither the device's peak is measured, nor what a comparison will take, nor any loss curve drawn."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("fmlm_cli.engine.loop.measure_peak", lambda *_: 1e9)
+        patch.setattr("fmlm_cli.recipes.comparison.run._tell_time", lambda *_: None)
         patch.setattr(
             "fmlm_cli.recipes.pretraining.finish.draw_loss_curve",
             lambda records, folder: folder / "loss.png",

@@ -17,7 +17,9 @@ from fmlm_cli.analysis.report.parts import Exhibit, Part, ReportTable, Row
 from fmlm_cli.analysis.report.summary import Summary
 
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
-_NUMBER = re.compile(r"^[+−<]? ?[\d.,]+")
+_NUMBER = re.compile(r"^[+−<×]? ?[\d.,]+")
+_WITH_ENDS = re.compile(r"^([^()]+) (\([^()]* to [^()]*\))$")  # an estimate and its interval
+_OPTION = re.compile(r"(?<!\S)(--[\w-]+)")
 
 
 def page(
@@ -35,8 +37,8 @@ def page(
         "<main>",
         *(_part(part, drawn) for part in parts),
         '<section id="repeat"><h2>What was compared, and how to repeat it</h2>',
-        *(_table(table) for table in setup),
-        f'<h3>Command</h3><pre class="command">{escape(command)}</pre>',
+        *(_table(table, "What was compared") for table in setup),
+        f"<h3>Command</h3>{_command(command)}",
         f'<h3>Settings</h3><pre tabindex="0">{escape(settings)}</pre>' if settings else "",
         "</section></main>",
         "<footer>All numbers, unrounded: <code>results.json</code>. Figures as SVG and PNG: "
@@ -66,13 +68,15 @@ def _first_screen(summary: Summary, parts: Sequence[Part]) -> str:
         text
         for text in (
             f"<header><h1>{escape(summary.subject)}</h1>",
-            f'<p class="question">Which masking?</p><p class="headline">{escape(summary.headline)}</p>',
-            f'<p class="question">What next?</p><p class="next">{escape(_begun(step.text))}:</p>'
-            f'<pre class="command">{escape(step.command)}</pre>',
-            f'{_table(summary.glance)}<p class="how">{_prose(summary.key)}</p>' if summary.glance else "",
+            f'<h2 class="question">Which masking?</h2><p class="headline">{escape(summary.headline)}</p>',
+            f'<h2 class="question">What next?</h2><p class="next">{escape(_begun(step.text))}:</p>',
+            _command(step.command),
+            f'{_table(summary.glance, "The maskings")}<p class="how">{_prose(summary.key)}</p>'
+            if summary.glance
+            else "",
             f'<dl class="tiles">{tiles}</dl>' if tiles else "",
-            f'<p class="question">How sure?</p><div class="answer"><ul>{sure}</ul></div>' if sure else "",
-            '<p class="question">What does it cost?</p>'
+            f'<h2 class="question">How sure?</h2><div class="answer"><ul>{sure}</ul></div>' if sure else "",
+            '<h2 class="question">What does it cost?</h2>'
             f'<div class="answer"><p>{_prose(summary.cost)}</p></div>'
             if summary.cost
             else "",
@@ -81,6 +85,12 @@ def _first_screen(summary: Summary, parts: Sequence[Part]) -> str:
         )
         if text
     )
+
+
+def _command(line: str) -> str:
+    """A command line; where it is too long for a screen, it breaks at no hyphen of an option."""
+    words = _OPTION.sub(r"<span>\1</span>", escape(line))
+    return f'<pre class="command">{words}</pre>'
 
 
 def _begun(text: str) -> str:
@@ -111,7 +121,7 @@ def _exhibit(exhibit: Exhibit, figures: tuple[str, str]) -> str:
         for text in (
             f'<section id="{name}-figure"><h3>{escape(exhibit.title)}</h3><p class="says">{_prose(says)}</p>',
             f'<figure role="img" aria-label="{escape(says)}">{"".join(figures)}</figure>',
-            "" if exhibit.table is None else _table(exhibit.table),
+            "" if exhibit.table is None else _table(exhibit.table, exhibit.title),
             f'<p class="how"><b>How it was computed.</b> {_prose(exhibit.how)}</p>',
             f'<p class="data">Data: {csv_link}, {json_link}</p>',
             "</section>",
@@ -141,19 +151,28 @@ def json_lines(rows: Sequence[Row]) -> str:
     return "[\n" + ",\n".join(json.dumps(row, ensure_ascii=False) for row in rows) + "\n]\n"
 
 
-def _table(table: ReportTable) -> str:
+def _table(table: ReportTable, title: str) -> str:
     """In a frame of its own that scrolls, so that a wide table does not make the page wide."""
     numeric = [
-        all(_NUMBER.match(row[place]) or row[place] in ("–", "") for row in table.rows)
+        all(_NUMBER.match(row[place]) or row[place] in ("–", "", "baseline") for row in table.rows)
         for place in range(len(table.header))
     ]
+    head = "".join(_cell(*cell, 'th scope="col"') for cell in zip(table.header, numeric, strict=True))
+    head = f"<thead><tr>{head}</tr></thead>" if any(table.header) else ""
+    body = "".join(f"<tr>{_cells(row, numeric)}</tr>" for row in table.rows)
+    frame = f'<div class="scroll" tabindex="0" role="region" aria-label="{escape(title)}, table">'
+    return f"{frame}<table>{head}<tbody>{body}</tbody></table></div>"
 
-    def cells(row: Sequence[str], tag: str) -> str:
-        return "".join(
-            f"<{tag}{' class=' + chr(34) + 'n' + chr(34) if right else ''}>{escape(text)}</{tag}>"
-            for text, right in zip(row, numeric, strict=True)
-        )
 
-    head = f"<thead><tr>{cells(table.header, 'th')}</tr></thead>" if any(table.header) else ""
-    body = "".join(f"<tr>{cells(row, 'td')}</tr>" for row in table.rows)
-    return f'<div class="scroll" tabindex="0"><table>{head}<tbody>{body}</tbody></table></div>'
+def _cells(row: Sequence[str], numeric: Sequence[bool]) -> str:
+    """The first one names the row."""
+    tags = ['th scope="row"', *["td"] * (len(row) - 1)]
+    return "".join(_cell(*cell) for cell in zip(row, numeric, tags, strict=True))
+
+
+def _cell(text: str, is_number: bool, tag: str) -> str:
+    """A cell; of an estimate with its interval, that stands below it, so that a table is no wider."""
+    kind = ' class="n"' if is_number else ""
+    match = _WITH_ENDS.match(text) if is_number else None
+    inner = f'{escape(match[1])} <span class="ends">{escape(match[2])}</span>' if match else escape(text)
+    return f"<{tag}{kind}>{inner}</{tag.partition(' ')[0]}>"

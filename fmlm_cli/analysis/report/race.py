@@ -99,10 +99,10 @@ def _curves(race: RaceResult, arms: Arms) -> Iterator[Exhibit]:
         "How does the held-out loss fall?",
         _course(curves, lowest(race, arms), by_frequency, arms),
         "Masked-LM loss on held-out rows under masks that are the same for all arms of a seed, smoothed over "
-        f"{_WINDOW} evaluations. Left: the mean over seeds; dashed, if it is near, the loss of word "
-        "frequencies alone on the same tokens. Right: the difference from the baseline seed by seed, which "
-        "share initial weights and data order, with its 95 % Student-t interval, pointwise; an arm that is "
-        "far off leaves the panel.",
+        f"{_WINDOW} evaluations. Left (or above): the mean over seeds; dashed, if it is near, the loss of "
+        "word frequencies alone on the same tokens. Right (or below): the difference from the baseline seed "
+        "by seed, which share initial weights and data order, with its 95 % Student-t interval, pointwise; "
+        "an arm that is far off leaves the panel.",
         functools.partial(draw_curves, curves, _gaps(race, losses, tokens, arms), arms, labels, by_frequency),
         [
             {"arm": name, "seed": str(seed), "step": step, "tokens": at, "loss": loss}
@@ -145,8 +145,9 @@ def _final(race: RaceResult, arms: Arms) -> Exhibit:
         "final-loss",
         "Which arm ends lowest?",
         told_by_loss(race, arms),
-        "Left: held-out loss (nats) at the end, a dot for each seed, seeds joined by lines; the bar is the "
-        f"mean. Right: arm minus {arms.base}. {PAIRED} A cross marks a seed that diverged.",
+        "Left (or above): held-out loss (nats) at the end, a dot for each seed, seeds joined by lines; the "
+        f"bar is the mean. Right (or below): arm minus {arms.base}. {PAIRED} A cross marks a seed "
+        "that diverged.",
         functools.partial(
             draw_pairs,
             values,

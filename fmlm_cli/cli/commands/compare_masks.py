@@ -4,7 +4,18 @@ from collections.abc import Mapping
 from typing import Any
 
 from fmlm_cli.cli.flags import Flag
-from fmlm_cli.cli.options import Cell, Jobs, Overwrite, Report, ReportOnly, Resume, with_options
+from fmlm_cli.cli.options import (
+    Cell,
+    DryRun,
+    Jobs,
+    Overwrite,
+    PricePerHour,
+    Report,
+    ReportOnly,
+    Resume,
+    check_dry_run,
+    with_options,
+)
 from fmlm_cli.config import SPELLINGS, CompareSettings
 from fmlm_cli.errors import UserError
 from fmlm_cli.events import Emit
@@ -47,6 +58,8 @@ def command(
     cell: Cell = None,
     report_only: ReportOnly = False,
     report: Report = True,
+    dry_run: DryRun = False,
+    price_per_hour: PricePerHour = None,
     overwrite: Overwrite = False,
     resume: Resume = False,
 ) -> None:
@@ -83,6 +96,12 @@ def command(
     - Finished parts are kept: --resume --only PART adds one. DIR has report.html (one file, opens offline),
     report.md, results.json, and every figure as SVG and PNG.
     """
+    check_dry_run(dry_run, price_per_hour)
+    if dry_run:
+        from fmlm_cli.recipes.comparison.run import estimate_comparison
+
+        estimate_comparison(settings, price_per_hour=price_per_hour, resume=resume, emit=emit)
+        return
     from fmlm_cli.recipes.shared.launching import share_out
 
     cell, processes, emit = share_out(cell, jobs, None if report_only else settings.run.device, emit)

@@ -12,6 +12,7 @@ from fmlm_cli.cli.options import (
     PricePerHour,
     Processes,
     Resume,
+    check_dry_run,
     with_options,
 )
 from fmlm_cli.config import PretrainSettings, saved_settings
@@ -154,6 +155,7 @@ def command(
     if settings.model.checkpoint is None and not (resume and _started_from_one(settings.out)):
         beside = f" ({settings.out} is no run that went on from one)" if resume and settings.out else ""
         raise UserError(f"no checkpoint{beside}: give --from, a run, a Hugging Face folder or a Hub name")
+    check_dry_run(dry_run, price_per_hour)
     if dry_run:
         from fmlm_cli.recipes.pretraining.dry_run import estimate_run
 

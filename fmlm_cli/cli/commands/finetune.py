@@ -1,7 +1,18 @@
 """`fmlm finetune`."""
 
 from fmlm_cli.cli.flags import Flag
-from fmlm_cli.cli.options import Cell, Jobs, Overwrite, Report, ReportOnly, Resume, with_options
+from fmlm_cli.cli.options import (
+    Cell,
+    DryRun,
+    Jobs,
+    Overwrite,
+    PricePerHour,
+    Report,
+    ReportOnly,
+    Resume,
+    check_dry_run,
+    with_options,
+)
 from fmlm_cli.config import FinetuneSettings
 from fmlm_cli.events import Emit
 
@@ -41,6 +52,8 @@ def command(
     cell: Cell = None,
     report_only: ReportOnly = False,
     report: Report = True,
+    dry_run: DryRun = False,
+    price_per_hour: PricePerHour = None,
     overwrite: Overwrite = False,
     resume: Resume = False,
 ) -> None:
@@ -76,6 +89,12 @@ def command(
     - --push-to-hub NAME: the model of the one task is uploaded as NAME, those of several as NAME-TASK, once
     there is a report. Of several checkpoints none is: fmlm push uploads the one that you choose.
     """
+    check_dry_run(dry_run, price_per_hour)
+    if dry_run:
+        from fmlm_cli.recipes.finetuning.estimating.run import estimate_finetuning
+
+        estimate_finetuning(settings, price_per_hour=price_per_hour, resume=resume, emit=emit)
+        return
     from fmlm_cli.recipes.shared.launching import share_out
 
     cell, processes, emit = share_out(cell, jobs, None if report_only else settings.device, emit)

@@ -18,6 +18,8 @@ from fmlm_cli.events import Emit
 def command(settings: PlotSettings, emit: Emit) -> None:
     """Draw the loss curves of runs over each other, into a picture or in the terminal.
 
+    Of a comparison the arms are drawn, of a fine-tuning the scores by epoch, each the mean over seeds.
+
     Example: fmlm plot run-a run-b --x tokens --out curves.png
 
     - Training losses are smoothed; lines are named by the settings that differ.

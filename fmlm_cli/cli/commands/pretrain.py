@@ -8,6 +8,7 @@ from fmlm_cli.cli.options import (
     PricePerHour,
     Processes,
     Resume,
+    check_dry_run,
     with_options,
 )
 from fmlm_cli.config import PretrainSettings
@@ -89,6 +90,7 @@ def command(
     """
     if settings.model.checkpoint is not None:
         raise UserError("model.checkpoint is set: `fmlm continue` goes on from a checkpoint")
+    check_dry_run(dry_run, price_per_hour)
     if dry_run:
         from fmlm_cli.recipes.pretraining.dry_run import estimate_run
 

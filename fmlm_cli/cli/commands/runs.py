@@ -26,6 +26,8 @@ def command(
 ) -> str | None:
     """List the runs below some folders: what differs, how far they are, and their losses.
 
+    Fine-tunings and comparisons have tables of their own: scores by task, losses by arm.
+
     Example: fmlm runs experiments --sort best
     """
     from fmlm_cli.recipes.overview.listing import list_runs

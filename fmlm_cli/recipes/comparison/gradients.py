@@ -202,22 +202,46 @@ def measure_gradient_variance(
             "longer rows, fewer segments or fewer sequences"
         )
     typical = choose_rows(reader, segments, replace(request, sequences=_TYPICAL, first=0), seed=seed).rows
-    settings = StrategySettings("gradient variance", 1 / segments, corruption=corruption)
-    objectives = _objectives(store, settings, UNITS[unit], segments, request.distances, seed)
-    of_mean = _objective(store, random_exploration(UNITS[unit])(settings), seed, keys.Stream.MEAN_MASKS)
-    numbers = measured_rows.rows.numbers.tolist()
     done = itertools.count(1)
-    with _gradient_buffer(model, device) as buffer:
-        residuals = _residuals(model, typical, of_mean, segments, device, buffer)
+    with row_gradients(
+        model, measured_rows.rows, typical, store, UNITS[unit], segments, corruption, request, seed, device
+    ) as gradients:
         return measure(
-            _RowGradients(model, measured_rows.rows, objectives, residuals, device, buffer),
-            numbers,
+            gradients,
+            measured_rows.rows.numbers.tolist(),
             request.plan(segments),
-            sketch=None
-            if request.sketch is None
-            else CountSketch(request.sketch, int(keys.derive(seed, keys.Stream.SKETCH))),
+            sketch=sketch_of(request, seed),
             on_sequence=None if progress is None else lambda _: progress(next(done)),
         )
+
+
+def sketch_of(request: VarianceRequest, seed: int) -> CountSketch | None:
+    """What gradients are projected by, if a request asks for that."""
+    if request.sketch is None:
+        return None
+    return CountSketch(request.sketch, int(keys.derive(seed, keys.Stream.SKETCH)))
+
+
+@contextmanager
+def row_gradients(
+    model: nn.Module,
+    rows: Rows,
+    typical: Rows,
+    store: TokenStore,
+    unit: Unit,
+    segments: int,
+    corruption: Corruption,
+    request: VarianceRequest,
+    seed: int,
+    device: torch.device,
+) -> Iterator["_RowGradients"]:
+    """The gradients of these rows, less the mean one of the `typical` ones."""
+    settings = StrategySettings("gradient variance", 1 / segments, corruption=corruption)
+    objectives = _objectives(store, settings, unit, segments, request.distances, seed)
+    of_mean = _objective(store, random_exploration(unit)(settings), seed, keys.Stream.MEAN_MASKS)
+    with _gradient_buffer(model, device) as buffer:
+        residuals = _residuals(model, typical, of_mean, segments, device, buffer)
+        yield _RowGradients(model, rows, objectives, residuals, device, buffer)
 
 
 def _objectives(

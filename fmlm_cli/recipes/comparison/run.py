@@ -17,14 +17,18 @@ from fmlm_cli.config import Budget, CompareSettings, Part, build, saved_settings
 from fmlm_cli.engine.runtime import Runtime
 from fmlm_cli.engine.step import DivergedError
 from fmlm_cli.errors import UserError
-from fmlm_cli.events import Emit, Facts, Grid, Note, counted, ignore, starting_anew
+from fmlm_cli.events import Doing, Emit, Facts, Grid, Note, counted, ignore, starting_anew
 from fmlm_cli.recipes.comparison.cautions import cautions_of
 from fmlm_cli.recipes.comparison.draft import PARTS, Draft, draft_comparison
-from fmlm_cli.recipes.comparison.plan import ComparisonPlan, with_budget
+from fmlm_cli.recipes.comparison.estimating.parts import QUICK
+from fmlm_cli.recipes.comparison.estimating.whole import estimate_plan
+from fmlm_cli.recipes.comparison.plan import ComparisonPlan, Item, with_budget
 from fmlm_cli.recipes.comparison.results import results_of, with_reruns
 from fmlm_cli.recipes.comparison.work import Worker, board_of
 from fmlm_cli.recipes.jobs.work import Sharing, owned_by, report_once_done, work_through
-from fmlm_cli.recipes.pretraining.timing import TIMED_STEPS, time_steps
+from fmlm_cli.recipes.pretraining.timing import time_steps
+from fmlm_cli.recipes.shared.estimates.estimate import Estimate, tell_estimate
+from fmlm_cli.recipes.shared.estimates.timing import TIMED_STEPS
 from fmlm_cli.recipes.shared.words import caution_of_others, where_line
 
 RESULTS, PLAN = "results.json", "plan.json"
@@ -83,11 +87,63 @@ def compare_masks(
                 folder.clear()
             _write_down(plan, budget)
         _describe(plan, emit)
+        _tell_time(plan, sharing, emit)
         with storage.clear_disk_errors(root):
             plan = _worked_through(with_reruns(plan), sharing, folder, emit)
         return report_once_done(
             plan.ledger, lambda: _report(plan, emit), sharing, root / _LOCK, emit, insist=report_only
         )
+
+
+def estimate_comparison(
+    settings: CompareSettings,
+    *,
+    price_per_hour: float | None = None,
+    resume: bool = False,
+    emit: Emit = ignore,
+) -> Estimate:
+    """Plan a comparison as `compare_masks` does, and time a little of each of its parts. Nothing is written.
+
+    `resume`: what is done is not counted. Raises `UserError` for whatever `compare_masks` would refuse of
+    settings, data and checkpoint.
+    """
+    if settings.out is None:
+        raise UserError("no output folder: give --out DIR, which a dry run leaves alone")
+    root = Path(settings.out)
+    resume = resume and storage.kind_of(root) == COMPARISON.name
+    plan, _ = _plan(settings, root, overwrite=not resume, resume=resume, emit=emit)
+    _describe(plan, emit)
+    items = plan.ledger.unfinished if resume else plan.items
+    estimate = replace(estimate_plan(plan, items, emit), price_per_hour=price_per_hour)
+    work = f"{_work_line(plan, items)}; --jobs N deals it out, to a GPU each"
+    tell_estimate(
+        estimate,
+        emit,
+        out=settings.out,
+        more={"work": work},
+        ending="this compares into",
+        remedy="fewer seeds, or a folder on a larger one",
+    )
+    return estimate
+
+
+def _tell_time(plan: ComparisonPlan, sharing: Sharing, emit: Emit) -> None:
+    """Say how long the work is going to take, by a few seconds of it; of one process's share of it only that.
+
+    Processes that another one has started say nothing.
+    """
+    if sharing.report_only or not sharing.report:
+        return
+    share = {item.name for item in plan.ledger.share(sharing.cell)}
+    items = [item for item in plan.ledger.unfinished if item.name in share]
+    if not items:
+        return
+    try:
+        found = estimate_plan(plan, items, emit, QUICK)
+    except DivergedError:
+        return  # which is a result, once it is a run's
+    shared = f"; {sharing.processes} processes share it" if sharing.processes > 1 else ""
+    emit(Note(f"{found.in_words}{shared} (by a few steps; --dry-run looks longer)"))
 
 
 def _worked_through(
@@ -204,6 +260,7 @@ def _made_from(plan: ComparisonPlan) -> dict[Path, str]:
 
 def _report(plan: ComparisonPlan, emit: Emit) -> Comparison:
     """All files of the report; `DivergedError`, once they are written, if nothing came of any item."""
+    emit(Doing("writing the report"))
     results = results_of(plan)
     storage.write_json(plan.root / RESULTS, as_json(results))
     files = [plan.root / RESULTS, *write_report(plan.root, results)]
@@ -231,7 +288,7 @@ def _describe(plan: ComparisonPlan, emit: Emit) -> None:
         rows["each run"] = f"{plan.total_steps:,} steps of {plan.size} rows, about {tokens:,.0f} tokens"
         rows["passes"] = "; ".join(f"{arm.label} {plan.passes(arm):.2f}" for arm in plan.arms)
         rows["seeds"] = ", ".join(map(str, plan.seeds))
-    rows["in all"] = _work_line(plan)
+    rows["in all"] = _work_line(plan, plan.items)
     if any(arm.control for arm in plan.arms):
         rows["control"] = ", ".join(arm.label for arm in plan.arms if arm.control)
     if plan.sweep:
@@ -244,9 +301,9 @@ def _describe(plan: ComparisonPlan, emit: Emit) -> None:
         emit(caution)
 
 
-def _work_line(plan: ComparisonPlan) -> str:
+def _work_line(plan: ComparisonPlan, items: Sequence[Item]) -> str:
     """What there is to do, by what takes the time."""
-    kinds = Counter(item.kind for item in plan.items)
+    kinds = Counter(item.kind for item in items)
     runs = kinds["race"] + kinds["sweep"]
     lines = [f"{counted(runs, 'run')} of {plan.total_steps:,} steps"] if runs else []
     if measurements := kinds["variance"]:
@@ -265,7 +322,9 @@ def _model_line(plan: ComparisonPlan) -> str:
 def _tell(results: ComparisonResults, files: list[Path], emit: Emit) -> None:
     verdict, table = results.verdict, glance(results, Arms.of(results))
     if table is not None:
-        emit(Grid(f"held-out loss, {len(results.seeds)} seeds", table.header, table.rows))
+        title, most = f"held-out loss, {len(results.seeds)} seeds", 4  # columns, where there is little room
+        short = Grid(title, table.header[:most], [row[:most] for row in table.rows])
+        emit(Grid(title, table.header, table.rows, short))
     emit(Note(f"\n{verdict.headline}."))
     for sentence in verdict.sentences:
         emit(Note(f"- {sentence}"))

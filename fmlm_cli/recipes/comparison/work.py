@@ -35,6 +35,7 @@ from fmlm_cli.recipes.pretraining.report.describe import FEW_PASSES
 from fmlm_cli.recipes.pretraining.run import pretrain
 from fmlm_cli.recipes.shared.checkpoints import check_model_files, keep_hashes
 from fmlm_cli.recipes.shared.predictions import AT_ONCE
+from fmlm_cli.recipes.shared.words import BUSY
 
 Result = dict[str, Any]
 
@@ -42,9 +43,9 @@ MANY_LEFT_OUT = 0.1  # of the rows looked at: the others are another kind of tex
 
 
 def board_of(plan: ComparisonPlan, emit: Emit, processes: int) -> Board[Item, Result]:
-    """The board that tells of a plan's items. That runs make few passes was said of all arms before."""
+    """The board that tells of a plan's items. What was said of all before: few passes, and a busy machine."""
     title = "held-out loss at the end"
-    return Board(title, plan.ledger, outcome, emit, processes, said=(FEW_PASSES,))
+    return Board(title, plan.ledger, outcome, emit, processes, said=(FEW_PASSES, BUSY))
 
 
 def outcome(item: Item, result: Mapping[str, Any]) -> Outcome:
@@ -104,13 +105,14 @@ class Worker:
         seed = plan.seed_of_measurement(item)
         measured_rows = choose_rows(reader, segments, request, seed=seed)
         self._caution_about(measured_rows, request.sequences, 2 * segments)
+        self.board.hear(Progress("variance", 0, request.sequences, "rows"))
         records = measure_gradient_variance(
             model,
             reader,
             plan.measured_store,
             unit=plan.settings.variance.unit,
             segments=segments,
-            corruption=self._corruption(item.corruption),
+            corruption=corruption_of(plan, item.corruption),
             request=request,
             seed=seed,
             device=self.runtime.device,
@@ -146,11 +148,6 @@ class Worker:
                 f"{f': {FEW_ROWS}' if unlike_planned else ''}"
             )
         )
-
-    def _corruption(self, name: str) -> Corruption:
-        if name == "mask-only":
-            return Corruption(mask=1.0, random=0.0, keep=0.0)
-        return Corruption(**self.plan.settings.run.masking.corruption.model_dump())
 
     def _model(self, at: str) -> MaskedLM:
         """The baseline's model before, early in, or after its first run."""
@@ -228,7 +225,9 @@ class Worker:
             return {"score": None, "failed": "the run that it begins from diverged"}
         folder = self.plan.root / item.name
         try:
-            report = finetune(self._finetune_settings(item, run, folder), resume=True, emit=self.board.hear)
+            report = finetune(
+                finetune_settings(self.plan, item, run, folder), resume=True, emit=self.board.hear
+            )
         except DivergedError as error:
             return {"score": None, "failed": str(error)}
         assert report is not None and isinstance(report.results, FinetuneResults)  # of one checkpoint
@@ -236,24 +235,33 @@ class Worker:
         (scores,) = report.results.tasks.values()
         return _scores(scores)
 
-    def _finetune_settings(self, item: Item, run: Path, folder: Path) -> FinetuneSettings:
-        downstream, base = self.plan.settings.downstream, self.plan.settings.run
-        task = next(task for task in self.plan.tasks if task.name == item.subject)
-        tree = {
-            "checkpoint": str(run),
-            "out": str(folder),
-            "tasks": {name: value for name, value in task.tasks.items() if value is not None},
-            "training": downstream.training.model_dump(),
-            "seeds": downstream.seeds,
-            # The same for all arms: heads and order are paired too.
-            "first_seed": item.seed * downstream.seeds,
-            "select": downstream.select,
-            "max_length": downstream.max_length,
-            "trust_remote_code": base.model.trust_remote_code,
-            "device": base.device,
-            "precision": base.precision.removesuffix("-weights"),  # fine-tuning knows autocast alone
-        }
-        return build(FinetuneSettings, tree)
+
+def finetune_settings(plan: ComparisonPlan, item: Item, run: Path, folder: Path) -> FinetuneSettings:
+    """What a downstream item asks of `finetune`, from a run, into a folder."""
+    downstream, base = plan.settings.downstream, plan.settings.run
+    task = next(task for task in plan.tasks if task.name == item.subject)
+    tree = {
+        "checkpoint": str(run),
+        "out": str(folder),
+        "tasks": {name: value for name, value in task.tasks.items() if value is not None},
+        "training": downstream.training.model_dump(),
+        "seeds": downstream.seeds,
+        # The same for all arms: heads and order are paired too.
+        "first_seed": item.seed * downstream.seeds,
+        "select": downstream.select,
+        "max_length": downstream.max_length,
+        "trust_remote_code": base.model.trust_remote_code,
+        "device": base.device,
+        "precision": base.precision.removesuffix("-weights"),  # fine-tuning knows autocast alone
+    }
+    return build(FinetuneSettings, tree)
+
+
+def corruption_of(plan: ComparisonPlan, name: str) -> Corruption:
+    """What becomes of masked tokens where gradient variance is measured."""
+    if name == "mask-only":
+        return Corruption(mask=1.0, random=0.0, keep=0.0)
+    return Corruption(**plan.settings.run.masking.corruption.model_dump())
 
 
 def _course(records: Any, evaluation: str) -> Result:

@@ -9,7 +9,7 @@ from huggingface_hub import constants, is_offline_mode
 
 from fmlm_cli.config import DoctorSettings
 from fmlm_cli.engine.runtime import Runtime
-from fmlm_cli.events import Caution, Emit, Facts, Note, Progress, data_size, ignore
+from fmlm_cli.events import Caution, Emit, Facts, Note, Progress, counted, data_size, ignore
 from fmlm_cli.model.build import VocabularyFacts, build_model
 from fmlm_cli.model.isolation import isolates_documents
 from fmlm_cli.model.masked_lm import MaskedLM
@@ -89,7 +89,7 @@ def _tell(report: DoctorReport, emit: Emit) -> None:
         "device": report.device,
         "GPUs": ", ".join(machine.accelerators) or "none that torch sees",
         "attention": report.attention,
-        "cores": f"{machine.cores:g}, {machine.threads} threads{load}",
+        "cores": f"{machine.cores:g}, {counted(machine.threads, 'thread')}{load}",
         "memory": f"{data_size(machine.memory_free)} free of {data_size(machine.memory)}"
         if machine.memory is not None and machine.memory_free is not None
         else "",

@@ -85,6 +85,26 @@ def objective_for(
     return SequenceClassification.of_model(model, settings.max_length, pad=pad, regression=task.regression)
 
 
+def batches_of_step(
+    objective: SequenceClassification,
+    buckets: LengthBuckets,
+    number: int,
+    sequences: Sequences,
+    labels: npt.NDArray[np.generic] | None,
+    micro_size: int | None,
+) -> list[Batch]:
+    """The batches of a step (from 0) of a cell; `micro_size` None: whole ones, if padding allows."""
+    flat = objective.layout == "flat"  # where padding costs nothing
+    parts = [buckets.at(number)] if flat else buckets.parts(number)
+    micro = micro_size or buckets.batch_size
+    return [batch for part in parts for batch in objective.prepare(sequences, part, labels, micro)]
+
+
+def passes_between_evaluations(epochs: int) -> int:
+    """Passes from one evaluation to the next, of so many in all."""
+    return -(-epochs // _EVALUATIONS)
+
+
 @dataclass
 class CellRun:
     """A cell at work. `backend`: how its model attends. `emit` is told of every record."""
@@ -122,7 +142,7 @@ class CellRun:
     @property
     def passes_between(self) -> int:
         """Passes from one evaluation to the next."""
-        return -(-self.epochs // _EVALUATIONS)
+        return passes_between_evaluations(self.epochs)
 
     @property
     def steps(self) -> int:
@@ -131,14 +151,9 @@ class CellRun:
 
     def prepare(self, step: int) -> list[Batch]:
         """The batches of a step (from 1)."""
-        train = self.prepared.train
-        flat = self.objective.layout == "flat"  # where padding costs nothing
-        parts = [self.buckets.at(step - 1)] if flat else self.buckets.parts(step - 1)
-        micro = self.settings.micro_size or self.training.batch_size
-        batches: list[Batch] = []
-        for part in parts:
-            batches += self.objective.prepare(train.sequences, part, train.examples.labels, micro)
-        return batches
+        train, micro = self.prepared.train, self.settings.micro_size
+        labels = train.examples.labels
+        return batches_of_step(self.objective, self.buckets, step - 1, train.sequences, labels, micro)
 
     def outputs(self, split: EncodedSplit, stop: StopRequest) -> npt.NDArray[np.float32]:
         """The model's outputs for a split: float32[examples, labels], or float32[examples] for scores."""
@@ -183,7 +198,7 @@ class CellRun:
         `identity`: stands for all that decides the result. `keep` is told of the result while the model has
         the weights that count. Raises `Interrupted`, with a checkpoint saved, if asked to stop.
         """
-        begun, training = time.monotonic(), self._training_run(identity)
+        begun, training = time.monotonic(), self.training_run(identity)
         try:
             state = train_to_the_end(training, self.emit)
         except DivergedError as error:
@@ -199,7 +214,8 @@ class CellRun:
                     raise stop.interrupted(f" after training, before all was measured; saved in {saved}")
         return replace(result, seconds=round(time.monotonic() - begun, 2))
 
-    def _training_run(self, identity: str) -> TrainingRun:
+    def training_run(self, identity: str) -> TrainingRun:
+        """What the loop is given."""
         training = self.training
         assert training.learning_rate is not None
         return assemble(

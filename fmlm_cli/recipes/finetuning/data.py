@@ -7,7 +7,7 @@ from transformers import PreTrainedTokenizerFast
 
 from fmlm_cli.config import ALL, FinetuneSettings
 from fmlm_cli.errors import UserError, unknown_name
-from fmlm_cli.events import Emit, Note
+from fmlm_cli.events import Doing, Emit, Note
 from fmlm_cli.tasks import GLUE, TaskData, available, load_files, load_glue
 
 FROM_MNLI = ("rte", "mrpc", "stsb")
@@ -16,6 +16,7 @@ _LONGEST_NAME = 100  # bytes; a file's name may have 255, and some are made of t
 
 def load_tasks(settings: FinetuneSettings, emit: Emit) -> dict[str, TaskData]:
     """The tasks' data, MNLI first where others begin from its model."""
+    emit(Doing("reading the labelled sets"))
     tasks = settings.tasks
     if not tasks.names:
         if not (tasks.train and tasks.dev):

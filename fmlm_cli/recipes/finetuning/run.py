@@ -9,8 +9,9 @@ from fmlm_cli.config import FinetuneSettings, to_yaml
 from fmlm_cli.corpus.tokenizer import loading as tokenizers
 from fmlm_cli.engine.step import DivergedError
 from fmlm_cli.errors import UserError
-from fmlm_cli.events import Caution, Emit, Facts, counted, ignore, starting_anew
+from fmlm_cli.events import Caution, Doing, Emit, Facts, counted, ignore, starting_anew
 from fmlm_cli.model.build import save_model
+from fmlm_cli.model.ending import let_go
 from fmlm_cli.recipes.finetuning.cells import CellResult, CellRun
 from fmlm_cli.recipes.finetuning.grid import GRIDS, Cell, too_few_steps
 from fmlm_cli.recipes.finetuning.plan import FINETUNING, FinetunePlan, plan_finetuning, rank_of, repositories
@@ -60,7 +61,7 @@ def finetune(
         else:
             plan.check_layout()
             plan.ledger.check_all()
-        _describe(plan, emit)
+        describe(plan, emit)
         with storage.clear_disk_errors(root):
             if overwrite:
                 folder.clear()
@@ -89,10 +90,14 @@ def _made_from(plan: FinetunePlan) -> dict[Path, str]:
 def _tuned(plan: FinetunePlan, cell: Cell, board: Board[Cell, CellResult]) -> CellResult:
     """Work at a cell; keep its model if that is the task's best so far."""
     backend = plan.candidates[cell.checkpoint].backends[cell.point.training.dropout]
+    board.emit(Doing(f"tokenizing {cell.task}"))
     prepared, folder = plan.prepared(cell), plan.folder(cell)
     run = CellRun(cell, prepared, plan.settings, plan.runtime, backend, folder, board.hear)
     identity = storage.sha256_of_json(plan.ledger.decides(cell))
-    return run.run(identity, lambda result: _keep_if_best(plan, run, result))
+    try:
+        return run.run(identity, lambda result: _keep_if_best(plan, run, result))
+    finally:
+        let_go(run.model)
 
 
 def _keep_if_best(plan: FinetunePlan, run: CellRun, result: CellResult) -> None:
@@ -128,7 +133,7 @@ def _keep_if_best(plan: FinetunePlan, run: CellRun, result: CellResult) -> None:
 # ---------------------------------------------------------------- what is told
 
 
-def _describe(plan: FinetunePlan, emit: Emit) -> None:
+def describe(plan: FinetunePlan, emit: Emit) -> None:
     """What is to be done, and what may not be wanted about it."""
     settings = plan.settings
     rows = {
@@ -225,6 +230,7 @@ def _report_and_push(plan: FinetunePlan, emit: Emit) -> Report:
 
 def _report(plan: FinetunePlan, emit: Emit) -> Report:
     """The report; `DivergedError`, once it is written, if no cell has a score."""
+    emit(Doing("writing the report"))
     for subject in plan.subjects:
         if loss := plan.loss_of_model(*subject):
             emit(Caution(loss))

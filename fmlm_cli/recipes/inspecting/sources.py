@@ -1,12 +1,13 @@
 """What text there is, before it is tokenized: what would be read, how it begins, how much it comes to."""
 
+import shlex
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from fmlm_cli.config import InspectSettings
+from fmlm_cli.config import InspectSettings, ReadingSettings
 from fmlm_cli.corpus.store.reading import token_dtype
 from fmlm_cli.corpus.store.survey import Lengths
 from fmlm_cli.corpus.text.corpora import Corpora
@@ -16,13 +17,14 @@ from fmlm_cli.corpus.tokenizer.encoding import Encoder
 from fmlm_cli.corpus.tokenizer.learning import train_tokenizer
 from fmlm_cli.corpus.tokenizer.loading import load_tokenizer
 from fmlm_cli.errors import UserError
-from fmlm_cli.events import Emit, Facts, Progress, data_size, duration, ignore
+from fmlm_cli.events import Emit, Facts, NextStep, Progress, data_size, duration, ignore
 from fmlm_cli.recipes.inspecting.words import histogram, in_one_line
 from fmlm_cli.recipes.tokenize.asked import read_options
 
 _SAMPLE_BYTES = 8_000_000  # of text: a few seconds of tokenizing
 _LEARNT = 8_192  # tokens of the vocabulary that stands in where no tokenizer is given
 _SHOWN_CHARACTERS = 300
+_SOURCES_NAMED = 5  # in a command to be copied
 
 
 @dataclass(frozen=True)
@@ -78,7 +80,25 @@ def inspect_sources(settings: InspectSettings, emit: Emit = ignore) -> SourcesRe
         estimate=estimate,
     )
     _tell(report, emit)
+    if "-" not in settings.sources:  # it has been read
+        emit(NextStep("turn it into a token store", _tokenizing(settings)))
     return report
+
+
+def _tokenizing(settings: InspectSettings) -> str:
+    """The command that tokenizes this text, read as it was here."""
+    tokenizer = (
+        ["--train-tokenizer", "wordpiece"]
+        if settings.tokenizer is None
+        else ["--tokenizer", settings.tokenizer]
+    )
+    sources = settings.sources if len(settings.sources) <= _SOURCES_NAMED else ("SOURCE...",)
+    words = ["fmlm", "tokenize", *sources, *tokenizer]
+    for name in ReadingSettings.model_fields:
+        value = getattr(settings, name)
+        if name != "sources" and value != InspectSettings.model_fields[name].default:
+            words += [f"--{name.replace('_', '-')}", str(value)]
+    return shlex.join([*words, "--out", "store"])
 
 
 def _spread(number: int, wanted: int) -> list[int]:

@@ -1,5 +1,6 @@
 """What a token store holds."""
 
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,7 +21,7 @@ from fmlm_cli.corpus.store.survey import (
     worded,
 )
 from fmlm_cli.errors import UserError
-from fmlm_cli.events import Caution, Emit, Facts, Grid, Note, Progress, data_size, ignore
+from fmlm_cli.events import Caution, Emit, Facts, Grid, NextStep, Note, Progress, data_size, ignore
 from fmlm_cli.recipes.inspecting.words import histogram
 
 _TOKENS_LISTED = 12  # most frequent ones, and as many of the rarest
@@ -149,6 +150,8 @@ def _tell(store: TokenStore, name: str, report: StoreReport, emit: Emit) -> None
     if text := misfit(store):
         emit(Caution(text))
     emit(_on_repeats(report))
+    words = ["fmlm", "masks", report.path, "--masking", "fully-explored"]
+    emit(NextStep("see what a masking strategy does to it", shlex.join(words)))
 
 
 def _counted(token: TokenCount) -> tuple[str, str]:
@@ -180,7 +183,8 @@ def _worded(document: WordedDocument) -> dict[str, str]:
     words = ("·".join(word).strip() for word in document.words)
     shown = sum(map(len, document.words))
     more = f" ... ({document.tokens - shown:,} more tokens)" if document.tokens > shown else ""
-    return {f"{document.tokens:,} tokens": f"|{'|'.join(words)}|{more}"}
+    # With a blank before each bar, at which a terminal breaks lines.
+    return {f"{document.tokens:,} tokens": f"|{' |'.join(words)}|{more}"}
 
 
 def _on_repeats(report: StoreReport) -> Note:

@@ -1,4 +1,4 @@
-"""`fmlm plot`: the curves of some runs, in a picture or in the terminal."""
+"""`fmlm plot`: the curves of runs, comparisons and fine-tunings, in a picture or in the terminal."""
 
 import functools
 from collections.abc import Mapping, Sequence
@@ -9,15 +9,17 @@ import numpy as np
 
 from fmlm_cli import storage
 from fmlm_cli.analysis.report.figures.drawing import write_picture
-from fmlm_cli.analysis.report.figures.runs import RunCurves, draw_runs
+from fmlm_cli.analysis.report.figures.runs import Panel, RunCurves, draw_panels, draw_runs
 from fmlm_cli.analysis.smoothing import smoothed
 from fmlm_cli.analysis.statistics import Floats
 from fmlm_cli.config import PlotSettings
 from fmlm_cli.engine.records import evaluations_of, read_metrics
 from fmlm_cli.errors import UserError, unknown_name
 from fmlm_cli.events import Chart, Emit, Line, Note, counted, ignore
+from fmlm_cli.recipes.overview.curves import arms_panel, scores_panel
 from fmlm_cli.recipes.overview.differences import labels_of, printable
 from fmlm_cli.recipes.overview.finding import find_results
+from fmlm_cli.recipes.overview.outcomes import COMPARISON, TUNING, comparison_results, tuning_results
 from fmlm_cli.recipes.overview.reading import read_settings
 
 _ENDINGS = (".png", ".svg", ".pdf")
@@ -25,10 +27,18 @@ _X_LABELS = {"steps": "optimizer step", "tokens": "tokens forwarded", "hours": "
 
 
 def plot_runs(settings: PlotSettings, emit: Emit = ignore) -> list[RunCurves]:
-    """Draw the losses of runs; the curves. Raises `UserError` for what is no run, or has nothing to draw."""
+    """Draw the losses of runs, of a comparison's arms, the scores of a fine-tuning; the curves of the runs.
+
+    Raises `UserError` for what is none of these, or has nothing to draw.
+    """
     if settings.out is not None and Path(settings.out).suffix.lower() not in _ENDINGS:
         raise UserError(f"--out {settings.out}: give a name that ends in {', '.join(_ENDINGS)}")
-    runs = _runs_of(settings.runs)
+    runs, outcomes = _found(settings.runs, settings.x)
+    if runs and outcomes and settings.out is not None:
+        raise UserError(
+            f"--out {settings.out}: runs, and means over seeds as of {outcomes[0].title.partition(':')[0]}, "
+            "take a picture each: name either"
+        )
     records = {run.root: _records(run) for run in runs}
     labels = labels_of([str(run.root) for run in runs], [read_settings(run) for run in runs])
     name = _evaluation(settings.evaluation, list(records.values()))
@@ -37,22 +47,53 @@ def plot_runs(settings: PlotSettings, emit: Emit = ignore) -> list[RunCurves]:
     ]
     if settings.out is None:
         _show(curves, _X_LABELS[settings.x], name, emit)
-    else:
-        draw = functools.partial(draw_runs, curves, _X_LABELS[settings.x], printable(name))
-        write_picture(draw, Path(settings.out), settings.width)
-        emit(Note(f"{counted(len(curves), 'run')} drawn in {settings.out}"))
+        for panel in outcomes:
+            lines = [Line(curve.label, curve.x.tolist(), curve.y.tolist()) for curve in panel.curves]
+            emit(Chart(panel.title, panel.x_label, lines))
+        return curves
+    draw = (
+        functools.partial(draw_panels, outcomes)
+        if outcomes
+        else functools.partial(draw_runs, curves, _X_LABELS[settings.x], printable(name))
+    )
+    write_picture(draw, Path(settings.out), settings.width)
+    drawn = len(curves) or sum(len(panel.curves) for panel in outcomes)
+    emit(Note(f"{counted(drawn, 'run' if curves else 'curve')} drawn in {settings.out}"))
     return curves
 
 
-def _runs_of(names: Sequence[str]) -> list[storage.RunDirectory]:
-    """The runs that are named, and those below folders that are none."""
+def _found(names: Sequence[str], x: str) -> tuple[list[storage.RunDirectory], list[Panel]]:
+    """The runs that are named, and those below folders that are none; and comparisons and fine-tunings.
+
+    A comparison that is finished stands for the runs in it.
+    """
     runs: dict[Path, storage.RunDirectory] = {}
+    outcomes: dict[Path, Panel] = {}
     for name in names:
-        found = [result.path for result in find_results([name]) if result.kind == storage.RUN.name]
-        if not found:
-            raise UserError(f"{name} is no run of fmlm's, and there is none below it")
-        runs |= {path.resolve(): storage.RunDirectory(path) for path in found}
-    return list(runs.values())
+        found = find_results([name])
+        panels = {
+            result.path.resolve(): panel
+            for result in found
+            if (panel := _panel_of(result.path, result.kind, x)) is not None
+        }
+        paths = [result.path for result in found if result.kind == storage.RUN.name]
+        own = {path.resolve(): storage.RunDirectory(path) for path in paths}
+        own = {path: run for path, run in own.items() if panels.keys().isdisjoint(path.parents)}
+        if not own and not panels:
+            raise UserError(
+                f"{name} is no run of fmlm's, and there is none below it, nor a comparison or a fine-tuning "
+                "with results"
+            )
+        runs, outcomes = runs | own, outcomes | panels
+    return list(runs.values()), list(outcomes.values())
+
+
+def _panel_of(folder: Path, kind: str, x: str) -> Panel | None:
+    if kind == COMPARISON:
+        compared = comparison_results(folder)
+        return arms_panel(folder, compared, x, _X_LABELS[x]) if compared is not None else None
+    tuned = tuning_results(folder) if kind == TUNING else None
+    return scores_panel(folder, tuned) if tuned is not None else None
 
 
 def _records(run: storage.RunDirectory) -> list[dict[str, Any]]:

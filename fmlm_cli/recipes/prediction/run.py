@@ -19,7 +19,7 @@ from fmlm_cli.corpus.rows.sequences import Sequences, encode
 from fmlm_cli.corpus.tokenizer import loading as tokenizers
 from fmlm_cli.engine.runtime import Runtime
 from fmlm_cli.errors import UserError, unknown_name
-from fmlm_cli.events import Caution, Emit, Note, Progress, ignore
+from fmlm_cli.events import Caution, Doing, Emit, Note, Progress, ignore
 from fmlm_cli.model.build import known_config, longest_sequence, raw_config, tokenizer_for
 from fmlm_cli.model.checkpoints.adapters import adapter_settings
 from fmlm_cli.model.checkpoints.own_code import needs_own_code
@@ -139,6 +139,7 @@ def predict(
     runtime = Runtime.resolve(settings.device, settings.precision, threads=settings.speed.threads)
     name = _name_of_model(settings.checkpoint, settings.task)
     origin = find_checkpoint(name, revision=settings.revision, code=settings.trust_remote_code)
+    emit(Doing(f"loading {name}"))
     call = Call(settings, origin, _facts(origin, settings.task), inputs, runtime, emit)
     return _classify(call) if _classifies(call) else _fill_masks(call)
 

@@ -1,47 +1,45 @@
 """What a run would take, before a night is spent on it: time, memory, disk, cost, by a few steps of it."""
 
-from dataclasses import dataclass
-from pathlib import Path
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
-from fmlm_cli import storage
 from fmlm_cli.config import PretrainSettings, build, nested
 from fmlm_cli.engine.runtime import Runtime
 from fmlm_cli.errors import UserError
-from fmlm_cli.events import Caution, Emit, Facts, Note, counted, data_size, duration, ignore
+from fmlm_cli.events import Emit, ignore
 from fmlm_cli.recipes.pretraining.live_run import runtime_of, settle_attention_of
 from fmlm_cli.recipes.pretraining.micro_size import with_micro_size
 from fmlm_cli.recipes.pretraining.planning.plan import RunPlan, plan_run
 from fmlm_cli.recipes.pretraining.report.describe import cautions, describe_run
-from fmlm_cli.recipes.pretraining.timing import Timed, time_steps
+from fmlm_cli.recipes.pretraining.timing import RunTimes, time_run
+from fmlm_cli.recipes.shared.estimates.estimate import (
+    BYTES_OF_MOMENTS,
+    BYTES_OF_WEIGHT,
+    DISK_RATE,
+    Estimate,
+    tell_estimate,
+)
+from fmlm_cli.recipes.shared.estimates.timing import TIMED_SECONDS, TIMED_STEPS, Timed
 
-_BYTES_OF_WEIGHT, _BYTES_OF_MOMENTS = 4, 8  # of a parameter on the disk: itself, and AdamW's two moments
-_FEW, _MORE = 2, 4  # micro-batches of a step that is timed in place of a longer one
+BY_TWO, BY_ONE = (2, 4), (1,)  # micro-batches of the steps that are timed in place of a longer one
 
 
 @dataclass(frozen=True)
-class RunEstimate:
-    """What a run would take. `seconds`: of training, evaluation and saving not counted. Sizes in bytes.
+class TimedRun:
+    """A run that was planned, and what it would take."""
 
-    `price`: of all hours, in the unit in which an hour's was given; None where it was not.
-    """
-
-    steps: int
-    tokens: int
-    tokens_per_second: float
-    seconds: float
-    memory: int
-    disk: int
-    price: float | None
+    plan: RunPlan
+    estimate: Estimate
 
 
 def estimate_run(
     settings: PretrainSettings, *, price_per_hour: float | None = None, emit: Emit = ignore
-) -> RunEstimate:
+) -> Estimate:
     """Plan a run as `pretrain` does and time a few steps of it, in a minute or less. Nothing is written.
 
-    A step of many micro-batches is timed by two shorter ones: it takes what they differ by, as often as it
-    has micro-batches more. Raises `UserError` for whatever `pretrain` would refuse, and for text that has
-    not been tokenized.
+    Raises `UserError` for whatever `pretrain` would refuse, and for text that has not been tokenized.
     """
     if settings.out is None:
         raise UserError("no output folder: give --out RUN, which a dry run leaves alone")
@@ -50,18 +48,44 @@ def estimate_run(
             "a dry run writes nothing, so that it tokenizes no text: `fmlm inspect` estimates that, and a "
             "store of it (`fmlm tokenize`) can be given as --data"
         )
-    runtime = runtime_of(settings)
-    plan = _plan(settings, runtime, steps=1 if settings.budget.minutes else None)
-    timed = _timed(plan, emit)
-    if settings.budget.minutes:
-        steps = max(1, round(60 * settings.budget.minutes / timed.seconds_per_step))
-        plan = _plan(settings, runtime, steps=steps)
-    estimate = _estimate(plan, timed, price_per_hour)
-    describe_run(plan, runtime, plan.model.attention.meaning, emit)
+    timed = time_planned(settings, emit)
+    plan, estimate = timed.plan, replace(timed.estimate, price_per_hour=price_per_hour)
+    describe_run(plan, runtime_of(plan.settings), plan.model.attention.meaning, emit)
     for caution in cautions(plan):
         emit(caution)
-    _tell(estimate, plan, emit)
+    evaluations = _evaluations(plan) if plan.evaluated else 0
+    tell_estimate(
+        estimate,
+        emit,
+        out=settings.out,
+        more={"evaluations": f"{evaluations:,}", "checkpoints": f"{_checkpoints(plan):,}"},
+        ending="this trains into",
+        remedy="fewer checkpoints (checkpoint.keep)",
+    )
     return estimate
+
+
+def time_planned(
+    settings: PretrainSettings,
+    emit: Emit,
+    *,
+    steps: int = TIMED_STEPS,
+    seconds: float = TIMED_SECONDS,
+    shorter: Sequence[int] = BY_TWO,
+) -> TimedRun:
+    """A run's plan and what it would take, by at most so many steps; nothing is told but how far that is.
+
+    A step of many micro-batches is timed by two `shorter` ones: it takes what they differ by, as often as it
+    has micro-batches more. Or by one, as if the optimizer's part grew with the batch too.
+    """
+    runtime, begun = runtime_of(settings), time.monotonic()
+    plan = _plan(settings, runtime, steps=1 if settings.budget.minutes else None)
+    planning = time.monotonic() - begun
+    times = _timed(plan, emit, steps, seconds, shorter)
+    if settings.budget.minutes:
+        made = max(1, round(60 * settings.budget.minutes / times.steps.seconds_per_step))
+        plan = _plan(settings, runtime, steps=made)
+    return TimedRun(plan, _estimate(plan, times, runtime, starting=max(planning, times.starting)))
 
 
 def _plan(settings: PretrainSettings, runtime: Runtime, steps: int | None) -> RunPlan:
@@ -72,63 +96,80 @@ def _plan(settings: PretrainSettings, runtime: Runtime, steps: int | None) -> Ru
     return with_micro_size(plan, runtime, ignore)
 
 
-def _timed(plan: RunPlan, emit: Emit) -> Timed:
-    """A step of the plan, by itself or by two shorter ones."""
+def _timed(plan: RunPlan, emit: Emit, steps: int, seconds: float, shorter: Sequence[int]) -> RunTimes:
+    """A step of the plan, by itself or by shorter ones."""
     size, micro = plan.settings.batch.size or 1, plan.micro_size
-    if size <= _MORE * micro:
-        return time_steps(plan.settings, emit)
+    if size <= shorter[-1] * micro:
+        return time_run(plan.settings, emit, steps=steps, seconds=seconds)
     masks = plan.strategy.masks_per_sequence
-    sizes = [-(-micro * number // masks) * masks for number in (_FEW, _MORE)]
-    few, more = (
-        time_steps(build(PretrainSettings, plan.settings.model_dump(), nested({"batch.size": rows})), emit)
+    sizes = [-(-micro * number // masks) * masks for number in shorter]
+    found = [
+        time_run(
+            build(PretrainSettings, plan.settings.model_dump(), nested({"batch.size": rows})),
+            emit,
+            evaluates=rows == sizes[-1],
+            steps=steps,
+            seconds=seconds,
+        )
         for rows in sizes
-    )
-    a_row = (more.seconds_per_step - few.seconds_per_step) / (sizes[1] - sizes[0])
-    seconds = more.seconds_per_step + max(a_row, 0.0) * (size - sizes[1])
-    tokens = more.tokens_per_second * more.seconds_per_step / sizes[1] * size
-    return Timed(tokens / seconds, seconds, max(few.memory, more.memory))
+    ]
+    most = found[-1].steps
+    a_row = most.seconds_per_step / sizes[-1]
+    if len(found) > 1:
+        a_row = max(most.seconds_per_step - found[0].steps.seconds_per_step, 0.0) / (sizes[-1] - sizes[0])
+    whole = most.seconds_per_step + a_row * (size - sizes[-1])
+    tokens = most.tokens_per_second * most.seconds_per_step / sizes[-1] * size
+    memory = max(times.memory for times in found)
+    return replace(found[-1], steps=Timed(tokens / whole, whole, memory, most.watts), memory=memory)
 
 
-def _estimate(plan: RunPlan, timed: Timed, price_per_hour: float | None) -> RunEstimate:
-    seconds = plan.total_steps * timed.seconds_per_step
-    return RunEstimate(
+def _estimate(plan: RunPlan, times: RunTimes, runtime: Runtime, starting: float) -> Estimate:
+    training = plan.total_steps * times.steps.seconds_per_step
+    saved = (_checkpoints(plan) * _bytes_of_checkpoint(plan) + _bytes_of_model(plan)) / DISK_RATE
+    return Estimate(
+        parts={
+            "start": starting,
+            "training": training,
+            "evaluation": _evaluations(plan) * times.evaluating,
+            "saving": saved,
+        },
         steps=plan.total_steps,
-        tokens=round(plan.total_steps * timed.seconds_per_step * timed.tokens_per_second),
-        tokens_per_second=timed.tokens_per_second,
-        seconds=seconds,
-        memory=timed.memory,
+        tokens=round(training * times.steps.tokens_per_second),
+        tokens_per_second=times.steps.tokens_per_second,
+        memory=times.memory + _copied(plan, runtime),
         disk=_disk(plan),
-        price=None if price_per_hour is None else price_per_hour * seconds / 3600,
+        watts=times.steps.watts,
     )
+
+
+def _evaluations(plan: RunPlan) -> int:
+    """How often the held-out text is evaluated: before the first step, now and then, and at the end."""
+    return 1 + math.ceil(plan.total_steps / (plan.settings.evaluation.every_steps or 1))
+
+
+def _checkpoints(plan: RunPlan) -> int:
+    """How many are written, the one of the end among them."""
+    return math.ceil(plan.total_steps / (plan.settings.checkpoint.every_steps or 1))
+
+
+def _copied(plan: RunPlan, runtime: Runtime) -> int:
+    """Bytes of the copy that checkpoints are written from in the background, where those are counted."""
+    in_background = plan.settings.checkpoint.background is not False and _checkpoints(plan) > 1
+    return _bytes_of_checkpoint(plan) if in_background and runtime.device.type == "cpu" else 0
+
+
+def _bytes_of_model(plan: RunPlan) -> int:
+    return BYTES_OF_WEIGHT * sum(p.numel() for p in plan.model.parameters())
+
+
+def _bytes_of_checkpoint(plan: RunPlan) -> int:
+    trained = sum(p.numel() for p in plan.model.parameters() if p.requires_grad)
+    return _bytes_of_model(plan) + BYTES_OF_MOMENTS * trained
 
 
 def _disk(plan: RunPlan) -> int:
     """Bytes of the checkpoints that are kept, of one more while it is written, and of the final model."""
-    weights = sum(p.numel() for p in plan.model.parameters())
-    trained = sum(p.numel() for p in plan.model.parameters() if p.requires_grad)
-    checkpoint = _BYTES_OF_WEIGHT * weights + _BYTES_OF_MOMENTS * trained
     asked = plan.settings.checkpoint
-    assert asked.every_steps
-    kept = min(asked.keep, max(1, plan.total_steps // asked.every_steps))
+    kept = min(asked.keep, _checkpoints(plan))
     stays = plan.total_steps // asked.keep_every if asked.keep_every else 0
-    return (kept + 1 + stays) * checkpoint + _BYTES_OF_WEIGHT * weights
-
-
-def _tell(estimate: RunEstimate, plan: RunPlan, emit: Emit) -> None:
-    a_step = estimate.seconds / estimate.steps
-    evaluations = plan.total_steps // (plan.settings.evaluation.every_steps or 1) + 1
-    rows = {
-        "speed": f"{estimate.tokens_per_second:,.0f} tokens/s, {a_step:.3g} s a step",
-        "time": f"{duration(estimate.seconds)} of training; {counted(evaluations, 'evaluation')} and saving "
-        "come on top",
-        "tokens": f"{estimate.tokens:,} forwarded",
-        "memory": f"{data_size(estimate.memory)} at most, by a few steps",
-        "disk": f"{data_size(estimate.disk)} at most",
-    }
-    if estimate.price is not None:
-        rows["cost"] = f"{estimate.price:,.2f} for the hours of training"
-    emit(Facts("what it would take here, on one process", rows))
-    free = storage.free_space(Path(plan.settings.out or "."))
-    if free < estimate.disk:
-        emit(Caution(f"only {data_size(free)} are free on that disk: fewer checkpoints (checkpoint.keep)"))
-    emit(Note(f"nothing was written; without --dry-run this trains into {plan.settings.out}"))
+    return (kept + 1 + stays) * _bytes_of_checkpoint(plan) + _bytes_of_model(plan)

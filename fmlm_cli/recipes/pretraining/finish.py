@@ -10,7 +10,7 @@ from fmlm_cli.analysis.report.figures.training import draw_loss_curve
 from fmlm_cli.engine.checkpoint import TrainState
 from fmlm_cli.engine.records import evaluations_of
 from fmlm_cli.errors import UserError
-from fmlm_cli.events import Caution, Doing, Facts, Note
+from fmlm_cli.events import Caution, Doing, Facts, NextStep, Note, duration
 from fmlm_cli.recipes.pretraining.live_run import LiveRun
 from fmlm_cli.recipes.pretraining.report.describe import passes_line
 from fmlm_cli.recipes.pretraining.report.gains import (
@@ -52,6 +52,7 @@ def finish_run(live: LiveRun, state: TrainState, records: Sequence[Mapping[str, 
         if better:
             live.emit(Facts("tokens whose prediction improved most", better))
     live.emit(Facts("done", _results(live, state, evaluations, curve)))
+    live.emit(_next_step(live))
 
 
 def _improved(live: LiveRun, state: TrainState) -> dict[str, str]:
@@ -80,18 +81,21 @@ def _results(live: LiveRun, state: TrainState, evaluations: Evaluations, curve: 
     if live.main_evaluation is not None:
         rows |= held_out_lines(evaluations[live.main_evaluation])
     rows["trained"] = (
-        f"{state.step:,} steps, {state.tokens:,} tokens, {passes_line(live.plan)}, "
-        f"{state.seconds / 60:.1f} min"
+        f"{state.step:,} steps, {state.tokens:,} tokens, {passes_line(live.plan)}, {duration(state.seconds)}"
     )
     if live.held_out:
-        rows["evaluate"] = f"fmlm evaluate --from {live.run.root} --data {live.plan.store.root}"
-    if live.plan.origin is not None:
-        rows["did it help?"] = _compared_on_a_task(live.plan.origin.name, live.run.root)
+        words = ["evaluate", "--from", str(live.run.root), "--data", str(live.plan.store.root)]
+        rows["evaluate"] = shlex.join(["fmlm", *words])
     rows["in Python"] = f'AutoModelForMaskedLM.from_pretrained("{live.run.final}")'
     return rows
 
 
-def _compared_on_a_task(before: str, after: Path) -> str:
-    """The command that says whether going on helped: held-out loss alone does not."""
-    words = ["fmlm", "finetune", "--from", before, "--from", str(after)]
-    return f"on your task: {shlex.join(words)} --train FILE --dev FILE --out DIR"
+def _next_step(live: LiveRun) -> NextStep:
+    """What the model is for; after going on from a checkpoint, whether it helped: no loss says that."""
+    root, before = live.run.root, live.plan.origin
+    words = ["fmlm", "finetune", *(("--from", before.name) if before else ()), "--from", str(root)]
+    words += ["--train", "train.jsonl", "--dev", "dev.jsonl", "--out", f"{root}-tuned"]
+    text = (
+        "did it help? Fine-tune both on labelled text of yours" if before else "fine-tune it on labelled text"
+    )
+    return NextStep(text, shlex.join(words))

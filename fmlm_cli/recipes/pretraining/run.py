@@ -14,6 +14,7 @@ from fmlm_cli.engine.runtime import Runtime
 from fmlm_cli.engine.trackers.sink import check_trackers, tracked
 from fmlm_cli.errors import UserError
 from fmlm_cli.events import Caution, Doing, Emit, Note, ignore, starting_anew
+from fmlm_cli.model.ending import let_go
 from fmlm_cli.recipes.pretraining.finish import finish_run
 from fmlm_cli.recipes.pretraining.live_run import LiveRun, runtime_of, settle_attention_of
 from fmlm_cli.recipes.pretraining.micro_size import with_micro_size
@@ -162,6 +163,7 @@ def _train(live: LiveRun, keep_steps: Collection[int], emit: Emit) -> PretrainRe
     if is_writer:
         finish_run(live, state, log.records)
         push_finished(run.root, live.settings.hub, emit)
+    let_go(live.model)
     return PretrainResult(run, log.records)
 
 

@@ -2,61 +2,37 @@
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 from fmlm_cli import storage
 from fmlm_cli.config import PretrainSettings, build, nested
-from fmlm_cli.engine.checkpoint import TrainState
-from fmlm_cli.engine.loop import train
-from fmlm_cli.engine.records import Record
-from fmlm_cli.engine.signals import NEVER
+from fmlm_cli.engine.evaluation import evaluate
 from fmlm_cli.errors import UserError
-from fmlm_cli.events import Emit, Note, Progress, Trained, ignore
+from fmlm_cli.events import Emit, Note, ignore
+from fmlm_cli.model.ending import let_go
 from fmlm_cli.recipes.pretraining.live_run import LiveRun, runtime_of, settle_attention_of
 from fmlm_cli.recipes.pretraining.micro_size import with_micro_size
 from fmlm_cli.recipes.pretraining.planning.plan import plan_run
+from fmlm_cli.recipes.shared.estimates.timing import TIMED_SECONDS, TIMED_STEPS, Timed, time_training
+from fmlm_cli.recipes.shared.held_out import HeldOut
 
-TIMED_STEPS, TIMED_SECONDS = 20, 20.0  # whichever are over first
-_WARM_UP = 2  # steps in which memory is taken and kernels are chosen
-_BETWEEN_LOOKS = 4  # steps that a GPU is given before one looks at the clock, for which it has to wait
+_EVALUATED, _EVALUATED_SECONDS = 8, 4.0  # batches of a held-out text, and seconds for them
 
 
 @dataclass(frozen=True)
-class Timed:
-    """What some steps took: tokens a second, padding not counted, seconds a step, bytes of memory at most."""
+class RunTimes:
+    """What a run's first steps took, as `Timed`; and seconds.
 
-    tokens_per_second: float
-    seconds_per_step: float
+    `starting`: to plan it and have the model on its device. `evaluating`: one evaluation of all held-out
+    text. `memory`: bytes at most, of all that.
+    """
+
+    steps: Timed
+    starting: float
+    evaluating: float
     memory: int
-
-
-class _Speedometer:
-    """The sink that keeps when each step was over, and tells how far the timing has come."""
-
-    def __init__(self, steps: int, emit: Emit) -> None:
-        self._steps, self._emit = steps, emit
-        self._arrived: list[tuple[int, float, float]] = []  # tokens and seconds so far, GiB
-
-    def rewind(self, step: int, evaluated: int) -> None:
-        """Nothing is kept."""
-
-    def write(self, record: Record) -> None:
-        """Take the figures of a training record."""
-        if isinstance(record, Trained):
-            figures = record.record
-            self._arrived.append((int(figures["tokens"]), figures["seconds"], figures["memory_gib"]))
-            self._emit(Progress("timing a few steps", figures["step"], self._steps, "steps"))
-
-    @property
-    def timed(self) -> Timed:
-        """Of all steps but those that warm up, where there are others."""
-        first = min(_WARM_UP, len(self._arrived) - 1)
-        before = self._arrived[first - 1] if first else (0, 0.0, 0.0)
-        tokens, seconds, gib = self._arrived[-1]
-        seconds = max(seconds - before[1], 1e-9)
-        steps = len(self._arrived) - first
-        return Timed((tokens - before[0]) / seconds, seconds / steps, round(gib * 2**30))
 
 
 def with_timed_budget(settings: PretrainSettings, world: int, emit: Emit) -> PretrainSettings:
@@ -80,27 +56,52 @@ def with_timed_budget(settings: PretrainSettings, world: int, emit: Emit) -> Pre
     return build(PretrainSettings, settings.model_dump(), {"budget": found})
 
 
-def time_steps(
-    settings: PretrainSettings, emit: Emit, *, clock: Callable[[], float] = time.monotonic
-) -> Timed:
+def time_steps(settings: PretrainSettings, emit: Emit) -> Timed:
     """What a step of a run of these settings takes, by some of its first. Nothing is written."""
-    timed = nested({"budget.steps": TIMED_STEPS, "logging.every_steps": 1, "evaluation.max_rows": 1})
+    return time_run(settings, emit, evaluates=False).steps
+
+
+def time_run(
+    settings: PretrainSettings,
+    emit: Emit,
+    *,
+    evaluates: bool = True,
+    steps: int = TIMED_STEPS,
+    seconds: float = TIMED_SECONDS,
+    clock: Callable[[], float] = time.monotonic,
+) -> RunTimes:
+    """What a run of these settings takes, by some of its first steps and of its evaluation.
+
+    `steps`, `seconds`: as many steps as are timed, at most. Nothing is written.
+    """
+    begun = time.monotonic()
+    timed = nested({"budget.steps": TIMED_STEPS, **({} if evaluates else {"evaluation.max_rows": 1})})
     runtime = runtime_of(settings)
     plan = plan_run(build(PretrainSettings, settings.model_dump(), timed), ignore)
     settle_attention_of(plan, runtime)
     plan = with_micro_size(plan, runtime, ignore)
     live = LiveRun(plan, storage.RunDirectory(Path(settings.out or "")), runtime, ignore)
-    speedometer = _Speedometer(TIMED_STEPS, emit)
-    training = live.training_run(speedometer)
-    looks = _BETWEEN_LOOKS if runtime.device.type == "cuda" else 1
-    end = clock() + TIMED_SECONDS
-    training = replace(
-        training,
-        rhythm=replace(training.rhythm, checkpoint=TIMED_STEPS + 1, evaluate=looks),
-        keeps_checkpoints=False,
-        evaluate=lambda step, stop: [],
-        enough=lambda: clock() > end,
-    )
-    train(training, TrainState(0), NEVER)
-    emit(Progress("timing a few steps", TIMED_STEPS, TIMED_STEPS, "steps"))
-    return speedometer.timed
+    training = live.training_run()
+    starting = time.monotonic() - begun
+    times = time_training(training, emit, steps=steps, seconds=seconds, clock=clock).timed
+    evaluating = sum(_time_evaluation(live, held_out) for held_out in live.held_out.values() if evaluates)
+    memory = max(times.memory, runtime.peak_memory())
+    let_go(live.model)
+    return RunTimes(times, starting, evaluating, memory)
+
+
+def _time_evaluation(live: LiveRun, held_out: HeldOut) -> float:
+    """Seconds that a held-out text takes, by its first batches; the very first is left out if it can be."""
+    model = live.working.catch_up() if live.working else live.model
+    seconds: list[float] = []
+    rows: list[int] = []
+    end = time.monotonic() + _EVALUATED_SECONDS
+    for batch in islice(held_out.batches(model.attention.layout), _EVALUATED):
+        begun = time.perf_counter()
+        evaluate(model, held_out.objective, [batch], live.runtime)
+        seconds.append(time.perf_counter() - begun)
+        rows.append(len(batch.rows))
+        if time.monotonic() > end:
+            break
+    first = min(1, len(rows) - 1)
+    return sum(seconds[first:]) / sum(rows[first:]) * len(held_out.reader)

@@ -1,7 +1,7 @@
 """The fixed evaluation that pre-training and `fmlm evaluate` share: its masks know no training setting."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -108,13 +108,19 @@ class HeldOut:
         for _ in range(-number % world):
             yield self.objective.without_targets(batch)
 
-    def run(self, model: MaskedLM, runtime: Runtime, stop: StopRequest = NEVER) -> Scores:
-        """Evaluate a model.
+    def run(
+        self,
+        model: MaskedLM,
+        runtime: Runtime,
+        stop: StopRequest = NEVER,
+        progress: Callable[[int], None] = lambda done: None,
+    ) -> Scores:
+        """Evaluate a model; `progress` is told how many rows have been made ready.
 
         The record has `eval_loss` (nats), `eval_perplexity`, `eval_accuracy`, `unigram_loss` of the same
         targets. Raises `DivergedError` for a loss that is no number, `StoppedError` if a stop is asked for.
         """
-        batches = self.batches(model.attention.layout)
+        batches = _counted(self.batches(model.attention.layout), progress)
         if runtime.shard:
             batches = self._evened(batches, runtime.ranks.world)
         sums, count = evaluate(model, self.objective, batches, runtime, stop)
@@ -127,3 +133,11 @@ class HeldOut:
             )
         perplexity = float(np.exp(min(loss, 700.0)))
         return Scores({"eval_loss": loss, "eval_perplexity": perplexity, **means}, *by_token)
+
+
+def _counted(batches: Iterator[Batch], progress: Callable[[int], None]) -> Iterator[Batch]:
+    done = 0
+    for batch in batches:
+        yield batch
+        done += len(batch.rows)
+        progress(done)

@@ -1,5 +1,6 @@
 """Collocations of a complete store."""
 
+import shlex
 from pathlib import Path
 
 import numpy as np
@@ -8,11 +9,9 @@ from fmlm_cli import storage
 from fmlm_cli.config import TokenizeSettings
 from fmlm_cli.corpus.store.collocations import MIN_COUNT, Mined, mine
 from fmlm_cli.corpus.store.reading import TokenStore
-from fmlm_cli.corpus.store.writing import (
-    add_collocations,
-)
+from fmlm_cli.corpus.store.writing import add_collocations
 from fmlm_cli.errors import UserError
-from fmlm_cli.events import Emit, Facts, Note
+from fmlm_cli.events import Emit, Facts, NextStep, Note
 
 
 def with_collocations(root: Path, settings: TokenizeSettings, emit: Emit, *, again: bool = False) -> Path:
@@ -51,5 +50,6 @@ def _say_what_was_mined(out: Path, mined: Mined, emit: Emit) -> None:
     rows["cover"] = f"{mined.covered:.0%} of the words"
     if mined.undercount:
         rows["counts"] = f"may be low by {mined.undercount:,} at most"
-    rows["use"] = f"fmlm masks {out} --masking fully-explored-pmi"
     emit(Facts(f"{len(mined.hashes):,} collocations", rows))
+    words = ["fmlm", "masks", str(out), "--masking", "fully-explored-pmi"]
+    emit(NextStep("see what is masked as a whole", shlex.join(words)))

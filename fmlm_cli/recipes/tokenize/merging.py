@@ -9,6 +9,7 @@ from fmlm_cli.corpus.store.reading import STORE
 from fmlm_cli.errors import UserError
 from fmlm_cli.events import Emit, ignore
 from fmlm_cli.recipes.tokenize.assembly import Assembly, summary
+from fmlm_cli.recipes.tokenize.next_steps import tell_what_next
 
 
 def merge(settings: MergeSettings, *, overwrite: bool = False, emit: Emit = ignore) -> Path:
@@ -25,6 +26,7 @@ def merge(settings: MergeSettings, *, overwrite: bool = False, emit: Emit = igno
     with storage.replaced_folder(out, STORE, overwrite=overwrite) as folder:
         manifest = assembly.write(folder, emit)
     emit(summary(out, manifest))
+    tell_what_next(out, emit)
     return out
 
 

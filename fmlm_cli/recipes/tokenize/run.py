@@ -13,12 +13,13 @@ from fmlm_cli.corpus.text.spool import is_stream
 from fmlm_cli.corpus.tokenizer import loading as tokenizers
 from fmlm_cli.corpus.tokenizer.encoding import pipeline_of
 from fmlm_cli.errors import UserError
-from fmlm_cli.events import Caution, Emit, Facts, Note, counted, ignore, starting_anew
+from fmlm_cli.events import Caution, Emit, Facts, NextStep, Note, counted, ignore, starting_anew
 from fmlm_cli.recipes.tokenize.asked import Asked, check_same, is_finished, is_the_same
 from fmlm_cli.recipes.tokenize.assembly import Assembly, summary
 from fmlm_cli.recipes.tokenize.collocations import with_collocations
 from fmlm_cli.recipes.tokenize.deciding import NoTextError
 from fmlm_cli.recipes.tokenize.encoding import encode
+from fmlm_cli.recipes.tokenize.next_steps import tell_what_next
 from fmlm_cli.recipes.tokenize.unfinished import SPOOL, begun_shard, earlier_work, other_settings, taken_up
 from fmlm_cli.recipes.tokenize.vocabulary import extend, learn
 
@@ -71,6 +72,7 @@ def make_store(
         if settings.shard:
             storage.put_forward(work, out, overwrite=overwrite, resume=keeps)
             emit(_summary_of_shard(out, shard))
+            emit(NextStep(f"once all {shard.plan.of} shards are there", "fmlm merge SHARD... --out STORE"))
             return out
         try:
             assembly = Assembly.decide([shard])
@@ -83,8 +85,12 @@ def make_store(
     emit(summary(out, manifest))
     if tell_misfit and (text := misfit(TokenStore.open(place, verify=()))):
         emit(Caution(text, HARDLY_KNOWN))
-    # The store is complete now: whatever becomes of the collocations, the work on it is not lost.
-    return with_collocations(place, settings, emit) if settings.pmi else out
+    if settings.pmi:
+        # The store is complete now: whatever becomes of the collocations, the work on it is not lost.
+        return with_collocations(place, settings, emit)
+    if not renew:
+        tell_what_next(out, emit, _checkpoint(settings))
+    return out
 
 
 def _asked_of_finished(out: Path, settings: TokenizeSettings, emit: Emit, *, replaces: bool) -> Asked | None:
@@ -105,6 +111,14 @@ def _kept(out: Path, settings: TokenizeSettings, emit: Emit, *, outcome: str) ->
         return with_collocations(out, settings, emit)
     emit(Note(f"{out} is complete and was made from the same text and settings: {outcome}"))
     return out
+
+
+def _checkpoint(settings: TokenizeSettings) -> str | None:
+    """The checkpoint that a tokenizer comes with, which takes its stores as they are; a file is none."""
+    given = settings.tokenizer
+    if given is None or settings.add_tokens or settings.extend_vocab:
+        return None
+    return given if not Path(given).exists() or (Path(given) / "config.json").is_file() else None
 
 
 @contextmanager
@@ -167,11 +181,9 @@ def _encode(shard: Shard, settings: TokenizeSettings, asked: Asked, emit: Emit) 
 
 
 def _summary_of_shard(out: Path, shard: Shard) -> Facts:
-    of = shard.plan.of
     rows = {
-        "shard": f"{shard.plan.number} of {of}",
+        "shard": f"{shard.plan.number} of {shard.plan.of}",
         "documents": f"{shard.documents:,}",
         "tokens": f"{sum(entry['part']['tokens'] for entry in shard.entries):,}",
-        "use": f"fmlm merge SHARD... --out STORE, with all {of}",
     }
     return Facts(f"shard {out}", rows)

@@ -22,9 +22,9 @@ from fmlm_cli.analysis.report.writing import parts_of
 from fmlm_cli.analysis.results.comparison import ComparisonResults
 from fmlm_cli.analysis.statistics import detectable_effect
 from fmlm_cli.config import CompareSettings, PretrainSettings, build, nested, to_yaml
-from tests.analysis.report.command_lines import read_back
 from tests.analysis.report.races import UNIGRAM, by_seed, compared, race_of
 from tests.analysis.report.test_diverged import ODD, TWICE
+from tests.command_lines import read_back
 
 NAMES = ["random", "full-epoch", "full-batch", "fresh"]
 MASKINGS = {
@@ -227,6 +227,14 @@ def test_too_short_a_race_is_made_longer() -> None:
     text, command = said([[UNIGRAM + 0.2] * 3, [UNIGRAM + 0.21] * 3])
     assert text.startswith(("train for longer: about ", "try other learning rates: ")), text
     assert "--budget" in command or "sweep.run.optimizer.learning_rate=" in command
+
+
+def test_a_longer_race_has_rows_that_come_again() -> None:
+    results = compared(race_of(by_seed([[UNIGRAM + 0.2] * 3, [UNIGRAM + 0.21] * 3], NAMES[:2])))
+    arms = tuple(replace(arm, passes=0.01) for arm in results.arms)
+    text, command = said([[UNIGRAM + 0.2] * 3, [UNIGRAM + 0.21] * 3], arms=arms)
+    steps = int(command.split("--budget ")[1].split("-steps")[0])
+    assert f"run.data.max_rows={steps * 28 // 7} " in command and "so that they come again" in text
 
 
 def test_rows_that_come_once_are_made_to_come_again() -> None:

@@ -4,6 +4,7 @@ import base64
 import copy
 import csv
 import io
+import itertools
 import json
 import re
 import shutil
@@ -152,6 +153,35 @@ def test_the_page_shows_arms_numbers_verdict_and_settings(written: Path, results
     )
     for text in (*shown, results["command"], "segments: 7", "15,234,816", "all-MiniLM-L6-v2, 2 layers"):
         assert text in page.text, text
+
+
+def test_the_page_can_be_read_aloud_and_gone_through_by_keys(written: Path) -> None:
+    html = (written / "report.html").read_text(encoding="utf-8")
+    assert html.startswith("<!DOCTYPE html>\n<html lang=") and re.search(r"<title>[^<]+</title>", html)
+    levels = [int(level) for level in re.findall(r"<h(\d)[ >]", html)]
+    assert levels.count(1) == 1 and levels[0] == 1
+    assert all(after <= before + 1 for before, after in itertools.pairwise(levels))
+    figures = re.findall(r'<figure role="img" aria-label="([^"]+)"', html)
+    assert len(figures) == html.count("<figure") == len(FIGURES)
+    frames = re.findall(r'<div class="scroll" tabindex="0" role="region" aria-label="[^"]+"><table>', html)
+    assert len(frames) == html.count("<table>")
+    for row in re.findall(r"<tbody>.*?</tbody>", html, re.DOTALL):
+        assert row.count("<tr>") == row.count('<th scope="row"')
+    assert html.count("<th") == html.count("<th scope=") + html.count("<thead>")
+
+
+def test_an_estimates_interval_stands_below_it(written: Path) -> None:
+    html = (written / "report.html").read_text(encoding="utf-8")
+    assert '0.457 <span class="ends">(0.441 to 0.473)</span></td>' in html
+
+
+def test_the_next_step_is_on_the_first_screen_before_any_number(
+    written: Path, results: dict[str, Any]
+) -> None:
+    step, page = results["verdict"]["next_step"], page_of(written).text
+    assert page.index(step["command"]) < page.index("minus random") < 1500
+    markdown = (written / "report.md").read_text(encoding="utf-8")
+    assert f"Next: {step['text']}:\n\n```sh\n{step['command']}\n```\n" in markdown[:1000]
 
 
 def test_equal_compute_always_stands_beside_the_ratio_of_one_row(written: Path) -> None:

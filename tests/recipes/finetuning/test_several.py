@@ -17,12 +17,13 @@ from fmlm_cli.analysis.results.plain import as_json
 from fmlm_cli.analysis.statistics import holm
 from fmlm_cli.config import FinetuneSettings, build, nested
 from fmlm_cli.errors import UserError
-from fmlm_cli.events import Event, Facts, Grid, Note
+from fmlm_cli.events import Event, Facts, Grid, NextStep, Note
 from fmlm_cli.model.build import weights_hash
 from fmlm_cli.model.classifier import EncoderCheckpoint
 from fmlm_cli.recipes import finetuning
 from fmlm_cli.recipes.finetuning.candidates import Given, name_checkpoints
 from fmlm_cli.recipes.shared.checkpoints import finetuned_models
+from tests.command_lines import read_back
 from tests.recipes.finetuning.test_finetune import sentences
 
 SEEDS = 3
@@ -137,11 +138,24 @@ def test_the_table_says_what_scipy_finds_in_the_predictions(compared: tuple[Path
     assert values == pytest.approx(wanted)
     (sentence,) = results.sentences
     assert sentence.startswith("adapted minus original: ") and f"{SEEDS} seeds" in sentence
-    assert isinstance(events[-1], Note) and events[-1].text == sentence  # it ends in that
+    *_, said, step = events  # it ends in that, and in what to do about it
+    assert isinstance(said, Note) and said.text == sentence and isinstance(step, NextStep)
+    command, settings, options = read_back(step.command)
+    better = results.compared["rivers"].arms["adapted"].paired.better
+    if command == "predict":
+        assert settings.checkpoint == str(out / "models" / better / "rivers")
+        assert (Path(settings.checkpoint) / "config.json").is_file()
+    else:
+        assert better is None and options["resume"] and settings.seeds > SEEDS and settings.out == str(out)
     (grid,) = [event for event in events if isinstance(event, Grid)]
     assert [row[:2] for row in grid.rows] == [("rivers (test)", "original"), ("rivers (test)", "adapted")]
     head = (out / "results.md").read_text().partition("## ")[0]
-    assert "**adapted minus original: " in head and "Next:" in head and "| rivers (test) | adapted |" in head
+    assert (
+        "**adapted minus original: " in head
+        and "Next: " in head
+        and "```sh\nfmlm " in head
+        and "| rivers (test) | adapted |" in head
+    )
     assert json.loads((out / "results.json").read_text())["sentences"] == [sentence]
 
 
@@ -157,7 +171,7 @@ def test_the_same_checkpoint_is_no_better_than_itself(
     )
     one, _ = tuned(settings_for(data, tmp_path / "y", *twice, seeds=1))
     assert "not tested: one seed has no spread to test by" in one.sentences[0]
-    assert "--seeds 5 --resume" in (tmp_path / "y/results.md").read_text()
+    assert "--resume --seeds 5" in (tmp_path / "y/results.md").read_text()
 
 
 def test_shares_and_a_resumed_call_make_the_same_report(

@@ -9,15 +9,23 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fmlm_cli import storage
+from fmlm_cli.analysis.results.comparison import NextStep
+from fmlm_cli.analysis.results.finetuning import (
+    CheckpointComparison,
+    FinetuneResults,
+)
 from fmlm_cli.config import RunsSettings
 from fmlm_cli.errors import UserError
-from fmlm_cli.events import Caution, Event, Grid
+from fmlm_cli.events import Caution, Event, Grid, Note
 from fmlm_cli.recipes.overview.listing import Overview, list_runs
+from fmlm_cli.recipes.overview.outcomes import TUNING, read_comparison
 from fmlm_cli.recipes.overview.reading import read_run
+from tests.analysis.report.comparison import ARMS, made_results
+from tests.recipes.overview.made_results import made_tuning, write_results
 from tests.recipes.overview.made_runs import make_run, records
 
 
@@ -206,7 +214,7 @@ def test_another_hosts_run_is_at_work_while_its_lease_is_touched(tmp_path: Path)
     assert read_run(run).state == "stopped"
 
 
-def test_other_kinds_have_a_table_of_their_own(tmp_path: Path) -> None:
+def test_other_kinds_have_tables_of_their_own(tmp_path: Path) -> None:
     compared = make_run(tmp_path / "compared", None, finished=False, kind="comparison")
     make_run(compared / "race" / "random" / "seed-0", records(5))
     tuned = make_run(tmp_path / "tuned", None, finished=False, kind="fine-tuning")
@@ -214,13 +222,68 @@ def test_other_kinds_have_a_table_of_their_own(tmp_path: Path) -> None:
     store = tmp_path / "store"
     store.mkdir()
     (store / ".fmlm.json").write_text('{"kind": "token store", "version": 1}')
-    overview, _ = listed(tmp_path)
-    assert [(o.kind, o.state) for o in overview.others] == [
-        ("comparison", "unfinished"),
-        ("fine-tuning", "finished"),
-    ]
+    overview, told = listed(tmp_path)
+    assert [(o.path, o.state) for o in overview.comparisons] == [(str(compared), "unfinished")]
+    assert [(o.path, o.state) for o in overview.tunings] == [(str(tuned), "damaged")]
+    assert any(
+        isinstance(e, Caution) and "tuned damaged: " in e.text and "--report-only" in e.text for e in told
+    )
     assert not overview.runs  # of the comparison's none, unless it is what was asked for
-    assert len(listed(compared)[0].runs) == 1
+    assert len(listed(compared)[0].runs) == 1 and not overview.others
+
+
+def test_the_arms_of_a_comparison(tmp_path: Path) -> None:
+    made = made_results()
+    write_results(tmp_path / "races", "comparison", made)
+    overview, told = listed(tmp_path)
+    [report] = overview.comparisons
+    race = made.race
+    assert race is not None and report.state == "finished"
+    order = [arm.masking for arm in report.arms]
+    assert order[0] == ARMS["full-span"] and order[-1] == ARMS["fresh"]  # the lowest loss; the control last
+    for name, label in ARMS.items():
+        arm = report.arms[order.index(label)]
+        assert (arm.mean, arm.seeds) == (race.final[name].mean, 3)
+        assert arm.difference == (race.paired[name].mean if name in race.paired else None)
+    grid, note = (next(event for event in told if isinstance(event, kind)) for kind in (Grid, Note))
+    assert grid.narrow is not None and len(grid.rows) == len(ARMS) == len(grid.narrow.rows)
+    assert [row[0] for row in grid.rows] == ["races", *[""] * 5]
+    assert {len(row) for row in grid.rows} == {len(grid.header)}
+    assert note.text == f"races: {made.verdict.headline}."
+    assert report.next_step == made.verdict.next_step
+
+
+def test_the_scores_of_fine_tunings(tmp_path: Path) -> None:
+    alone, several = made_tuning("a", [0.5, 0.75]), [made_tuning(name, [0.5, None]) for name in "bc"]
+    step = NextStep("use it", "fmlm predict --from x y")
+    own = {k: v for k, v in vars(alone).items() if k != "name"}
+    write_results(tmp_path / "one", TUNING, FinetuneResults(fmlm="0", settings={}, next_step=step, **own))
+    write_results(
+        tmp_path / "two",
+        TUNING,
+        CheckpointComparison("0", {}, "b", {}, ("c minus b: worse",), step, tuple(several)),
+    )
+    overview, told = listed(tmp_path)
+    one, two = overview.tunings
+    [score] = one.scores
+    assert (score.task, score.checkpoint, score.mean, score.seeds) == ("rivers", "path/a", 0.625, 2)
+    assert score.learning_rate == 2e-5
+    assert [(s.checkpoint, s.seeds, s.diverged) for s in two.scores] == [("b", 1, 1), ("c", 1, 1)]
+    grid = next(event for event in told if isinstance(event, Grid))
+    assert grid.rows[0][2:7] == ("rivers", "path/a", "62.5 ± 17.7", "2", "2e-05")
+    assert grid.rows[1][2:6] == ("rivers", "b", "50.0", "1 of 2")
+    assert any(isinstance(event, Note) and event.text == "two: c minus b: worse" for event in told)
+
+
+@settings(max_examples=15)
+@given(content=st.binary(max_size=100), where=st.integers(0, 3000))
+def test_no_bytes_of_results_raise(
+    tmp_path_factory: pytest.TempPathFactory, content: bytes, where: int
+) -> None:
+    root = write_results(tmp_path_factory.mktemp("runs") / "races", "comparison", made_results())
+    whole = (root / "results.json").read_bytes()
+    (root / "results.json").write_bytes(whole[:where] + content + whole[where + 1 :])
+    assert read_comparison(root).state in ("finished", "damaged")
 
 
 def test_each_run_once_and_no_links(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """The curves that are drawn are those of the records, under names that tell the runs apart."""
 
 import xml.etree.ElementTree as ET
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,13 +9,19 @@ import numpy as np
 import pytest
 
 from fmlm_cli.analysis.report.figures.runs import RunCurves
+from fmlm_cli.analysis.results.comparison import NextStep
+from fmlm_cli.analysis.results.finetuning import CheckpointComparison
 from fmlm_cli.config import PlotSettings
 from fmlm_cli.errors import UserError
 from fmlm_cli.events import Chart, Event
 from fmlm_cli.recipes.overview.differences import labels_of
+from fmlm_cli.recipes.overview.outcomes import TUNING
 from fmlm_cli.recipes.overview.plotting import plot_runs
 from fmlm_cli.recipes.overview.reading import read_settings
 from fmlm_cli.storage import RunDirectory
+from tests.analysis.report.comparison import ARMS
+from tests.analysis.report.races import MADE
+from tests.recipes.overview.made_results import made_tuning, write_results
 from tests.recipes.overview.made_runs import make_run, records
 
 
@@ -93,6 +100,60 @@ def test_a_folder_stands_for_the_runs_in_it(tmp_path: Path) -> None:
         make_run(tmp_path / "runs" / str(seed), records(10), seed=seed)
     curves, _ = plotted(tmp_path / "runs", tmp_path / "runs" / "1")
     assert [run.label for run in curves] == ["seed 0", "seed 1", "seed 2"]
+
+
+def test_a_comparison_is_drawn_by_arms(tmp_path: Path) -> None:
+    races = write_results(tmp_path / "races", "comparison", MADE)
+    make_run(races / "race" / "random" / "seed-0", records(5))
+    race = MADE.race
+    assert race is not None
+    for x in ("steps", "tokens"):
+        curves, told = plotted(races, x=x)
+        [chart] = [event for event in told if isinstance(event, Chart)]
+        assert curves == [] and chart.title == "races: held-out loss (nats), mean over 3 seeds"
+        assert [line.name for line in chart.lines] == list(ARMS.values())
+        for line, runs in zip(chart.lines, race.curves.values(), strict=True):
+            assert line.y == pytest.approx(np.mean([run.losses for run in runs.values()], axis=0))
+            assert line.x == pytest.approx(list(getattr(runs[0], x)))
+    out = tmp_path / "arms.svg"
+    plotted(races, out=str(out))
+    assert "fully-explored-span" in out.read_text() and "tokens forwarded" not in out.read_text()
+    with pytest.raises(UserError, match="--x hours: a comparison keeps steps and tokens alone"):
+        plotted(races, x="hours")
+    make_run(tmp_path / "run", records(5))
+    with pytest.raises(UserError, match="take a picture each"):
+        plotted(races, tmp_path / "run", out=str(out))
+    assert len([event for event in plotted(tmp_path)[1] if isinstance(event, Chart)]) == 3
+    (races / "results.json").write_text("{")
+    with pytest.raises(UserError, match=r"results\.json: damaged"):
+        plotted(races)
+    (races / "results.json").unlink()  # not finished: then its runs
+    assert len(plotted(races)[0]) == 1
+
+
+def test_a_fine_tuning_is_drawn_by_epochs(tmp_path: Path) -> None:
+    own = [made_tuning("b", [0.5, 0.7]), made_tuning("c", [0.6, None])]
+    step = NextStep("use it", "fmlm predict --from x y")
+    results = CheckpointComparison("0", {"seeds": 2}, "b", {}, ("c minus b: worse",), step, tuple(own))
+    _, told = plotted(write_results(tmp_path / "tuned", TUNING, results))
+    [chart] = [event for event in told if isinstance(event, Chart)]
+    assert (chart.title, chart.x_label) == ("tuned: development score (%), mean over 2 seeds", "epoch")
+    assert [line.name for line in chart.lines] == ["rivers b", "rivers c"]
+    assert [(line.x, [round(y) for y in line.y]) for line in chart.lines] == [
+        ([1, 2], [50, 60]),
+        ([1, 2], [50, 60]),
+    ]
+    nothing = replace(results, checkpoints=(made_tuning("b", [None, None]),))
+    with pytest.raises(UserError, match="no run of fmlm's"):
+        plotted(write_results(tmp_path / "diverged", TUNING, nothing))
+
+
+@pytest.mark.parametrize("width", [400, 1400])
+def test_panels_fit_whatever_their_number(tmp_path: Path, width: int) -> None:
+    races = [write_results(tmp_path / f"races-{n}", "comparison", MADE) for n in range(2)]
+    out = tmp_path / "arms.png"
+    plotted(*races, out=str(out), width=width)
+    assert abs(int.from_bytes(out.read_bytes()[16:20], "big") - width) <= 1
 
 
 def test_refusals(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Loss curves of several runs over each other."""
+"""Loss curves of several runs over each other, and what comparisons and fine-tunings found, over time."""
 
 import textwrap
 from collections.abc import Sequence
@@ -14,6 +14,7 @@ from fmlm_cli.analysis.report.values import compact
 from fmlm_cli.analysis.statistics import Floats
 
 _LETTERS = 12.5  # of the legend in an inch
+_MANY_POINTS = 40  # beyond which markers are no help
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,56 @@ class RunCurves:
     def ends_at(self) -> str:
         """The last held-out loss, in words."""
         return f": {self.held_out[-1]:.3f}" if len(self.held_out) else ""
+
+
+@dataclass(frozen=True)
+class MeanCurve:
+    """A mean over seeds, float64[points], at `x`."""
+
+    label: str
+    x: Floats
+    y: Floats
+
+
+@dataclass(frozen=True)
+class Panel:
+    """Curves that can be compared. `x_label`: what x counts. `places`: decimals that their ends deserve."""
+
+    title: str
+    x_label: str
+    places: int
+    curves: Sequence[MeanCurve]
+
+
+def draw_panels(each: Sequence[Panel], width: float) -> Figure:
+    """Panels under each other, each with its legend beside it, or below where the figure is narrow."""
+    beside = width >= TWO_COLUMNS
+    height = 2.9 if beside else 2.6 + 0.2 * max(len(panel.curves) for panel in each)
+    figure, grid = panels(width, height * len(each), len(each), 1)
+    for (axes,), panel in zip(grid, each, strict=True):
+        for place, curve in enumerate(panel.curves):
+            text = f"{curve.label}: {curve.y[-1]:.{panel.places}f}"
+            label = textwrap.fill(text, 28 if beside else max(int(width * _LETTERS) - 8, 20))
+            axes.plot(
+                curve.x,
+                curve.y,
+                color=colour(place),
+                linestyle=dash(place),
+                marker=MARKERS[place % len(MARKERS)],
+                markersize=4 if len(curve.x) < _MANY_POINTS else 0,
+                linewidth=1.4,
+                label=label,
+            )
+        axes.set_title(textwrap.fill(panel.title, 80 if beside else 46))
+        axes.set_xlabel(panel.x_label)
+        axes.xaxis.set_major_formatter(lambda value, _: compact(value))
+        axes.locator_params(axis="x", nbins=5, integer=True)
+        if all(len(curve.x) == 1 for curve in panel.curves):
+            axes.set_xticks([panel.curves[0].x[0]])
+        axes.grid(axis="y")
+        anchor = (1.01, 1.0) if beside else (0.0, -0.24)
+        axes.legend(loc="upper left", bbox_to_anchor=anchor, handlelength=3.2, borderaxespad=0)
+    return figure
 
 
 def draw_runs(curves: Sequence[RunCurves], x_label: str, held_out: str, width: float) -> Figure:

@@ -23,7 +23,7 @@ def next_step(results: Measurements, arms: Arms) -> NextStep:
     if lowest is None or not any(race.paired[name].n for name in arms.candidates):
         return _gentler(results, arms)
     if not learning.anything_learnt(race, arms):
-        return _longer(results, race, lowest)
+        return _longer(results, race, arms, lowest)
     return _choice(results, race, arms)
 
 
@@ -48,7 +48,7 @@ def _gentler(results: Measurements, arms: Arms) -> NextStep:
     )
 
 
-def _longer(results: Measurements, race: RaceResult, lowest: str) -> NextStep:
+def _longer(results: Measurements, race: RaceResult, arms: Arms, lowest: str) -> NextStep:
     needed, rate = learning.steps_to_learn(race, lowest), results.learning_rate
     if needed is None and results.sweep is None:
         rates = [float(f"{rate * factor:.1g}") for factor in (1 / _GENTLER, _GENTLER)]
@@ -58,10 +58,12 @@ def _longer(results: Measurements, race: RaceResult, lowest: str) -> NextStep:
             f"try other learning rates: with {rate:g} the loss hardly falls", commands.go_on(results, *words)
         )
     steps = learning.two_digits_up(_LONGER * (needed or results.steps))
-    return NextStep(
-        f"train for longer: about {steps:,} steps instead of {results.steps:,}",
-        commands.anew(results, "longer", "--budget", f"{steps}-steps"),
-    )
+    words, what = ["--budget", f"{steps}-steps"], f"about {steps:,} steps instead of {results.steps:,}"
+    if arms.candidates and _all_begin_alike(arms, arms.candidates, steps / results.steps):
+        rows = steps * results.batch_size // max(arms.by_name[name].cycle for name in arms.candidates)
+        words += ["--set", f"run.data.max_rows={rows}"]
+        what += f", and on {rows:,} rows, so that they come again"
+    return NextStep(f"train for longer: {what}", commands.anew(results, "longer", *words))
 
 
 # ---------------------------------------------------------------- which masking
@@ -120,10 +122,11 @@ def _best_by_task(results: Measurements, race: RaceResult, arms: Arms) -> str | 
 # ---------------------------------------------------------------- where nothing is told apart
 
 
-def _all_begin_alike(arms: Arms, names: Sequence[str]) -> bool:
-    """Whether each of them masks as random does until rows come again, which hardly any does."""
+def _all_begin_alike(arms: Arms, names: Sequence[str], times: float = 1) -> bool:
+    """Whether each masks as random does until rows come again, which hardly any does in so many `times` the
+    passes."""
     own = [arms.by_name[name] for name in names]
-    return all(arm.cycle > 1 and arm.passes is not None and arm.passes < 2 for arm in own)
+    return all(arm.cycle > 1 and arm.passes is not None and times * arm.passes < 2 for arm in own)
 
 
 def _more_passes(results: Measurements, arms: Arms, names: Sequence[str]) -> NextStep:

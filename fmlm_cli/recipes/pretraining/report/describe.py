@@ -5,6 +5,7 @@ from pathlib import Path
 
 import torch
 import transformers
+from torch import nn
 
 from fmlm_cli import __version__
 from fmlm_cli.config import flat
@@ -19,6 +20,11 @@ from fmlm_cli.recipes.shared.words import caution_of_others, where_line
 from fmlm_cli.recipes.tokenize import HARDLY_KNOWN
 
 FEW_PASSES = "few-passes"  # the code of the caution about scope epoch
+TINY_TEXT = "tiny-text"  # and of the one about a text that a model learns by heart
+# Trained parameters for a token, above which a text is tiny. Models of GPT's kind keep some 3.6 bits in a
+# parameter (Morris et al. 2025, "How much do language models memorize?"), and no token has more than the 15
+# to 18 bits of its number in the vocabulary: there is room for the text twenty times over.
+MANY_PARAMETERS = 100
 
 
 def describe_run(plan: RunPlan, runtime: Runtime, attention: str, emit: Emit) -> None:
@@ -37,7 +43,10 @@ def describe_run(plan: RunPlan, runtime: Runtime, attention: str, emit: Emit) ->
         "masking": plan.timetable.description,
         "budget": f"{plan.total_steps:,} steps of {settings.batch.size} rows = {passes_line(plan)}",
         "learning rate": rate,
-        "evaluation": ", ".join(f"{name} ({store.root})" for name, store in plan.evaluated.items()),
+        "evaluation": ", ".join(
+            name if name == str(store.root) else f"{name} ({store.root})"
+            for name, store in plan.evaluated.items()
+        ),
         "device": f"{where_line(runtime)}, {counted(torch.get_num_threads(), 'thread')}",
         "attention": attention,
     }
@@ -74,11 +83,14 @@ def _model_line(plan: RunPlan) -> str:
         at = f" at {plan.origin.revision[:12]}" if plan.origin.revision else ""
         name += f"{at} ({plan.start.model.config.model_type})"
     trained = sum(p.numel() for p in plan.start.model.parameters() if p.requires_grad)
-    some = f", {trained / 1e6:.1f} M of them trained" if trained < counts["total"] else ""
-    return (
-        f"{name}, {counts['total'] / 1e6:.1f} M parameters ({counts['without_embeddings'] / 1e6:.1f} M "
-        f"without embeddings){some}"
-    )
+    some = f", {_size(trained)} of them trained" if trained < counts["total"] else ""
+    without = _size(counts["without_embeddings"])
+    return f"{name}, {_size(counts['total'])} parameters ({without} without embeddings){some}"
+
+
+def _size(parameters: int) -> str:
+    """A number of parameters, in millions where it comes to some."""
+    return f"{parameters / 1e6:.1f} M" if parameters >= 1e5 else f"{parameters:,}"
 
 
 def _course(plan: RunPlan) -> str:
@@ -154,6 +166,25 @@ def cautions(plan: RunPlan) -> list[Caution]:
     if plan.origin is not None:
         misfits = (misfit(source.store) for source in plan.stream.sources)
         limits += [Caution(text, HARDLY_KNOWN) for text in misfits if text]
+        limits += [Caution(text, TINY_TEXT) for text in [_tiny_text(plan)] if text]
     if not plan.evaluated:
         limits.append(Caution("the store has no validation split: there is no evaluation", "no-evaluation"))
     return limits
+
+
+def _tiny_text(plan: RunPlan) -> str | None:
+    """What there is to say of a text that is small beside what is trained on it, and seen often."""
+    model = plan.start.model
+    embedded = {id(p) for m in model.modules() if isinstance(m, nn.Embedding) for p in m.parameters()}
+    trained = sum(p.numel() for p in model.parameters() if p.requires_grad and id(p) not in embedded)
+    sources = [source for source in plan.stream.sources if not source.replay]
+    tokens = sum(s.reader.plan.used / len(s.reader.plan) * len(s.reader) for s in sources)
+    predicted = plan.passes * plan.strategy.rate * plan.strategy.masks_per_sequence
+    if trained <= MANY_PARAMETERS * tokens or predicted < 1:
+        return None
+    lora = "" if plan.settings.model.lora.rank else ", --lora 8"
+    return (
+        f"the text is tiny for the model: {tokens:,.0f} tokens, each predicted {predicted:.1f} times, and "
+        f"{trained / tokens:,.0f} trained parameters for each (embeddings left out), which learn it by "
+        f"heart; fewer passes{lora} or a lower optimizer.learning_rate forget less of what the model knew"
+    )

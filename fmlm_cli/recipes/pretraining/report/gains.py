@@ -70,15 +70,13 @@ def improved_tokens(run: storage.RunDirectory, after: Scores, store: TokenStore)
 
     Raises `UserError` where what that kept is gone or damaged.
     """
-    before, tokenizer = read_arrays(run.first_scores), store.tokenizer
+    before, texts = read_arrays(run.first_scores), store.token_texts
     enough = np.flatnonzero((after.token_counts >= MIN_OCCURRENCES) & telling_tokens(store))
     counts = after.token_counts[enough]
     old, new = before["token_losses"][enough] / counts, after.token_losses[enough] / counts
     best = np.argsort(new - old, kind="stable")[:_SHOWN]
     return {
-        tokenizer.convert_ids_to_tokens(
-            int(enough[at])
-        ): f"{old[at]:.2f} to {new[at]:.2f} ({counts[at]:.0f} times)"
+        texts[enough[at]].strip(): f"{old[at]:.2f} to {new[at]:.2f} ({counts[at]:.0f} times)"
         for at in best
         if new[at] < old[at]
     }

@@ -42,11 +42,17 @@ def sample_predictions(
         logits = model(**on_device(inputs, device)).logits()
         best = logits[0].float().softmax(-1).topk(top)
         guesses = [
-            (tokenizer.decode([token]).strip(), probability)
+            (_shown(tokenizer, token), probability)
             for token, probability in zip(best.indices.tolist(), best.values.tolist(), strict=True)
         ]
         before, word, after = _around(rows, at, tokenizer)
         yield Prediction(before, word, after, guesses)
+
+
+def _shown(tokenizer: PreTrainedTokenizerFast, token: int) -> str:
+    """A token's text, without the blank before it unless that is all of it."""
+    text = tokenizer.decode([token])
+    return text.strip() or text
 
 
 def _spread(rows: int, examples: int) -> Iterator[int]:
@@ -68,12 +74,17 @@ def _whole_word(rows: Rows, tokenizer: PreTrainedTokenizerFast) -> int | None:
 
 
 def _around(rows: Rows, at: int, tokenizer: PreTrainedTokenizerFast) -> tuple[str, str, str]:
-    """The text before a column within its document, the token there, and the text after it."""
+    """The text before a column within its document, the token there, and the text after it: whole words."""
+    starts = rows.maskable[0] if rows.word_starts is None else rows.word_starts[0]
     ids, segment = rows.input_ids[0], rows.segments[0]
     near = [
         c for c in range(max(0, at - _AROUND), min(len(ids), at + _AROUND + 1)) if segment[c] == segment[at]
     ]
     text = [c for c in near if rows.maskable[0, c]]
-    parts = ([c for c in text if c < at], [at], [c for c in text if c > at])
+    first = next((c for c in text if starts[c]), at)
+    end = text[-1] + 1
+    if end < len(ids) and segment[end] == segment[at] and rows.maskable[0, end] and not starts[end]:
+        end = max(c for c in text if starts[c])  # a word that goes on beyond
+    parts = ([c for c in text if first <= c < at], [at], [c for c in text if at < c < end])
     before, word, after = (tokenizer.decode(ids[part].tolist()).strip() for part in parts)
     return before, word, after

@@ -24,8 +24,13 @@ BODIES = {
 @contextmanager
 def _caught(command: str) -> Iterator[list[tuple[Any, dict[str, Any]]]]:
     calls: list[tuple[Any, dict[str, Any]]] = []
+
+    def body(settings: Any, **more: Any) -> tuple[()]:
+        calls.append((settings, more))
+        return ()
+
     with (
-        patch(BODIES[command], lambda settings, **more: calls.append((settings, more))),
+        patch(BODIES[command], body),
         # Without a device to look for, nor processes to start.
         patch("fmlm_cli.recipes.shared.launching.hand_over", lambda *_: False),
         patch(

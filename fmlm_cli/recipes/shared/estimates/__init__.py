@@ -1,0 +1,1 @@
+"""What work would take, before it is begun: measured by a little of it, and told."""
