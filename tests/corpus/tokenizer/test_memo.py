@@ -151,14 +151,14 @@ def test_a_full_memo_grows_no_more_and_begins_anew_for_other_texts(monkeypatch: 
         same(encoder(texts), whole(texts))
         assert rows_of(encoder) <= 101
     held = set(encoder._memo._index)  # type: ignore[union-attr]
-    assert "w5" in held
-    assert "w1050" not in held
+    assert b" w5" in held
+    assert b" w1050" not in held
     for turn in range(20):
         texts = counted(90, 1000 + turn % 2) * 3
         same(encoder(texts), whole(texts))
     held = set(encoder._memo._index)  # type: ignore[union-attr]
-    assert "w1050" in held
-    assert "w5" not in held
+    assert b" w1050" in held
+    assert b" w5" not in held
 
 
 def test_texts_of_new_words_alone_go_to_the_tokenizer_whole(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -171,7 +171,7 @@ def test_texts_of_new_words_alone_go_to_the_tokenizer_whole(monkeypatch: pytest.
     usual = counted(50)
     for _ in range(60):
         same(encoder(usual * 3), whole(usual * 3))
-    assert "w30" in encoder._memo._index  # type: ignore[union-attr]
+    assert b" w30" in encoder._memo._index  # type: ignore[union-attr]
 
 
 def test_a_call_that_fails_leaves_nothing_half_learnt(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -199,8 +199,8 @@ def test_long_words_are_not_kept() -> None:
     encoder = Encoder(trained("gpt2"))
     encoder(["the " + "x" * 41 + " cat the " + "y" * 40])
     assert encoder._memo is not None
-    assert "y" * 40 in encoder._memo._index
-    assert "x" * 41 not in encoder._memo._index
+    assert b" " + b"y" * 40 in encoder._memo._index
+    assert b" " + b"x" * 41 not in encoder._memo._index
 
 
 def test_letters_that_clusters_join_to_what_follows_are_all_known() -> None:
