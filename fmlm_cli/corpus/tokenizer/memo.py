@@ -1,21 +1,25 @@
 """A memo of words: each stretch between two places fit to cut at is encoded once, and looked up from then on.
 
-Texts, as the bytes of UTF-8, are split before blanks, and each different word is looked up; Arrow tells which
-are. At a border that is not fit, words are joined again; what has not been met before goes through the
-tokenizer itself, many stretches laid end to end (which `Cuts` warrants to be the same). So ids and word starts
-are those of every text encoded whole.
+Texts, as the bytes of UTF-8, are split before blanks and, where the tokenizer does so, around punctuation;
+Arrow tells which words are different, and each of these is looked up. At a border that is not fit, words are
+joined again. Of what has not been met before, words of letters go to the tokenizer's model, and the rest
+through the whole of it, many stretches laid end to end (which `Cuts` warrants to be the same). So ids and word
+starts are those of every text encoded whole.
 """
 
 import itertools
+import string
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+from tokenizers.models import Model
 
 from fmlm_cli.corpus.tokenizer.cuts import Cuts
 from fmlm_cli.corpus.tokenizer.literal import Encoded
+from fmlm_cli.corpus.tokenizer.panics import failures_as_errors
 from fmlm_cli.errors import UserError
 
 _WORDS = 1 << 18  # that are kept: some 40 MB
@@ -24,6 +28,7 @@ _LONGEST = 40  # characters; longer words hardly come again
 # What stands before a text's first word is a blank, where the word is the same as behind one, or else a byte
 # that is not in UTF-8: the latter before a text that is not to be cut.
 _BLANK, _FIRST, _WHOLE = b" ", b"\xff", b"\xfe"
+_SEPARATORS = b" \n"
 _STARTS = np.uint32(1 << 31)  # the bit of a token that begins a word, beside its id
 _JOINED = 4096  # characters of new words that are encoded as one text
 # Where most of a text is new words, the memo costs more than it saves.
@@ -107,6 +112,12 @@ class _Rows:
         self.begins.append(begins)
         self.ends.append(ends)
 
+    @property
+    def judged(self) -> tuple[_Flags, _Flags]:
+        """What was said of the next rows."""
+        begins, ends = (column.values[len(self) : column.size].copy() for column in (self.begins, self.ends))
+        return begins, ends
+
     def arrange(self, order: _Numbers) -> None:
         """Put what was said of the next rows in this order."""
         for column in (self.begins, self.ends):
@@ -125,9 +136,9 @@ class _Rows:
 class _Split:
     """Texts in words, and these in stretches, which are single words but where a border is not fit.
 
-    `rows`: of each word. `first_of_text`: each text's first word. `borders`: the first word of each stretch,
-    and one beyond the last. `size`: bytes of all. `several`: which stretches are of several words; `numbers`: of each of these, a
-    place in `joined`, which are all different ones.
+    `size`: bytes of all. `rows`: of each word. `first_of_text`: each text's first word. `borders`: the first
+    word of each stretch, and one beyond the last. `several`: which stretches are of several words;
+    `numbers`: of each of these, a place in `joined`, which are all different ones.
     """
 
     size: int
@@ -140,11 +151,17 @@ class _Split:
 
 
 class WordMemo:
-    """Encodes texts by looking their words up; `encode` is the tokenizer itself."""
+    """Encodes texts by looking their words up; `encode` is the tokenizer itself, `model` its model."""
 
-    def __init__(self, cuts: Cuts, encode: _Encode) -> None:
+    def __init__(self, cuts: Cuts, encode: _Encode, model: Model) -> None:
         self._cuts = cuts
         self._encode = encode
+        self._model = model
+        # Of each byte: 1 for a letter, 2 for a mark, so that a letter beside a mark has 3 with it.
+        self._sides = np.zeros(256, np.uint8)
+        if cuts.marks:
+            self._sides[list(string.ascii_letters.encode())] = 1
+            self._sides[list(cuts.marks.encode())] = 2
         self._by_lines = "\n" in cuts.separators
         self._by_double_lines = "\n\n" in cuts.separators
         self._seen = self._spent = self._skip = self._refused = 0
@@ -252,12 +269,18 @@ class WordMemo:
                 numbers = np.arange(len(feeds))
                 feeds = feeds[(numbers - np.maximum.accumulate(np.where(follows, 0, numbers))) % 2 == 0]
             found[feeds] = True
+        if self._cuts.marks:
+            sides = self._sides[text]
+            beside = sides[1:] + sides[:-1] == 3
+            # What is not in ASCII may join the one before it; the bytes between texts, which are not UTF-8, do not.
+            beside[:-1] &= (text[2:] < 0x80) | (text[2:] >= _WHOLE[0])
+            found[1:] |= beside
         return found
 
     def _judged(self, stretches: Sequence[bytes]) -> tuple[_Flags, _Flags]:
         """Whether a text can be cut before and after each of these."""
         texts = [_text_of(stretch).removeprefix(" ") for stretch in stretches]
-        return self._cuts.begin(texts) | _begin_texts(stretches), self._cuts.end(texts)
+        return self._cuts.begin(texts) | ~_begin_with_separators(stretches), self._cuts.end(texts)
 
     def _look_up(self, split: _Split) -> Encoded:
         """Encode what is new, keep of that what is short, and gather the tokens of all stretches."""
@@ -273,9 +296,11 @@ class WordMemo:
         self._rows.arrange(known + order)
         words = [new[number] for number in order.tolist()]
         bound = int(np.count_nonzero(kept))
-        self._learn(words[:bound])
+        begins, ends = self._rows.judged
+        self._learn(words[:bound], begins[:bound], ends[:bound])
         tokens = self._rows.tokens.size
-        self._learn([*words[bound:], *split.joined])
+        judged = zip((begins[bound:], ends[bound:]), self._judged(split.joined), strict=True)
+        self._learn([*words[bound:], *split.joined], *map(np.concatenate, judged))
         gathered, counts = self._rows.gather(rows)
         self._rows.shorten(known + bound, tokens)
         self._index.keep(words[:bound])
@@ -289,22 +314,55 @@ class WordMemo:
         )
         return short & (np.cumsum(short) <= room)
 
-    def _learn(self, stretches: Sequence[bytes]) -> None:
-        """Put the tokens of stretches into the next rows; none for what only ever follows other words."""
-        begins, ends = self._judged(stretches)
-        together = begins & ends & ~_begin_texts(stretches)
-        count = np.zeros(len(stretches), np.int64)
+    def _learn(self, stretches: Sequence[bytes], begins: _Flags, ends: _Flags) -> None:
+        """Put the tokens of stretches into the next rows; none for what only ever follows other words.
+
+        `begins`, `ends`: as `_judged`.
+        """
         texts = list(map(_text_of, stretches))
-        tokens, count[together], failed = self._encode_together(
-            [texts[number] for number in np.flatnonzero(together).tolist()]
-        )
-        together[np.flatnonzero(together)[failed]] = False
-        apart = np.flatnonzero(begins & ~together)
-        encoded, _ = self._encode([texts[number] for number in apart.tolist()])
-        count[apart] = encoded.lengths
-        begin = np.cumsum(np.where(together, count, 0)) - count
-        begin[apart] = len(tokens) + np.cumsum(encoded.lengths) - encoded.lengths
-        self._rows.append(np.concatenate([tokens, _marked(encoded)]), begin, count)
+        of_letters = self._are_of_letters(stretches)
+        together = begins & ends & _begin_with_separators(stretches) & ~of_letters
+
+        def chosen(which: _Flags) -> list[str]:
+            return [texts[number] for number in np.flatnonzero(which).tolist()]
+
+        tokens, lengths, failed = self._encode_together(chosen(together))
+        places = np.flatnonzero(together)
+        together[places[failed]] = False
+        apart = begins & ~together & ~of_letters
+        encoded, _ = self._encode(chosen(apart))
+        learnt = self._encode_letters(chosen(of_letters))
+        count = np.zeros(len(stretches), np.int64)
+        count[places], count[apart], count[of_letters] = lengths, encoded.lengths, learnt.lengths
+        kinds = np.select([together, apart, of_letters], [0, 1, 2], 3)
+        order = np.argsort(kinds, kind="stable")
+        begin = np.empty(len(stretches), np.int64)
+        begin[order] = np.cumsum(count[order]) - count[order]
+        self._rows.append(np.concatenate([tokens, _marked(encoded), _marked(learnt)]), begin, count)
+
+    def _are_of_letters(self, stretches: Sequence[bytes]) -> _Flags:
+        """Which are words of ASCII letters alone, of which it is known what the model is given."""
+        if self._cuts.letters is None:
+            return np.zeros(len(stretches), np.bool_)
+        are = (stretch[stretch[:1] == _BLANK :].isalpha() for stretch in stretches)
+        return np.fromiter(are, np.bool_, len(stretches))
+
+    def _encode_letters(self, words: Sequence[str]) -> Encoded:
+        """Encode words of letters by the model alone: what is before it in a pipeline takes far longer.
+
+        Each is one word, whatever its tokens.
+        """
+        letters, tokenize = self._cuts.letters, self._model.tokenize
+        given: list[str] = []
+        if letters is not None and words:
+            given = "\n".join(words).replace(" ", letters.prefix).translate(letters.table).split("\n")
+        with failures_as_errors("the tokenizer cannot encode a word"):
+            ids = [[token.id for token in tokenize(word)] for word in given]
+        lengths = np.fromiter(map(len, ids), np.int64, len(ids))
+        flat = np.fromiter(itertools.chain.from_iterable(ids), np.uint32, int(lengths.sum()))
+        starts = np.zeros(len(flat), np.bool_)
+        starts[(np.cumsum(lengths) - lengths)[lengths > 0]] = True
+        return Encoded(flat, starts, lengths)
 
     def _encode_together(self, texts: Sequence[str]) -> tuple[npt.NDArray[np.uint32], _Numbers, _Flags]:
         """Encode stretches side by side: tokens, the count of each, and which are to be encoded apart.
@@ -331,9 +389,9 @@ class WordMemo:
         return _marked(encoded)[sound], count, failed
 
 
-def _begin_texts(stretches: Sequence[bytes]) -> _Flags:
-    """Which of these stand at the beginning of a text, and nowhere else."""
-    return np.fromiter((stretch[0] >= _WHOLE[0] for stretch in stretches), np.bool_, len(stretches))
+def _begin_with_separators(stretches: Sequence[bytes]) -> _Flags:
+    """Which of these have a blank or line feed at first: the rest is the same at a text's beginning."""
+    return np.fromiter((stretch[0] in _SEPARATORS for stretch in stretches), np.bool_, len(stretches))
 
 
 def _text_of(stretch: bytes) -> str:

@@ -2,6 +2,7 @@
 
 import gettext
 import itertools
+import string
 import sys
 import unicodedata
 from functools import cache
@@ -62,6 +63,41 @@ def test_any_texts_have_the_tokens_of_the_whole(kind: str) -> None:
         check(kind, "", texts)
 
     checked()
+
+
+# Letters, and what may join them: accents, contractions, digits, what a normalizer replaces.
+MIXED = st.text("aes'txyZ=-.,(_0\u00e9\u0338\u0301\u200d\u65e5 \n", max_size=14)
+
+
+@pytest.mark.parametrize(
+    "kind", ["bert", "bert-composed", "gpt2", "letters", "stripped", "xlm-r", "word level"]
+)
+def test_letters_among_punctuation_have_the_tokens_of_the_whole(kind: str) -> None:
+    @settings(max_examples=60, deadline=None)
+    @given(st.lists(MIXED, max_size=4))
+    def checked(texts: list[str]) -> None:
+        check(kind, "", texts)
+
+    checked()
+
+
+@pytest.mark.parametrize(
+    ("kind", "letters", "marks"),
+    [
+        ("bert", True, set(string.punctuation)),
+        ("bert-cased", True, set(string.punctuation)),
+        ("gpt2", True, set(string.punctuation) - {"'"}),
+        ("roberta-nfkc", True, set()),
+        ("xlm-r", True, set()),
+        ("letters", False, set()),
+        ("newer", False, set()),
+    ],
+)
+def test_which_tokenizers_are_given_letters_and_parted_at_marks(
+    kind: str, letters: bool, marks: set[str]
+) -> None:
+    found = encoders(kind)[0]._cuts
+    assert (found.letters is not None, set(found.marks)) == (letters, marks)
 
 
 @pytest.mark.parametrize("kind", KINDS)
