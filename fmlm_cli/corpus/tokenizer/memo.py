@@ -3,8 +3,8 @@
 Texts, as the bytes of UTF-8, are split before blanks and, where the tokenizer does so, around punctuation;
 Arrow tells which words are different, and each of these is looked up. At a border that is not fit, words are
 joined again. Of what has not been met before, words of letters go to the tokenizer's model, and the rest
-through the whole of it, many stretches laid end to end (which `Cuts` warrants to be the same). So ids and word
-starts are those of every text encoded whole.
+through the whole of it, many stretches laid end to end (which `Cuts` warrants to be the same). So ids and
+word starts are those of every text encoded whole.
 """
 
 import itertools
@@ -272,7 +272,7 @@ class WordMemo:
         if self._cuts.marks:
             sides = self._sides[text]
             beside = sides[1:] + sides[:-1] == 3
-            # What is not in ASCII may join the one before it; the bytes between texts, which are not UTF-8, do not.
+            # What is not in ASCII may join the mark; the bytes between texts, which are not UTF-8, do not.
             beside[:-1] &= (text[2:] < 0x80) | (text[2:] >= _WHOLE[0])
             found[1:] |= beside
         return found
