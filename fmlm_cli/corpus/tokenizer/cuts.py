@@ -259,10 +259,22 @@ class Cuts:
             for view in views
         )
 
+    def _all_agree(self, halves: Sequence[tuple[str, str]], separator: str) -> bool:
+        """Whether the words of all halves are those of one text, which is faster found out."""
+        texts = [separator + text for text in itertools.chain.from_iterable(halves)]
+        views = [self._words, *([] if self._has_no_added_tokens() else [self._ids])]
+        return all(
+            view("".join(texts)) == list(itertools.chain.from_iterable(map(cache(view), texts)))
+            for view in views
+        )
+
     def _separates(self, separator: str) -> bool:
         tried = [character for character in _TRIED if character not in self._unfit]
-        pairs = itertools.product(filter(may_end, tried), filter(may_begin, tried))
-        failed = [(a, b) for a, b in pairs if not self._agrees([(f"a{a}", f"{b}a")], [separator])]
+        pairs = list(itertools.product(filter(may_end, tried), filter(may_begin, tried)))
+        halves = [(f"a{a}", f"{b}a") for a, b in pairs]
+        failed: list[tuple[str, str]] = []
+        if not self._all_agree(halves, separator):
+            failed = [p for p, two in zip(pairs, halves, strict=True) if not self._agrees([two], [separator])]
         odd = set(self._unfit)
         while failed:  # the character that fails most often is to blame
             ((worst, _),) = Counter(itertools.chain.from_iterable(failed)).most_common(1)
