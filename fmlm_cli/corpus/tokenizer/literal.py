@@ -25,8 +25,8 @@ Offsets = npt.NDArray[np.int64]
 class Encoded:
     """Texts as tokens, laid end to end.
 
-    `input_ids`: uint32[tokens]. `word_starts`: bool[tokens], whether a token begins a word. `lengths`:
-    int64[texts], the tokens of each text.
+    `input_ids`: uint32[tokens], or of a store's own type. `word_starts`: bool[tokens], whether a token begins
+    a word. `lengths`: int64[texts], the tokens of each text.
     """
 
     input_ids: npt.NDArray[np.uint32]
@@ -57,9 +57,10 @@ def joined(parts: Sequence[Encoded], counts: Sequence[int] | None = None) -> Enc
     """The texts of all parts, if any; `counts`: as texts that are so many of theirs each."""
     if counts is None and len(parts) == 1:
         return parts[0]
-    ids = np.concatenate([np.empty(0, np.uint32), *(part.input_ids for part in parts)])
-    starts = np.concatenate([np.empty(0, np.bool_), *(part.word_starts for part in parts)])
-    lengths = np.concatenate([np.empty(0, np.int64), *(part.lengths for part in parts)])
+    parts = parts or [Encoded(np.empty(0, np.uint32), np.empty(0, np.bool_), np.empty(0, np.int64))]
+    ids = np.concatenate([part.input_ids for part in parts])
+    starts = np.concatenate([part.word_starts for part in parts])
+    lengths = np.concatenate([part.lengths for part in parts])
     if counts is not None and len(lengths) != len(counts):
         ends = np.concatenate([[0], np.cumsum(lengths)])
         lengths = np.diff(ends[np.cumsum([0, *counts])])

@@ -54,11 +54,13 @@ def made_parts(
     if workers == 1 or len(first) < 2:
         make = maker.start()
         with _one_thread() if workers == 1 else contextlib.nullcontext():
-            yield from ((job.ticket, make(job.name, job.texts)) for job in chain(first, jobs))
+            for job in chain(_taken(first), jobs):
+                yield job.ticket, make(job.name, job.texts)
+                del job  # its texts are not wanted while the next ones are read
     else:
         with _pool(maker, workers) as submit:
             try:
-                yield from _in_order(submit, chain(first, jobs), workers)
+                yield from _in_order(submit, chain(_taken(first), jobs), workers)
             except BrokenProcessPool as error:
                 raise UserError(
                     "a worker process was killed, for want of memory perhaps: --resume goes on, with fewer "
@@ -66,6 +68,12 @@ def made_parts(
                 ) from error
     if failure is not None:
         raise failure
+
+
+def _taken(jobs: list[Job[T]]) -> Iterator[Job[T]]:
+    """The jobs in order, of which the list keeps none."""
+    while jobs:
+        yield jobs.pop(0)
 
 
 def _take(jobs: Iterator[Job[T]], into: list[Job[T]], number: int) -> UserError | None:
