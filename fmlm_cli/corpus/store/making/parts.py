@@ -27,7 +27,7 @@ from fmlm_cli.corpus.tokenizer.encoding import Encoder
 from fmlm_cli.corpus.tokenizer.literal import Encoded
 from fmlm_cli.errors import UserError, one_line
 
-PART_CHARACTERS = 4 << 20  # of text in a part; it ends with the document that reaches them
+PART_CHARACTERS = 2 << 20  # of text in a part; it ends with the document that reaches them
 _BATCH_CHARACTERS = 1 << 20  # handed to the tokenizer at once
 _BATCH_DOCUMENTS = 4096
 
