@@ -116,8 +116,8 @@ class Cuts:
 
     `first_as_others`: whether a text's first word is the same without a blank before it as with one.
     `letters`: None where words of ASCII letters are like any others. `marks`: ASCII punctuation between which
-    and an ASCII letter before or behind it texts can be cut, where another ASCII character or nothing follows
-    the two; what begins there is the same as at a text's beginning.
+    and an ASCII letter before or behind it texts can be cut, where something that is printed in ASCII, a line
+    feed or nothing follows the two; what begins there is the same as at a text's beginning.
     """
 
     def __init__(self, backend: Tokenizer) -> None:
@@ -224,7 +224,7 @@ class Cuts:
         """ASCII punctuation that a pipeline parts from letters, by what kind it is."""
         splitters = _steps(pipeline["pre_tokenizer"])
         parts = self.letters is not None and len(splitters) == 1
-        parts = parts and _leaves_alone(pipeline, string.punctuation, _PART_PUNCTUATION)
+        parts = parts and _leaves_alone(pipeline, string.punctuation + string.digits, _PART_PUNCTUATION)
         parts = parts and splitters[0].get("use_regex", True) and not splitters[0].get("add_prefix_space")
         return string.punctuation if parts else ""
 

@@ -18,8 +18,7 @@ import pyarrow as pa
 from tokenizers.models import Model
 
 from fmlm_cli.corpus.tokenizer.cuts import Cuts
-from fmlm_cli.corpus.tokenizer.literal import Encoded
-from fmlm_cli.corpus.tokenizer.panics import failures_as_errors
+from fmlm_cli.corpus.tokenizer.literal import Encoded, encode_letters
 from fmlm_cli.errors import UserError
 
 _WORDS = 1 << 18  # that are kept: some 40 MB
@@ -159,9 +158,11 @@ class WordMemo:
         self._model = model
         # Of each byte: 1 for a letter, 2 for a mark, so that a letter beside a mark has 3 with it.
         self._sides = np.zeros(256, np.uint8)
-        if cuts.marks:
-            self._sides[list(string.ascii_letters.encode())] = 1
-            self._sides[list(cuts.marks.encode())] = 2
+        self._sides[list(string.ascii_letters.encode())] = 1
+        self._sides[list(cuts.marks.encode())] = 2
+        # Anything else may join the mark before it, or be removed from between it and such.
+        self._may_follow = np.zeros(256, np.bool_)
+        self._may_follow[[*range(ord(" "), 0x7F), ord("\n"), *_FIRST, *_WHOLE]] = True
         self._by_lines = "\n" in cuts.separators
         self._by_double_lines = "\n\n" in cuts.separators
         self._seen = self._spent = self._skip = self._refused = 0
@@ -272,8 +273,7 @@ class WordMemo:
         if self._cuts.marks:
             sides = self._sides[text]
             beside = sides[1:] + sides[:-1] == 3
-            # What is not in ASCII may join the mark; the bytes between texts, which are not UTF-8, do not.
-            beside[:-1] &= (text[2:] < 0x80) | (text[2:] >= _WHOLE[0])
+            beside[:-1] &= self._may_follow[text[2:]]
             found[1:] |= beside
         return found
 
@@ -331,7 +331,7 @@ class WordMemo:
         together[places[failed]] = False
         apart = begins & ~together & ~of_letters
         encoded, _ = self._encode(chosen(apart))
-        learnt = self._encode_letters(chosen(of_letters))
+        learnt = encode_letters(self._model, self._cuts.letters, chosen(of_letters))
         count = np.zeros(len(stretches), np.int64)
         count[places], count[apart], count[of_letters] = lengths, encoded.lengths, learnt.lengths
         kinds = np.select([together, apart, of_letters], [0, 1, 2], 3)
@@ -346,23 +346,6 @@ class WordMemo:
             return np.zeros(len(stretches), np.bool_)
         are = (stretch[stretch[:1] == _BLANK :].isalpha() for stretch in stretches)
         return np.fromiter(are, np.bool_, len(stretches))
-
-    def _encode_letters(self, words: Sequence[str]) -> Encoded:
-        """Encode words of letters by the model alone: what is before it in a pipeline takes far longer.
-
-        Each is one word, whatever its tokens.
-        """
-        letters, tokenize = self._cuts.letters, self._model.tokenize
-        given: list[str] = []
-        if letters is not None and words:
-            given = "\n".join(words).replace(" ", letters.prefix).translate(letters.table).split("\n")
-        with failures_as_errors("the tokenizer cannot encode a word"):
-            ids = [[token.id for token in tokenize(word)] for word in given]
-        lengths = np.fromiter(map(len, ids), np.int64, len(ids))
-        flat = np.fromiter(itertools.chain.from_iterable(ids), np.uint32, int(lengths.sum()))
-        starts = np.zeros(len(flat), np.bool_)
-        starts[(np.cumsum(lengths) - lengths)[lengths > 0]] = True
-        return Encoded(flat, starts, lengths)
 
     def _encode_together(self, texts: Sequence[str]) -> tuple[npt.NDArray[np.uint32], _Numbers, _Flags]:
         """Encode stretches side by side: tokens, the count of each, and which are to be encoded apart.

@@ -78,7 +78,11 @@ def test_letters_among_punctuation_have_the_tokens_of_the_whole(kind: str) -> No
     def checked(texts: list[str]) -> None:
         check(kind, "", texts)
 
-    check(kind, "", ["a=\u0338b a=\u0338", "cat's a't,'s (s)", "(e\u0301a aex-t", "a-9 9-a a,\u65e5"])
+    check(
+        kind,
+        "",
+        ["a=\u0338b a=\u0338", "a=\x00\u0338", "cat's a't,'s (s)", "(e\u0301a aex-t", "a-9 9-a a,\u65e5"],
+    )
     checked()
 
 
