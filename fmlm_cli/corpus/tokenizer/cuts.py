@@ -262,7 +262,8 @@ class Cuts:
     def _all_agree(self, halves: Sequence[tuple[str, str]], separator: str) -> bool:
         """Whether the words of all halves are those of one text, which is faster found out."""
         texts = [separator + text for text in itertools.chain.from_iterable(halves)]
-        views = [self._words, *([] if self._has_no_added_tokens() else [self._ids])]
+        views: list[Callable[[str], list[Any]]] = [self._words]
+        views += [] if self._has_no_added_tokens() else [self._ids]
         return all(
             view("".join(texts)) == list(itertools.chain.from_iterable(map(cache(view), texts)))
             for view in views
