@@ -224,7 +224,7 @@ class Cuts:
         """ASCII punctuation that a pipeline parts from letters, by what kind it is."""
         splitters = _steps(pipeline["pre_tokenizer"])
         parts = self.letters is not None and len(splitters) == 1
-        parts = parts and _leaves_alone(pipeline, string.punctuation + string.digits, _PART_PUNCTUATION)
+        parts = parts and _leaves_alone(pipeline, string.printable, _PART_PUNCTUATION)
         parts = parts and splitters[0].get("use_regex", True) and not splitters[0].get("add_prefix_space")
         return string.punctuation if parts else ""
 

@@ -344,7 +344,7 @@ class WordMemo:
         """Which are words of ASCII letters alone, of which it is known what the model is given."""
         if self._cuts.letters is None:
             return np.zeros(len(stretches), np.bool_)
-        are = (stretch[stretch[:1] == _BLANK :].isalpha() for stretch in stretches)
+        are = (stretch.removeprefix(_BLANK).isalpha() for stretch in stretches)
         return np.fromiter(are, np.bool_, len(stretches))
 
     def _encode_together(self, texts: Sequence[str]) -> tuple[npt.NDArray[np.uint32], _Numbers, _Flags]:
