@@ -34,11 +34,15 @@ def leave_in_order() -> None:
 
 @dataclass(frozen=True)
 class Ended:
-    """A process that is over: what it printed, how long it took, and its peak resident memory in GiB."""
+    """A process that is over: what it printed, how long it took, and its peak resident memory in GiB.
+
+    `cpu`: seconds of processors, of it and of all that it has started and waited for.
+    """
 
     said: str
     seconds: float
     memory: float
+    cpu: float
 
 
 def run_command(
@@ -63,7 +67,7 @@ def run_command(
             start_new_session=True,  # with whatever it starts it can be ended as one
         )
         try:
-            code, peak = _wait(process, begin + limit, memory)
+            code, peak, cpu = _wait(process, begin + limit, memory)
         except BaseException:
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()
@@ -71,20 +75,21 @@ def run_command(
     said = log.read_text(encoding="utf-8", errors="replace")
     if code != 0:
         raise NotRunError(f"failed: {_last_line(said)}")
-    return Ended(said, time.monotonic() - begin, peak)
+    return Ended(said, time.monotonic() - begin, peak, cpu)
 
 
 def _wait(
     process: subprocess.Popen[bytes], end: float, memory: Callable[[int], float] | None
-) -> tuple[int, float]:
-    """The exit code and the peak memory, in GiB."""
+) -> tuple[int, float, float]:
+    """The exit code, the peak memory in GiB, and the seconds of processors."""
     peak = 0.0
     while time.monotonic() < end:
         peak = max(peak, memory(process.pid)) if memory else peak
         pid, status, usage = os.wait4(process.pid, os.WNOHANG)
         if pid:
             process.returncode = os.waitstatus_to_exitcode(status)
-            return process.returncode, peak if memory else usage.ru_maxrss * _MAXRSS_UNIT / 2**30
+            peak = peak if memory else usage.ru_maxrss * _MAXRSS_UNIT / 2**30
+            return process.returncode, peak, usage.ru_utime + usage.ru_stime
         time.sleep(_POLL)
     raise NotRunError("no time left")
 

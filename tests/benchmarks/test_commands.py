@@ -83,6 +83,12 @@ def test_a_process_is_run_and_its_memory_seen(tmp_path: Path) -> None:
     assert large.memory > small.memory + 0.2
 
 
+def test_processor_time_is_that_of_what_it_has_started_too(tmp_path: Path) -> None:
+    works = "import time; end = time.process_time() + 0.5\nwhile time.process_time() < end: pass"
+    code = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {works!r}])"
+    assert 0.5 <= run_command(python(code), tmp_path, 60).cpu < 5
+
+
 def test_a_process_that_fails_gives_its_last_line(tmp_path: Path) -> None:
     with pytest.raises(NotRunError, match=r"^failed: ValueError: so it is$"):
         run_command(python("raise ValueError('so it is')"), tmp_path, 60)

@@ -28,7 +28,7 @@ def test_stock_rows_are_full_and_in_order() -> None:
 
 def test_speeds_with_the_start_and_without() -> None:
     assert Runs(whole=[9.0, 6.0, 3.0], start=[2.0, 2.0, 2.0]).speeds(12) == (2.0, 3.0)
-    found = {side: Runs([2.0 * side.processes], [1.0], 0.5) for side in SIDES}
+    found = {side: Runs([2.0 * side.processes], [1.0], 0.5, [2.0]) for side in SIDES}
     assert table_of(found, 4).row_count == 4
 
 

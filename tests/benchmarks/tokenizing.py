@@ -2,7 +2,8 @@
 
 Whole processes, in turn, several rounds; a line is a document. Speeds are of the text's bytes, with the start
 of a process and without: that of a text of one line is taken off. Memory is that of all processes of a
-command, shared pages counted once (Linux alone tells).
+command, shared pages counted once (Linux alone tells). Seconds of processors tell more than speeds where the
+machine has other work.
 """
 
 import itertools
@@ -51,11 +52,12 @@ SIDES = tuple(Side(way, processes) for processes in (1, 2) for way in ("fmlm", "
 
 @dataclass
 class Runs:
-    """Seconds of every run on the text and on one line, and the most memory in GiB."""
+    """Seconds of every run on the text and on one line, of processors on the text, and the most memory in GiB."""
 
     whole: list[float] = field(default_factory=list)
     start: list[float] = field(default_factory=list)
     memory: float = 0.0
+    cpu: list[float] = field(default_factory=list)
 
     def speeds(self, megabytes: float) -> tuple[float, float]:
         """MB/s with the start and without, of medians."""
@@ -99,12 +101,13 @@ def measure(text: Path, tokenizer: Path, folder: Path, rounds: int) -> Mapping[S
     found = {side: Runs() for side in SIDES}
     for _ in range(rounds):
         for side, runs in found.items():
-            for source, seconds in ((line, runs.start), (text, runs.whole)):
+            for source, seconds, cpu in ((line, runs.start, []), (text, runs.whole, runs.cpu)):
                 with tempfile.TemporaryDirectory(dir=folder) as place:
                     ended = run_command(
                         side.command(source, tokenizer), Path(place), LIMIT, memory=memory_of_group
                     )
                 seconds.append(ended.seconds)
+                cpu.append(ended.cpu)
                 runs.memory = max(runs.memory, ended.memory)
     return found
 
@@ -138,12 +141,13 @@ def main(
 
 def table_of(found: Mapping[Side, Runs], megabytes: float) -> Table:
     """Speeds and memory, and how they stand to the stock way with as many processes."""
-    heads = ("MB/s", "without\nthe start", "times\nthe stock", "GiB", "of the\nstock")
+    heads = ("MB/s", "without\nthe start", "times\nthe stock", "CPU s", "GiB", "of the\nstock")
     table = Table(f"{megabytes:,.1f} MB of text", *heads, title="medians of rounds")
     for side, runs in found.items():
         stock = found[Side("stock", side.processes)]
         (speed, apart), (stock_speed, _) = runs.speeds(megabytes), stock.speeds(megabytes)
         share = f"{runs.memory / stock.memory:.0%}" if stock.memory else ""
-        cells = (f"{speed:.2f}", f"{apart:.2f}", f"{speed / stock_speed:.2f}", f"{runs.memory:.2f}", share)
+        speeds = (f"{speed:.2f}", f"{apart:.2f}", f"{speed / stock_speed:.2f}")
+        cells = (*speeds, f"{statistics.median(runs.cpu):.1f}", f"{runs.memory:.2f}", share)
         table.add_row(str(side), *cells)
     return table

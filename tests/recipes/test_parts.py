@@ -526,12 +526,12 @@ main()
 
 @pytest.fixture
 def started(tmp_path: Path, corpus: Path, wordpiece_folder: Path) -> Callable[..., Any]:
-    """Start `fmlm tokenize`, with small parts and two workers, in a process of its own."""
+    """Start `fmlm tokenize`, with small parts, and two workers beside it, in a process of its own."""
 
     def start(*more: str) -> "subprocess.Popen[str]":
         words = ["tokenize", str(corpus), "--tokenizer", str(wordpiece_folder), "--out", "store", *more]
         return subprocess.Popen(
-            [sys.executable, "-P", "-c", _SMALL, *words, "--workers", "2"],
+            [sys.executable, "-P", "-c", _SMALL, *words, "--workers", "3"],
             cwd=tmp_path,
             env={**os.environ, "PYTHONPATH": python_path()},
             stdout=subprocess.PIPE,

@@ -1,5 +1,7 @@
 """Whether a tokenizer knows the text that it made a store of."""
 
+from tokenizers import Tokenizer
+
 from fmlm_cli.corpus.store.reading import TokenStore
 from fmlm_cli.corpus.tokenizer.words import fragment_tokens
 
@@ -10,12 +12,16 @@ UNKNOWN_SHARE = 0.05  # of unknown tokens, from which on a tokenizer does not se
 FRAGMENT_SHARE = 0.5
 
 
-def misfit(store: TokenStore) -> str | None:
-    """A sentence, with the figures of the training split, where the tokenizer hardly knows the text."""
+def misfit(store: TokenStore, backend: Tokenizer | None = None) -> str | None:
+    """A sentence, with the figures of the training split, where the tokenizer hardly knows the text.
+
+    `backend`: of the store's tokenizer, which is loaded where it is not at hand.
+    """
     counts = store.token_counts.astype(float)
     tokens = max(counts.sum(), 1)
     parts, letters = (
-        counts[table].sum() / tokens for table in fragment_tokens(store.tokenizer.backend_tokenizer)
+        counts[table].sum() / tokens
+        for table in fragment_tokens(backend or store.tokenizer.backend_tokenizer)
     )
     split, unknown = store.manifest["splits"]["train"], store.manifest["facts"]["unknown_tokens"] / tokens
     if unknown <= UNKNOWN_SHARE and parts + letters <= FRAGMENT_SHARE:

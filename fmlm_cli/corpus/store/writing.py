@@ -15,6 +15,7 @@ from transformers import PreTrainedTokenizerFast
 from fmlm_cli import __version__, storage
 from fmlm_cli.corpus.store import reading as store
 from fmlm_cli.corpus.store.collocations import Mined, write_collocations
+from fmlm_cli.corpus.store.columns import lists
 from fmlm_cli.corpus.tokenizer import loading as tokenizers
 from fmlm_cli.corpus.tokenizer.literal import Encoded, joined
 
@@ -68,11 +69,8 @@ class SplitWriter:
         if self._stream is None or self._sink.tell() >= _FILE_BYTES:
             self._next_file()
         gathered = joined(self._pending)
-        offsets = pa.array(np.concatenate([[0], np.cumsum(gathered.lengths)]).astype(np.int32))
-        columns = [
-            pa.ListArray.from_arrays(offsets, pa.array(gathered.input_ids.astype(self.dtype))),
-            pa.ListArray.from_arrays(offsets, pa.array(gathered.word_starts)),
-        ]
+        ids = gathered.input_ids.astype(self.dtype, copy=False)
+        columns = [lists(ids, gathered.lengths), lists(gathered.word_starts, gathered.lengths)]
         self._stream.write_batch(pa.record_batch(columns, schema=self.schema))
         self._pending, self._pending_tokens = [], 0
 

@@ -9,9 +9,11 @@ tokenizer is then tried on the separators, and on every character when it is fir
 import itertools
 import json
 import re
+import string
 import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cache
 from operator import itemgetter
 from typing import Any, Literal
@@ -43,6 +45,10 @@ _NORMALIZERS = {"BertNormalizer", "ByteLevel", "Lowercase", "Nmt", "Precompiled"
 _NORMALIZERS |= set(_FORMS)
 _SPLITTERS = {"BertPreTokenizer", "ByteLevel", "Digits", "Metaspace", "Punctuation", "Split"}
 _SPLITTERS |= {"Whitespace", "WhitespaceSplit"}
+# Of these, those to which a word of letters is one piece, and those that part letters from punctuation.
+_LEAVE_LETTERS = _SPLITTERS - {"Split"}
+_PART_PUNCTUATION = {"BertPreTokenizer", "ByteLevel"}
+_ENDINGS = ("b", "s", "t", "re", "ve", "m", "ll", "d", "bs")  # GPT-2's contractions among them
 _BLANKS = r"(?: |\u2581|\\s|\[[ \\nrt]+\])(?:\+|\{\d+,\d*\})?"
 _RUN_OF_BLANKS = re.compile(rf"{_BLANKS}(?:\|{_BLANKS})*")
 _LEFT_OUT_AT_FIRST = re.compile(r"(?:(?![\x0b\x1c-\x1f\x85])\s)*[\x00-\x08\x0b\x0e-\x1f\x7f-\x9f]")
@@ -94,10 +100,24 @@ def pieces_of(text: str, length: int, fit: Callable[[str, int], bool] = lone_bla
     return [text[begin:end] for begin, end in itertools.pairwise([*places, len(text)])]
 
 
+@dataclass(frozen=True)
+class Letters:
+    """What a tokenizer's model is given of a word of ASCII letters: all of it as one piece.
+
+    `prefix`: what the blank before it becomes. `table`: what each letter becomes, for `str.translate`.
+    """
+
+    prefix: str
+    table: Mapping[int, str]
+
+
 class Cuts:
     """Where one tokenizer lets texts be cut; `separators`: before which of `SEPARATORS`.
 
     `first_as_others`: whether a text's first word is the same without a blank before it as with one.
+    `letters`: None where words of ASCII letters are like any others. `marks`: ASCII punctuation between which
+    and an ASCII letter before or behind it texts can be cut, where something that is printed in ASCII, a line
+    feed or nothing follows the two; what begins there is the same as at a text's beginning.
     """
 
     def __init__(self, backend: Tokenizer) -> None:
@@ -105,17 +125,19 @@ class Cuts:
         self._ends = _Kinds(self._kind_of_end)
         self._begins = _Kinds(self._kind_of_beginning)
         self._unfit: set[str] = set()
-        steps = _steps(json.loads(backend.to_str())["normalizer"])
-        self._has_table = any(step["type"] == "Precompiled" for step in steps)
-        self.separators = self._fit_separators()
+        pipeline = json.loads(backend.to_str())
+        self._has_table = any(step["type"] == "Precompiled" for step in _steps(pipeline["normalizer"]))
+        self.separators = self._fit_separators(pipeline)
         rights = [text for right in filter(may_begin, _TRIED) for text in (right, f"{right}a")]
         self.first_as_others = (
             bool(self.separators) and self._has_no_added_tokens() and self._begins_alike(rights)
         )
+        self.letters = self._what_becomes_of_letters(pipeline)
+        self.marks = "".join(filter(self._is_mark_to_cut_at, self._marks_that_part(pipeline)))
 
-    def _fit_separators(self) -> tuple[str, ...]:
+    def _fit_separators(self, pipeline: Mapping[str, Any]) -> tuple[str, ...]:
         """Those before which texts can be cut; what is odd beside one becomes unfit."""
-        if not _works_piecemeal(json.loads(self._backend.to_str())):
+        if not _works_piecemeal(pipeline):
             return ()
         fit = [s for s in SEPARATORS if self._keeps_added_tokens(s) and self._separates(s)]
         # Two line feeds are of use only beside one, and lines only beside words.
@@ -184,6 +206,32 @@ class Cuts:
             fit = self._begins_alike([character, f"{character}b"])
         return _FIT if fit else _UNFIT
 
+    def _what_becomes_of_letters(self, pipeline: Mapping[str, Any]) -> Letters | None:
+        if not (self.separators and self._has_no_added_tokens()):
+            return None
+        letters = string.ascii_letters
+        if not _leaves_alone(pipeline, letters, _LEAVE_LETTERS):
+            return None
+        before, found = self._words("a"), [self._words(f"a {letter}") for letter in letters]
+        prefix = found[0][-1][:-1]
+        table = {ord(letter): words[-1][-1:] for letter, words in zip(letters, found, strict=True)}
+        expected = [[*before, prefix + table[ord(letter)]] for letter in letters]
+        if found != expected or self._words(f"a {letters}") != [*before, prefix + letters.translate(table)]:
+            return None
+        return Letters(prefix, table)
+
+    def _marks_that_part(self, pipeline: Mapping[str, Any]) -> str:
+        """ASCII punctuation that a pipeline parts from letters, by what kind it is."""
+        splitters = _steps(pipeline["pre_tokenizer"])
+        parts = self.letters is not None and len(splitters) == 1
+        parts = parts and _leaves_alone(pipeline, string.printable, _PART_PUNCTUATION)
+        parts = parts and splitters[0].get("use_regex", True) and not splitters[0].get("add_prefix_space")
+        return string.punctuation if parts else ""
+
+    def _is_mark_to_cut_at(self, mark: str) -> bool:
+        behind = [(left, right) for left in (mark, f"a{mark}", f"a {mark}") for right in _ENDINGS]
+        return self._agrees([("a", mark), *(("a", f"{mark}{right}") for right in _ENDINGS), *behind], [""])
+
     def _has_no_added_tokens(self) -> bool:
         return all(token.special for token in self._backend.get_added_tokens_decoder().values())
 
@@ -211,10 +259,23 @@ class Cuts:
             for view in views
         )
 
+    def _all_agree(self, halves: Sequence[tuple[str, str]], separator: str) -> bool:
+        """Whether the words of all halves are those of one text, which is faster found out."""
+        texts = [separator + text for text in itertools.chain.from_iterable(halves)]
+        views: list[Callable[[str], list[Any]]] = [self._words]
+        views += [] if self._has_no_added_tokens() else [self._ids]
+        return all(
+            view("".join(texts)) == list(itertools.chain.from_iterable(map(cache(view), texts)))
+            for view in views
+        )
+
     def _separates(self, separator: str) -> bool:
         tried = [character for character in _TRIED if character not in self._unfit]
-        pairs = itertools.product(filter(may_end, tried), filter(may_begin, tried))
-        failed = [(a, b) for a, b in pairs if not self._agrees([(f"a{a}", f"{b}a")], [separator])]
+        pairs = list(itertools.product(filter(may_end, tried), filter(may_begin, tried)))
+        halves = [(f"a{a}", f"{b}a") for a, b in pairs]
+        failed: list[tuple[str, str]] = []
+        if not self._all_agree(halves, separator):
+            failed = [p for p, two in zip(pairs, halves, strict=True) if not self._agrees([two], [separator])]
         odd = set(self._unfit)
         while failed:  # the character that fails most often is to blame
             ((worst, _),) = Counter(itertools.chain.from_iterable(failed)).most_common(1)
@@ -246,6 +307,14 @@ def _works_piecemeal(pipeline: Mapping[str, Any]) -> bool:
         and all(step["type"] in _SPLITTERS for step in splitters)
         and all(map(_normalizes_piecemeal, _steps(pipeline["normalizer"])))
         and not pipeline["model"].get("dropout")
+    )
+
+
+def _leaves_alone(pipeline: Mapping[str, Any], characters: str, splitters: set[str]) -> bool:
+    """Whether no step replaces some of these characters, and all splitters are among these."""
+    patterns = [step["pattern"] for step in _steps(pipeline["normalizer"]) if step["type"] == "Replace"]
+    return not any(set(pattern.get("String", "")) & set(characters) for pattern in patterns) and all(
+        step["type"] in splitters for step in _steps(pipeline["pre_tokenizer"])
     )
 
 

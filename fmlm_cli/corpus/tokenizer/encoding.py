@@ -39,7 +39,9 @@ class Encoder:
         self._piece_length = piece_length
         with failures_as_errors("the tokenizer cannot split a text"):
             self._cuts = Cuts(self._backend)
-        self._memo = WordMemo(self._cuts, self._encode_anew) if memo and self._cuts.separators else None
+        self._memo: WordMemo | None = None
+        if memo and self._cuts.separators:
+            self._memo = WordMemo(self._cuts, self._encode_anew, self._backend.model)
 
     @property
     def pipeline(self) -> str:

@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 from tokenizers import Encoding, Tokenizer
+from tokenizers.models import Model
 
+from fmlm_cli.corpus.tokenizer.cuts import Letters
 from fmlm_cli.corpus.tokenizer.panics import failures_as_errors
 from fmlm_cli.corpus.tokenizer.words import Borders
 from fmlm_cli.errors import UserError
@@ -25,8 +27,8 @@ Offsets = npt.NDArray[np.int64]
 class Encoded:
     """Texts as tokens, laid end to end.
 
-    `input_ids`: uint32[tokens]. `word_starts`: bool[tokens], whether a token begins a word. `lengths`:
-    int64[texts], the tokens of each text.
+    `input_ids`: uint32[tokens], or of a store's own type. `word_starts`: bool[tokens], whether a token begins
+    a word. `lengths`: int64[texts], the tokens of each text.
     """
 
     input_ids: npt.NDArray[np.uint32]
@@ -57,9 +59,10 @@ def joined(parts: Sequence[Encoded], counts: Sequence[int] | None = None) -> Enc
     """The texts of all parts, if any; `counts`: as texts that are so many of theirs each."""
     if counts is None and len(parts) == 1:
         return parts[0]
-    ids = np.concatenate([np.empty(0, np.uint32), *(part.input_ids for part in parts)])
-    starts = np.concatenate([np.empty(0, np.bool_), *(part.word_starts for part in parts)])
-    lengths = np.concatenate([np.empty(0, np.int64), *(part.lengths for part in parts)])
+    parts = parts or [Encoded(np.empty(0, np.uint32), np.empty(0, np.bool_), np.empty(0, np.int64))]
+    ids = np.concatenate([part.input_ids for part in parts])
+    starts = np.concatenate([part.word_starts for part in parts])
+    lengths = np.concatenate([part.lengths for part in parts])
     if counts is not None and len(lengths) != len(counts):
         ends = np.concatenate([[0], np.cumsum(lengths)])
         lengths = np.diff(ends[np.cumsum([0, *counts])])
@@ -134,6 +137,24 @@ def encode(backend: Tokenizer, texts: Sequence[str]) -> tuple[Encoded, Offsets]:
     places = np.fromiter(flat(flat(encoding.offsets for encoding in encodings)), np.int64, 2 * total)
     offsets = places.reshape(total, 2)
     return Encoded(ids, Borders(texts).word_starts(counts, offsets), counts), offsets
+
+
+def encode_letters(model: Model, letters: Letters | None, words: Sequence[str]) -> Encoded:
+    """Encode words of letters, with a blank before them or none, by a pipeline's model alone.
+
+    What stands before it in the pipeline takes far longer. Each is one word, whatever its tokens. Without
+    `letters` there may be none.
+    """
+    given: list[str] = []
+    if letters is not None and words:
+        given = "\n".join(words).translate(letters.table).replace(" ", letters.prefix).split("\n")
+    with failures_as_errors("the tokenizer cannot encode a word"):
+        ids = [[token.id for token in model.tokenize(word)] for word in given]
+    lengths = np.fromiter(map(len, ids), np.int64, len(ids))
+    flat = np.fromiter(itertools.chain.from_iterable(ids), np.uint32, int(lengths.sum()))
+    starts = np.zeros(len(flat), np.bool_)
+    starts[(np.cumsum(lengths) - lengths)[lengths > 0]] = True
+    return Encoded(flat, starts, lengths)
 
 
 def _encodings(backend: Tokenizer, texts: Sequence[str]) -> list[Encoding]:

@@ -5,6 +5,7 @@ pipeline taken as it stands: classes such as `BertTokenizer` rebuild theirs from
 and (transformers 5.23) fall back to five tokens without a word when given the wrong argument.
 """
 
+import hashlib
 import importlib
 import json
 import re
@@ -32,6 +33,7 @@ _CLASSES: Mapping[str | None, str] = {
 }
 _PLAIN = ("PreTrainedTokenizerFast", "TokenizersBackend")  # two names of the pipeline just as it stands
 _ROLES = ("bos", "eos", "unk", "sep", "pad", "cls", "mask")
+_FINGERPRINTS: dict[Any, str] = {}  # that were worked out, by hashes: one takes longer than loading
 # A fingerprint is of the pipeline; what its files are made into, and what stands around a text, shows in ids.
 _PROBED = (
     "The quick brown FOX doesn't jump, over 13 lazy dogs!",
@@ -214,7 +216,17 @@ def fingerprint(tokenizer: PreTrainedTokenizerFast, *, below: int | None = None)
 
     `below`: as if there were no added tokens, but for special ones, with ids from this on.
     """
-    backend = json.loads(tokenizer.backend_tokenizer.to_str())
+    written = tokenizer.backend_tokenizer.to_str()
+    roles = {role: getattr(tokenizer, f"{role}_token") for role in _ROLES}
+    special = {role: str(token) for role, token in roles.items() if token is not None}
+    key = (hashlib.sha256(written.encode()).digest(), tuple(special.items()), below)
+    if key not in _FINGERPRINTS:
+        _FINGERPRINTS[key] = _fingerprint(json.loads(written), special, below)
+    return _FINGERPRINTS[key]
+
+
+def _fingerprint(backend: dict[str, Any], special: dict[str, str], below: int | None) -> str:
+    """The same of a pipeline, as its JSON has it, and special tokens by their roles."""
     content = {
         part: _lean(backend[part]) for part in ("normalizer", "pre_tokenizer", "model", "post_processor")
     }
@@ -225,8 +237,7 @@ def fingerprint(tokenizer: PreTrainedTokenizerFast, *, below: int | None = None)
         for token in sorted(backend["added_tokens"], key=lambda token: token["id"])
         if below is None or token["id"] < below or token["special"]
     ]
-    roles = {role: getattr(tokenizer, f"{role}_token") for role in _ROLES}
-    content["special_tokens"] = {role: str(token) for role, token in roles.items() if token is not None}
+    content["special_tokens"] = special
     return sha256_of_json(content)
 
 

@@ -1,46 +1,53 @@
 """A memo of words: each stretch between two places fit to cut at is encoded once, and looked up from then on.
 
-Texts are split at blanks, which is cheap, and every word is looked up. At a border that is not fit, words are
-joined again; what has not been met before goes through the tokenizer itself, many stretches laid end to end
-(which `Cuts` warrants to be the same). So ids and word starts are those of every text encoded whole.
+Texts, as the bytes of UTF-8, are split before blanks and, where the tokenizer does so, around punctuation;
+Arrow tells which words are different, and each of these is looked up. At a border that is not fit, words are
+joined again. Of what has not been met before, words of letters go to the tokenizer's model, and the rest
+through the whole of it, many stretches laid end to end (which `Cuts` warrants to be the same). So ids and
+word starts are those of every text encoded whole.
 """
 
 import itertools
+import string
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
+from tokenizers.models import Model
 
 from fmlm_cli.corpus.tokenizer.cuts import Cuts
-from fmlm_cli.corpus.tokenizer.literal import Encoded
+from fmlm_cli.corpus.tokenizer.literal import Encoded, encode_letters
 from fmlm_cli.errors import UserError
 
 _WORDS = 1 << 18  # that are kept: some 40 MB
 _TOKENS = 1 << 21  # that are kept: 8 MB
 _LONGEST = 40  # characters; longer words hardly come again
-_FIRST = "\ud800"  # stands before a text's first word: half a character, which no text holds
-_WHOLE = "\ud801"  # before a text that is not to be cut
+# What stands before a text's first word is a blank, where the word is the same as behind one, or else a byte
+# that is not in UTF-8: the latter before a text that is not to be cut.
+_BLANK, _FIRST, _WHOLE = b" ", b"\xff", b"\xfe"
+_SEPARATORS = b" \n"
 _STARTS = np.uint32(1 << 31)  # the bit of a token that begins a word, beside its id
 _JOINED = 4096  # characters of new words that are encoded as one text
 # Where most of a text is new words, the memo costs more than it saves.
 _NEW = 0.5
-_GRACE = 1 << 18  # characters to learn from all the same, at first
-_RENEWED = 0.1  # new words of a full memo, as a share of the characters: the texts have changed
+_GRACE = 1 << 18  # bytes to learn from all the same, at first
+_RENEWED = 0.1  # new words of a full memo, as a share of the bytes: the texts have changed
 
 _Numbers = npt.NDArray[np.int64]
 _Flags = npt.NDArray[np.bool_]
 _Encode = Callable[[Sequence[str]], tuple[Encoded, _Numbers]]
 
 
-class _Index(dict[str, int]):
+class _Index(dict[bytes, int]):
     """Words and their rows. A word that is not there gets the next row, and a place in `new`."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.new: list[str] = []
+        self.new: list[bytes] = []
 
-    def __missing__(self, word: str) -> int:
+    def __missing__(self, word: bytes) -> int:
         row = self[word] = len(self)
         self.new.append(word)
         return row
@@ -50,7 +57,7 @@ class _Index(dict[str, int]):
             del self[word]
         self.new = []
 
-    def keep(self, kept: Sequence[str]) -> None:
+    def keep(self, kept: Sequence[bytes]) -> None:
         """Of the new words keep these alone, in this order."""
         first = len(self) - len(self.new)
         if len(kept) < len(self.new):
@@ -104,6 +111,12 @@ class _Rows:
         self.begins.append(begins)
         self.ends.append(ends)
 
+    @property
+    def judged(self) -> tuple[_Flags, _Flags]:
+        """What was said of the next rows."""
+        begins, ends = (column.values[len(self) : column.size].copy() for column in (self.begins, self.ends))
+        return begins, ends
+
     def arrange(self, order: _Numbers) -> None:
         """Put what was said of the next rows in this order."""
         for column in (self.begins, self.ends):
@@ -122,25 +135,34 @@ class _Rows:
 class _Split:
     """Texts in words, and these in stretches, which are single words but where a border is not fit.
 
-    `rows`: of each word. `first_of_text`: each text's first word. `borders`: the first word of each stretch,
-    and one beyond the last. `several`: which stretches are of several words; `numbers`: of each of these, a
-    place in `joined`, the words of all different ones.
+    `size`: bytes of all. `rows`: of each word. `first_of_text`: each text's first word. `borders`: the first
+    word of each stretch, and one beyond the last. `several`: which stretches are of several words;
+    `numbers`: of each of these, a place in `joined`, which are all different ones.
     """
 
+    size: int
     rows: _Numbers
     first_of_text: _Numbers
     borders: _Numbers
     several: _Numbers
     numbers: _Numbers
-    joined: list[tuple[str, ...]]
+    joined: list[bytes]
 
 
 class WordMemo:
-    """Encodes texts by looking their words up; `encode` is the tokenizer itself."""
+    """Encodes texts by looking their words up; `encode` is the tokenizer itself, `model` its model."""
 
-    def __init__(self, cuts: Cuts, encode: _Encode) -> None:
+    def __init__(self, cuts: Cuts, encode: _Encode, model: Model) -> None:
         self._cuts = cuts
         self._encode = encode
+        self._model = model
+        # Of each byte: 1 for a letter, 2 for a mark, so that a letter beside a mark has 3 with it.
+        self._sides = np.zeros(256, np.uint8)
+        self._sides[list(string.ascii_letters.encode())] = 1
+        self._sides[list(cuts.marks.encode())] = 2
+        # Anything else may join the mark before it, or be removed from between it and such.
+        self._may_follow = np.zeros(256, np.bool_)
+        self._may_follow[[*range(ord(" "), 0x7F), ord("\n"), *_FIRST, *_WHOLE]] = True
         self._by_lines = "\n" in cuts.separators
         self._by_double_lines = "\n\n" in cuts.separators
         self._seen = self._spent = self._skip = self._refused = 0
@@ -153,8 +175,7 @@ class WordMemo:
 
     def __call__(self, texts: Sequence[str]) -> Encoded | None:
         """Encode well-formed texts; None: the tokenizer itself would be quicker, or has something to say."""
-        characters = sum(map(len, texts))
-        self._seen += characters
+        self._seen += sum(map(len, texts))
         if self._skip:
             self._skip -= 1
             return None
@@ -164,18 +185,18 @@ class WordMemo:
             split = self._split(texts)
         except UserError:
             return None
-        new = sum(map(len, self._index.new)) + sum(map(len, itertools.chain.from_iterable(split.joined)))
-        if not self._pays(new, characters):
+        new = sum(map(len, self._index.new)) + sum(map(len, split.joined))
+        if not self._pays(new, split.size):
             return None
         try:
             encoded = self._look_up(split)
         except UserError:
             return None
-        self._renew(new, characters)
+        self._renew(new, split.size)
         return encoded
 
-    def _pays(self, new: int, characters: int) -> bool:
-        if new > _NEW * characters:
+    def _pays(self, new: int, size: int) -> bool:
+        if new > _NEW * size:
             if self._spent + new > _GRACE + self._seen // 32:
                 self._skip = 1 << self._refused
                 self._refused = min(self._refused + 1, 5)
@@ -187,11 +208,11 @@ class WordMemo:
     def _is_full(self) -> bool:
         return len(self._rows) >= _WORDS or self._rows.tokens.size >= _TOKENS
 
-    def _renew(self, new: int, characters: int) -> None:
+    def _renew(self, new: int, size: int) -> None:
         """Start anew where texts are no longer like those that filled the memo."""
         if not self._is_full():
             return
-        self._since_full += characters
+        self._since_full += size
         self._new_since_full += new
         if self._since_full > 4 * _GRACE:
             if self._new_since_full > _RENEWED * self._since_full:
@@ -199,49 +220,67 @@ class WordMemo:
             self._since_full = self._new_since_full = 0
 
     def _split(self, texts: Sequence[str]) -> _Split:
-        words: list[str] = []
-        first_of_text = np.empty(len(texts), np.int64)
-        for number, text in enumerate(texts):
-            first_of_text[number] = len(words)
-            parts = self._words_of(text)
-            words += parts
-        rows = np.fromiter(map(self._index.__getitem__, words), np.int64, len(words))
-        new = self._index.new
-        self._rows.judge(self._cuts.begin(new) | _begin_texts(new), self._cuts.end(new))
-        fit = np.ones(len(words) + 1, np.bool_)
+        text, first_of_text, begins = self._laid_out(texts)
+        bounds = np.append(begins, len(text)).astype(np.int32)
+        buffers = [None, pa.py_buffer(bounds), pa.py_buffer(text)]
+        words = pa.Array.from_buffers(pa.binary(), len(begins), buffers).dictionary_encode()
+        different = words.dictionary.to_pylist()
+        row_of = np.fromiter(map(self._index.__getitem__, different), np.int64, len(different))
+        rows = row_of[np.from_dlpack(words.indices)]
+        self._rows.judge(*self._judged(self._index.new))
+        fit = np.ones(len(rows) + 1, np.bool_)
         fit[1:-1] = self._rows.ends.values[rows[:-1]] & self._rows.begins.values[rows[1:]]
         fit[first_of_text] = True
         borders = np.flatnonzero(fit)
         several = np.flatnonzero(np.diff(borders) > 1)
-        pairs = zip(borders[several].tolist(), borders[several + 1].tolist(), strict=True)
-        joined: dict[tuple[str, ...], int] = {}
-        numbers = [joined.setdefault(tuple(words[begin:end]), len(joined)) for begin, end in pairs]
-        return _Split(rows, first_of_text, borders, several, np.array(numbers, np.int64), list(joined))
+        pairs = zip(bounds[borders[several]].tolist(), bounds[borders[several + 1]].tolist(), strict=True)
+        joined: dict[bytes, int] = {}
+        numbers = [joined.setdefault(text[begin:end], len(joined)) for begin, end in pairs]
+        return _Split(
+            len(text), rows, first_of_text, borders, several, np.array(numbers, np.int64), list(joined)
+        )
 
-    def _words_of(self, text: str) -> list[str]:
+    def _laid_out(self, texts: Sequence[str]) -> tuple[bytes, _Numbers, _Numbers]:
+        """Texts end to end, each with what stands before it; each one's first word; where words begin."""
+        marked = [self._mark(text) + text.encode() for text in texts]
+        lengths = np.fromiter(map(len, marked), np.int64, len(marked))
+        first_bytes = np.cumsum(lengths) - lengths
+        text = b"".join(marked)
+        begins_word = self._separators(np.frombuffer(text, np.uint8))
+        for number in (number for number, one in enumerate(marked) if one[:1] == _WHOLE):
+            begins_word[first_bytes[number] :][: lengths[number]] = False
+        begins_word[first_bytes] = True
+        begins = np.flatnonzero(begins_word)
+        return text, np.searchsorted(begins, first_bytes), begins
+
+    def _mark(self, text: str) -> bytes:
+        """What stands before a text."""
         if self._cuts.leaves_whole(text):
-            return [_WHOLE + text]
-        words = self._lines_apart(text).split(" ")
-        if not (self._cuts.first_as_others and self._cuts.begins(words[0])):
-            words[0] = _FIRST + words[0]
-        return words
+            return _WHOLE
+        begins_as_others = self._cuts.first_as_others and self._cuts.begins(text)
+        return _BLANK if begins_as_others and text[0] not in self._cuts.separators else _FIRST
 
-    def _lines_apart(self, text: str) -> str:
-        """The text with a blank before line feeds (one or two), so that they begin words."""
-        if not self._by_lines or "\n" not in text:
-            return text
-        text = text.replace("\n", " \n")
-        return text.replace("\n \n", "\n\n") if self._by_double_lines else text
+    def _separators(self, text: npt.NDArray[np.uint8]) -> _Flags:
+        """Which bytes are a blank, a line feed, or the first of two, as far as texts are cut there."""
+        found = text == ord(" ")
+        if self._by_lines:
+            feeds = np.flatnonzero(text == ord("\n"))
+            if self._by_double_lines:
+                follows = np.diff(feeds, prepend=-2) == 1
+                numbers = np.arange(len(feeds))
+                feeds = feeds[(numbers - np.maximum.accumulate(np.where(follows, 0, numbers))) % 2 == 0]
+            found[feeds] = True
+        if self._cuts.marks:
+            sides = self._sides[text]
+            beside = sides[1:] + sides[:-1] == 3
+            beside[:-1] &= self._may_follow[text[2:]]
+            found[1:] |= beside
+        return found
 
-    def _text_of(self, *words: str) -> str:
-        """The stretch of text that these words are, with the blank before it where it has one."""
-        text = " ".join(words)
-        if text[:1] == _WHOLE:
-            return text[1:]
-        text = text[1:] if text[:1] == _FIRST else f" {text}"
-        if self._by_lines and "\n" in text:
-            return (text.replace("\n\n", "\n \n") if self._by_double_lines else text).replace(" \n", "\n")
-        return text
+    def _judged(self, stretches: Sequence[bytes]) -> tuple[_Flags, _Flags]:
+        """Whether a text can be cut before and after each of these."""
+        texts = [_text_of(stretch).removeprefix(" ") for stretch in stretches]
+        return self._cuts.begin(texts) | ~_begin_with_separators(stretches), self._cuts.end(texts)
 
     def _look_up(self, split: _Split) -> Encoded:
         """Encode what is new, keep of that what is short, and gather the tokens of all stretches."""
@@ -255,40 +294,58 @@ class WordMemo:
         rows[is_new] = row_of_new[rows[is_new] - known]
         rows[split.several] = known + len(new) + split.numbers
         self._rows.arrange(known + order)
-        words = [(new[number],) for number in order.tolist()]
+        words = [new[number] for number in order.tolist()]
         bound = int(np.count_nonzero(kept))
-        self._learn(words[:bound])
+        begins, ends = self._rows.judged
+        self._learn(words[:bound], begins[:bound], ends[:bound])
         tokens = self._rows.tokens.size
-        self._learn([*words[bound:], *split.joined])
+        judged = zip((begins[bound:], ends[bound:]), self._judged(split.joined), strict=True)
+        self._learn([*words[bound:], *split.joined], *map(np.concatenate, judged))
         gathered, counts = self._rows.gather(rows)
         self._rows.shorten(known + bound, tokens)
-        self._index.keep([word for (word,) in words[:bound]])
+        self._index.keep(words[:bound])
         lengths = np.add.reduceat(counts, np.searchsorted(split.borders, split.first_of_text))
         return Encoded(gathered & ~_STARTS, gathered >= _STARTS, lengths)
 
-    def _to_keep(self, new: Sequence[str]) -> _Flags:
+    def _to_keep(self, new: Sequence[bytes]) -> _Flags:
         room = 0 if self._is_full() else _WORDS - len(self._rows)
-        short = np.fromiter((len(word) <= _LONGEST for word in new), np.bool_, len(new))
+        short = np.fromiter(
+            (len(word.decode(errors="replace")) <= _LONGEST + 1 for word in new), np.bool_, len(new)
+        )
         return short & (np.cumsum(short) <= room)
 
-    def _learn(self, stretches: Sequence[tuple[str, ...]]) -> None:
-        """Put the tokens of stretches into the next rows; none for what only ever follows other words."""
-        first_words, last_words = [words[0] for words in stretches], [words[-1] for words in stretches]
-        of_text = _begin_texts(first_words)
-        begins = self._cuts.begin(first_words) | of_text
-        together = begins & self._cuts.end(last_words) & ~of_text
+    def _learn(self, stretches: Sequence[bytes], begins: _Flags, ends: _Flags) -> None:
+        """Put the tokens of stretches into the next rows; none for what only ever follows other words.
+
+        `begins`, `ends`: as `_judged`.
+        """
+        texts = list(map(_text_of, stretches))
+        of_letters = self._are_of_letters(stretches)
+        together = begins & ends & _begin_with_separators(stretches) & ~of_letters
+
+        def chosen(which: _Flags) -> list[str]:
+            return [texts[number] for number in np.flatnonzero(which).tolist()]
+
+        tokens, lengths, failed = self._encode_together(chosen(together))
+        places = np.flatnonzero(together)
+        together[places[failed]] = False
+        apart = begins & ~together & ~of_letters
+        encoded, _ = self._encode(chosen(apart))
+        learnt = encode_letters(self._model, self._cuts.letters, chosen(of_letters))
         count = np.zeros(len(stretches), np.int64)
-        texts = [self._text_of(*words) for words in stretches]
-        tokens, count[together], failed = self._encode_together(
-            [texts[number] for number in np.flatnonzero(together).tolist()]
-        )
-        together[np.flatnonzero(together)[failed]] = False
-        apart = np.flatnonzero(begins & ~together)
-        encoded, _ = self._encode([texts[number] for number in apart.tolist()])
-        count[apart] = encoded.lengths
-        begin = np.cumsum(np.where(together, count, 0)) - count
-        begin[apart] = len(tokens) + np.cumsum(encoded.lengths) - encoded.lengths
-        self._rows.append(np.concatenate([tokens, _marked(encoded)]), begin, count)
+        count[places], count[apart], count[of_letters] = lengths, encoded.lengths, learnt.lengths
+        kinds = np.select([together, apart, of_letters], [0, 1, 2], 3)
+        order = np.argsort(kinds, kind="stable")
+        begin = np.empty(len(stretches), np.int64)
+        begin[order] = np.cumsum(count[order]) - count[order]
+        self._rows.append(np.concatenate([tokens, _marked(encoded), _marked(learnt)]), begin, count)
+
+    def _are_of_letters(self, stretches: Sequence[bytes]) -> _Flags:
+        """Which are words of ASCII letters alone, of which it is known what the model is given."""
+        if self._cuts.letters is None:
+            return np.zeros(len(stretches), np.bool_)
+        are = (stretch.removeprefix(_BLANK).isalpha() for stretch in stretches)
+        return np.fromiter(are, np.bool_, len(stretches))
 
     def _encode_together(self, texts: Sequence[str]) -> tuple[npt.NDArray[np.uint32], _Numbers, _Flags]:
         """Encode stretches side by side: tokens, the count of each, and which are to be encoded apart.
@@ -315,8 +372,14 @@ class WordMemo:
         return _marked(encoded)[sound], count, failed
 
 
-def _begin_texts(words: Sequence[str]) -> _Flags:
-    return np.fromiter((word[:1] in (_FIRST, _WHOLE) for word in words), np.bool_, len(words))
+def _begin_with_separators(stretches: Sequence[bytes]) -> _Flags:
+    """Which of these have a blank or line feed at first: the rest is the same at a text's beginning."""
+    return np.fromiter((stretch[0] in _SEPARATORS for stretch in stretches), np.bool_, len(stretches))
+
+
+def _text_of(stretch: bytes) -> str:
+    """The text of a stretch, with the blank before it where it has one."""
+    return (stretch[1:] if stretch[0] >= _WHOLE[0] else stretch).decode()
 
 
 def _marked(encoded: Encoded) -> npt.NDArray[np.uint32]:

@@ -5,11 +5,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from transformers import PreTrainedTokenizerFast
+
 from fmlm_cli.corpus.store.making.assembling import columns_of, tokens_of, write_documents
 from fmlm_cli.corpus.store.making.parts import Columns
 from fmlm_cli.corpus.store.making.shards import Shard
 from fmlm_cli.corpus.store.writing import StoreWriter
-from fmlm_cli.corpus.tokenizer import loading as tokenizers
 from fmlm_cli.events import Emit, Facts, Progress, counted
 from fmlm_cli.recipes.tokenize.deciding import Decided, check_not_empty, decide
 
@@ -34,9 +35,9 @@ class Assembly:
         check_not_empty(decided, plan.request, plan.texts, read)
         return cls(shards, columns, decided)
 
-    def write(self, folder: Path, emit: Emit) -> dict[str, Any]:
-        """Fill a folder with the store; the manifest."""
-        writer = StoreWriter(folder, tokenizers.load_tokenizer(str(self.shards[0].tokenizer)))
+    def write(self, folder: Path, tokenizer: PreTrainedTokenizerFast, emit: Emit) -> dict[str, Any]:
+        """Fill a folder with the store; the manifest. `tokenizer`: the shards'."""
+        writer = StoreWriter(folder, tokenizer)
         total, written = tokens_of(self.columns), 0
         for corpus, columns in self.columns.items():
             destinations = self.decided.destinations[corpus]

@@ -6,6 +6,7 @@ from fmlm_cli import storage
 from fmlm_cli.config import MergeSettings
 from fmlm_cli.corpus.store.making.shards import Shard, check_together
 from fmlm_cli.corpus.store.reading import STORE
+from fmlm_cli.corpus.tokenizer import loading as tokenizers
 from fmlm_cli.errors import UserError
 from fmlm_cli.events import Emit, ignore
 from fmlm_cli.recipes.tokenize.assembly import Assembly, summary
@@ -22,9 +23,11 @@ def merge(settings: MergeSettings, *, overwrite: bool = False, emit: Emit = igno
     storage.check_claim(out, STORE, overwrite=overwrite, resume=False)
     roots = [Path(name) for name in settings.shards]
     storage.check_outside(out, dict.fromkeys(roots, "shard"))
-    assembly = Assembly.decide(check_together([_opened(root) for root in roots]))
+    shards = check_together([_opened(root) for root in roots])
+    assembly = Assembly.decide(shards)
+    tokenizer = tokenizers.load_tokenizer(str(shards[0].tokenizer))
     with storage.replaced_folder(out, STORE, overwrite=overwrite) as folder:
-        manifest = assembly.write(folder, emit)
+        manifest = assembly.write(folder, tokenizer, emit)
     emit(summary(out, manifest))
     tell_what_next(out, emit)
     return out

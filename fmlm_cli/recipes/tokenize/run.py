@@ -4,6 +4,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from transformers import PreTrainedTokenizerFast
+
 from fmlm_cli import storage
 from fmlm_cli.config import TokenizeSettings
 from fmlm_cli.corpus.store.fit import misfit
@@ -68,7 +70,9 @@ def make_store(
             if resume and finished and not (earlier and earlier.plan.replaces):
                 check_same(out, asked.plan)
             shard = _begun(work, settings, asked, earlier, out, emit, must_go_on=resume)
-            _encode(shard, settings, asked, emit)
+            # As it was saved, and as a later call finds it.
+            tokenizer = tokenizers.load_tokenizer(str(shard.tokenizer))
+            _encode(shard, settings, asked, tokenizer, emit)
         if settings.shard:
             storage.put_forward(work, out, overwrite=overwrite, resume=keeps)
             emit(_summary_of_shard(out, shard))
@@ -80,10 +84,10 @@ def make_store(
             work.clear()
             raise
         with storage.replaced_folder(out, kind, overwrite=overwrite, resume=keeps) as folder:
-            manifest = assembly.write(folder, emit)
+            manifest = assembly.write(folder, tokenizer, emit)
         work.clear()
     emit(summary(out, manifest))
-    if tell_misfit and (text := misfit(TokenStore.open(place, verify=()))):
+    if tell_misfit and (text := misfit(TokenStore.open(place, verify=()), tokenizer.backend_tokenizer)):
         emit(Caution(text, HARDLY_KNOWN))
     if settings.pmi:
         # The store is complete now: whatever becomes of the collocations, the work on it is not lost.
@@ -165,12 +169,12 @@ def _begun(
     return Shard.begin(work.root, asked.plan)
 
 
-def _encode(shard: Shard, settings: TokenizeSettings, asked: Asked, emit: Emit) -> None:
+def _encode(
+    shard: Shard, settings: TokenizeSettings, asked: Asked, tokenizer: PreTrainedTokenizerFast, emit: Emit
+) -> None:
     """Encode what a shard lacks."""
     if shard.read is not None:
         return
-    # As it was saved, and as a later call finds it.
-    tokenizer = tokenizers.load_tokenizer(str(shard.tokenizer))
     pipeline, dtype = pipeline_of(tokenizer), token_dtype(len(tokenizer)).name
     try:
         encode(shard, asked.corpora, pipeline, dtype, settings.workers, emit)

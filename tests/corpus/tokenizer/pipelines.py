@@ -141,6 +141,8 @@ def _normalizer(name: str) -> normalizers.Normalizer | None:
     made = {
         "uncased": n.BertNormalizer,
         "cased": lambda: n.BertNormalizer(lowercase=False),
+        "composed": lambda: n.Sequence([n.BertNormalizer(strip_accents=False), n.NFC()]),
+        "letters": lambda: n.Sequence([n.Replace("ae", "e"), n.Replace("x-", "y")]),
         "nfkc": n.NFKC,
         "nfd": lambda: n.Sequence([n.NFD(), n.StripAccents()]),
         "xlm-r": lambda: n.Sequence([table_of_characters(), n.Replace(Regex(" {2,}"), " ")]),
@@ -188,6 +190,8 @@ def _splitter(name: str) -> pre_tokenizers.PreTokenizer:
 KINDS = {
     "bert": ("uncased", "bert", "wordpiece", True),
     "bert-cased": ("cased", "bert", "wordpiece", True),
+    "bert-composed": ("composed", "bert", "wordpiece", True),
+    "letters": ("letters", "bytes", "bpe", True),
     "gpt2": ("", "bytes", "bpe", True),
     "roberta-nfkc": ("nfkc", "bytes after a blank", "bpe", True),
     "newer": ("", "newer bytes", "bpe", True),

@@ -2,6 +2,7 @@
 
 import gettext
 import itertools
+import string
 import sys
 import unicodedata
 from functools import cache
@@ -62,6 +63,46 @@ def test_any_texts_have_the_tokens_of_the_whole(kind: str) -> None:
         check(kind, "", texts)
 
     checked()
+
+
+# Letters, and what may join them: accents, contractions, digits, what a normalizer replaces.
+MIXED = st.text("aes'txyZ=-.,(_0\u00e9\u0338\u0301\u200d\u65e5 \n", max_size=14)
+
+
+@pytest.mark.parametrize(
+    "kind", ["bert", "bert-composed", "gpt2", "letters", "stripped", "xlm-r", "word level"]
+)
+def test_letters_among_punctuation_have_the_tokens_of_the_whole(kind: str) -> None:
+    @settings(max_examples=60, deadline=None)
+    @given(st.lists(MIXED, max_size=4))
+    def checked(texts: list[str]) -> None:
+        check(kind, "", texts)
+
+    check(
+        kind,
+        "",
+        ["a=\u0338b a=\u0338", "a=\x00\u0338", "cat's a't,'s (s)", "(e\u0301a aex-t", "a-9 9-a a,\u65e5"],
+    )
+    checked()
+
+
+@pytest.mark.parametrize(
+    ("kind", "letters", "marks"),
+    [
+        ("bert", True, set(string.punctuation)),
+        ("bert-cased", True, set(string.punctuation)),
+        ("gpt2", True, set(string.punctuation) - {"'"}),
+        ("roberta-nfkc", True, set()),
+        ("xlm-r", True, set()),
+        ("letters", False, set()),
+        ("newer", False, set()),
+    ],
+)
+def test_which_tokenizers_are_given_letters_and_parted_at_marks(
+    kind: str, letters: bool, marks: set[str]
+) -> None:
+    found = encoders(kind)[0]._cuts
+    assert (found.letters is not None, set(found.marks)) == (letters, marks)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -151,14 +192,14 @@ def test_a_full_memo_grows_no_more_and_begins_anew_for_other_texts(monkeypatch: 
         same(encoder(texts), whole(texts))
         assert rows_of(encoder) <= 101
     held = set(encoder._memo._index)  # type: ignore[union-attr]
-    assert "w5" in held
-    assert "w1050" not in held
+    assert b" w5" in held
+    assert b" w1050" not in held
     for turn in range(20):
         texts = counted(90, 1000 + turn % 2) * 3
         same(encoder(texts), whole(texts))
     held = set(encoder._memo._index)  # type: ignore[union-attr]
-    assert "w1050" in held
-    assert "w5" not in held
+    assert b" w1050" in held
+    assert b" w5" not in held
 
 
 def test_texts_of_new_words_alone_go_to_the_tokenizer_whole(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -171,7 +212,7 @@ def test_texts_of_new_words_alone_go_to_the_tokenizer_whole(monkeypatch: pytest.
     usual = counted(50)
     for _ in range(60):
         same(encoder(usual * 3), whole(usual * 3))
-    assert "w30" in encoder._memo._index  # type: ignore[union-attr]
+    assert b" w30" in encoder._memo._index  # type: ignore[union-attr]
 
 
 def test_a_call_that_fails_leaves_nothing_half_learnt(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -199,8 +240,8 @@ def test_long_words_are_not_kept() -> None:
     encoder = Encoder(trained("gpt2"))
     encoder(["the " + "x" * 41 + " cat the " + "y" * 40])
     assert encoder._memo is not None
-    assert "y" * 40 in encoder._memo._index
-    assert "x" * 41 not in encoder._memo._index
+    assert b" " + b"y" * 40 in encoder._memo._index
+    assert b" " + b"x" * 41 not in encoder._memo._index
 
 
 def test_letters_that_clusters_join_to_what_follows_are_all_known() -> None:

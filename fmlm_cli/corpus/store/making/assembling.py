@@ -12,7 +12,7 @@ from fmlm_cli.corpus.store.writing import StoreWriter
 from fmlm_cli.corpus.tokenizer.literal import Encoded, joined
 
 LEFT_OUT = len(SPLITS)  # a destination beside the numbers of splits
-_WINDOW = 1 << 20  # tokens that are in memory at a time; more where a document has more
+_WINDOW = 1 << 18  # tokens that are in memory at a time; more where a document has more
 
 Destinations = npt.NDArray[np.uint8]  # of each document: a place in `SPLITS`, or `LEFT_OUT`
 

@@ -21,12 +21,13 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from fmlm_cli import storage
+from fmlm_cli.corpus.store.columns import array, column, lists
 from fmlm_cli.corpus.store.making.near_duplicates import HASHES, signatures
 from fmlm_cli.corpus.tokenizer.encoding import Encoder
 from fmlm_cli.corpus.tokenizer.literal import Encoded
 from fmlm_cli.errors import UserError, one_line
 
-PART_CHARACTERS = 4 << 20  # of text in a part; it ends with the document that reaches them
+PART_CHARACTERS = 2 << 20  # of text in a part; it ends with the document that reaches them
 _BATCH_CHARACTERS = 1 << 20  # handed to the tokenizer at once
 _BATCH_DOCUMENTS = 4096
 
@@ -75,15 +76,14 @@ class PartMaker:
         return tokens
 
     def _batch(self, texts: Sequence[str], encoded: Encoded) -> pa.RecordBatch:
-        offsets = pa.array(np.concatenate([[0], np.cumsum(encoded.lengths)]).astype(np.int32))
-        columns: dict[str, Any] = {
-            "input_ids": pa.ListArray.from_arrays(offsets, pa.array(encoded.input_ids.astype(self.dtype))),
-            "word_starts": pa.ListArray.from_arrays(offsets, pa.array(encoded.word_starts)),
-            "content": np.fromiter(map(storage.content_hash, texts), np.uint64, len(texts)),
-            "text_bytes": np.fromiter((len(text.encode()) for text in texts), np.int64, len(texts)),
+        columns: dict[str, pa.Array] = {
+            "input_ids": lists(encoded.input_ids.astype(self.dtype), encoded.lengths),
+            "word_starts": lists(encoded.word_starts, encoded.lengths),
+            "content": column(np.fromiter(map(storage.content_hash, texts), np.uint64, len(texts))),
+            "text_bytes": column(np.fromiter((len(text.encode()) for text in texts), np.int64, len(texts))),
         }
         if self.signed:
-            signature = pa.array(signatures(encoded).ravel())
+            signature = column(signatures(encoded).ravel())
             columns["signature"] = pa.FixedSizeListArray.from_arrays(signature, HASHES)
         return pa.record_batch(columns)
 
@@ -143,9 +143,9 @@ def read_columns(path: Path) -> Columns:
     for batch in _record_batches(path):
         signature = np.empty((len(batch), 0), np.uint32)
         if "signature" in batch.schema.names:
-            signature = batch.column("signature").values.to_numpy().reshape(len(batch), -1)
-        lengths = np.diff(batch.column("input_ids").offsets.to_numpy()).astype(np.int64)
-        content, text_bytes = (batch.column(name).to_numpy() for name in ("content", "text_bytes"))
+            signature = array(batch.column("signature").values).reshape(len(batch), -1)
+        lengths = np.diff(array(batch.column("input_ids").offsets)).astype(np.int64)
+        content, text_bytes = (array(batch.column(name)) for name in ("content", "text_bytes"))
         columns.append(Columns(content, lengths, text_bytes, signature))
     return Columns.joined(columns)
 
@@ -154,8 +154,8 @@ def read_tokens(path: Path) -> Iterator[Encoded]:
     """The documents of a part, some at a time. Raises `UserError` for a damaged file."""
     for batch in _record_batches(path):
         ids, words = batch.column("input_ids"), batch.column("word_starts")
-        starts = words.values.to_numpy(zero_copy_only=False)
-        yield Encoded(ids.values.to_numpy(), starts, np.diff(ids.offsets.to_numpy()).astype(np.int64))
+        lengths = np.diff(array(ids.offsets)).astype(np.int64)
+        yield Encoded(array(ids.values), array(words.values), lengths)
 
 
 def _record_batches(path: Path) -> Iterator[pa.RecordBatch]:

@@ -1,6 +1,7 @@
 """Processes that make parts, so that encoding takes as many cores as there are.
 
-They import neither transformers nor torch, and end whatever ends the process that has started them.
+One of them is the process that reads. The others import neither transformers nor torch, and end whatever ends
+that one.
 """
 
 import contextlib
@@ -21,7 +22,8 @@ from fmlm_cli.cores import usable_cores
 from fmlm_cli.corpus.store.making.parts import PartMaker
 from fmlm_cli.errors import UserError
 
-_MOST_FED = 16  # reading makes some 100 MB/s, a worker some 7
+_MOST_FED = 16  # reading makes some 100 MB/s or more, a worker some 15
+_WAITING = 4  # parts for each worker that may be finished before the one whose turn it is
 
 T = TypeVar("T")
 
@@ -43,7 +45,7 @@ def most_workers() -> int:
 def made_parts(
     maker: PartMaker, jobs: Iterable[Job[T]], workers: int
 ) -> Generator[tuple[T, dict[str, Any]], None, None]:
-    """Make parts, in this process or in so many others; their tickets and entries in the jobs' order.
+    """Make parts, in so many processes, this one of them; their tickets and entries in the jobs' order.
 
     Few jobs are under way at a time, which bounds the memory. A single one is done here, as it would end
     before another process has begun. Where taking a job raises `UserError`, those before are finished first.
@@ -54,11 +56,13 @@ def made_parts(
     if workers == 1 or len(first) < 2:
         make = maker.start()
         with _one_thread() if workers == 1 else contextlib.nullcontext():
-            yield from ((job.ticket, make(job.name, job.texts)) for job in chain(first, jobs))
+            for job in chain(_taken(first), jobs):
+                yield job.ticket, make(job.name, job.texts)
+                del job  # its texts are not wanted while the next ones are read
     else:
-        with _pool(maker, workers) as submit:
+        with _one_thread(), _pool(maker, workers - 1) as submit:
             try:
-                yield from _in_order(submit, chain(first, jobs), workers)
+                yield from _in_order(_Makers(maker, submit, workers), chain(_taken(first), jobs))
             except BrokenProcessPool as error:
                 raise UserError(
                     "a worker process was killed, for want of memory perhaps: --resume goes on, with fewer "
@@ -66,6 +70,12 @@ def made_parts(
                 ) from error
     if failure is not None:
         raise failure
+
+
+def _taken(jobs: list[Job[T]]) -> Iterator[Job[T]]:
+    """The jobs in order, of which the list keeps none."""
+    while jobs:
+        yield jobs.pop(0)
 
 
 def _take(jobs: Iterator[Job[T]], into: list[Job[T]], number: int) -> UserError | None:
@@ -80,18 +90,44 @@ def _take(jobs: Iterator[Job[T]], into: list[Job[T]], number: int) -> UserError 
 Submit = Callable[[Job[Any]], "Future[dict[str, Any]]"]
 
 
-def _in_order(submit: Submit, jobs: Iterator[Job[T]], workers: int) -> Iterator[tuple[T, dict[str, Any]]]:
+class _Makers:
+    """All that make parts: other processes, and this one as soon as enough waits for them."""
+
+    def __init__(self, maker: PartMaker, submit: Submit, workers: int) -> None:
+        self.most_waiting = _WAITING * workers
+        self._submit, self._others = submit, workers - 1
+        self._maker = maker
+        self._make: Callable[[str, Sequence[str]], dict[str, Any]] | None = None
+        self._submitted: list[Future[dict[str, Any]]] = []
+
+    def __call__(self, job: Job[Any]) -> "Future[dict[str, Any]]":
+        self._submitted = [made for made in self._submitted if not made.done()]
+        if len(self._submitted) < 2 * self._others:
+            self._submitted.append(self._submit(job))
+            return self._submitted[-1]
+        made: Future[dict[str, Any]] = Future()
+        try:
+            if self._make is None:  # the others are on their way by now
+                self._make = self._maker.start()
+            made.set_result(self._make(job.name, job.texts))
+        except Exception as error:  # it is raised in its turn
+            made.set_exception(error)
+        return made
+
+
+def _in_order(make: _Makers, jobs: Iterator[Job[T]]) -> Iterator[tuple[T, dict[str, Any]]]:
     waiting: deque[tuple[T, Future[dict[str, Any]]]] = deque()
     while True:
         taken: list[Job[T]] = []
         failure = _take(jobs, taken, 1)
-        waiting.extend((job.ticket, submit(job)) for job in taken)
-        while waiting and (not taken or len(waiting) > workers + 1 or waiting[0][1].done()):
+        ended = not taken
+        waiting.extend((job.ticket, make(job)) for job in _taken(taken))
+        while waiting and (ended or len(waiting) > make.most_waiting or waiting[0][1].done()):
             ticket, made = waiting.popleft()
             yield ticket, made.result()
         if failure is not None:
             raise failure
-        if not taken:
+        if ended:
             return
 
 
