@@ -9,6 +9,7 @@ import torch
 from typer.testing import CliRunner
 
 from fmlm_cli.cli.app import app
+from fmlm_cli.engine.step import DivergedError
 from fmlm_cli.events import Event, Facts, Note
 from fmlm_cli.recipes import comparison
 from fmlm_cli.recipes.comparison.estimating import parts, whole
@@ -89,6 +90,16 @@ def test_processes_that_another_has_started_say_nothing(compare: Compare) -> Non
     assert not any("in all" in text for text in notes(told))
     comparison.compare_masks(compare("one", **only), emit=told.append)
     assert any("in all" in text for text in notes(told))
+
+
+def test_what_diverges_while_it_is_timed_is_found_by_the_runs(
+    compare: Compare, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def diverge(*given: object) -> None:
+        raise DivergedError("not finite at step 1")
+
+    monkeypatch.setattr("fmlm_cli.recipes.comparison.run.estimate_plan", diverge)
+    assert comparison.compare_masks(compare("diverges", only=["coverage"])) is not None
 
 
 def test_gradients_are_timed_and_the_model_is_left_as_it_was(

@@ -147,6 +147,18 @@ def test_costs_are_found_again(costs: list[float], seed: int) -> None:
     assert shapes @ found == pytest.approx(shapes @ truth, rel=1e-6)
 
 
+def test_steps_that_a_gpu_is_given_together_are_looked_at_together() -> None:
+    shapes, seconds = np.arange(40.0).reshape(10, 4), 2.0 ** np.arange(10)
+    for first, together, begins in ((2, 1, range(2, 10)), (2, 4, [4]), (0, 4, [0, 4]), (1, 3, [3, 6])):
+        grouped = probing._in_groups(shapes, seconds, first, together)
+        assert grouped[1].tolist() == [seconds[begin : begin + together].sum() for begin in begins]
+        assert grouped[0].tolist() == [
+            shapes[begin : begin + together].sum(axis=0).tolist() for begin in begins
+        ]
+    few = probing._in_groups(shapes[:3], seconds[:3], 1, 4)
+    assert few[1].tolist() == [6.0] and few[0].tolist() == [shapes[1:3].sum(axis=0).tolist()]
+
+
 @given(st.lists(st.integers(1, 60), min_size=1, max_size=40))
 def test_steps_of_all_sizes_are_timed(lengths: list[int]) -> None:
     offsets = np.concatenate([[0], np.cumsum(lengths)])

@@ -88,6 +88,11 @@ def test_timing_ends_in_time(settings: Settings) -> None:
     assert next(ticks) < 12  # of 20 steps
 
 
+def test_a_head_that_is_trained_alone_for_long_is_no_obstacle(settings: Settings) -> None:
+    chosen = settings(**{"budget.steps": 60, "optimizer.head_warmup_steps": 40})
+    assert timing.time_run(chosen, lambda event: None, steps=3, evaluates=False).steps.seconds_per_step > 0
+
+
 def test_a_disk_that_is_too_small_is_said(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("fmlm_cli.storage.free_space", lambda folder: 1000)
     told: list[Event] = []

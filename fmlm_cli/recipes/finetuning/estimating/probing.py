@@ -12,7 +12,7 @@ from fmlm_cli.engine.evaluation import outputs_of
 from fmlm_cli.events import Emit
 from fmlm_cli.recipes.finetuning.cells import CellRun
 from fmlm_cli.recipes.finetuning.estimating.samples import Floats, MakeBatches, shape_of
-from fmlm_cli.recipes.shared.estimates.timing import time_training
+from fmlm_cli.recipes.shared.estimates.timing import BETWEEN_LOOKS, time_training
 
 SIZES = 8  # of steps that are timed, spread over those that there are
 
@@ -59,9 +59,9 @@ def probe(
     order = [chosen[-1], *_far_apart(chosen)]  # the first of all warms up, beside the next one
     training = replace(run.training_run("a dry run"), prepare=lambda step: order[(step - 1) % len(order)])
     times = time_training(training, emit, steps=number, seconds=seconds)
-    timed = range(times.first, len(times.seconds))
-    shapes = np.array([shape_of(order[place % len(order)]) for place in timed])
-    step = _fitted(shapes, np.array([times.seconds[place] for place in timed]))
+    shapes = np.array([shape_of(order[place % len(order)]) for place in range(len(times.seconds))])
+    together = BETWEEN_LOOKS if run.runtime.device.type == "cuda" else 1
+    step = _fitted(*_in_groups(shapes, np.array(times.seconds), times.first, together))
     first = float(np.array(shape_of(order[0])) @ step)
     return Costs(
         step,
@@ -88,6 +88,20 @@ def _far_apart(chosen: Sequence[Sequence[Batch]]) -> list[Sequence[Batch]]:
         if rest:
             ordered.append(rest.pop(int(share * len(rest))))
     return ordered + rest
+
+
+def _in_groups(shapes: Floats, seconds: Floats, first: int, together: int) -> tuple[Floats, Floats]:
+    """Shapes and seconds of so many steps at a time, from the first that does not warm up.
+
+    It is after so many that a GPU is waited for; when each of them was over is not known.
+    """
+    begins = range(-(-first // together) * together, len(seconds) - together + 1, together)
+    if not begins:
+        return shapes[first:].sum(axis=0, keepdims=True), seconds[first:].sum(keepdims=True)
+    return (
+        np.array([shapes[begin : begin + together].sum(axis=0) for begin in begins]),
+        np.array([seconds[begin : begin + together].sum() for begin in begins]),
+    )
 
 
 def _fitted(shapes: Floats, seconds: Floats) -> Floats:

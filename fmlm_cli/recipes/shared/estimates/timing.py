@@ -13,7 +13,7 @@ from fmlm_cli.events import Emit, Progress, Trained
 
 TIMED_STEPS, TIMED_SECONDS = 20, 20.0  # whichever are over first
 _WARM_UP = 2  # steps in which memory is taken and kernels are chosen
-_BETWEEN_LOOKS = 4  # steps that a GPU is given before one looks at the clock, for which it has to wait
+BETWEEN_LOOKS = 4  # steps that a GPU is given before one looks at the clock, for which it has to wait
 TASK = "timing a few steps"
 
 
@@ -95,7 +95,7 @@ def time_training(
     task: str = TASK,
 ) -> StepTimes:
     """Train for so many steps, or a few more than fit in so many seconds. Nothing is evaluated or written."""
-    looks = _BETWEEN_LOOKS if training.runtime.device.type == "cuda" else 1
+    looks = BETWEEN_LOOKS if training.runtime.device.type == "cuda" else 1
     stopwatch, end = _Stopwatch(steps, emit, task), clock() + seconds
     arrived = stopwatch.arrived
     timed = replace(
