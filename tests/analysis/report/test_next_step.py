@@ -278,6 +278,7 @@ def test_more_seeds_are_the_fewest_that_halve_what_is_seen() -> None:
 def test_folders_with_odd_names(out: str) -> None:
     results = compared(race_of(by_seed([[UNIGRAM + 0.2] * 3, [None] * 3], NAMES[:2])))
     step = judged_anew(replace(results, settings=made_settings(out))).verdict.next_step
+    assert not shlex.split(step.command)[2].startswith("-")  # which would be an option
     _, got, _ = read_back(step.command, CONFIG[-1])
     assert got.out and Path(got.out) != Path(out)
     assert "lower" in got.out
