@@ -21,6 +21,8 @@ def command(settings: PlotSettings, emit: Emit) -> None:
     Of a comparison the arms are drawn, of a fine-tuning the scores by epoch, each the mean over seeds.
 
     Example: fmlm plot run-a run-b --x tokens --out curves.png
+
+    - Training losses are smoothed; lines are named by the settings that differ.
     """
     from fmlm_cli.recipes.overview.plotting import plot_runs
 
