@@ -169,6 +169,7 @@ def _check_comparison(results: ComparisonResults, text: str, line: str) -> None:
     if text.startswith("try other learning rates"):
         low, high = got.sweep["run"]["optimizer"]["learning_rate"]
         assert low < results.learning_rate < high
+        assert got.sweep["strategy"][0] == results.baseline and len(got.sweep["strategy"]) > 1
 
 
 def said(table: Any, **changed: Any) -> tuple[str, str]:
@@ -227,6 +228,12 @@ def test_too_short_a_race_is_made_longer() -> None:
     text, command = said([[UNIGRAM + 0.2] * 3, [UNIGRAM + 0.21] * 3])
     assert text.startswith(("train for longer: about ", "try other learning rates: ")), text
     assert "--budget" in command or "sweep.run.optimizer.learning_rate=" in command
+
+
+def test_a_loss_that_does_not_fall_takes_another_learning_rate() -> None:
+    text, command = said([[9.2] * 3, [9.3] * 3])  # above where they began
+    assert text == "try other learning rates: with 0.001 the loss hardly falls"
+    assert "--resume --only race" in command and "'sweep.strategy=[random, full-epoch]'" in command
 
 
 def test_a_longer_race_has_rows_that_come_again() -> None:

@@ -52,10 +52,12 @@ def _longer(results: Measurements, race: RaceResult, arms: Arms, lowest: str) ->
     needed, rate = learning.steps_to_learn(race, lowest), results.learning_rate
     if needed is None and results.sweep is None:
         rates = [float(f"{rate * factor:.1g}") for factor in (1 / _GENTLER, _GENTLER)]
-        axis = f"sweep.run.optimizer.learning_rate={commands.in_yaml(rates)}"
+        names = [arms.baseline, *arms.candidates]  # without random a sweep's points are compared with nothing
+        axes = {"strategy": names, "run.optimizer.learning_rate": rates}
+        words = [f"sweep.{axis}={commands.in_yaml(values)}" for axis, values in axes.items()]
         return NextStep(
             f"try other learning rates: with {rate:g} the loss hardly falls",
-            commands.go_on(results, "--only", "race", "--set", axis),
+            commands.go_on(results, "--only", "race", "--set", words[0], "--set", words[1]),
         )
     steps = learning.two_digits_up(_LONGER * (needed or results.steps))
     words, what = ["--budget", f"{steps}-steps"], f"about {steps:,} steps instead of {results.steps:,}"
