@@ -192,8 +192,9 @@ def _has_model(plan: FinetunePlan, name: str, task: str) -> bool:
 
 def ask_model(plan: FinetunePlan, name: str, task: str) -> str:
     """The command that asks a task's model."""
-    words = ["fmlm", "predict", "--from", str(plan.model_folder(name, task)), "a text"]
-    return shlex.join([*words, *(["--pair", "another text"] if plan.data[task].task.pair else [])])
+    words = ["fmlm", "predict", "--from", str(plan.model_folder(name, task))]
+    pair = ' --pair "another text"' if plan.data[task].task.pair else ""
+    return f'{shlex.join(words)} "a text"{pair}'
 
 
 # ---------------------------------------------------------------- documents
