@@ -167,8 +167,10 @@ class Console:
 
     def _say(self, markup: str, console: RichConsole | None = None) -> None:
         """Print a line, with the time before it in a log."""
+        line = markup.lstrip("\n")
+        blank = markup[: len(markup) - len(line)]  # lines before it have no time
         when = self._time() if self._dated else ""
-        (console or self._out).print(when + markup)
+        (console or self._out).print(f"{blank}{when}{line}")
 
     def _time(self) -> str:
         return f"[dim]{datetime.now():%Y-%m-%d %H:%M:%S}[/dim] "

@@ -26,6 +26,7 @@ from fmlm_cli.cli.console import Console
 from fmlm_cli.events import Scoreboard
 from fmlm_cli.recipes.finetuning.tables import tex
 from tests.cli.refusals import assert_refused
+from tests.command_lines import read_back
 
 Finetune = Callable[..., Result]
 
@@ -82,8 +83,10 @@ def test_what_is_said_and_left(finetune: Finetune, words: list[str], tmp_path: P
     report = (out / "results.md").read_text()
     assert "2 seeds" in report
     first_screen = report.partition("| task |")[0]
-    assert f"`fmlm finetune {out}/config.yaml --seeds 5 --resume`" in first_screen
-    assert f"--from {words[2]} --train {words[words.index('--train') + 1]}" in first_screen
+    next_step = text.rstrip().splitlines()[-1].strip()  # what it ends with, to be copied
+    assert f"```sh\n{next_step}\n```" in first_screen
+    command, settings, _ = read_back(next_step)
+    assert command == "finetune" and Path(settings.out).parent == tmp_path
     assert (out / "models/mrpc/README.md").is_file()
     again = CliRunner().invoke(app, ["finetune", str(out / "config.yaml"), "--resume"])
     assert "seed 0: " not in lines_of(again)

@@ -141,14 +141,22 @@ def _of_what_failed(found: Findings, remedies: Remedies) -> NextStep | None:
         return NextStep(
             f"lower the learning rate: every run diverged of {', '.join(diverged)}", remedies.lower_rate
         )
-    unlearnt = [name for name, _, _, task in found.tasks if 2 * task.not_above_baseline > task.n]
+    unlearnt = {name: (own, task) for name, own, task, of in found.tasks if 2 * of.not_above_baseline > of.n}
     if not unlearnt:
         return None
     text = f"hardly anything was learnt of {', '.join(unlearnt)}"
-    if found.plan.settings.grid == "none":
+    steps = min(_steps(own, task) for own, task in unlearnt.values())
+    if steps >= LEAST_STEPS and found.plan.settings.grid == "none":
         return NextStep(f"try other learning rates: {text}", _anew(found, "grid", "--grid", "paper"))
-    steps = f"training.min_steps={_LONGER * LEAST_STEPS}"
-    return NextStep(f"train for longer: {text}", _anew(found, "longer", "--set", steps))
+    least = LEAST_STEPS if steps < LEAST_STEPS else _LONGER * steps
+    longer = _anew(found, "longer", "--set", f"training.min_steps={least}")
+    return NextStep(f"train for longer: {text} in {counted(steps, 'step')}", longer)
+
+
+def _steps(own: CheckpointScores, task: str) -> int:
+    """The most steps that a run of the task's best point made."""
+    point = own.tasks[task].point
+    return max(cell.steps for cell in own.cells if (cell.task, cell.point) == (task, point))
 
 
 def _remedies(found: Findings) -> Remedies:
@@ -184,8 +192,9 @@ def _has_model(plan: FinetunePlan, name: str, task: str) -> bool:
 
 def ask_model(plan: FinetunePlan, name: str, task: str) -> str:
     """The command that asks a task's model."""
-    words = ["fmlm", "predict", "--from", str(plan.model_folder(name, task)), "a text"]
-    return shlex.join([*words, *(["--pair", "another text"] if plan.data[task].task.pair else [])])
+    words = ["fmlm", "predict", "--from", str(plan.model_folder(name, task))]
+    pair = ' --pair "another text"' if plan.data[task].task.pair else ""
+    return f'{shlex.join(words)} "a text"{pair}'
 
 
 # ---------------------------------------------------------------- documents

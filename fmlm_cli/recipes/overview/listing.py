@@ -14,6 +14,7 @@ from fmlm_cli.recipes.overview.outcomes import (
     COMPARISON,
     TUNING,
     ComparisonReport,
+    Outcome,
     TuningReport,
     changed_at,
     read_comparison,
@@ -85,8 +86,8 @@ def _of_kind(kind: str, found: Sequence[FoundFolder]) -> list[Path]:
 
 
 def _tell(overview: Overview, settings: RunsSettings, emit: Emit) -> None:
-    outcomes = [*overview.tunings, *overview.comparisons]
-    every = [*overview.runs, *outcomes, *overview.others]
+    outcomes: list[Outcome] = [*overview.tunings, *overview.comparisons]
+    every: list[RunReport | Outcome | OtherReport] = [*overview.runs, *outcomes, *overview.others]
     names = names_of([each.path for each in every], settings.folders)
     if overview.runs:
         emit(runs_table(overview.runs, short_names(overview.differing[:_MOST_COLUMNS]), names))
@@ -103,8 +104,8 @@ def _tell(overview: Overview, settings: RunsSettings, emit: Emit) -> None:
     if overview.others:
         rows = [(names[o.path], o.kind, when(o.changed)) for o in overview.others]
         emit(Grid("others", ("", "kind", "changed"), rows))
-    for each in (*overview.runs, *outcomes):
-        if each.problem:
+    for each in every:
+        if not isinstance(each, OtherReport) and each.problem:
             emit(Caution(f"{names[each.path]} {each.state}: {each.problem}"))
     if not every:
         emit(Note(f"no run of fmlm's in {', '.join(settings.folders)} or below"))

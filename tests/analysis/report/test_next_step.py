@@ -169,6 +169,7 @@ def _check_comparison(results: ComparisonResults, text: str, line: str) -> None:
     if text.startswith("try other learning rates"):
         low, high = got.sweep["run"]["optimizer"]["learning_rate"]
         assert low < results.learning_rate < high
+        assert got.sweep["strategy"][0] == results.baseline and len(got.sweep["strategy"]) > 1
 
 
 def said(table: Any, **changed: Any) -> tuple[str, str]:
@@ -229,6 +230,12 @@ def test_too_short_a_race_is_made_longer() -> None:
     assert "--budget" in command or "sweep.run.optimizer.learning_rate=" in command
 
 
+def test_a_loss_that_does_not_fall_takes_another_learning_rate() -> None:
+    text, command = said([[9.2] * 3, [9.3] * 3])  # above where they began
+    assert text == "try other learning rates: with 0.001 the loss hardly falls"
+    assert "--resume --only race" in command and "'sweep.strategy=[random, full-epoch]'" in command
+
+
 def test_a_longer_race_has_rows_that_come_again() -> None:
     results = compared(race_of(by_seed([[UNIGRAM + 0.2] * 3, [UNIGRAM + 0.21] * 3], NAMES[:2])))
     arms = tuple(replace(arm, passes=0.01) for arm in results.arms)
@@ -278,6 +285,7 @@ def test_more_seeds_are_the_fewest_that_halve_what_is_seen() -> None:
 def test_folders_with_odd_names(out: str) -> None:
     results = compared(race_of(by_seed([[UNIGRAM + 0.2] * 3, [None] * 3], NAMES[:2])))
     step = judged_anew(replace(results, settings=made_settings(out))).verdict.next_step
+    assert not shlex.split(step.command)[2].startswith("-")  # which would be an option
     _, got, _ = read_back(step.command, CONFIG[-1])
     assert got.out and Path(got.out) != Path(out)
     assert "lower" in got.out

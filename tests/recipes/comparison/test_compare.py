@@ -127,7 +127,8 @@ def timeless(results: Any) -> Any:
     results = json.loads(json.dumps(results))
     for name in ("settings", "command"):
         results.pop(name)
-    results["verdict"].pop("cost")
+    for name in ("cost", "next_step"):
+        results["verdict"].pop(name)
     for arm in results["arms"]:
         arm.pop("tokens_per_second")
         arm.pop("seconds")

@@ -116,8 +116,9 @@ def said(settings: FinetuneSettings, **how: Any) -> tuple[Any, str]:
 def timeless(report: Any) -> Any:
     def strip(value: Any) -> Any:
         if isinstance(value, dict):
-            timing = ("seconds", "train_seconds", "examples_per_second", "out", "submission")
-            return {k: strip(v) for k, v in value.items() if k not in timing}
+            timing = ("seconds", "train_seconds", "examples_per_second")
+            of_place = ("out", "submission", "next_step")
+            return {k: strip(v) for k, v in value.items() if k not in (*timing, *of_place)}
         return [strip(v) for v in value] if isinstance(value, list | tuple) else value
 
     return strip(as_json(report.results))

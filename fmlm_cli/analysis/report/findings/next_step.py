@@ -52,10 +52,12 @@ def _longer(results: Measurements, race: RaceResult, arms: Arms, lowest: str) ->
     needed, rate = learning.steps_to_learn(race, lowest), results.learning_rate
     if needed is None and results.sweep is None:
         rates = [float(f"{rate * factor:.1g}") for factor in (1 / _GENTLER, _GENTLER)]
-        axis = f"sweep.run.optimizer.learning_rate={commands.in_yaml(rates)}"
-        words = "--only", "race", "--set", axis
+        names = [arms.baseline, *arms.candidates]  # without random a sweep's points are compared with nothing
+        axes = {"strategy": names, "run.optimizer.learning_rate": rates}
+        words = [f"sweep.{axis}={commands.in_yaml(values)}" for axis, values in axes.items()]
         return NextStep(
-            f"try other learning rates: with {rate:g} the loss hardly falls", commands.go_on(results, *words)
+            f"try other learning rates: with {rate:g} the loss hardly falls",
+            commands.go_on(results, "--only", "race", "--set", words[0], "--set", words[1]),
         )
     steps = learning.two_digits_up(_LONGER * (needed or results.steps))
     words, what = ["--budget", f"{steps}-steps"], f"about {steps:,} steps instead of {results.steps:,}"
@@ -150,8 +152,8 @@ def _more_seeds(results: Measurements, race: RaceResult, arms: Arms, names: Sequ
     if not pairs:
         if all(race.paired[name].mean == 0 for name in names):
             return _keep(results, arms, ": all of them are the same runs")
-        more = FEW_SEEDS if len(results.seeds) < FEW_SEEDS else 2 * len(results.seeds)
-        return NextStep(f"{more} seeds make a test", commands.go_on(results, "--seeds", str(more)))
+        number = FEW_SEEDS if len(results.seeds) < FEW_SEEDS else 2 * len(results.seeds)
+        return NextStep(f"{number} seeds make a test", commands.go_on(results, "--seeds", str(number)))
     pair = max(pairs, key=lambda pair: pair.detectable or 0.0)
     seen, more = visible_with(pair, None), seeds_to_halve(pair)
     promising = max(abs(pair.mean or 0.0) / (pair.detectable or 1.0) for pair in pairs) > 0.5
