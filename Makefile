@@ -4,10 +4,10 @@ BIN := .venv/bin
 FMLM := $(BIN)/fmlm
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-slow check format bench bench-gpu clean
+.PHONY: help install demo test test-slow test-oldest test-newest test-wheel check format bench bench-gpu clean
 
 help:  ## list the targets
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
 install: .venv/installed  ## make .venv with fmlm and the test tools
 
@@ -33,6 +33,25 @@ test-slow: install  ## the long tests, and the properties once more with example
 	@PYTHONUTF8=1 $(BIN)/python -m pytest -m slow
 	@PYTHONUTF8=1 $(BIN)/python -m pytest -m "hypothesis and not slow" --hypothesis-profile explore -n logical --dist loadfile
 
+# Environments of their own, which stay; torch may bring gigabytes each time.
+.venv-oldest/installed .venv-newest/installed: pyproject.toml tests/packaging/oldest.py
+	@$(PYTHON) -m venv $(@D)
+	@{ [ $(@D) != .venv-oldest ] || $(PYTHON) tests/packaging/oldest.py; } > $(@D)/constraints.txt
+	@$(@D)/bin/python -m pip install --quiet --disable-pip-version-check --constraint $(@D)/constraints.txt --editable '.[dev,wandb,trackio]'
+	@touch $@
+
+test-oldest: .venv-oldest/installed  ## the quick tests with the lowest versions that pyproject.toml names (PYTHON=python3.11)
+test-newest: .venv-newest/installed  ## the same with the newest that there are
+test-oldest test-newest:
+	@PYTHONUTF8=1 $(<D)/bin/python -m pytest -m "not slow" -n logical --dist loadfile
+
+test-wheel:  ## build dist/*.whl, install it in an environment of its own (PYTHON=...), and use it there
+	@rm -rf .venv-wheel build dist
+	@$(PYTHON) -m venv .venv-wheel
+	@.venv-wheel/bin/python -m pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir dist .
+	@.venv-wheel/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt dist/fmlm-*.whl
+	@.venv-wheel/bin/python tests/packaging/installed.py $(CURDIR)/.venv-wheel/bin/fmlm
+
 check: install  ## lint, formatting, types, and the rooms' imports
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
@@ -50,5 +69,5 @@ bench: install  ## measure speed on the CPU against transformers (prints tables;
 bench-gpu:  ## the same on a GPU, in six minutes at most; installs nothing
 	@PYTHONPATH=. $(firstword $(wildcard $(BIN)/python) $(PYTHON)) -m tests.benchmarks.gpu
 
-clean:  ## remove the demo and all caches, not .venv
-	@rm -rf demo .pytest_cache .hypothesis .ruff_cache .mypy_cache .import_linter_cache
+clean:  ## remove the demo, what was built, and all caches, but no environment
+	@rm -rf demo build dist .pytest_cache .hypothesis .ruff_cache .mypy_cache .import_linter_cache

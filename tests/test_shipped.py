@@ -1,4 +1,4 @@
-"""What a stranger meets first works: the README's code, its options and settings, and the shipped
+"""What a stranger meets first works: the README's code, its options and settings, and the paper's
 configurations.
 """
 
@@ -22,12 +22,10 @@ from fmlm_cli.config import (
 )
 from fmlm_cli.masking import plugins
 from fmlm_cli.recipes.comparison import compare_masks
-from fmlm_cli.recipes.pretraining import pretrain
 from tests.cli.test_help import PAGES
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-CONFIGS = sorted((ROOT / "configs").glob("*.yaml"))
 COMPARISONS = sorted((ROOT / "configs" / "paper").glob("*.yaml"))
 
 
@@ -105,15 +103,6 @@ def test_links_lead_somewhere() -> None:
     for page in pages:
         links = re.findall(r"\]\(([^)#\s]+)", page.read_text(encoding="utf-8"))
         assert [link for link in links if "://" not in link and not (page.parent / link).exists()] == [], page
-
-
-@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.name)
-def test_shipped_configurations_run(path: Path, tiny_store: Path, tmp_path: Path) -> None:
-    """Each configuration as it stands, but for two steps of two rows."""
-    shorter = {"batch": {"size": 2}, "budget": {"steps": 2}, "evaluation": {"max_rows": 2}}
-    given = {"out": str(tmp_path / "run"), "data": {"stores": [str(tiny_store)]}}
-    result = pretrain(build(PretrainSettings, read_yaml(path, PretrainSettings), shorter, given))
-    assert result.run.is_finished
 
 
 @pytest.mark.parametrize("path", COMPARISONS, ids=lambda path: path.name)

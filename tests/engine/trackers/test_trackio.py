@@ -3,6 +3,7 @@
 import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -36,6 +37,6 @@ def test_a_resumed_run_has_each_step_once(tmp_path: Path, monkeypatch: pytest.Mo
         line = [sys.executable, "-c", SCRIPT, str(run), str(step)]
         shown = subprocess.run(line, check=True, capture_output=True, text=True).stdout
         assert shown.startswith("trackio: run run-") and "no more records" not in shown
-    with sqlite3.connect(tmp_path / "trackio" / "masks.db") as database:
+    with closing(sqlite3.connect(tmp_path / "trackio" / "masks.db")) as database:
         steps = [step for (step,) in database.execute("select step from metrics order by step")]
     assert steps == [1, 2, 3, 4, 5]
