@@ -24,6 +24,8 @@ from fmlm_cli.config import (
     read_yaml,
     setting_field,
 )
+from fmlm_cli.config.layers import UnknownSettingError
+from fmlm_cli.config.showing.commands import commands_with, likeliest_section
 from fmlm_cli.config.showing.origins import Origins
 from fmlm_cli.engine.ranks.launch import read_launch
 from fmlm_cli.engine.signals import TEMPFAIL, limit_process, note_that_work_has_ended
@@ -171,9 +173,10 @@ def with_options(
                     _limit(max_minutes, requeue_exit_code)
                     flagged, by_flag = _taken_from(arguments, section, flags)
                     check(flagged)
-                    settings = _read_settings(section, flags, config, flagged, assignments or ())
+                    origins = Origins(section, config, by_flag, assignments or ())
+                    settings = _read_settings(section, flags, flagged, origins)
                 try:
-                    with _naming_origins(section, config, by_flag, assignments or ()):
+                    with _naming_origins(origins):
                         output = body(settings, console.emit, **arguments)  # type: ignore[call-arg] # Typer gives them all
                 finally:
                     note_that_work_has_ended()
@@ -245,20 +248,28 @@ def _is_given(value: Any) -> bool:
 
 
 def _read_settings(
-    section: type[S],
-    flags: Iterable[Flag | Shortcut],
-    config: Path | None,
-    flagged: Mapping[str, Any],
-    assignments: Sequence[str],
+    section: type[S], flags: Iterable[Flag | Shortcut], flagged: Mapping[str, Any], origins: Origins
 ) -> S:
     """A command's settings from its file, its flags and --set, the later over the earlier."""
-    from_file = {**read_yaml(config, section), **_whose(config, section)} if config else {}
-    trees = (from_file, nested(flagged), parse_assignments(assignments, section))
+    config = origins.config
+    from_file = {**_read_file(config, section), **_whose(config, section)} if config else {}
+    trees = (from_file, nested(flagged), parse_assignments(origins.assignments, section))
     required = [flag for flag in flags if isinstance(flag, Flag) and flag.is_required(section)]
     for flag in required:
         if not any(tree.get(flag.setting) for tree in trees):  # no required setting is in a group
             raise UserError(f"no {flag.setting}: give {flag.name} {flag.metavar or ''}".rstrip())
-    return build(section, *trees)
+    return build(section, *trees, origin=origins.of)
+
+
+def _read_file(config: Path, section: type[S]) -> dict[str, Any]:
+    """What a file sets; one of another command is told to be that."""
+    try:
+        return read_yaml(config, section)
+    except UnknownSettingError as error:
+        meant = likeliest_section(config)
+        if meant is section:
+            raise
+        raise error.hinting(f"the file seems to be for {commands_with(meant)}") from None
 
 
 def _whose(config: Path, section: type[Section]) -> Mapping[str, str]:
@@ -269,14 +280,12 @@ def _whose(config: Path, section: type[Section]) -> Mapping[str, str]:
 
 
 @contextmanager
-def _naming_origins(
-    section: type[Section], config: Path | None, by_flag: Mapping[str, str], assignments: Sequence[str]
-) -> Iterator[None]:
-    """Say of a setting that stands in the way where its value came from. `by_flag`: which flag set which."""
+def _naming_origins(origins: Origins) -> Iterator[None]:
+    """Say of a setting that stands in the way where its value came from."""
     try:
         yield
     except OtherSettingError as error:
-        origin = Origins(section, config, by_flag, assignments).of(error.setting)
+        origin = origins.of(error.setting)
         where = f"from {origin}" if origin else "its default, or what follows from the others"
         raise error.named(where) from None
 
