@@ -31,7 +31,7 @@ from fmlm_cli.engine.ranks.launch import read_launch
 from fmlm_cli.engine.signals import TEMPFAIL, limit_process, note_that_work_has_ended
 from fmlm_cli.errors import USER_ERROR, AnotherEndedError, OtherSettingError, UserError, shortened
 from fmlm_cli.events import Emit
-from fmlm_cli.storage import RUN_CONFIG, kind_of
+from fmlm_cli.storage import RUN_CONFIG, check_not_within, kind_of
 
 S = TypeVar("S", bound=Section)
 P = ParamSpec("P")
@@ -175,6 +175,8 @@ def with_options(
                     check(flagged)
                     origins = Origins(section, config, by_flag, assignments or ())
                     settings = _read_settings(section, flags, flagged, origins)
+                    if makes_folder and (out := settings.out) is not None:  # type: ignore[attr-defined]
+                        check_not_within(Path(out))
                 try:
                     with _naming_origins(origins):
                         output = body(settings, console.emit, **arguments)  # type: ignore[call-arg] # Typer gives them all
@@ -183,6 +185,7 @@ def with_options(
                 if output:
                     console.write(output)
 
+        makes_folder = "overwrite" in inspect.signature(body).parameters
         leaves_files = "resume" in inspect.signature(body).parameters
         limits = _LIMITS if limited else ()
         parameters = [*_of_settings(section, flags, needs, from_file, assignable), *limits, *_of_body(body)]
@@ -199,9 +202,15 @@ def _taken_from(
     """What flags set, by dotted name, and which flag each is from; they are taken out of the `arguments`."""
     flagged: dict[str, Any] = {}
     by_flag: dict[str, str] = {}
+    alone: set[str] = set()
     for flag in flags:
         value = arguments.pop(flag.parameter)
+        if value == "":
+            raise UserError(f"{flag.name} is empty (an unset variable?): give a value, or leave it out")
         given = flag.settings(value, section) if _is_given(value) else {}
+        for name in given.keys() & alone:
+            raise UserError(f"{by_flag[name]} and {flag.name} both set {name}: keep one")
+        alone |= given.keys() if isinstance(flag, Shortcut) and flag.alone else set()
         flagged |= given
         by_flag |= dict.fromkeys(given, flag.name)
     return flagged, by_flag
