@@ -23,6 +23,7 @@ from rich.text import Text
 
 from fmlm_cli import events
 from fmlm_cli.cli.markup import escape
+from fmlm_cli.cli.pages import wrapped
 from fmlm_cli.cli.pictures.chart import draw_chart
 from fmlm_cli.cli.pictures.masked_row import COLOURS, show_row
 from fmlm_cli.cli.silence import SilenceWatch
@@ -121,8 +122,10 @@ class Console:
 
     def error(self, line: str) -> None:
         """Print the line that a command ends with."""
-        line = escape(line).replace("\n", "\\n")  # a name may hold a line end
-        self._err.print(f"[red]{line}[/red]")
+        line = line.replace("\n", "\\n")  # a name may hold a line end
+        if self._err.is_terminal:  # which would break it inside of words
+            line = "\n".join(wrapped(line, self._err.width))
+        self._err.print(f"[red]{escape(line)}[/red]")
 
     def _check_reader(self) -> None:
         error = self._stdout.error

@@ -188,19 +188,20 @@ def _lines(rows: Iterable[Row], left: int, width: int) -> Iterator[str]:
     """The lines of a table's rows, indented by two, with two blanks between the columns."""
     indent = " " * (left + 4)
     for first, second in rows:
-        wrapped = _wrapped(second, width - len(indent)) or [""]
+        described = wrapped(second, width - len(indent)) or [""]
         if len(first) > left:
             yield f"  {first}"
         else:
-            yield f"  {first:<{left}}  {wrapped.pop(0)}".rstrip()
-        yield from (indent + line for line in wrapped if line)
+            yield f"  {first:<{left}}  {described.pop(0)}".rstrip()
+        yield from (indent + line for line in described if line)
 
 
 def _filled(text: str, width: int, first: str = "", later: str = "") -> str:
-    return first + f"\n{later}".join(_wrapped(text, width - len(later)))
+    return first + f"\n{later}".join(wrapped(text, width - len(later)))
 
 
-def _wrapped(text: str, width: int) -> list[str]:
+def wrapped(text: str, width: int) -> list[str]:
+    """The lines of a text, broken between words alone."""
     return textwrap.wrap(text, max(width, 24), break_long_words=False, break_on_hyphens=False)
 
 

@@ -8,9 +8,10 @@ from contextlib import contextmanager
 
 import typer
 
+from fmlm_cli.cli import faults
 from fmlm_cli.cli.console import Console
 from fmlm_cli.engine.signals import stoppable
-from fmlm_cli.errors import AnotherEndedError, Interrupted, ending_of, process_of
+from fmlm_cli.errors import PROGRAM_ERROR, AnotherEndedError, Interrupted, ending_of, process_of
 
 _GOES_ON = "; the same command with --resume keeps what is finished"
 
@@ -37,12 +38,18 @@ def guarded(debug: bool, *, leaves_files: bool, for_programs: bool = False) -> I
         if isinstance(error, SystemExit | GeneratorExit):
             raise
         if debug and not isinstance(error, Interrupted | AnotherEndedError | KeyboardInterrupt):
+            for line in faults.versions():
+                console.error(line)
             raise
         line, code = ending_of(error)
+        if code == PROGRAM_ERROR and not isinstance(error, AnotherEndedError):
+            line, *more = faults.told(error)
+        else:
+            more = []
         if name := process_of(error):
             line = f"{name}: {line}"
         if isinstance(error, Interrupted | KeyboardInterrupt) and leaves_files:
             line += _GOES_ON
-        if line:
-            console.error(line)
+        for text in (line, *more) if line else ():
+            console.error(text)
         raise typer.Exit(code) from None
