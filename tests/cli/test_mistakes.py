@@ -15,6 +15,7 @@ import pytest
 from tests.cli.mistakes import world
 from tests.cli.mistakes.table import MISTAKES, WITHOUT
 from tests.cli.mistakes.world import fmlm
+from tests.cli.test_system import largest_file
 from tests.conftest import MakeStore
 
 LONGEST = 4 * 80  # characters: four lines of a terminal
@@ -84,6 +85,15 @@ def test_what_needs_an_extra_says_which(
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, package, None)
     assert_told(fmlm(words), expected)
+
+
+@pytest.mark.parametrize("size", [1, 2000])
+def test_a_full_disk_leaves_no_half_picture(here: Path, size: int) -> None:
+    with largest_file(size):
+        result = fmlm("plot run --out new.svg")
+    assert_told(
+        result, "no space left on the disk while writing new.svg, …: free some, or choose another --out"
+    )
 
 
 def test_what_a_stranger_left_is_not_run(here: Path) -> None:
