@@ -1,6 +1,7 @@
 """A fault of the program's own: what is said of it, and a log that tells whoever mends it what they need."""
 
 import contextlib
+import importlib
 import os
 import shlex
 import sys
@@ -9,7 +10,6 @@ import traceback
 from collections.abc import Iterator
 from datetime import datetime
 
-from fmlm_cli import about
 from fmlm_cli.errors import one_line, shortened
 
 # Of the environment what decides how it runs; nothing that could hold a password.
@@ -34,6 +34,7 @@ def told(error: BaseException) -> list[str]:
 
 def versions() -> Iterator[str]:
     """What fmlm is here; the device too where torch is loaded, for loading it could fail in its turn."""
+    about = importlib.import_module("fmlm_cli.about")  # it loads torch, if it is asked for the device
     *packages, device = about.described() if "torch" in sys.modules else (*about.packages(), "")
     yield from packages
     yield from [device] if device else []

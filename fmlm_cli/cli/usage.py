@@ -12,7 +12,7 @@ from fmlm_cli.errors import nearest, shortened
 _UsageError: Any = typer.BadParameter.__base__
 
 
-class Misused(_UsageError):  # type: ignore[misc] # a class that is known only at run time
+class Misused(_UsageError):
     """A command was called in a way that it cannot be; `show` prints the one line."""
 
     def show(self, file: Any = None) -> None:
@@ -35,7 +35,7 @@ def told_in_a_line(context: Any, words: Sequence[str], usage: str) -> Iterator[N
 
 def _line(error: Any, context: Any, words: Sequence[str], usage: str) -> str:
     kind, parameter = type(error).__name__, getattr(error, "param", None)
-    option = getattr(error, "option_name", None)
+    option = getattr(error, "option_name", "")
     if kind == "NoSuchOption":
         known = [name for each in context.command.get_params(context) for name in each.opts]
         close = nearest(option, known)
