@@ -54,7 +54,7 @@ def main() -> None:
 def _fault(error: Exception) -> list[str]:
     """Lines about a fault of fmlm's own; what is at fault may be what they are made with."""
     try:
-        from fmlm_cli.cli import faults
+        from fmlm_cli.cli.mistakes import faults
 
         return faults.told(error)
     except Exception:

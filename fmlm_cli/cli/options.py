@@ -175,8 +175,7 @@ def with_options(
                     check(flagged)
                     origins = Origins(section, config, by_flag, assignments or ())
                     settings = _read_settings(section, flags, flagged, origins)
-                    if makes_folder and (out := settings.out) is not None:  # type: ignore[attr-defined]
-                        check_not_within(Path(out))
+                    _check_place(settings, body)
                 try:
                     with _naming_origins(origins):
                         output = body(settings, console.emit, **arguments)  # type: ignore[call-arg] # Typer gives them all
@@ -185,7 +184,6 @@ def with_options(
                 if output:
                     console.write(output)
 
-        makes_folder = "overwrite" in inspect.signature(body).parameters
         leaves_files = "resume" in inspect.signature(body).parameters
         limits = _LIMITS if limited else ()
         parameters = [*_of_settings(section, flags, needs, from_file, assignable), *limits, *_of_body(body)]
@@ -230,6 +228,13 @@ def _told_once_a_machine() -> Iterator[None]:
             time.sleep(_TIME_TO_SPEAK)
             raise AnotherEndedError(USER_ERROR) from None
         raise
+
+
+def _check_place(settings: Section, body: Callable[..., Any]) -> None:
+    """Refuse a folder for the results of a command that would lie in one that fmlm made."""
+    out = getattr(settings, "out", None)
+    if out is not None and "overwrite" in inspect.signature(body).parameters:
+        check_not_within(Path(out))
 
 
 def _check_alone() -> None:

@@ -13,7 +13,7 @@ from typing import Any
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from fmlm_cli.cli.usage import Misused, told_in_a_line, unknown_command
+from fmlm_cli.cli.mistakes.usage import Misused, told_in_a_line, unknown_command
 
 SETTINGS = "--settings"  # may be followed by words to look for
 

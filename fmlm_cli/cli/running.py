@@ -8,8 +8,8 @@ from contextlib import contextmanager
 
 import typer
 
-from fmlm_cli.cli import faults
 from fmlm_cli.cli.console import Console
+from fmlm_cli.cli.mistakes import faults
 from fmlm_cli.engine.signals import stoppable
 from fmlm_cli.errors import PROGRAM_ERROR, AnotherEndedError, Interrupted, UserError, ending_of, process_of
 
