@@ -20,7 +20,7 @@ SETTINGS = "--settings"  # may be followed by words to look for
 Row = tuple[str, str]
 
 _LEFT = 30  # widest first column; what is longer has a line of its own
-_EXAMPLE = "Example: "
+_EXAMPLE, _NOTE = "Example: ", "- "
 _WIDEST = 110
 
 
@@ -133,17 +133,21 @@ def laid_out(panels: Mapping[str, Sequence[Row]], width: int) -> str:
 
 def _page(command: Any, ctx: Any, width: int, panels: Mapping[str, Sequence[Row]]) -> str:
     parts = [_filled(_usage_line(command, ctx), width, typer.style("Usage: ", bold=True), " " * 7)]
-    examples = []
+    examples, notes = [], []
     for paragraph in inspect.cleandoc(command.help or "").split("\n\n"):
         text = " ".join(paragraph.split())
         if text.startswith(_EXAMPLE):
             examples.append(text.removeprefix(_EXAMPLE))
+        elif text.startswith(_NOTE):
+            notes.append(_filled(text, width, "  ", "    "))
         else:
             parts.append(_filled(text, width))
     if examples:
         title = typer.style("Example:" if len(examples) == 1 else "Examples:", bold=True)
         parts.append("\n".join([title, *(_command_line(text, width) for text in examples)]))
     parts.append(laid_out(panels, width).rstrip())
+    if notes:
+        parts.append("\n".join([typer.style("Worth knowing:", bold=True), *notes]))
     return "\n\n".join(parts) + "\n"
 
 

@@ -170,6 +170,15 @@ def test_no_word_is_broken_and_none_is_lost(words: tuple[str, ...], width: int) 
     ]
 
 
+def test_what_is_worth_knowing_comes_last() -> None:
+    described, notes = "\n".join(page(("masks",), 60)).split("\nWorth knowing:\n")
+    assert "--help" in described and "--help" not in notes
+    points = re.findall(r"^  - \w", notes, flags=re.MULTILINE)
+    assert len(points) > 3
+    assert all(line.startswith(("  - ", "    ")) for line in notes.splitlines())
+    assert "Worth knowing" not in "\n".join(page(("runs",), 60))
+
+
 @by_page
 def test_an_example_can_be_copied(words: tuple[str, ...]) -> None:
     text = "\n".join(page(words, 80)).replace("\\\n", "")

@@ -53,6 +53,35 @@ def command(
     """Compare masking strategies: coverage, gradient variance, a race over seeds, and downstream tasks.
 
     Example: fmlm compare-masks --data store --budget 7-epochs --out races
+
+    - coverage: how often tokens are masked over the passes, and the distances between a row's masks.
+    variance: the noise of a step's gradient on real rows, by masks and by rows, at the start, early and late.
+    race: every strategy from the same weights, over seeds. downstream: every raced model fine-tuned on
+    --tasks.
+
+    - A strategy is NAME[:SETTING=VALUE...]; all run at the rate 1/K, and the first plain random is what the
+    others are compared with. Where run.data.max_rows leaves rows over, a control sees fresh rows in every
+    pass.
+
+    - The budget is each run's of the race. run. has all settings of `fmlm pretrain` and `continue`: --set
+    run.sequence_length=64.
+
+    - A seed is another sample of everything: weights, order, masks, and rows where some are left out
+    (race.vary_rows). Arms of a seed share all but the masks.
+
+    - One arm is called better where the paired t-test says so after Holm's correction and it has learnt more
+    than word frequencies with every seed; its interval allows for the choice among all (Bonferroni). The
+    smallest difference that so many seeds can show is said: give three, better five.
+
+    - Tokens to a loss compare an arm in the middle of its schedule with one at its end:
+    race.rerun_to_target=true trains the sooner ones again, with a schedule that ends there.
+
+    - Sweeps: --set 'sweep.segments=[3,5,7]', 'sweep.strategy=[random,fully-explored]',
+    'sweep.run.optimizer.learning_rate=[2e-4,5e-4]', every combination; each point against random under its
+    own settings.
+
+    - Finished parts are kept: --resume --only PART adds one. DIR has report.html (one file, opens offline),
+    report.md, results.json, and every figure as SVG and PNG.
     """
     from fmlm_cli.recipes.shared.launching import share_out
 

@@ -124,6 +124,28 @@ def command(
     """Go on training an encoder on your own text.
 
     Example: fmlm continue --from bert-base-uncased --data corpus.txt --epochs 14 --out run
+
+    - It is the road of `fmlm pretrain` (see its --help), with half the peak learning rate (all of it where
+    the head is new) and a shorter warm-up.
+
+    - Text as --data is tokenized with the checkpoint's tokenizer into RUN.store, which is kept while text and
+    settings stay the same; how text is read is set as for `fmlm tokenize`.
+
+    - The checkpoint may be a sentence encoder, a classifier or a LoRA adapter of peft, which is merged: a
+    head that it lacks is made anew, tied to its embeddings, and you are told; so it is with weights that find
+    no place (--keep-unused keeps them beside).
+
+    - New tokens' embeddings begin as the mean of the pieces that they used to be split into.
+
+    - At the end stand the losses on every held-out text before and after, under the same masks, and the
+    tokens whose prediction improved most.
+
+    - A run over the same rows goes on in their stream: row orders and masks continue where the other stopped
+    (schedule wsd, optimizer.carry_over=true: two runs in a row are one long run).
+
+    - 43 of the 51 masked-LM types of transformers 5.23 train with the head on masked positions only, and in
+    30 of them documents share rows without seeing each other, which is tried on the very model.
+    Encoder-decoders and models that need more than text are refused.
     """
     if settings.model.checkpoint is None and not (resume and _started_from_one(settings.out)):
         beside = f" ({settings.out} is no run that went on from one)" if resume and settings.out else ""

@@ -33,6 +33,9 @@ def command(
     Example: fmlm evaluate --from run --data store
 
     Example: fmlm evaluate --from run-a --from run-b --data store
+
+    - It is the evaluation of `fmlm pretrain`, for any masked language model whose tokenizer made the store:
+    single tokens, 15 %, 80/10/10, the same masks for all.
     """
     from fmlm_cli.recipes.evaluate import evaluate_checkpoints
 

@@ -48,6 +48,29 @@ def command(
     Several are compared with the first, on the same tasks and seeds.
 
     Example: fmlm finetune --from roberta-base --from run --task mrpc --data-dir glue --seeds 5 --out tuned
+
+    - Scores are GLUE's measures; of each run the epoch with the best development score counts (select=last:
+    the last), then median, mean, standard deviation, best and least over seeds; of a grid, the point with the
+    best median. A GLUE average stands only where all its tasks are.
+
+    - Several checkpoints are compared in pairs of the same seed: difference, 95 % interval, p after Holm's
+    correction over the table, and the smallest difference that so many seeds can be expected to show.
+
+    - Small sets get at least 500 steps where --epochs is left open (training.min_steps; Mosbach et al. 2021).
+    training.reinit_layers=2 draws the top layers afresh (Zhang et al. 2021), patience=2 stops early.
+
+    - Of your own sets, labels that are numbers and not all whole are scores to be predicted
+    (tasks.regression); labels that the training set lacks count as wrong, with a note. Seeds no better than
+    the most frequent class are counted and said.
+
+    - Nothing is computed for padding: sequences of like length share a batch, and what still has more than 5
+    % of it is forwarded in parts, with the exact gradient.
+
+    - Finished cells (task, point, seed) are never done again, one in the middle goes on: --resume. With
+    OMP_NUM_THREADS=1 results are the same however many --jobs there are.
+
+    - DIR has results.md, .tex and .json, plots/scores.png, predictions of every cell, models/TASK
+    (models/CHECKPOINT/TASK of several) with a card, and submission.zip for GLUE's server.
     """
     from fmlm_cli.recipes.shared.launching import share_out
 

@@ -19,6 +19,10 @@ def command(settings: MergeSettings, emit: Emit, overwrite: Overwrite = False) -
     Each was made by `fmlm tokenize --shard I/N`; all are needed.
 
     Example: fmlm merge shard-1 shard-2 --out store
+
+    - The shards have the same text, settings and tokenizer, and the store the bytes that one call would have
+    made: the split and --dedup are decided here. A shard by itself is refused wherever a store is wanted. It
+    keeps its folder.
     """
     from fmlm_cli.recipes.tokenize import merge
 

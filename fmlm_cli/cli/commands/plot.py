@@ -19,6 +19,8 @@ def command(settings: PlotSettings, emit: Emit) -> None:
     """Draw the loss curves of runs over each other, into a picture or in the terminal.
 
     Example: fmlm plot run-a run-b --x tokens --out curves.png
+
+    - Training losses are smoothed; lines are named by the settings that differ.
     """
     from fmlm_cli.recipes.overview.plotting import plot_runs
 

@@ -57,6 +57,30 @@ def command(
     """Turn text into a token store.
 
     Example: fmlm tokenize corpus/*.txt.gz --tokenizer bert-base-uncased --out store
+
+    - A store appears when it is complete and not before. Until then what is done lies in .STORE.unfinished,
+    in parts of some megabytes of text: whatever ends the work, --resume goes on after the last finished part,
+    also after a file with bad text was mended.
+
+    - It is Arrow, which datasets.load_from_disk(STORE) reads, with hashes, which are checked when it is used:
+    of a large one, those of files that were written to since. While it is put together its tokens lie on the
+    disk twice.
+
+    - Folders are read with all below them, links followed; what lies there and is no text is listed, and of a
+    file and the same compressed the file is read. UTF-16 and binary files are named and refused.
+
+    - The store is the same bytes whatever the number of workers, and of shards that `fmlm merge` has joined.
+
+    - Equal documents are never on both sides of the split; what --valid names, and documents with the same
+    content, are left out of training and counted.
+
+    - A tokenizer is learnt from 100 MB of the text at most. unigram, and SentencePiece models, need pip
+    install 'fmlm[sentencepiece]'; --dedup near needs pip install 'fmlm[near]' and 2 KB of memory a document.
+
+    - --lowercase keeps accents and vowel signs: --strip-accents is a choice of its own.
+
+    - --pmi finds collocations: two to five words that occur together ten times at least, and eight times as
+    often as any way to compose them would by chance.
     """
     from fmlm_cli.recipes.tokenize import make_store
 

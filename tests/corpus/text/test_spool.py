@@ -68,6 +68,7 @@ def test_what_is_a_stream(tmp_path: Path, pipe: str) -> None:
         (bz2.compress(ROWS), "stdin.jsonl.bz2"),
         (lzma.compress(ROWS), "stdin.jsonl.xz"),
     ],
+    ids=["plain", "gzip", "bzip2", "xz"],  # the hour is in what gzip writes, and every worker has its own
 )
 def test_standard_input_is_taken_in(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: bytes, name: str
