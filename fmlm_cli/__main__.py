@@ -17,7 +17,7 @@ from types import FrameType
 from typing import NoReturn
 
 from fmlm_cli.engine import signals
-from fmlm_cli.errors import ending_of
+from fmlm_cli.errors import PROGRAM_ERROR, ending_of
 
 _DEAF_SECONDS = 2
 
@@ -41,14 +41,24 @@ def main() -> None:
         from fmlm_cli.cli.app import main as run
 
         run()
-    except ModuleNotFoundError as error:  # before a command has begun, which tells of its own
+    except Exception as error:  # before a command has begun, which tells of its own
         if "--debug" in sys.argv:
             raise
         line, code = ending_of(error)
-        print(line, file=sys.stderr)
+        print("\n".join(_fault(error) if code == PROGRAM_ERROR else [line]), file=sys.stderr)
         sys.exit(code)
     finally:
         signals.ignore_from_now_on()
+
+
+def _fault(error: Exception) -> list[str]:
+    """Lines about a fault of fmlm's own; what is at fault may be what they are made with."""
+    try:
+        from fmlm_cli.cli.mistakes import faults
+
+        return faults.told(error)
+    except Exception:
+        return [ending_of(error)[0]]
 
 
 def _leave(request: signals.StopRequest, frame: FrameType | None) -> None:

@@ -14,10 +14,15 @@ _PACKAGES = ("torch", "transformers", "tokenizers", "datasets", "pyarrow")
 
 def described() -> Iterator[str]:
     """Lines for a person or a report of a fault. The last one takes as long as torch takes to load."""
+    yield from packages()
+    yield f"device: {_device()}"
+
+
+def packages() -> Iterator[str]:
+    """The same without the device."""
     yield f"fmlm {__version__}"
     yield f"Python {platform.python_version()} on {platform.system()} {platform.machine()}"
     yield ", ".join(f"{name} {_version(name)}" for name in _PACKAGES)
-    yield f"device: {_device()}"
 
 
 def _version(name: str) -> str:

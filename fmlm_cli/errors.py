@@ -14,10 +14,12 @@ from collections.abc import Iterable
 
 USER_ERROR, PROGRAM_ERROR = 2, 1  # exit codes
 
+_NO_MEMORY = "out of memory: do less at once (batch.micro_size, --workers, --jobs), or free some"
 # What the user can put right of what libraries raise; by name, for they may not be imported.
 _OF_LIBRARIES = {
     "OutOfMemoryError": "out of GPU memory: forward fewer rows at once, with --set batch.micro_size=N (and "
     "--resume)",
+    "MemoryError": _NO_MEMORY,
     "PanicException": "the tokenizer gave up on a text: choose another tokenizer",
 }
 # Packages that are not installed by the name that they are imported by.
@@ -113,6 +115,8 @@ def ending_of(error: BaseException) -> tuple[str, int]:
             USER_ERROR,
         )
     kind = type(error).__name__
+    if "DefaultCPUAllocator" in str(error):  # torch's, of a RuntimeError
+        kind = "MemoryError"
     if kind in _OF_LIBRARIES:
         return f"error: {_OF_LIBRARIES[kind]}", USER_ERROR
     reason = (str(error).splitlines() or [""])[0]
@@ -132,13 +136,16 @@ def _refused_by_the_system(error: BaseException) -> UserError | None:
 
 
 def _not_installed(error: BaseException) -> UserError | None:
-    """A package that something needs and that is not there; a module of fmlm's own is none."""
-    if not isinstance(error, ModuleNotFoundError) or not error.name:
+    """A package that something needs and that is not there, or damaged; a module of fmlm's own is none."""
+    if not isinstance(error, ImportError) or not error.name:
         return None
     package = error.name.partition(".")[0]
     if package == __name__.partition(".")[0]:
         return None
     name = _INSTALLED_AS.get(package, package)
+    if not isinstance(error, ModuleNotFoundError):
+        why = f"the package {name} does not load for {sys.executable} ({one_line(error)})"
+        return UserError(f"{why}: pip install --force-reinstall {name}")
     return UserError(f"the package {name} is not installed for {sys.executable}: pip install {name}")
 
 

@@ -24,6 +24,7 @@ from rich.text import Text
 
 from fmlm_cli import events
 from fmlm_cli.cli.markup import escape
+from fmlm_cli.cli.pages import wrapped
 from fmlm_cli.cli.pictures.chart import draw_chart
 from fmlm_cli.cli.pictures.live_line import Figure, bar_width, fitted, room_beside, training_figures
 from fmlm_cli.cli.pictures.masked_row import COLOURS, show_row
@@ -123,9 +124,11 @@ class Console:
 
     def error(self, line: str) -> None:
         """Print the line that a command ends with."""
-        line = escape(line).replace("\n", "\\n")  # a name may hold a line end
+        line = line.replace("\n", "\\n")  # a name may hold a line end
+        if self._err.is_terminal:  # which would break it inside of words
+            line = "\n".join(wrapped(line, self._err.width))
         when = self._time() if self._dated and _are_one(sys.stdout, sys.stderr) else ""
-        self._err.print(f"{when}[red]{line}[/red]")
+        self._err.print(f"{when}[red]{escape(line)}[/red]")
 
     def _check_reader(self) -> None:
         error = self._stdout.error

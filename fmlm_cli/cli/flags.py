@@ -62,7 +62,10 @@ class Flag:
     def settings(self, value: Any, section: type[Section]) -> Mapping[str, Any]:
         """The setting's value, by its dotted name, from what was given on the command line."""
         if self.commas:
-            return {self.setting: [part.strip() for part in value.split(",") if part.strip()]}
+            parts = [part.strip() for part in value.split(",") if part.strip()]
+            if not parts:
+                raise UserError(f"{self.name} {value}: it names nothing; give {self.metavar}")
+            return {self.setting: parts}
         if get_origin(setting_field(section, self.setting).annotation) is dict:
             return {self.setting: self._named(value)}
         return {self.setting: value}
@@ -83,7 +86,10 @@ class Flag:
 
 @dataclass(frozen=True)
 class Shortcut:
-    """A flag that stands for several settings, or for one or another: `sets` says for what was given."""
+    """A flag that stands for several settings, or for one or another: `sets` says for what was given.
+
+    `alone`: no other flag may set the same.
+    """
 
     name: str
     kind: Any  # bool, or list[str] for one that may be repeated
@@ -91,6 +97,7 @@ class Shortcut:
     sets: Callable[[Any], Mapping[str, Any]]
     metavar: str | None = None
     panel: str = OTHER
+    alone: bool = False
 
     @property
     def parameter(self) -> str:
@@ -126,6 +133,7 @@ BUDGET = Shortcut(
     _budget,
     metavar=SPELLINGS,
     panel="Budget",
+    alone=True,
 )
 
 

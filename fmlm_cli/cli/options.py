@@ -24,12 +24,14 @@ from fmlm_cli.config import (
     read_yaml,
     setting_field,
 )
+from fmlm_cli.config.layers import UnknownSettingError
+from fmlm_cli.config.showing.commands import commands_with, likeliest_section
 from fmlm_cli.config.showing.origins import Origins
 from fmlm_cli.engine.ranks.launch import read_launch
 from fmlm_cli.engine.signals import TEMPFAIL, limit_process, note_that_work_has_ended
 from fmlm_cli.errors import USER_ERROR, AnotherEndedError, OtherSettingError, UserError, shortened
 from fmlm_cli.events import Emit
-from fmlm_cli.storage import RUN_CONFIG, kind_of
+from fmlm_cli.storage import RUN_CONFIG, check_not_within, kind_of
 
 S = TypeVar("S", bound=Section)
 P = ParamSpec("P")
@@ -181,9 +183,11 @@ def with_options(
                     _limit(max_minutes, requeue_exit_code)
                     flagged, by_flag = _taken_from(arguments, section, flags)
                     check(flagged)
-                    settings = _read_settings(section, flags, config, flagged, assignments or ())
+                    origins = Origins(section, config, by_flag, assignments or ())
+                    settings = _read_settings(section, flags, flagged, origins)
+                    _check_place(settings, body)
                 try:
-                    with _naming_origins(section, config, by_flag, assignments or ()):
+                    with _naming_origins(origins):
                         output = body(settings, console.emit, **arguments)  # type: ignore[call-arg] # Typer gives them all
                 finally:
                     note_that_work_has_ended()
@@ -206,9 +210,15 @@ def _taken_from(
     """What flags set, by dotted name, and which flag each is from; they are taken out of the `arguments`."""
     flagged: dict[str, Any] = {}
     by_flag: dict[str, str] = {}
+    alone: set[str] = set()
     for flag in flags:
         value = arguments.pop(flag.parameter)
+        if value == "":
+            raise UserError(f"{flag.name} is empty (an unset variable?): give a value, or leave it out")
         given = flag.settings(value, section) if _is_given(value) else {}
+        for name in given.keys() & alone:
+            raise UserError(f"{by_flag[name]} and {flag.name} both set {name}: keep one")
+        alone |= given.keys() if isinstance(flag, Shortcut) and flag.alone else set()
         flagged |= given
         by_flag |= dict.fromkeys(given, flag.name)
     return flagged, by_flag
@@ -228,6 +238,13 @@ def _told_once_a_machine() -> Iterator[None]:
             time.sleep(_TIME_TO_SPEAK)
             raise AnotherEndedError(USER_ERROR) from None
         raise
+
+
+def _check_place(settings: Section, body: Callable[..., Any]) -> None:
+    """Refuse a folder for the results of a command that would lie in one that fmlm made."""
+    out = getattr(settings, "out", None)
+    if out is not None and "overwrite" in inspect.signature(body).parameters:
+        check_not_within(Path(out))
 
 
 def _check_alone() -> None:
@@ -255,20 +272,28 @@ def _is_given(value: Any) -> bool:
 
 
 def _read_settings(
-    section: type[S],
-    flags: Iterable[Flag | Shortcut],
-    config: Path | None,
-    flagged: Mapping[str, Any],
-    assignments: Sequence[str],
+    section: type[S], flags: Iterable[Flag | Shortcut], flagged: Mapping[str, Any], origins: Origins
 ) -> S:
     """A command's settings from its file, its flags and --set, the later over the earlier."""
-    from_file = {**read_yaml(config, section), **_whose(config, section)} if config else {}
-    trees = (from_file, nested(flagged), parse_assignments(assignments, section))
+    config = origins.config
+    from_file = {**_read_file(config, section), **_whose(config, section)} if config else {}
+    trees = (from_file, nested(flagged), parse_assignments(origins.assignments, section))
     required = [flag for flag in flags if isinstance(flag, Flag) and flag.is_required(section)]
     for flag in required:
         if not any(tree.get(flag.setting) for tree in trees):  # no required setting is in a group
             raise UserError(f"no {flag.setting}: give {flag.name} {flag.metavar or ''}".rstrip())
-    return build(section, *trees)
+    return build(section, *trees, origin=origins.of)
+
+
+def _read_file(config: Path, section: type[S]) -> dict[str, Any]:
+    """What a file sets; one of another command is told to be that."""
+    try:
+        return read_yaml(config, section)
+    except UnknownSettingError as error:
+        meant = likeliest_section(config)
+        if meant is section:
+            raise
+        raise error.hinting(f"the file seems to be for {commands_with(meant)}") from None
 
 
 def _whose(config: Path, section: type[Section]) -> Mapping[str, str]:
@@ -279,14 +304,12 @@ def _whose(config: Path, section: type[Section]) -> Mapping[str, str]:
 
 
 @contextmanager
-def _naming_origins(
-    section: type[Section], config: Path | None, by_flag: Mapping[str, str], assignments: Sequence[str]
-) -> Iterator[None]:
-    """Say of a setting that stands in the way where its value came from. `by_flag`: which flag set which."""
+def _naming_origins(origins: Origins) -> Iterator[None]:
+    """Say of a setting that stands in the way where its value came from."""
     try:
         yield
     except OtherSettingError as error:
-        origin = Origins(section, config, by_flag, assignments).of(error.setting)
+        origin = origins.of(error.setting)
         where = f"from {origin}" if origin else "its default, or what follows from the others"
         raise error.named(where) from None
 

@@ -13,6 +13,8 @@ from typing import Any
 import typer
 from typer.core import TyperCommand, TyperGroup
 
+from fmlm_cli.cli.mistakes.usage import Misused, told_in_a_line, unknown_command
+
 SETTINGS = "--settings"  # may be followed by words to look for
 
 Row = tuple[str, str]
@@ -70,8 +72,9 @@ class Command(TyperCommand):
         return _usage(self, ctx)
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """As click does, but for the words of --settings, which become one."""
-        return super().parse_args(ctx, _words_joined(args))
+        """As click does, but for the words of --settings, which become one, and for what it refuses."""
+        with told_in_a_line(ctx, args, _usage_line(self, ctx)):
+            return super().parse_args(ctx, _words_joined(args))
 
 
 class Group(TyperGroup):
@@ -87,6 +90,17 @@ class Group(TyperGroup):
     def collect_usage_pieces(self, ctx: Any) -> list[str]:
         """What stands after the command's name, here and above click's errors."""
         return [*_usage(self, ctx), "COMMAND ..."]
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """As click does, but for what it refuses."""
+        with told_in_a_line(ctx, args, _usage_line(self, ctx)):
+            return super().parse_args(ctx, args)
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> tuple[str | None, Any, list[str]]:
+        """The command that is called; a name that is none is refused with the nearest one."""
+        if self.get_command(ctx, args[0]) is None and not ctx.resilient_parsing:
+            raise Misused(unknown_command(args[0], self.list_commands(ctx), ctx.command_path), ctx)
+        return super().resolve_command(ctx, args)
 
 
 def context_settings() -> dict[str, Any]:
@@ -118,8 +132,7 @@ def laid_out(panels: Mapping[str, Sequence[Row]], width: int) -> str:
 
 
 def _page(command: Any, ctx: Any, width: int, panels: Mapping[str, Sequence[Row]]) -> str:
-    usage = " ".join([ctx.command_path, *command.collect_usage_pieces(ctx)])
-    parts = [_filled(usage, width, typer.style("Usage: ", bold=True), " " * 7)]
+    parts = [_filled(_usage_line(command, ctx), width, typer.style("Usage: ", bold=True), " " * 7)]
     examples, notes = [], []
     for paragraph in inspect.cleandoc(command.help or "").split("\n\n"):
         text = " ".join(paragraph.split())
@@ -136,6 +149,10 @@ def _page(command: Any, ctx: Any, width: int, panels: Mapping[str, Sequence[Row]
     if notes:
         parts.append("\n".join([typer.style("Worth knowing:", bold=True), *notes]))
     return "\n\n".join(parts) + "\n"
+
+
+def _usage_line(command: Any, ctx: Any) -> str:
+    return " ".join([ctx.command_path, *command.collect_usage_pieces(ctx)])
 
 
 def _usage(command: Any, ctx: Any) -> list[str]:
@@ -175,19 +192,20 @@ def _lines(rows: Iterable[Row], left: int, width: int) -> Iterator[str]:
     """The lines of a table's rows, indented by two, with two blanks between the columns."""
     indent = " " * (left + 4)
     for first, second in rows:
-        wrapped = _wrapped(second, width - len(indent)) or [""]
+        described = wrapped(second, width - len(indent)) or [""]
         if len(first) > left:
             yield f"  {first}"
         else:
-            yield f"  {first:<{left}}  {wrapped.pop(0)}".rstrip()
-        yield from (indent + line for line in wrapped if line)
+            yield f"  {first:<{left}}  {described.pop(0)}".rstrip()
+        yield from (indent + line for line in described if line)
 
 
 def _filled(text: str, width: int, first: str = "", later: str = "") -> str:
-    return first + f"\n{later}".join(_wrapped(text, width - len(later)))
+    return first + f"\n{later}".join(wrapped(text, width - len(later)))
 
 
-def _wrapped(text: str, width: int) -> list[str]:
+def wrapped(text: str, width: int) -> list[str]:
+    """The lines of a text, broken between words alone."""
     return textwrap.wrap(text, max(width, 24), break_long_words=False, break_on_hyphens=False)
 
 

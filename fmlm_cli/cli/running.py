@@ -9,8 +9,9 @@ from contextlib import contextmanager
 import typer
 
 from fmlm_cli.cli.console import Console
+from fmlm_cli.cli.mistakes import faults
 from fmlm_cli.engine.signals import stoppable
-from fmlm_cli.errors import AnotherEndedError, Interrupted, ending_of, process_of
+from fmlm_cli.errors import PROGRAM_ERROR, AnotherEndedError, Interrupted, UserError, ending_of, process_of
 
 _GOES_ON = "; the same command with --resume keeps what is finished"
 
@@ -30,6 +31,7 @@ def guarded(debug: bool, *, leaves_files: bool, for_programs: bool = False) -> I
     console = Console(needs_reader=not leaves_files, for_programs=for_programs)
     try:
         with stoppable(), console:
+            _check_working_folder()
             yield console
     except typer.Exit:
         raise
@@ -37,12 +39,26 @@ def guarded(debug: bool, *, leaves_files: bool, for_programs: bool = False) -> I
         if isinstance(error, SystemExit | GeneratorExit):
             raise
         if debug and not isinstance(error, Interrupted | AnotherEndedError | KeyboardInterrupt):
+            for line in faults.versions():
+                console.error(line)
             raise
         line, code = ending_of(error)
+        if code == PROGRAM_ERROR and not isinstance(error, AnotherEndedError):
+            line, *more = faults.told(error)
+        else:
+            more = []
         if name := process_of(error):
             line = f"{name}: {line}"
         if isinstance(error, Interrupted | KeyboardInterrupt) and leaves_files:
             line += _GOES_ON
-        if line:
-            console.error(line)
+        for text in (line, *more) if line else ():
+            console.error(text)
         raise typer.Exit(code) from None
+
+
+def _check_working_folder() -> None:
+    """Refuse to work where names lead nowhere: another process has removed the folder."""
+    try:
+        os.getcwd()  # noqa: PTH109 - which Path.cwd() calls too
+    except FileNotFoundError:
+        raise UserError("the working folder is gone: change to one that is there (cd)") from None

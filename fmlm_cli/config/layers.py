@@ -13,11 +13,24 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
+from fmlm_cli import __version__
 from fmlm_cli.config.reading import Loader, yaml_file, yaml_value
 from fmlm_cli.config.section import Section
 from fmlm_cli.errors import UserError, nearest, shortened
 
 S = TypeVar("S", bound=Section)
+
+
+class UnknownSettingError(UserError):
+    """A name that is no setting of a command; another command's, perhaps."""
+
+    def __init__(self, where: str, name: str, hint: str) -> None:
+        self.place = where, name
+        super().__init__(f"{where}: unknown setting '{shortened(name)}'; {hint}")
+
+    def hinting(self, hint: str) -> "UnknownSettingError":
+        """The same, with what somebody else knows of it."""
+        return UnknownSettingError(*self.place, hint)
 
 
 _TOGETHER = ("budget",)  # groups of alternatives: a later layer replaces the whole group
@@ -216,20 +229,29 @@ def _unknown(name: str, where: str, section: type[BaseModel]) -> UserError:
     names = list(setting_names(section))
     same_last = [known for known in names if known.rpartition(".")[2] == name.rpartition(".")[2]]
     close = nearest(name, names) or (same_last[0] if same_last else None)
-    hint = f"did you mean '{close}'?" if close else f"known are {', '.join(names)}"
-    return UserError(f"{where}: unknown setting '{shortened(name)}'; {hint}")
+    hint = (
+        f"did you mean '{close}'?" if close else f"a command's --settings lists those of fmlm {__version__}"
+    )
+    return UnknownSettingError(where, name, hint)
 
 
-def build(section: type[S], *trees: Mapping[str, Any]) -> S:
-    """Validated settings from trees, later ones winning. Errors name the setting."""
+def build(
+    section: type[S], *trees: Mapping[str, Any], origin: Callable[[str], str | None] = lambda name: None
+) -> S:
+    """Validated settings from trees, later ones winning. Errors name the setting, and its `origin`."""
     tree: dict[str, Any] = {}
     for above in trees:
         tree = merge(tree, above)
+
+    def where(name: str) -> str:
+        whole, _, last = name.rpartition(".")
+        given = origin(whole if last.isdigit() else name)
+        return f"setting '{name}'{f' (from {given})' if given else ''}" if name else ""
+
     try:
         return section.model_validate(tree)
     except ValidationError as error:
-        problem = error.errors()[0]
-        raise _problem(section, problem, lambda name: f"setting '{name}'" if name else "") from None
+        raise _problem(section, error.errors()[0], where) from None
 
 
 def _problem(section: type[Section], problem: ErrorDetails, where: Callable[[str], str]) -> UserError:
@@ -237,14 +259,52 @@ def _problem(section: type[Section], problem: ErrorDetails, where: Callable[[str
     name = ".".join(str(part) for part in problem["loc"])
     if problem["type"] == "extra_forbidden":
         return _unknown(name, where(name), section)
-    message = problem["msg"]
-    if problem["type"] == "value_error":  # in our own words
-        message = message.removeprefix("Value error, ")
-    else:
-        message = f"{message[0].lower()}{message[1:]}"
-        message += f", not {_shown(problem['input'])}" if problem["type"] != "missing" else ""
-    place = where(name)
+    if problem["type"] == "literal_error" and isinstance(problem["loc"][-1], int):
+        name = name.rpartition(".")[0]  # which of several it is its value says
+    place, message = where(name), _in_words(section, name, problem)
     return UserError(f"{place}: {message}" if place else message)
+
+
+# What to give instead, by what pydantic calls the mistake; with what it knows of the bounds.
+_REMEDIES = {
+    "int_": "give a whole number",
+    "float_": "give a number",
+    "bool_": "give true or false",
+    "string_": "give a text",
+    "tuple_": "give a list, as [a, b]",
+    "finite_": "give a finite number",
+    "greater_than_equal": "give {ge:g} or more",
+    "greater_than": "give more than {gt:g}",
+    "less_than_equal": "give {le:g} or less",
+    "less_than": "give less than {lt:g}",
+}
+
+
+def _in_words(section: type[Section], name: str, problem: ErrorDetails) -> str:
+    kind, context, given = problem["type"], problem.get("ctx", {}), problem["input"]
+    if kind == "value_error":  # in our own words
+        return problem["msg"].removeprefix("Value error, ")
+    if kind == "missing":
+        return "it is missing: give it a value"
+    if kind in ("model_type", "dict_type"):
+        return f"{_as_a_group(section, name)}, not {_shown(given)}"
+    if kind == "literal_error":
+        known = [word.strip("'") for word in context["expected"].replace(" or ", ", ").split(", ")]
+        close = nearest(given, known) if isinstance(given, str) else None
+        hint = f": did you mean '{close}'?" if close else ""
+        return f"it can be {context['expected']}, not {_shown(given)}{hint}"
+    remedies = (text.format(**context) for start, text in _REMEDIES.items() if kind.startswith(start))
+    message = next(remedies, f"{problem['msg'][:1].lower()}{problem['msg'][1:]}")
+    return f"{message}, not {_shown(given)}"
+
+
+def _as_a_group(section: type[Section], name: str) -> str:
+    """What to give where a setting holds others."""
+    inner = setting_field(section, name).annotation
+    if isinstance(inner, type) and issubclass(inner, BaseModel):
+        names = [*inner.model_fields]
+        return f"it is a group of settings: give {f'{name}.{names[0]}'} and the like"
+    return "give names with values, as {name: value}"
 
 
 def _shown(value: Any) -> str:

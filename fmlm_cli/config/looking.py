@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from fmlm_cli.config.section import Count, Section, Seed
+from fmlm_cli.config.section import Count, Precision, Section, Seed
 from fmlm_cli.config.tokenize import ReadingSettings
 
 
@@ -37,7 +37,7 @@ class DoctorSettings(Section):
     """`fmlm doctor`."""
 
     device: str = Field("auto", description="auto | cpu | cuda | cuda:N | mps")
-    precision: str = Field("auto", description="as for pretrain")
+    precision: Precision = Field("auto", description="as for pretrain")
     out: str = Field(".", description="folder whose disk is looked at; default: the one that one is in")
 
 

@@ -17,6 +17,7 @@ from fmlm_cli.config.section import (
     Free,
     Packing,
     Positive,
+    Precision,
     Section,
     Seed,
     Share,
@@ -312,7 +313,7 @@ class PretrainSettings(Section):
         None, description="positions in a row; default 128, or the model's limit"
     )
     device: Free[str] = Field("auto", examples=DEVICES, description="auto | cpu | cuda | cuda:N | mps")
-    precision: Literal["auto", "float32", "bfloat16", "bfloat16-weights", "float16"] = Field(
+    precision: Precision = Field(
         "auto",
         description="bfloat16: by autocast | bfloat16-weights: also the weights that compute, beside float32 "
         "ones that are optimized | float16: by autocast, with a loss scale, for GPUs without bfloat16 (T4, "

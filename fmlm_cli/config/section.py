@@ -12,6 +12,7 @@ Count = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
+Precision = Literal["auto", "float32", "bfloat16", "bfloat16-weights", "float16"]
 Packing = Literal["documents", "concat", "none"]
 
 # What is known by name, for shells and editors to offer; the rooms that know more are above this one.

@@ -173,10 +173,10 @@ def _resolve_device(name: str) -> torch.device:
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise UserError(
             f"device '{name}' is not there: torch sees {torch.cuda.device_count()} CUDA devices; "
-            "use --set device=cpu"
+            "use device cpu"
         )
     if device.type == "mps" and not torch.backends.mps.is_available():
-        raise UserError("device 'mps' is not there; use --set device=cpu")
+        raise UserError("device 'mps' is not there; use device cpu")
     if device.type not in ("cpu", "cuda", "mps"):
         raise UserError(f"unknown device '{name}': known are auto, cpu, cuda, cuda:N, mps")
     if name == "cuda" and (own := torch.cuda.current_device()):

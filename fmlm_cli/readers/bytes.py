@@ -26,6 +26,10 @@ def readable(source: object) -> Iterator[None]:
 
 def unreadable(source: object, error: OSError) -> UserError:
     """An error for what the system will not let us read."""
+    if isinstance(error, FileNotFoundError):
+        return UserError(f"{source}: no such file; check the name")
+    if isinstance(error, IsADirectoryError):
+        return UserError(f"{source} is a folder: give a file")
     reason = error.strerror or error
     return UserError(f"{source}: cannot read it ({reason}); check its permissions and the disk")
 

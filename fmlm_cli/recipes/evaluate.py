@@ -104,7 +104,7 @@ def _evaluate(
     if model.pretrained.config.vocab_size < store.vocabulary:
         raise UserError(
             f"{name} has {model.pretrained.config.vocab_size:,} tokens, {store.root} needs "
-            f"{store.vocabulary:,}"
+            f"{store.vocabulary:,}: they do not belong together"
         )
     length = resolve_length(wanted.sequence_length, longest_sequence(model.pretrained), name)
     reader = RowReader(

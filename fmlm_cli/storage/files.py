@@ -88,6 +88,9 @@ def complete_file(target: Path) -> Iterator[Path]:
     with clear_disk_errors(target):
         try:
             temporary.touch()
+        except (FileNotFoundError, NotADirectoryError):
+            raise UserError(f"cannot write {target}: there is no folder {target.parent}; make it") from None
+        try:
             mode = temporary.stat().st_mode
             yield temporary
             temporary.chmod(mode)

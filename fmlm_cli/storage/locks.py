@@ -8,12 +8,13 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from fmlm_cli.errors import InUseError
+from fmlm_cli.errors import InUseError, UserError
 from fmlm_cli.storage.files import clear_disk_errors
 from fmlm_cli.storage.leases import LAPSES_AFTER, Holder, Lease
 
 Tell = Callable[[str], None]
 _LOOK_EVERY = 0.5  # seconds, at a lease that may lapse
+_MOST_TRIES = 1000  # to open what others may remove at any moment; that they do so every time is no chance
 
 
 @contextlib.contextmanager
@@ -100,8 +101,11 @@ def locked(path: Path, folder: Path, *, shared: bool, tell: Tell | None = None) 
     error, or its lease lapses; without it nobody is waited for.
     """
     with clear_disk_errors(folder):
-        lock, signs = None, dict[str, float]()
+        lock, signs, tries = None, dict[str, float](), 0
         while lock is None:
+            tries += 1
+            if tries > _MOST_TRIES:  # as in /proc, where there is never a folder to be made
+                raise UserError(f"cannot make {folder}: the disk takes no such name; choose another --out")
             try:
                 lock = _opened_and_locked(path, folder, shared=shared)
             except InUseError as error:

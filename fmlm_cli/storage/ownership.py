@@ -278,6 +278,18 @@ def check_claim(root: Path, kind: Kind, *, overwrite: bool, resume: bool) -> Non
         )
 
 
+def check_not_within(root: Path) -> None:
+    """Refuse to make a folder inside of one that a command has made, which could not be replaced then.
+
+    One that a command has made already may be gone on with wherever it lies.
+    """
+    if kind_of(root) is not None:
+        return
+    for folder in root.resolve().parents:
+        if kind := kind_of(folder):
+            raise UserError(f"{root} lies inside {folder}, a {kind} of fmlm's: choose another --out")
+
+
 def check_outside(folder: Path, needed: Mapping[Path, str]) -> None:
     """Refuse to replace a folder that holds what its new content is made of; `needed`: what each path is."""
     for path, kind in needed.items():

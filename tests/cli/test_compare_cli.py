@@ -84,34 +84,6 @@ def test_processes_share_the_work(call: Call, tmp_path: Path) -> None:
     assert (tmp_path / "out/logs/job-2.log").is_file()
 
 
-@pytest.mark.parametrize(
-    ("words", "options", "parts"),
-    [
-        ([], {"budget": None}, ["no budget", "--budget 2000-steps"]),
-        (["--budget", "5-steps"], {}, ["makes 5 steps", "at least 10"]),
-        (["--budget", "soon"], {}, ["setting 'budget'", "20m or 2h"]),
-        (["--budget", "20-steps"], {"strategies": "random"}, ["only random is given"]),
-        (
-            ["--budget", "20-steps"],
-            {"strategies": "random,spam"},
-            ["unknown strategy 'spam'", "did you mean 'span'"],
-        ),
-        (["--budget", "20-steps", "--seeds", 1], {}, ["--seeds 1", "2 or more"]),
-        (["--budget", "20-steps", "--only", "rase"], {}, ["only", "'race'"]),
-        (["--budget", "20-steps", "--tasks", "rte"], {"data-dir": "nowhere"}, ["nowhere"]),
-        (["--budget", "20-steps", "--jobs", 2, "--cell", "1/2"], {}, ["--jobs makes processes of its own"]),
-        (["--budget", "20-steps", "--cell", "3/2"], {}, ["write it as i/n"]),
-        (["--budget", "20-steps"], {"out": None}, ["no output folder"]),
-        (["--budget", "20-steps", "--set", "sed=3"], {}, ["unknown setting 'sed'", "did you mean"]),
-    ],
-)
-def test_mistakes_are_one_line(
-    call: Call, tmp_path: Path, words: list[Any], options: dict[str, Any], parts: list[str]
-) -> None:
-    assert_refused(call(*words, **options), *parts)
-    assert not (tmp_path / "out").exists()
-
-
 def test_a_part_is_added_to_a_comparison(call: Call, tmp_path: Path) -> None:
     first = call("--only", "coverage")
     assert first.exit_code == 0, first.output

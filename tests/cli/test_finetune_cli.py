@@ -147,7 +147,7 @@ def test_a_file_of_some_settings(finetune: Finetune, tmp_path: Path) -> None:
         (["--task", "cola"], ["GLUE tasks and a set of your own (train) exclude each other"]),
         (["--data-dir", "x"], ["--data-dir is for GLUE tasks"]),
         (["--from-mnli"], ["from_mnli is for GLUE tasks"]),
-        (["--seeds", "0"], ["'seeds'", "greater than or equal to 1, not 0"]),
+        (["--seeds", "0"], ["'seeds' (from --seeds)", "give 1 or more, not 0"]),
         (["--learning-rate", "-1"], ["training.learning_rate"]),
         (["--jobs", "0"], ["--jobs 0: give 1 or more"]),
         (["--jobs", "2", "--cell", "1/2"], ["leave out --cell"]),

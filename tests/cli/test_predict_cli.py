@@ -255,8 +255,8 @@ def test_words_that_cannot_be(run: Path, tmp_path: Path) -> None:
     assert_refused(predict(run, ""), "text 1: there is no text")
     assert_refused(predict(run, "a \udcff"), "texts", "not valid UTF-8")
     assert_refused(predict(run, "[MASK]", "--top", 0), "top")
-    assert_refused(predict(run, "--file", tmp_path / "nowhere"), "cannot read", "nowhere")
-    assert_refused(predict(run, "--file", tmp_path), "cannot read", "directory")
+    assert_refused(predict(run, "--file", tmp_path / "nowhere"), "nowhere: no such file")
+    assert_refused(predict(run, "--file", tmp_path), "is a folder: give a file")
     assert_refused(predict(run, "[MASK]", "--set", "tpo=3"), "did you mean 'top'?")
     assert_refused(predict(run, "[MASK]", "--json", "--task", "x"), "--task x")
 

@@ -315,18 +315,6 @@ def test_debug_shows_the_traceback(call: Call, run: Path, tmp_path: Path) -> Non
     assert not run.exists()
 
 
-def test_a_fault_of_the_program_says_so(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken(*_: Any, **__: Any) -> None:
-        raise KeyError("half\na message")
-
-    monkeypatch.setattr("fmlm_cli.recipes.pretraining.together.pretrain", broken)
-    result = call()
-    assert result.exit_code == 1
-    assert len(result.stderr.splitlines()) == 1
-    assert "--debug" in result.stderr
-    assert isinstance(call("--debug").exception, KeyError)
-
-
 def test_a_config_in_a_runs_folder_means_that_run(call: Call, run: Path, tmp_path: Path) -> None:
     assert call().exit_code == 0
     moved = run.rename(tmp_path / "moved")

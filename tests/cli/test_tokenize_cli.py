@@ -309,7 +309,7 @@ BAD_TOKENIZERS: dict[str, tuple[list[str], list[str]]] = {
     "missing folder": (["--tokenizer", "./nowhere"], ["./nowhere", "does not exist"]),
     "missing vocabulary": (["--tokenizer", "vocab.txt"], ["vocab.txt", "does not exist"]),
     "folder without one": (["--tokenizer", "dir"], ["dir", "no tokenizer"]),
-    "empty name": (["--tokenizer", ""], ["name is empty"]),
+    "empty name": (["--tokenizer", ""], ["--tokenizer is empty"]),
     "learnt and extended": (
         ["--train-tokenizer", "bpe", "--extend-vocab", "9"],
         ["--extend-vocab", "--tokenizer"],

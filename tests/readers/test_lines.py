@@ -77,7 +77,7 @@ def test_a_line_is_bounded_wherever_lines_are_read(tmp_path: Path, monkeypatch: 
 
 
 def test_a_file_that_is_not_there() -> None:
-    with pytest.raises(UserError, match=r"^nowhere: cannot read it \(No such file or directory\); check"):
+    with pytest.raises(UserError, match=r"^nowhere: no such file; check the name"):
         list(lines_of(Path("nowhere")))
     with pytest.raises(UserError, match=r"^there: cannot read it \(boom\)"), readable("there"):
         raise OSError("boom")

@@ -415,3 +415,37 @@ def test_files_have_the_modes_that_the_umask_asks_for(tmp_path: Path, umask: int
     files = [path for path in tmp_path.rglob("*") if path.is_file()]
     assert len(files) == 2
     assert {path.stat().st_mode & 0o777 for path in files} == {0o666 & ~umask}
+
+
+def test_nothing_is_made_inside_of_what_a_command_made(tmp_path: Path) -> None:
+    made(tmp_path / "a")
+    made(tmp_path / "a" / "layers" / "b")  # as commands themselves may
+    (tmp_path / "link").symlink_to(tmp_path / "a")
+    for inside in ("a/new", "a/layers/new", "link/new"):
+        with pytest.raises(UserError, match=r"new lies inside .*/a, a cake of fmlm's: choose another --out"):
+            storage.check_not_within(tmp_path / inside)
+    for fine in ("new", "a", "link", "a/layers/b"):
+        storage.check_not_within(tmp_path / fine)
+
+
+def test_where_no_folder_can_be_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in /proc: that it is gone again is not waited out for ever."""
+
+    def vanish(self: Path, *_: Any, **__: Any) -> None:
+        raise FileNotFoundError(2, "No such file or directory", str(self))
+
+    monkeypatch.setattr(Path, "mkdir", vanish)
+    with pytest.raises(UserError, match=r"cannot make .*a: the disk takes no such name"):
+        made(tmp_path / "a")
+
+
+@pytest.mark.parametrize("folder", ["nowhere", "file"])
+def test_a_file_in_a_folder_that_is_not_there(tmp_path: Path, folder: str) -> None:
+    (tmp_path / "file").touch()
+    target = tmp_path / folder / "a"
+    with (
+        pytest.raises(UserError, match=f"cannot write {target}: there is no folder {target.parent}; make it"),
+        storage.complete_file(target),
+    ):
+        pass
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]

@@ -9,27 +9,11 @@ import typer
 from fmlm_cli.cli.pages import Command, Group
 from fmlm_cli.cli.running import guarded
 from fmlm_cli.cli.suggestions import of_assignments
-from fmlm_cli.config import (
-    CompareSettings,
-    FinetuneSettings,
-    PretrainSettings,
-    Section,
-    build,
-    parse_assignments,
-    read_yaml,
-    yaml_file,
-)
+from fmlm_cli.config import PretrainSettings, Section, build, parse_assignments, read_yaml
+from fmlm_cli.config.showing.commands import SECTIONS, likeliest_section
 from fmlm_cli.config.showing.json_schema import schema_of
 from fmlm_cli.config.showing.origins import Origins, annotated_yaml
-from fmlm_cli.errors import UserError, unknown_name
-
-# Of commands that take a file of settings; the first is meant where nothing tells another.
-SECTIONS: dict[str, type[Section]] = {
-    "pretrain": PretrainSettings,
-    "continue": PretrainSettings,
-    "finetune": FinetuneSettings,
-    "compare-masks": CompareSettings,
-}
+from fmlm_cli.errors import unknown_name
 
 command = typer.Typer(
     cls=Group,
@@ -75,7 +59,7 @@ def show(
     Example: fmlm config show configs/demo.yaml --set seed=3
     """
     with guarded(debug, leaves_files=False, for_programs=True) as console:
-        section = _known(of) if of is not None else _guessed(file)
+        section = _known(of) if of is not None else likeliest_section(file)
         given = read_yaml(file, section), parse_assignments(assignments or (), section)
         needed = {name for name, field in section.model_fields.items() if field.is_required()}
         lacking = needed.difference(*given)
@@ -109,13 +93,3 @@ def _known(name: str) -> type[Section]:
     if name not in SECTIONS:
         raise unknown_name("command with a file of settings", name, SECTIONS)
     return SECTIONS[name]
-
-
-def _guessed(file: Path) -> type[Section]:
-    """The settings that have most of a file's names at the top, the first of several."""
-    try:
-        _, tree = yaml_file(file)
-    except FileNotFoundError:
-        raise UserError(f"no such configuration file: {file}") from None
-    names = set(tree) if isinstance(tree, dict) else set()
-    return max(SECTIONS.values(), key=lambda section: len(names & section.model_fields.keys()))

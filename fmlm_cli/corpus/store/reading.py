@@ -207,10 +207,7 @@ def read_manifest(root: Path) -> Mapping[str, Any]:
         )
     path = root / storage.MANIFEST
     if not path.is_file():
-        raise UserError(
-            f"{root} is not a token store (no {storage.MANIFEST}): make one with `fmlm tokenize SOURCE --out "
-            "STORE`"
-        )
+        raise UserError(_no_store(root))
     manifest = storage.read_json(path)
     if not isinstance(manifest, dict) or "format" not in manifest:
         raise UserError(f"{path} is not the manifest of a token store")
@@ -225,3 +222,16 @@ def read_manifest(root: Path) -> Mapping[str, Any]:
             f"damaged store: {path} has changed since it was written; tokenize the corpus again (--overwrite)"
         )
     return plain
+
+
+def _no_store(root: Path) -> str:
+    """What to say of a file, or of a folder without a manifest."""
+    make = "make one with `fmlm tokenize SOURCE --out STORE`"
+    if root.is_file():
+        return f"{root} is a file, not a token store: {make}"
+    kind = storage.kind_of(root)
+    if kind in (STORE.name, STORE_OF_RUN.name):
+        return f"damaged store: {root / storage.MANIFEST} is missing; tokenize the corpus again (--overwrite)"
+    if kind is not None:
+        return f"{root} is a {kind}, not a token store: {make}"
+    return f"{root} is not a token store (no {storage.MANIFEST}): {make}"

@@ -26,7 +26,8 @@ def _load(name: str) -> Callable[[RunFacts, Emit], Tracker]:
     except ModuleNotFoundError as error:
         if error.name is None or error.name.startswith("fmlm_cli"):
             raise
-        raise UserError(f"--log {name}: {error.name} is not installed: pip install 'fmlm[{name}]'") from None
+        package = error.name.partition(".")[0]
+        raise UserError(f"--log {name}: {package} is not installed: pip install 'fmlm[{name}]'") from None
     except Exception as error:  # whatever an installation that is broken comes to
         raise UserError(
             f"--log {name}: it cannot be imported ({one_line(error)}): pip install --upgrade 'fmlm[{name}]'"

@@ -112,15 +112,18 @@ def parse_arm(
     name, *assigned = _parts(text)
     if ":" not in name and name not in strategy_names():
         raise unknown_name("strategy", name, strategy_names())
+    known, colon, setting = name.partition(":")
+    if colon and known in strategy_names():
+        raise UserError(f"--strategies {text}: '{setting}' lacks its value: write {known}:{setting}=VALUE")
     fresh = FRESH in assigned
     written = dict(_written_settings(text, [part for part in assigned if part != FRESH])) | dict(more or {})
     base, masking_settings = settings.run.masking, {"strategy": name, **written}
     if not {"segments", "rate"} & written.keys():
         masking_settings |= {"segments": base_segments(settings), "rate": None}
-    masking = build(
-        MaskingSettings, base.model_dump(), {"segments": None, "rate": None}, nested(masking_settings)
-    )
     try:
+        masking = build(
+            MaskingSettings, base.model_dump(), {"segments": None, "rate": None}, nested(masking_settings)
+        )
         strategy = resolve_strategy(masking, store)
     except UserError as error:
         raise UserError(f"strategy {text}: {error}") from None
@@ -270,7 +273,9 @@ def _lists(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, lis
     for name, value in tree.items():
         if isinstance(value, Mapping):
             yield from _lists(value, f"{prefix}{name}.")
-        elif not isinstance(value, list) or not value:
+        elif value == []:
+            raise UserError(f"sweep.{prefix}{name} has no values: give some, or leave it out")
+        elif not isinstance(value, list):
             raise UserError(f"sweep.{prefix}{name} has to be a list of values, such as [{value}]")
         else:
             yield prefix + name, value

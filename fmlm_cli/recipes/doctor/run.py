@@ -9,6 +9,7 @@ from huggingface_hub import constants, is_offline_mode
 
 from fmlm_cli.config import DoctorSettings
 from fmlm_cli.engine.runtime import Runtime
+from fmlm_cli.errors import UserError
 from fmlm_cli.events import Caution, Emit, Facts, Note, Progress, counted, data_size, ignore
 from fmlm_cli.model.build import VocabularyFacts, build_model
 from fmlm_cli.model.isolation import isolates_documents
@@ -40,6 +41,8 @@ class DoctorReport:
 def examine(settings: DoctorSettings, *, emit: Emit = ignore) -> DoctorReport:
     """Look at the machine as training would. Raises `UserError` for a device or precision that it has not."""
     runtime = Runtime.resolve(settings.device, settings.precision)
+    if Path(settings.out).is_file():
+        raise UserError(f"{settings.out} is a file, not a folder: name the folder that is to be written to")
     machine = look(Path(settings.out))
     emit(Progress("trying attention, matrices and memory", 0, 0, ""))
     model = MaskedLM(build_model("bert-tiny", _VOCABULARY, dropout=0.0, seed=0)).to(runtime.device)

@@ -92,7 +92,9 @@ def _read_grid(path: str) -> dict[str, list[Any]]:
     for name, values in tree.items():
         if name not in Hyperparameters.model_fields:
             raise unknown_name(f"hyperparameter in {path}", str(name), Hyperparameters.model_fields)
-        if not isinstance(values, list) or not values:
+        if values == []:
+            raise UserError(f"{path}: {name} has no values: give some, or leave it out")
+        if not isinstance(values, list):
             raise UserError(f"{path}: {name} has to be a list of values, such as [{values}]")
     return tree
 

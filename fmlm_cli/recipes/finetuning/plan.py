@@ -29,11 +29,11 @@ from fmlm_cli.recipes.finetuning.grid import Cell, find_cells
 from fmlm_cli.recipes.jobs.board import Outcome
 from fmlm_cli.recipes.jobs.ledger import Ledger
 from fmlm_cli.recipes.jobs.records import CELL, FolderRecord
-from fmlm_cli.recipes.shared.checkpoints import FINETUNED, check_model_files, damage_of_model
+from fmlm_cli.recipes.shared.checkpoints import FINETUNED, FINETUNING_KIND, check_model_files, damage_of_model
 from fmlm_cli.tasks import Examples, TaskData
 
 FINETUNING = storage.Kind(
-    "fine-tuning",
+    FINETUNING_KIND,
     "finetune",
     (
         *(storage.RUN_CONFIG, "results.*", "plots", "predictions", "submission*", ".report.lock"),

@@ -27,7 +27,8 @@ def find_results(folders: Sequence[str]) -> list[FoundFolder]:
     for text in folders:
         folder = Path(text)
         if not folder.is_dir():
-            raise UserError(f"{folder}: no such folder")
+            what = "a file, not a folder" if folder.exists() else "no such folder"
+            raise UserError(f"{folder}: {what}; name runs, or folders that hold some")
         for result in _results_in(folder, is_named=True):
             found.setdefault(result.path.resolve(), result)
     return list(found.values())

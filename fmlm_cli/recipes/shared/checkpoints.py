@@ -19,6 +19,7 @@ from fmlm_cli.model.checkpoints.folders import inner_model, parts_after_model
 
 FINETUNED = "finetuned.json"  # beside a fine-tuned model: what it is for, and how good it is
 CARD = "README.md"  # of a model; its users may write on
+FINETUNING_KIND = "fine-tuning"  # of the folders of `fmlm finetune`
 _AT_STEP = "@step-"
 _GENERATIONS = 20  # of runs that went on from each other, at most
 
@@ -205,6 +206,9 @@ def _locate(name: str, revision: str | None, code: bool) -> Origin:
             f"one of its models, such as {next(iter(models.values()))}" if models else "another checkpoint"
         )
         raise UserError(f"{name} is what `fmlm finetune` left, with a model for each task: give {instead}")
+    kind = storage.kind_of(root)
+    if kind not in (None, storage.RUN.name):
+        raise UserError(f"{name} is a {kind}, not a model: give a run, a Hugging Face folder or a Hub name")
     if storage.RunDirectory(root).config.is_file():
         return _of_run(storage.RunDirectory(root), name, None)
     if root.is_dir():
@@ -215,8 +219,12 @@ def _locate(name: str, revision: str | None, code: bool) -> Origin:
                 settings = saved_settings(PretrainSettings, owner.config)
                 return Origin(name, root, None, owner, settings, training)
     located = hub.locate(name, revision=revision, weights=True, code=code)
-    after_model = parts_after_model(located.folder)
-    return Origin(name, inner_model(located.folder), located.revision, after_model=after_model)
+    folder, after_model = inner_model(located.folder), parts_after_model(located.folder)
+    if not (is_adapter(folder) or (folder / "config.json").is_file()):
+        raise UserError(
+            f"{name} holds no model (no config.json): give a run, a Hugging Face folder or a Hub name"
+        )
+    return Origin(name, folder, located.revision, after_model=after_model)
 
 
 def _on_its_base(adapter: Origin, code: bool) -> Origin:
@@ -240,7 +248,8 @@ def finetuned_models(root: Path) -> dict[str, Path] | None:
     By task, or by CHECKPOINT/TASK where there are several checkpoints.
     """
     has_models = (root / "cells").is_dir() or (root / "models").is_dir()
-    if not (has_models and (root / storage.RUN_CONFIG).is_file()):
+    is_other = storage.kind_of(root) not in (None, FINETUNING_KIND)
+    if is_other or not (has_models and (root / storage.RUN_CONFIG).is_file()):
         return None
     models = root / "models"
     found = [path.parent for depth in ("*", "*/*") for path in sorted(models.glob(f"{depth}/{FINETUNED}"))]
@@ -269,7 +278,9 @@ def _newest(run: storage.RunDirectory) -> Path | None:
 
 def _of_run(run: storage.RunDirectory, name: str, step: int | None) -> Origin:
     if not run.config.is_file():
-        raise UserError(f"{run.root} is no run of fmlm's (it has no {storage.RUN_CONFIG})")
+        raise UserError(
+            f"{run.root} is no run of fmlm's (it has no {storage.RUN_CONFIG}): leave out @step-{step}"
+        )
     settings = saved_settings(PretrainSettings, run.config)
     kept = dict(complete_checkpoints(run.checkpoints))
     if step is not None:

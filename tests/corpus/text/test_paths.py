@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from fmlm_cli import storage
 from fmlm_cli.corpus.text.documents import ReadOptions
 from fmlm_cli.corpus.text.files.passed_over import PassedOver, Reason, listed
 from fmlm_cli.corpus.text.files.paths import resolve_sources
@@ -162,3 +163,16 @@ def test_the_list_stays_short_and_on_one_line() -> None:
     assert said.endswith(r"5 empty files (a\n\udce9.txt, a\n\udce9.txt, a\n\udce9.txt, ...)")
     assert len(said) < 400
     said.encode()
+
+
+@pytest.mark.parametrize("glob", [False, True])
+def test_what_fmlm_made_beside_the_text_is_not_read(tmp_path: Path, glob: bool) -> None:
+    """So that `fmlm tokenize texts --out texts/store` can be repeated."""
+    (tmp_path / "a.txt").write_text("a")
+    with storage.owned_folder(tmp_path / "store", storage.Kind("cake", "bake", ("*",))):
+        (tmp_path / "store" / "metrics.jsonl").write_text("{}\n")
+    found = TextFiles.find([f"{tmp_path}/*" if glob else str(tmp_path)], ReadOptions())
+    assert [path.name for path in found.paths] == ["a.txt"]
+    assert "1 folder that fmlm made (store)" in found.passed_over[0]
+    with pytest.raises(UserError, match="store is a cake that fmlm made, not text: name the text itself"):
+        resolve_sources([f"{tmp_path}/store"])

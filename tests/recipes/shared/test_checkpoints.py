@@ -117,6 +117,9 @@ def test_nothing_is_looked_for_outside_a_folder(path: str, small_encoder: Path, 
     shutil.copytree(small_encoder, tmp_path / "other")
     (tmp_path / "sentences").mkdir()
     (tmp_path / "sentences" / "modules.json").write_text(json.dumps([{"path": path}]))
+    with pytest.raises(UserError, match=r"sentences holds no model \(no config\.json\)"):
+        find_checkpoint(str(tmp_path / "sentences"))
+    (tmp_path / "sentences" / "config.json").write_text("{}")
     assert find_checkpoint(str(tmp_path / "sentences")).folder == tmp_path / "sentences"
 
 

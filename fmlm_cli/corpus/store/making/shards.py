@@ -77,6 +77,8 @@ class Shard:
         """Raises `UserError` for a folder that is none, or a damaged one."""
         path = root / cls.PLAN
         if storage.kind_of(root) != SHARD.name or not path.is_file():
+            if not root.exists():
+                raise UserError(f"no such shard: {root} does not exist; check the name")
             raise UserError(f"{root} is no shard of a token store: make one with `fmlm tokenize --shard I/N`")
         content = storage.read_sealed(path)
         if content.pop("format") != FORMAT:

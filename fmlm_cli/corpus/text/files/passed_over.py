@@ -26,6 +26,7 @@ class Reason(Enum):
     LINKED_FOLDER = ("link to a folder that is read anyway", "links to folders that are read anyway")
     OTHER_SPLIT = ("other split", "other splits")
     NO_ARRAY = (".json file that is no array", ".json files that are no arrays")
+    MADE = ("folder that fmlm made", "folders that fmlm made")
     NO_FILE = ("pipe or device", "pipes or devices")
     HIDDEN = ("hidden", "hidden")
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
 
+from fmlm_cli import storage
 from fmlm_cli.corpus.text.documents import Kind
 from fmlm_cli.corpus.text.files.folders import Folder
 from fmlm_cli.corpus.text.files.passed_over import PassedOver, Reason, listed
@@ -154,19 +155,27 @@ def _resolve(source: str, form: Kind | None, split: str | None) -> FoundFiles:
             "standard input can be read only once, which is not enough here: save it to a file first"
         )
     if path.is_dir():
+        if made := storage.kind_of(path):
+            raise UserError(f"{source} is a {made} that fmlm made, not text: name the text itself")
         entries, none = _in_folder(path, split), "the folder holds no"
     elif path.exists():  # also where its name has glob characters
         return FoundFiles((_named_file(path, form),))
     elif _GLOB.search(source):
         entries, none = _in_glob(source, split), "the glob matches no"
     else:
-        raise UserError(f"{source}: no such file or folder, seen from {Path.cwd()}; check the name")
+        raise UserError(_not_there(source))
     files = tuple(entry for entry in entries if isinstance(entry, SourceFile))
     others = tuple(entry for entry in entries if isinstance(entry, PassedOver))
     if not files:
         beside = f", but {listed(others)}" if others else ""
         raise UserError(f"{source}: {none} {EXTENSIONS} files{beside}; name another source")
     return FoundFiles(files, others)
+
+
+def _not_there(source: str) -> str:
+    if "://" in source:
+        return f"{source}: an address: fetch the file first, or write hub:OWNER/NAME"
+    return f"{source}: no such file or folder, seen from {Path.cwd()}; check the name"
 
 
 def _named_file(path: Path, form: Kind | None) -> SourceFile:
@@ -220,11 +229,19 @@ def _is_array(path: Path) -> bool:
 
 def _in_folder(path: Path, split: str | None) -> list[_Entry]:
     """What becomes of all that lies under a folder, sorted; of what is hidden nothing, however much it is."""
-    folder = Folder.walk(path, is_leaf=is_saved)
+    folder = Folder.walk(path, is_leaf=lambda folder: _is_made(folder) or is_saved(folder))
     entries: list[tuple[Path, list[_Entry]]] = [(file, [_met(file)]) for file in folder.files]
-    entries += [(saved, _in_saved(saved, split)) for saved in folder.leaves]
+    entries += [
+        (leaf, [PassedOver(leaf, Reason.MADE)] if _is_made(leaf) else _in_saved(leaf, split))
+        for leaf in folder.leaves
+    ]
     hidden = [PassedOver(path, Reason.HIDDEN, _bytes_of_text(path)) for path in folder.hidden]
     return [entry for _, found in sorted(entries, key=lambda pair: pair[0]) for entry in found] + hidden
+
+
+def _is_made(folder: Path) -> bool:
+    """Whether a command of fmlm's made a folder, as of the store that lies beside its text."""
+    return (folder / storage.MARKER).is_file()
 
 
 def _in_saved(folder: Path, split: str | None) -> list[_Entry]:

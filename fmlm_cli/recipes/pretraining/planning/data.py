@@ -153,6 +153,10 @@ def name_stores(settings: PretrainSettings) -> tuple[NamedStore, ...]:
     for path, weight in named:
         if weight is not None and not 0 < weight < float("inf"):
             raise UserError(f"{path}: the weight of a store must be above 0, not {weight:g}")
+    places = [Path(path).resolve() for path, _ in named]
+    for (path, _), place in zip(named, places, strict=True):
+        if places.count(place) > 1:
+            raise UserError(f"--data {path} is given twice: give it once, as STORE:WEIGHT to weigh more")
     replay = [with_number(text) for text in settings.data.replay]
     for path, share in replay:
         if share is None or not 0 < share < 1:
