@@ -157,7 +157,7 @@ class CheckpointCosts:
 
     @property
     def memory(self) -> int:
-        """At most: on a CPU with the largest task's tokens, the best weights so far, and these being written."""
+        """At most: on a CPU with the largest task's tokens, and the best weights, kept and written."""
         if self.plan.runtime.device.type != "cpu":
             return self.costs.memory
         tokens = max(sum(split.tokens for split in task.all) for task in self.tasks.values())
