@@ -157,11 +157,11 @@ class CheckpointCosts:
 
     @property
     def memory(self) -> int:
-        """At most: on a CPU with the largest task's tokens and the best weights so far, which are copied."""
+        """At most: on a CPU with the largest task's tokens, and the best weights, kept and written."""
         if self.plan.runtime.device.type != "cpu":
             return self.costs.memory
         tokens = max(sum(split.tokens for split in task.all) for task in self.tasks.values())
-        return self.costs.memory + self.bytes_of_model + round(_BYTES_OF_TOKEN * tokens)
+        return self.costs.memory + 2 * self.bytes_of_model + round(_BYTES_OF_TOKEN * tokens)
 
 
 def _size(model: nn.Module) -> int:
