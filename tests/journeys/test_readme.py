@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).resolve().parents[2]
 TINY_RACE = (
     "--budget 4-steps --set run.batch.size=4 --set run.sequence_length=64 --set run.evaluation.max_rows=8 "
-    "--set run.model.name=bert-tiny --set variance.sequences=4 --set variance.checkpoints=[late] "
+    "--set run.model.name=bert-tiny --set variance.sequences=10 --set variance.checkpoints=[late] "
     "--set variance.corruptions=[race] --set variance.random=2"
 )
 TINY_RUN = "--steps 2 --set batch.size=4 --set sequence_length=64 --set evaluation.max_rows=8"
@@ -35,7 +35,7 @@ SMALL = Scaling(
 
 def test_readme(bpe_tokenizer: "PreTrainedTokenizerFast", tmp_path: Path) -> None:
     for name in ("corpus", "papers", "mytext"):
-        made.text_files(tmp_path / name, documents=200)
+        made.text_files(tmp_path / name)
     made.roberta(tmp_path / "roberta-base", bpe_tokenizer)
     made.labelled_set(tmp_path)
     (tmp_path / "configs").symlink_to(ROOT / "configs")
