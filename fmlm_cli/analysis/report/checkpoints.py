@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from fmlm_cli.analysis.report.findings.next_step import FEW_SEEDS, seeds_to_halve, visible_with
+from fmlm_cli.analysis.report.findings.next_steps import FEW_SEEDS, seeds_to_halve, visible_with
 from fmlm_cli.analysis.report.parts import ReportTable
 from fmlm_cli.analysis.report.race import compared as columns_of
 from fmlm_cli.analysis.report.race import marked

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from fmlm_cli.analysis.report.checkpoints import HOW, Remedies, comparison_table, next_step
 from fmlm_cli.analysis.report.findings.commands import beside, config_in
-from fmlm_cli.analysis.report.findings.next_step import FEW_SEEDS
+from fmlm_cli.analysis.report.findings.next_steps import FEW_SEEDS
 from fmlm_cli.analysis.report.markdown import fenced, literal, next_lines, table_lines
 from fmlm_cli.analysis.report.parts import ReportTable
 from fmlm_cli.analysis.results.comparison import NextStep, TaskResult

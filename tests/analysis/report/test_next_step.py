@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fmlm_cli.analysis.report.findings import race as findings
-from fmlm_cli.analysis.report.findings.next_step import seeds_to_halve, visible_with
+from fmlm_cli.analysis.report.findings.next_steps import seeds_to_halve, visible_with
 from fmlm_cli.analysis.report.findings.whole import verdict
 from fmlm_cli.analysis.report.html import page
 from fmlm_cli.analysis.report.markdown import document

@@ -1,7 +1,7 @@
 """All that a comparison found, in the order of what its reader wants to know first."""
 
 from fmlm_cli.analysis.report.findings import coverage, learning, noise, race, sweep
-from fmlm_cli.analysis.report.findings.next_step import next_step
+from fmlm_cli.analysis.report.findings.next_steps import next_step
 from fmlm_cli.analysis.report.findings.reruns import trained_again
 from fmlm_cli.analysis.report.values import Arms, compact, spell
 from fmlm_cli.analysis.results.comparison import Measurements, Verdict
