@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).resolve().parents[2]
 TINY_RACE = (
-    "--budget 4-steps --set run.batch.size=4 --set run.sequence_length=64 --set run.evaluation.max_rows=8 "
+    "--budget 10-steps --set run.batch.size=4 --set run.sequence_length=64 --set run.evaluation.max_rows=8 "
     "--set run.model.name=bert-tiny --set variance.sequences=10 --set variance.checkpoints=[late] "
     "--set variance.corruptions=[race] --set variance.random=2"
 )
