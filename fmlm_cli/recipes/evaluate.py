@@ -53,7 +53,8 @@ def evaluate_checkpoints(settings: EvaluateSettings, *, emit: Emit = ignore) -> 
         raise UserError("no checkpoint: give --from, a run, a Hugging Face folder or a Hub name")
     trusted = settings.trust_remote_code
     origins = [
-        find_checkpoint(name, revision=settings.revision, code=trusted) for name in settings.checkpoints
+        find_checkpoint(name, revision=settings.revision, code=trusted, emit=emit)
+        for name in settings.checkpoints
     ]
     store = TokenStore.open(settings.store, verify=("validation",))
     if not store.has("validation"):

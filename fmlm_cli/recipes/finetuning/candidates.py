@@ -143,7 +143,7 @@ class Candidate:
 def read_checkpoint(name: str, given: Given, settings: FinetuneSettings, emit: Emit) -> ReadCheckpoint:
     """Read a checkpoint; what is wrong with it is known before anything is written."""
     emit(Doing(f"loading {name}"))
-    origin = find_checkpoint(given.path, revision=given.revision, code=settings.trust_remote_code)
+    origin = find_checkpoint(given.path, revision=given.revision, code=settings.trust_remote_code, emit=emit)
     tokenizer = tokenizers.load_tokenizer(str(origin.tokenizer_folder))
     encoder = EncoderCheckpoint.read(
         origin.folder,

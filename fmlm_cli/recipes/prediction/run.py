@@ -138,7 +138,7 @@ def predict(
     inputs = read_inputs(settings)
     runtime = Runtime.resolve(settings.device, settings.precision, threads=settings.speed.threads)
     name = _name_of_model(settings.checkpoint, settings.task)
-    origin = find_checkpoint(name, revision=settings.revision, code=settings.trust_remote_code)
+    origin = find_checkpoint(name, revision=settings.revision, code=settings.trust_remote_code, emit=emit)
     emit(Doing(f"loading {name}"))
     call = Call(settings, origin, _facts(origin, settings.task), inputs, runtime, emit)
     return _classify(call) if _classifies(call) else _fill_masks(call)

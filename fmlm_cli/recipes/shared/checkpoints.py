@@ -14,6 +14,7 @@ from fmlm_cli.corpus.tokenizer import loading as tokenizers
 from fmlm_cli.engine.checkpoint import STATE, check_weights, complete_checkpoints
 from fmlm_cli.engine.records import read_metrics
 from fmlm_cli.errors import UserError
+from fmlm_cli.events import Caution, Emit, ignore
 from fmlm_cli.model.checkpoints.adapters import ADAPTER, adapter_settings, is_adapter
 from fmlm_cli.model.checkpoints.folders import inner_model, parts_after_model
 
@@ -62,13 +63,20 @@ class Origin:
         return float(records[-1]["learning_rate"]) if records else None
 
 
-def find_checkpoint(name: str, *, revision: str | None = None, code: bool = False) -> Origin:
+def find_checkpoint(
+    name: str, *, revision: str | None = None, code: bool = False, emit: Emit = ignore
+) -> Origin:
     """Find what `name` stands for; a Hub name is downloaded, with its Python files if `code`.
 
-    A run stands for its final model, or for its newest checkpoint while it has no final one. RUN@step-N is
-    one of its checkpoints. Raises `UserError` for a model of fmlm's that is no longer what it was.
+    A run stands for its final model, or for its newest checkpoint while it has no final one, which is told.
+    RUN@step-N is one of its checkpoints. Raises `UserError` for a model of fmlm's that is no longer what it
+    was.
     """
-    return _find(name, revision, code, adapters=True)
+    origin = _find(name, revision, code, adapters=True)
+    run = origin.run
+    if run is not None and not run.is_finished and Path(name).resolve() == run.root.resolve():
+        emit(Caution(f"{name} is not finished: its checkpoint {origin.folder.name} is taken"))
+    return origin
 
 
 def hub_base(origin: Origin) -> str | None:

@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 from fmlm_cli import storage
 from fmlm_cli.config import PretrainSettings, build, nested, to_yaml
 from fmlm_cli.errors import UserError
+from fmlm_cli.events import Caution, Event
 from fmlm_cli.recipes import pretraining
 from fmlm_cli.recipes.shared.checkpoints import Origin, find_checkpoint, hub_base
 from tests.recipes.runs import RHYTHM, TINY, without_pictures
@@ -174,6 +175,18 @@ def test_an_adapter_whose_model_is_not_there(
     assert str(caught.value).startswith(
         f"{folder} is an adapter for '{base}', as its adapter_config.json says:"
     )
+
+
+def test_a_checkpoint_in_place_of_a_finished_model_is_told(run: storage.RunDirectory, tmp_path: Path) -> None:
+    """And nothing is told of what was asked for by its own name, or is finished."""
+    told: list[Event] = []
+    unfinished = shutil.copytree(run.root, tmp_path / "unfinished", ignore=shutil.ignore_patterns("final"))
+    last = unfinished / "checkpoints" / "step-4"
+    for name in (run.root, f"{unfinished}@step-3", last):
+        find_checkpoint(str(name), emit=told.append)
+    assert told == []
+    assert find_checkpoint(str(unfinished), emit=told.append).folder == last
+    assert told == [Caution(f"{unfinished} is not finished: its checkpoint step-4 is taken")]
 
 
 def test_what_can_be_done_about_a_damaged_model(run: storage.RunDirectory, tmp_path: Path) -> None:

@@ -57,7 +57,7 @@ def check_run(settings: PretrainSettings, emit: Emit) -> CheckedRun:
     strategy = check_strategy(settings.masking)
     named = name_stores(settings)
     emit(Doing("looking for what the run is made from"))
-    origin = _find_origin(settings)
+    origin = _find_origin(settings, emit)
     check_text(settings, from_scratch=origin is None)
     stores = tuple(map(open_store, named))
     check_together(stores)
@@ -117,7 +117,7 @@ def _check_budget(settings: PretrainSettings) -> None:
         raise UserError(f"{len(budgets)} budgets: {' and '.join(budgets)}; keep one")
 
 
-def _find_origin(settings: PretrainSettings) -> Origin | None:
+def _find_origin(settings: PretrainSettings, emit: Emit) -> Origin | None:
     """The checkpoint that the run goes on from, if any."""
     model = settings.model
     if model.checkpoint is None:
@@ -132,7 +132,9 @@ def _find_origin(settings: PretrainSettings) -> Origin | None:
         if settings.optimizer.carry_over:
             raise UserError("optimizer.carry_over is for going on from a run: give model.checkpoint")
         return None
-    origin = find_checkpoint(model.checkpoint, revision=model.revision, code=model.trust_remote_code)
+    origin = find_checkpoint(
+        model.checkpoint, revision=model.revision, code=model.trust_remote_code, emit=emit
+    )
     if settings.optimizer.carry_over:
         if origin.training is None:
             raise UserError(
