@@ -11,7 +11,8 @@ _TOLD_ALL_THE_SAME = ("data.stores", "data.replay", "model.checkpoint", "text.so
 _STRATEGY = "masking.strategy"
 _OF_STRATEGY = tuple(f"masking.{name}" for name in ("segments", "rate", "scope", "masks_per_sequence"))
 _OPTIONS = "masking.options"  # names of the user's own
-_VALUES_ALONE = (_STRATEGY, "model.name", "model.checkpoint")  # which need no name before them
+_OF_MODEL = ("model.name", "model.checkpoint")  # one of them says which model it is
+_VALUES_ALONE = (_STRATEGY, *_OF_MODEL)  # which need no name before them
 _SHORTENED = 24  # letters of a value in a label
 _MOST = 4  # settings in one
 
@@ -78,7 +79,11 @@ def labels_of(paths: Sequence[str], runs: Sequence[Mapping[str, Any]]) -> list[s
 
 def in_words(settings: Mapping[str, Any], names: Mapping[str, str]) -> list[str]:
     """What a run has of some settings, each in a word or two; `names`: their short ones."""
-    return [_part(short, settings.get(name), alone=name in _VALUES_ALONE) for name, short in names.items()]
+    return [
+        _part(short, settings.get(name), alone=name in _VALUES_ALONE)
+        for name, short in names.items()
+        if name not in _OF_MODEL or settings.get(name) is not None
+    ]
 
 
 def _part(name: str, value: Any, *, alone: bool) -> str:

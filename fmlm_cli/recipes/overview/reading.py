@@ -96,11 +96,15 @@ def read_run(folder: Path) -> RunReport:
 
 
 def read_settings(run: storage.RunDirectory) -> dict[str, Any]:
-    """A run's settings, flat; those that an older fmlm did not have at their defaults."""
+    """A run's settings, flat; those that an older fmlm did not have at their defaults.
+
+    The name of a preset, which has a default, counts only where no checkpoint gives the model.
+    """
     tree = own_yaml(run.config)
     if not isinstance(tree, dict) or not _is_plain(tree, set()):
         raise UserError(f"{run.config}: no settings; the file is damaged")
-    return {**_DEFAULTS, **{str(name): value for name, value in flat(tree).items()}}
+    settings = {**_DEFAULTS, **{str(name): value for name, value in flat(tree).items()}}
+    return settings if settings.get("model.checkpoint") is None else {**settings, "model.name": None}
 
 
 def _is_plain(value: Any, seen: set[int]) -> bool:

@@ -21,6 +21,7 @@ from fmlm_cli.analysis.results.finetuning import (
 from fmlm_cli.config import RunsSettings
 from fmlm_cli.errors import UserError
 from fmlm_cli.events import Caution, Event, Grid, Note
+from fmlm_cli.recipes.overview.differences import labels_of
 from fmlm_cli.recipes.overview.listing import Overview, list_runs
 from fmlm_cli.recipes.overview.outcomes import TUNING, read_comparison
 from fmlm_cli.recipes.overview.reading import read_run
@@ -78,6 +79,18 @@ def test_settings_of_no_kind_that_there_is_end_nothing(tmp_path: Path) -> None:
         "masking: {strategy: [x, {y: 1}], rate: {z: 2}}\nbudget: 5\noptimizer: null\n1: 2\n"
     )
     assert [run.state for run in listed(tmp_path)[0].runs] == ["finished", "finished"]
+
+
+def test_a_model_goes_by_its_preset_or_by_its_checkpoint(tmp_path: Path) -> None:
+    """A run that goes on from a checkpoint is of no preset, though that setting has a default."""
+    runs = (
+        make_run(tmp_path / "a", records(10)),
+        make_run(tmp_path / "b", records(10), **{"model.checkpoint": "roberta-base"}),
+    )
+    assert labels_of(list(map(str, runs)), [read_run(run).settings for run in runs]) == [
+        "bert-mini",
+        "roberta-base",
+    ]
 
 
 def test_only_what_differs_is_shown(tmp_path: Path) -> None:
