@@ -75,7 +75,7 @@ def section(title: str, content: str) -> str:
 
 def warned(cautions: Sequence[str]) -> str:
     """Cautions, each as a quotation."""
-    return "".join(f"> **Note:** {literal(text)}.\n\n" for text in cautions)
+    return "\n".join(f"> **Note:** {literal(text)}.\n" for text in cautions)
 
 
 def facts_table(rows: Mapping[str, str]) -> str:

@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 import yaml
-from huggingface_hub import EvalResult, ModelCard
+from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from fmlm_cli.config import FinetuneSettings, HubSettings, PretrainSettings, build, nested
-from fmlm_cli.recipes.shared.model_cards import Places, card, front_matter, hub_sets
+from fmlm_cli.recipes.shared.model_cards import Places, card, front_matter, hub_sets, warned
 
 NAMES = st.text(string.ascii_letters + "_-. é", min_size=1, max_size=8).filter(
     lambda name: name.strip(". ") == name
@@ -100,3 +100,10 @@ def test_front_matter_is_read_back_whatever_things_are_called(
 )
 def test_data_sets_of_the_hub_among_sources(names: list[str], wanted: list[str]) -> None:
     assert hub_sets([{"name": name} for name in names] + [{"other": 1}]) == wanted
+
+
+@given(texts=st.lists(st.text(st.characters(categories=["L"]), min_size=1), max_size=3))
+def test_cautions_have_one_blank_line_around_them(texts: list[str]) -> None:
+    text = card(ModelCardData(), "title", ["begun\n", warned(texts), "## Use\n"])
+    assert "\n\n\n" not in text
+    assert text.count("\n\n> **Note:** ") == len(texts)

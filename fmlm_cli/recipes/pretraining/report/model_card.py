@@ -63,7 +63,7 @@ def card_text(
     )
     counts = parameter_counts(plan.model)
     begun = (
-        f"gone on with from {literal(places.plain(plan.name))}" if plan.origin else "pre-trained from scratch"
+        f"trained on from {literal(places.plain(plan.name))}" if plan.origin else "pre-trained from scratch"
     )
     sections = [
         f"A masked language model of {counts['total']:,} parameters, {begun} by fmlm {__version__}.\n",
