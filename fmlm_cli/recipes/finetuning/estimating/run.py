@@ -142,8 +142,8 @@ def _rows(cells: Mapping[Cell, CellCost]) -> dict[str, str]:
         return {"cells": "none is left"}
     longest = max(cost.seconds for cost in cells.values())
     rows = {
-        "cells": f"{counted(len(cells), 'cell')}, {duration(longest)} at most; --jobs N deals them out, to a "
-        "GPU each"
+        "cells": f"{counted(len(cells), 'cell')}, {duration(longest)} each at most; "
+        "--jobs N deals them out, to a GPU each"
     }
     by_task: dict[str, float] = defaultdict(float)
     for cell, cost in cells.items():
