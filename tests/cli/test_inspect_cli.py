@@ -2,9 +2,10 @@
 
 import gzip
 import json
+import re
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from click.testing import Result
@@ -12,6 +13,10 @@ from typer.testing import CliRunner
 
 from fmlm_cli.cli.app import app
 from tests.cli.refusals import assert_refused
+from tests.conftest import MakeStore
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
 
 
 def inspect(*words: Any) -> Result:
@@ -52,6 +57,17 @@ def test_a_store_is_shown(tiny_store: Path) -> None:
         "of train",
     ):
         assert part in result.stdout, part
+
+
+def test_bytes_of_characters_are_told_apart(
+    make_store: MakeStore, documents: list[str], bpe_tokenizer: "PreTrainedTokenizerFast", tmp_path: Path
+) -> None:
+    """Byte-level BPE that has not learnt a character has a token for each of its bytes, none of them text."""
+    store = make_store(tmp_path / "store", [*documents[30:60], "漢字仮名"], documents[:30], bpe_tokenizer)
+    text = inspect(store, "--shown", 1).stdout
+    table = text.partition("least frequent")[2].partition("document ")[0]
+    bytes_shown = re.findall(r"'\ufffd+'(.*?)  ", table)
+    assert len(bytes_shown) > 1 and len(set(bytes_shown)) == len(bytes_shown)
 
 
 def test_what_is_shown_of_a_store_is_what_its_manifest_says(tiny_store: Path) -> None:

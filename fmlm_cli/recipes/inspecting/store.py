@@ -155,7 +155,9 @@ def _tell(store: TokenStore, name: str, report: StoreReport, emit: Emit) -> None
 
 
 def _counted(token: TokenCount) -> tuple[str, str]:
-    return repr(token.text), f"{token.count:,}"
+    """A token and how often it occurs. Bytes that are no whole character look alike, but for their ids."""
+    whole = "\ufffd" not in token.text
+    return repr(token.text) if whole else f"{token.text!r} (id {token.id:,})", f"{token.count:,}"
 
 
 def _summary(report: StoreReport) -> dict[str, str]:
