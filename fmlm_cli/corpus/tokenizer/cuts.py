@@ -288,7 +288,7 @@ class Cuts:
         return True
 
     def _keeps_added_tokens(self, separator: str) -> bool:
-        """Whether no token that is looked for in texts reaches over a place where they are cut, or looks there."""
+        """Whether no token that is looked for in texts reaches or looks over a place where they are cut."""
         reaches_over = re.compile(f"[^{separator[0]}]{separator}(?!{separator[0]})")
         for token in self._backend.get_added_tokens_decoder().values():
             contents = {token.content}

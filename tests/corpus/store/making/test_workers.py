@@ -121,6 +121,7 @@ def test_a_script_without_a_guard_is_told_so_and_does_not_hang(tmp_path: Path) -
     )
     done = subprocess.run(
         [sys.executable, "-P", str(script)],
+        check=False,
         capture_output=True,
         text=True,
         env={"PYTHONPATH": python_path()},
