@@ -2,11 +2,11 @@
 
 import re
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated
 
-from pydantic import AfterValidator, Field, field_validator
+from pydantic import AfterValidator, Field
 
-from fmlm_cli.config.section import Section
+from fmlm_cli.config.section import PartedByCommas, Section
 
 
 @dataclass(frozen=True)
@@ -41,19 +41,9 @@ class CardSettings(Section):
         description="licence that the model's card names, as the Hub calls it, e.g. apache-2.0; default: "
         "none, and then nobody may use the model",
     )
-    language: tuple[Annotated[str, AfterValidator(_LANGUAGE)], ...] = Field(
+    language: PartedByCommas[Annotated[str, AfterValidator(_LANGUAGE)]] = Field(
         (), description="languages of the text, for the model's card, by their codes of ISO 639: en, deu"
     )
-
-    @field_validator("language", mode="before")
-    @classmethod
-    def _parted_by_commas(cls, value: Any) -> Any:
-        """`en,de` names two; each counts once."""
-        given = [value] if isinstance(value, str) else value
-        if not isinstance(given, list | tuple) or not all(isinstance(each, str) for each in given):
-            return value
-        parts = (part.strip() for each in given for part in each.split(","))
-        return tuple(dict.fromkeys(part for part in parts if part))
 
 
 class HubSettings(CardSettings):

@@ -16,6 +16,7 @@ from fmlm_cli.config.section import (
     Count,
     Free,
     Packing,
+    PartedByCommas,
     Positive,
     Precision,
     Section,
@@ -286,22 +287,12 @@ class LoggingSettings(Section):
     """Training records in metrics.jsonl, and in trackers beside it."""
 
     every_steps: Count | None = Field(None, description="default: every step up to 5,000, then fewer")
-    to: tuple[TrackerName, ...] = Field(
+    to: PartedByCommas[TrackerName] = Field(
         (),
         description="trackers that take the records too, of tensorboard, wandb, trackio: RUN/tensorboard | "
         "W&B, offline where you are not logged in | trackio's own database",
     )
     project: str = Field("fmlm", description="under which project W&B and trackio list the run")
-
-    @field_validator("to", mode="before")
-    @classmethod
-    def _parted_by_commas(cls, value: Any) -> Any:
-        """`tensorboard,wandb` names two; each counts once."""
-        given = [value] if isinstance(value, str) else value
-        if not isinstance(given, list | tuple) or not all(isinstance(each, str) for each in given):
-            return value
-        parts = (part.strip() for each in given for part in each.split(","))
-        return tuple(dict.fromkeys(part for part in parts if part))
 
 
 class PretrainSettings(Section):

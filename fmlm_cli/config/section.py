@@ -4,7 +4,7 @@ import re
 from collections.abc import Collection, Iterator, Mapping
 from typing import Annotated, Any, Literal, NamedTuple, TypeVar, cast
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator
 
 T = TypeVar("T")
 
@@ -14,6 +14,18 @@ Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
 Precision = Literal["auto", "float32", "bfloat16", "bfloat16-weights", "float16"]
 Packing = Literal["documents", "concat", "none"]
+
+
+def _parted_by_commas(value: Any) -> Any:
+    given = [value] if isinstance(value, str) else value
+    if not isinstance(given, list | tuple) or not all(isinstance(each, str) for each in given):
+        return value
+    parts = (part.strip() for each in given for part in each.split(","))
+    return tuple(dict.fromkeys(part for part in parts if part))
+
+
+# Texts, of which `a,b` is two; each counts once.
+PartedByCommas = Annotated[tuple[T, ...], BeforeValidator(_parted_by_commas)]
 
 # What is known by name, for shells and editors to offer; the rooms that know more are above this one.
 STRATEGIES = [

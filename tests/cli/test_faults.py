@@ -73,6 +73,24 @@ def test_the_log_may_not_be_to_be_written(broken: Path, monkeypatch: pytest.Monk
     ]
 
 
+@pytest.mark.parametrize("more", [[], ["--debug"]])
+def test_a_device_that_cannot_be_asked_hides_no_fault(
+    broken: Path, monkeypatch: pytest.MonkeyPatch, more: list[str]
+) -> None:
+    """As after a fault of the GPU itself, when every call of CUDA fails."""
+
+    def lost() -> str:
+        raise RuntimeError("CUDA error: unspecified launch failure")
+
+    monkeypatch.setattr("fmlm_cli.about._device", lost)
+    monkeypatch.setitem(sys.modules, "torch", sys.modules.get("torch", object()))
+    result = merge(*more)
+    told = result.stderr if more else next(broken.iterdir()).read_text()
+    assert f"fmlm {__version__}\n" in told and "not known: CUDA error" in told
+    assert more or result.stderr.startswith("unexpected KeyError")
+    assert isinstance(result.exception, KeyError if more else SystemExit)
+
+
 def test_debug_shows_versions_and_the_traceback(broken: Path) -> None:
     result = merge("--debug")
     assert isinstance(result.exception, KeyError)  # which Python prints

@@ -125,7 +125,8 @@ def _of_undecided(pairs: Sequence[PairedResult], baseline: str, remedies: Remedi
     pair = max(pairs, key=lambda pair: pair.detectable or 0.0)
     seen, more = visible_with(pair, None, 100), seeds_to_halve(pair)
     if more is None:
-        text = f"take either: no difference of {seen} points or more is likely, and less takes many seeds"
+        text = f"no difference told, where {seen} points can be expected to show, and less takes many seeds"
+        text += ": take either"
         return NextStep(text, remedies.ask(baseline))
     return NextStep(
         f"no difference told: the smallest visible is {seen} points; {more} seeds would see "

@@ -34,10 +34,12 @@ def told(error: BaseException) -> list[str]:
 
 def versions() -> Iterator[str]:
     """What fmlm is here; the device too where torch is loaded, for loading it could fail in its turn."""
-    about = importlib.import_module("fmlm_cli.about")  # it loads torch, if it is asked for the device
-    *packages, device = about.described() if "torch" in sys.modules else (*about.packages(), "")
-    yield from packages
-    yield from [device] if device else []
+    try:
+        about = importlib.import_module("fmlm_cli.about")
+        # Asked for the device it loads torch.
+        yield from about.described() if "torch" in sys.modules else about.packages()
+    except Exception as error:  # a GPU that has failed, say, which must not stand in the fault's place
+        yield f"the rest is not known: {one_line(error)}"
 
 
 def _where(error: BaseException) -> str:

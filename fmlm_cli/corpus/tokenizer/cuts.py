@@ -288,13 +288,15 @@ class Cuts:
         return True
 
     def _keeps_added_tokens(self, separator: str) -> bool:
-        """Whether no token that is looked for in texts reaches over a place where they are cut."""
+        """Whether no token that is looked for in texts reaches or looks over a place where they are cut."""
         reaches_over = re.compile(f"[^{separator[0]}]{separator}(?!{separator[0]})")
         for token in self._backend.get_added_tokens_decoder().values():
             contents = {token.content}
             if token.normalized and self._backend.normalizer:
                 contents.add(self._backend.normalizer.normalize_str(token.content))
-            if not token.special and (token.rstrip or any(map(reaches_over.search, contents))):
+            reaches = any(map(reaches_over.search, contents))
+            looks = token.single_word and any(content.startswith(separator[0]) for content in contents)
+            if not token.special and (token.rstrip or reaches or looks):
                 return False
         return True
 

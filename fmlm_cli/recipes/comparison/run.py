@@ -138,6 +138,7 @@ def _tell_time(plan: ComparisonPlan, sharing: Sharing, emit: Emit) -> None:
     items = [item for item in plan.ledger.unfinished if item.name in share]
     if not items:
         return
+    emit(Doing("timing a little of the work"))
     try:
         found = estimate_plan(plan, items, emit, QUICK)
     except DivergedError:

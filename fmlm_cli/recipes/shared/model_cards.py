@@ -130,7 +130,11 @@ class Places:
         """A sentence that may name some of the files and folders."""
         for path in self._paths:
             text = text.replace(path, _last(path))
-        return text.replace(f"{Path.cwd()}{os.sep}", "").replace(str(Path.home()), "~")
+        home = os.path.expanduser("~")  # noqa: PTH111 - Path.home() fails for a user without one
+        for folder, instead in ((str(Path.cwd()), ""), (home, f"~{os.sep}")):
+            if folder.rstrip(os.sep):  # the root, as many a container's home is, is told by no path
+                text = text.replace(f"{folder.rstrip(os.sep)}{os.sep}", instead)
+        return text
 
     def _is_place(self, text: str) -> bool:
         name = _path_in(text)

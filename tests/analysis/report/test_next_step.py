@@ -120,7 +120,7 @@ def check(results: ComparisonResults, text: str, line: str) -> None:
         return
     checkpoint = results.settings["run"]["model"]["checkpoint"]
     assert kind == ("continue" if checkpoint else "pretrain")
-    assert text.startswith(("use ", "keep ", "the same within "))
+    assert text.startswith(("use ", "keep ", "no difference told, where "))
     _check_run(results, line, checkpoint)
 
 
@@ -216,7 +216,7 @@ def test_what_is_not_told_takes_seeds_as_long_as_they_are_few() -> None:
 
 def test_then_the_cheaper_is_taken() -> None:
     text, _ = said(levels(0, 0.0, seeds=8))
-    assert text.startswith("the same within what these seeds can see (0.") and text.endswith("take random")
+    assert text.startswith("no difference told, where 0.") and text.endswith("take random")
     results = compared(race_of(by_seed(levels(0, 0.0, seeds=8), NAMES[:2])))
     random, full = results.arms
     faster = random, replace(full, seconds=0.5 * (random.seconds or 1))

@@ -277,6 +277,16 @@ _COMPARING: list[Mistake] = [
     ("compare-masks --report-only --out run", "run holds no comparison to report on (it has no plan.json)"),
     ("compare-masks --out nowhere --resume", "no data: give --data STORE, a folder made by `fmlm tokenize`"),
 ]  # fmt: skip
+_PUSHING: list[Mistake] = [
+    ("push run", "NAME is missing: write fmlm push RUN NAME [OPTIONS]"),
+    ("push nowhere me/x", "no such folder: nowhere: give a finished run, or the folder of its model"),
+    ("push encoder me/x", "encoder is no finished model of fmlm's (it has no …): give a finished run, its final/, or a model that fmlm finetune left"),
+    ("push run@step-2 me/x", "run@step-2 is a checkpoint in the middle of a run: give run, once it is finished"),
+    ("push run a/b/c", "'a/b/c' is no name that a model could have on the Hub: write NAME or OWNER/NAME, of letters, digits, -, _ and ."),
+    ("push run me/x", "nothing can be pushed to me/x now: HF_HUB_OFFLINE is set"),
+    ("push run me/x --license 'My own'", "setting 'license' (from --license): 'My own' is no licence's name on the Hub: write it as apache-2.0, mit, cc-by-4.0 or other"),
+    ("push run me/x --language English", "setting 'language.0' (from --language): 'English' is no code of a language: …"),
+]  # fmt: skip
 _MACHINE: list[Mistake] = [
     (f"{_RUN} --out new --set device=cuda", "device 'cuda' is not there: torch sees 0 CUDA devices; use device cpu"),
     (f"{_RUN} --out new --set device=toaster", "unknown device 'toaster': known are auto, cpu, cuda, cuda:N, mps"),
@@ -291,7 +301,7 @@ _MACHINE: list[Mistake] = [
     ("runs nowhere", "nowhere: no such folder; name runs, or folders that hold some"),
     ("runs text.txt --json", "text.txt: a file, not a folder; name runs, or folders that hold some"),
     ("runs --sort luck", "setting 'sort' (from --sort): it can be 'name', … or 'changed', not 'luck'"),
-    ("plot nothing", "nothing is no run of fmlm's, and there is none below it"),
+    ("plot nothing", "nothing is no run of fmlm's, and there is none below it, nor a comparison or a fine-tuning with results"),
     ("plot run --evaluation wiki", "unknown held-out text 'wiki': known are store"),
     ("plot run --width 3 --out c.png", "setting 'width' (from --width): give 300 or more, not 3"),
 ]  # fmt: skip
@@ -307,6 +317,7 @@ MISTAKES = [
         *_MODELS,
         *_TUNING,
         *_COMPARING,
+        *_PUSHING,
         *_MACHINE,
     ),
 ]

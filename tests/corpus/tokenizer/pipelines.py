@@ -220,6 +220,7 @@ ADDED = {
     ],
     "blanks": [AddedToken(run, normalized=False) for run in ("  ", "   ", "\n\n", "\n\n\n", " ")],
     "with blank": [AddedToken(" the"), AddedToken("the", lstrip=True), AddedToken("<|code|>")],
+    "words with a blank": [AddedToken(" the", single_word=True)],
     "phrase": [AddedToken("New York"), AddedToken("the\ncat")],
     "lines": [AddedToken("cat\n"), AddedToken("\nthe")],
     "rstrip": [AddedToken("the", rstrip=True)],

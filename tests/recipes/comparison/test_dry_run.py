@@ -1,19 +1,24 @@
 """What a dry run of a comparison says, against the comparison itself; and what is said before one begins."""
 
 import json
+import math
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from typer.testing import CliRunner
 
 from fmlm_cli.cli.app import app
+from fmlm_cli.config import PretrainSettings
 from fmlm_cli.engine.step import DivergedError
-from fmlm_cli.events import Event, Facts, Note
+from fmlm_cli.events import Event, Facts, Note, ignore
 from fmlm_cli.recipes import comparison
 from fmlm_cli.recipes.comparison.estimating import parts, whole
-from fmlm_cli.recipes.comparison.run import _tell_time, estimate_comparison
+from fmlm_cli.recipes.comparison.run import _plan, _tell_time, estimate_comparison
+from fmlm_cli.recipes.pretraining.dry_run import time_planned
 from tests.recipes.comparison.settings import Compare, compare_in
 from tests.recipes.finetuning.test_finetune import sentences, write_jsonl
 from tests.recipes.runs import without_pictures
@@ -81,6 +86,26 @@ def test_what_is_estimated_is_what_is_compared(compare: Compare) -> None:
     told = []
     comparison.compare_masks(settings, resume=True, emit=told.append)
     assert not any("in all" in text for text in notes(told))  # nothing is left to take time
+
+
+@pytest.mark.parametrize(("flops", "micro"), [(math.inf, "auto"), (1.0, 1)])
+def test_before_a_large_model_begins_few_rows_are_timed(
+    compare: Compare, monkeypatch: pytest.MonkeyPatch, flops: float, micro: int | str
+) -> None:
+    asked = []
+
+    def timed(settings: PretrainSettings, *rest: Any, **more: Any) -> Any:
+        asked.append(settings.batch.micro_size)
+        return time_planned(settings, *rest, **more)
+
+    monkeypatch.setattr(parts, "time_planned", timed)
+    settings = compare("few rows", only=["race"])
+    plan = _plan(settings, Path(settings.out or ""), overwrite=False, resume=False, emit=ignore)[0]
+    found = whole.estimate_plan(plan, plan.items, ignore, replace(parts.QUICK, flops=flops))
+    assert asked == [micro]
+    runs = len(plan.items)
+    assert found.steps == runs * plan.total_steps
+    assert found.tokens == pytest.approx(runs * plan.total_steps * plan.size * 32, rel=0.25)
 
 
 def test_processes_that_another_has_started_say_nothing(compare: Compare) -> None:

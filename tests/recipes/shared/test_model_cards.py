@@ -68,6 +68,20 @@ def test_home_is_not_told() -> None:
     assert places.plain(f"see {Path.home()}/x") in ("see ~/x", "see x")
 
 
+@pytest.mark.parametrize("home", ["/", "", None])
+def test_a_home_that_is_the_root_or_is_not_there_changes_no_name(
+    home: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in a container, whose user the system may not know."""
+    monkeypatch.setattr("pwd.getpwuid", {}.__getitem__)
+    monkeypatch.delenv("HOME")
+    if home is not None:
+        monkeypatch.setenv("HOME", home)
+    monkeypatch.chdir("/")
+    places, text = Places(build(PretrainSettings, {}), []), "google/bert, see https://example.org/x"
+    assert places.plain(text) == text
+
+
 @hypothesis_settings(max_examples=60)
 @given(
     st.text(),

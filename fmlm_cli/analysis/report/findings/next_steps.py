@@ -186,7 +186,7 @@ def _cheaper(results: Measurements, arms: Arms, names: Sequence[str], seen: str)
     known = {name: took for name, took in seconds.items() if took}
     fastest = min(known, key=known.__getitem__, default=arms.baseline)
     base = known.get(arms.baseline)
-    alike = f"the same within what these seeds can see ({seen} nats): take"
+    alike = f"no difference told, where {seen} nats can be expected to show: take"
     if base is None or known[fastest] > _CHEAPER * base:
         return NextStep(f"{alike} {arms.base}", commands.train(results, arms.by_name[arms.baseline]))
     cost = f"{alike} the cheaper, {arms.label(fastest)}"

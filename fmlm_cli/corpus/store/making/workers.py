@@ -13,11 +13,14 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain, islice
 from multiprocessing.connection import Connection
+from pathlib import Path
+from tempfile import NamedTemporaryFile
 from typing import Any, Generic, TypeVar
 
+from fmlm_cli import storage
 from fmlm_cli.cores import usable_cores
 from fmlm_cli.corpus.store.making.parts import PartMaker
 from fmlm_cli.errors import UserError
@@ -65,7 +68,8 @@ def made_parts(
                 yield from _in_order(_Makers(maker, submit, workers), chain(_taken(first), jobs))
             except BrokenProcessPool as error:
                 raise UserError(
-                    "a worker process was killed, for want of memory perhaps: --resume goes on, with fewer "
+                    "a worker process was killed, for want of memory perhaps, or could not begin (a script "
+                    'has to do this under `if __name__ == "__main__":`): --resume goes on, with fewer '
                     "--workers"
                 ) from error
     if failure is not None:
@@ -151,19 +155,40 @@ def _pool(maker: PartMaker, workers: int) -> Iterator[Submit]:
     context = multiprocessing.get_context("spawn")
     # Nothing is ever written. That this process holds the other end open is what a worker lives by.
     until_closed, held_open = context.Pipe(duplex=False)
-    pool = ProcessPoolExecutor(workers, context, _begin, (until_closed, maker))
+    with _as_file(maker.pipeline, maker.folder) as pipeline:
+        arguments = (until_closed, replace(maker, pipeline=""), pipeline)
+        pool = ProcessPoolExecutor(workers, context, _begin, arguments)
 
-    def submit(job: Job[Any]) -> "Future[dict[str, Any]]":
-        with _no_signals():  # the first one starts the processes, and they inherit what is blocked
-            return pool.submit(_make, job.name, job.texts)
+        def submit(job: Job[Any]) -> "Future[dict[str, Any]]":
+            with _no_signals():  # the first one starts the processes, and they inherit what is blocked
+                return pool.submit(_make, job.name, job.texts)
 
-    try:
-        yield submit
-        pool.shutdown()
-    finally:
-        held_open.close()
-        pool.shutdown(cancel_futures=True)
-        until_closed.close()
+        try:
+            yield submit
+            pool.shutdown()
+        finally:
+            held_open.close()
+            pool.shutdown(cancel_futures=True)
+            until_closed.close()
+
+
+@contextlib.contextmanager
+def _as_file(pipeline: str, folder: Path) -> Iterator[Path]:
+    """A file of a pipeline, for as long as the block.
+
+    A worker that ends as it begins, as those of a script without a guard do, leaves what it was given unread:
+    what does not fit into a pipe would be written for ever.
+    """
+    with storage.clear_disk_errors(folder):
+        file = NamedTemporaryFile(dir=folder)  # noqa: SIM115 - it is closed below
+        try:
+            file.write(pipeline.encode())
+            file.flush()
+        except BaseException:
+            file.close()
+            raise
+    with file:
+        yield Path(file.name)
 
 
 @contextlib.contextmanager
@@ -180,8 +205,11 @@ def _no_signals() -> Iterator[None]:
 _make_part: Callable[[str, Sequence[str]], dict[str, Any]]  # of a worker, once it has begun
 
 
-def _begin(until_closed: Connection, maker: PartMaker) -> None:
-    """Begin a worker. It heeds no signal: whoever has started it is asked to stop as well."""
+def _begin(until_closed: Connection, maker: PartMaker, pipeline: Path) -> None:
+    """Begin a worker, with the maker's pipeline from a file.
+
+    It heeds no signal: whoever has started it is asked to stop as well.
+    """
     global _make_part  # noqa: PLW0603 - an initializer has no other way to leave something behind
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
 
@@ -191,7 +219,7 @@ def _begin(until_closed: Connection, maker: PartMaker) -> None:
         os._exit(0)
 
     threading.Thread(target=end, daemon=True).start()
-    _make_part = maker.start()
+    _make_part = replace(maker, pipeline=pipeline.read_bytes().decode()).start()
 
 
 def _make(name: str, texts: Sequence[str]) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """What each part of a comparison takes: its runs, its measurements of gradients, its fine-tuned models."""
 
+import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -25,7 +26,7 @@ class Effort:
     """How long is measured: so many steps, or the seconds for them; seconds for gradients.
 
     `compiles`: whether layers are compiled as in the runs, which takes a minute on a GPU. `shorter`: by how
-    many micro-batches a longer step is timed.
+    many micro-batches a longer step is timed. `flops`: of a micro-batch on a CPU, at most, or of one row.
     """
 
     steps: int
@@ -33,10 +34,11 @@ class Effort:
     gradients: float
     compiles: bool = True
     shorter: tuple[int, ...] = BY_TWO
+    flops: float = math.inf
 
 
 THOROUGH = Effort(TIMED_STEPS, TIMED_SECONDS / 2, 6.0)
-QUICK = Effort(6, 2.0, 1.0, compiles=False, shorter=BY_ONE)
+QUICK = Effort(6, 2.0, 1.0, compiles=False, shorter=BY_ONE, flops=3e11)  # a few seconds of a few cores
 
 
 def time_baseline(plan: ComparisonPlan, effort: Effort, emit: Emit) -> TimedRun:
@@ -44,7 +46,19 @@ def time_baseline(plan: ComparisonPlan, effort: Effort, emit: Emit) -> TimedRun:
     settings = plan.run_settings(plan.baseline, plan.settings.first_seed, plan.root, plan.total_steps)
     if not effort.compiles and settings.speed.compile == "auto":
         settings = build(PretrainSettings, settings.model_dump(), nested({"speed.compile": False}))
+    rows = _rows_within(effort.flops, plan)
+    if rows < plan.size and float32_runtime(plan.settings).device.type == "cpu":
+        asked = settings.batch.micro_size
+        micro = int(rows) if asked == "auto" else min(asked, int(rows))
+        settings = build(PretrainSettings, settings.model_dump(), nested({"batch.micro_size": micro}))
     return time_planned(settings, emit, steps=effort.steps, seconds=effort.seconds, shorter=effort.shorter)
+
+
+def _rows_within(flops: float, plan: ComparisonPlan) -> float:
+    """How many rows so many operations train: 6 for each parameter and token, forward and backward."""
+    parameters = sum(p.numel() for p in plan.base.model.parameters())
+    length = plan.base.stream.sources[0].reader.plan.sequence_length
+    return max(1.0, flops / (6 * parameters * length))
 
 
 def share_of_run(plan: ComparisonPlan, item: Item) -> float:

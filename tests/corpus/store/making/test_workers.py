@@ -109,6 +109,30 @@ def test_errors_of_workers_are_told_as_they_are(maker: PartMaker, tmp_path: Path
     assert isinstance(caught.value, OSError)
 
 
+def test_a_script_without_a_guard_is_told_so_and_does_not_hang(tmp_path: Path) -> None:
+    """Each worker would run the script anew, and ends; what it was to be given is larger than a pipe."""
+    script = tmp_path / "script.py"
+    script.write_text(
+        "from pathlib import Path\n"
+        "from fmlm_cli.corpus.store.making.parts import PartMaker\n"
+        "from fmlm_cli.corpus.store.making.workers import Job, made_parts\n"
+        f"maker = PartMaker(Path({str(tmp_path)!r}), ' ' * 1_000_000, 'uint16')\n"
+        "list(made_parts(maker, (Job(f'part-{i}', ['text'], i) for i in range(2)), 2))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-P", str(script)],
+        check=False,
+        capture_output=True,
+        text=True,
+        env={"PYTHONPATH": python_path()},
+        timeout=120,
+    )
+    assert done.returncode == 1
+    assert "UserError: a worker process" in done.stderr
+    assert 'under `if __name__ == "__main__":`' in done.stderr
+    assert list(tmp_path.iterdir()) == [script]
+
+
 def test_a_damaged_part_is_named(maker: PartMaker, tmp_path: Path) -> None:
     list(made_parts(maker, jobs(1), 1))
     for content in (b"", b"no Arrow at all", (tmp_path / "part-0").read_bytes()[:500]):
