@@ -18,6 +18,10 @@ from fmlm_cli.events import Emit, Evaluated, Remarked, Trained
 Record = Trained | Evaluated | Remarked
 
 FAILED = "failed"  # the remark that a run ends with by an error
+# Numbers in a record, as far as they are read again; of these the counts are finite and below 2^63.
+_COUNTS = ("step", "tokens", "seconds")
+_VALUES = ("loss", "eval_loss", "learning_rate")
+_MOST = 1 << 63
 
 
 class Sink(Protocol):
@@ -142,14 +146,29 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
     for number, line in enumerate(lines, start=1):
         try:
             record = json.loads(line)
-        except ValueError:  # bad JSON, or UTF-8 cut in the middle of a character
+        except (ValueError, RecursionError):  # bad JSON, or UTF-8 cut in the middle of a character
             if number == len(lines):
                 break
             raise UserError(f"{path}:{number}: not valid JSON; the file is damaged") from None
-        if not isinstance(record, dict) or not isinstance(record.get("step"), int):
+        if not is_record(record):
             raise UserError(f"{path}:{number}: no record of a step; the file is damaged")
         records.append(record)
     return records
+
+
+def is_record(value: Any) -> bool:
+    """Whether a line's value is of a step, and has numbers and a name where these are read again."""
+    return (
+        isinstance(value, dict)
+        and isinstance(value.get("step"), int)
+        and all(_is_number(value.get(name, 0), least=0) for name in _COUNTS)
+        and all(isinstance(value.get(name), float) or _is_number(value.get(name, 0)) for name in _VALUES)
+        and isinstance(value.get("evaluation", ""), str)
+    )
+
+
+def _is_number(value: Any, least: int = -_MOST) -> bool:
+    return isinstance(value, int | float) and least <= value < _MOST
 
 
 def evaluations_of(records: Iterable[Mapping[str, Any]]) -> dict[str, list[Mapping[str, Any]]]:

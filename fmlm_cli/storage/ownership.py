@@ -238,7 +238,7 @@ def kind_of(folder: Path) -> str | None:
     try:
         marker = json.loads((folder / MARKER).read_text(encoding="utf-8"))
         kind, version = str(marker["kind"]), int(marker["version"])
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ArithmeticError, ValueError, KeyError, TypeError, RecursionError):
         return None
     if version > VERSION:
         raise UserError(f"{folder} was made by a newer fmlm: update fmlm, or choose another folder")

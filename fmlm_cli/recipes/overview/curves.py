@@ -32,8 +32,8 @@ def arms_panel(folder: Path, results: ComparisonResults, x: str, x_label: str) -
 
 def _mean_of_runs(label: str, runs: Sequence[CurveResult], x: str) -> MeanCurve:
     """Runs of an arm are evaluated at the same steps."""
-    at = np.mean([getattr(run, x) for run in runs], axis=0)
-    return MeanCurve(printable(label), at, np.mean([run.losses for run in runs], axis=0))
+    at, losses = (np.array([getattr(run, field) for run in runs], np.float64) for field in (x, "losses"))
+    return MeanCurve(printable(label), *_means(at, losses))
 
 
 def scores_panel(folder: Path, results: FinetuneResults | CheckpointComparison) -> Panel | None:
@@ -63,7 +63,14 @@ def _mean_of_cells(cells: Sequence[CellResult]) -> tuple[np.ndarray, np.ndarray]
         np.array([[float(record[field]) for record in cell.history[:shortest]] for cell in cells])
         for field in ("epoch", "score")
     )
-    return epochs.mean(axis=0), 100 * scores.mean(axis=0)
+    return _means(epochs, 100 * scores)
+
+
+def _means(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Over the first axis. ValueError for what single precision cannot hold, which none of them is."""
+    if x.shape != y.shape or not (np.abs([x, y]) <= np.finfo(np.float32).max).all():
+        raise ValueError("no curves")
+    return x.mean(axis=0), y.mean(axis=0)
 
 
 def _called(folder: Path) -> str:

@@ -155,6 +155,17 @@ def _read(folder: Path, kind: type[Result]) -> Result | None:
         raise _damaged(folder) from None
 
 
+@contextlib.contextmanager
+def damage_told(folder: Path) -> Iterator[None]:
+    """Tell of results that can be read and do not fit together: of an arm's name one letter is another."""
+    try:
+        yield
+    except UserError:
+        raise
+    except (ArithmeticError, LookupError, TypeError, ValueError):
+        raise _damaged(folder) from None
+
+
 def _damaged(folder: Path) -> UserError:
     return UserError(
         f"{folder / RESULTS}: damaged, or of another version of fmlm: --report-only writes it anew"
@@ -164,11 +175,10 @@ def _damaged(folder: Path) -> UserError:
 def _told(folder: Path, read: Callable[[Path], Result]) -> tuple[Result | None, str]:
     """What is read of a folder, and what is wrong with it."""
     try:
-        return read(folder), ""
+        with damage_told(folder):
+            return read(folder), ""
     except UserError as error:
         return None, str(error)
-    except KeyError:  # an arm's name with one letter that is another
-        return None, str(_damaged(folder))
 
 
 def _state(folder: Path, problem: str) -> OutcomeState:

@@ -19,7 +19,13 @@ from fmlm_cli.events import Chart, Emit, Line, Note, counted, ignore
 from fmlm_cli.recipes.overview.curves import arms_panel, scores_panel
 from fmlm_cli.recipes.overview.differences import labels_of, printable
 from fmlm_cli.recipes.overview.finding import find_results
-from fmlm_cli.recipes.overview.outcomes import COMPARISON, TUNING, comparison_results, tuning_results
+from fmlm_cli.recipes.overview.outcomes import (
+    COMPARISON,
+    TUNING,
+    comparison_results,
+    damage_told,
+    tuning_results,
+)
 from fmlm_cli.recipes.overview.reading import read_settings
 
 _ENDINGS = (".png", ".svg", ".pdf")
@@ -89,11 +95,12 @@ def _found(names: Sequence[str], x: str) -> tuple[list[storage.RunDirectory], li
 
 
 def _panel_of(folder: Path, kind: str, x: str) -> Panel | None:
-    if kind == COMPARISON:
-        compared = comparison_results(folder)
-        return arms_panel(folder, compared, x, _X_LABELS[x]) if compared is not None else None
-    tuned = tuning_results(folder) if kind == TUNING else None
-    return scores_panel(folder, tuned) if tuned is not None else None
+    with damage_told(folder):
+        if kind == COMPARISON:
+            compared = comparison_results(folder)
+            return arms_panel(folder, compared, x, _X_LABELS[x]) if compared is not None else None
+        tuned = tuning_results(folder) if kind == TUNING else None
+        return scores_panel(folder, tuned) if tuned is not None else None
 
 
 def _records(run: storage.RunDirectory) -> list[dict[str, Any]]:
@@ -123,8 +130,9 @@ def _curves(label: str, records: Sequence[Mapping[str, Any]], x: str, name: str)
 
 
 def _finite(points: Sequence[tuple[float, float]]) -> tuple[Floats, Floats]:
+    """Those that single precision can hold: of what no training leaves a picture could not be scaled."""
     values = np.array(points, np.float64).reshape(-1, 2)
-    x, y = values[np.isfinite(values).all(axis=1)].T
+    x, y = values[(np.abs(values) <= np.finfo(np.float32).max).all(axis=1)].T
     return x, y
 
 
@@ -134,7 +142,9 @@ def _places(training: Sequence[Mapping[str, Any]], x: str) -> Any:
         return lambda steps: steps
     scale, field = (1, "tokens") if x == "tokens" else (3600, "seconds")
     steps = [0, *(record["step"] for record in training)]
-    values = [0.0, *(float(record[field]) / scale for record in training)]
+    if lacking := [record["step"] for record in training if field not in record]:
+        raise UserError(f"--x {x}: the record of step {lacking[0]} has no {field}: --x steps needs none")
+    values = [0.0, *(record[field] / scale for record in training)]
     return lambda at: np.interp(at, steps, values)
 
 

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from fmlm_cli import storage
 from fmlm_cli.config import PretrainSettings, flat, own_yaml
-from fmlm_cli.engine.records import FAILED
+from fmlm_cli.engine.records import FAILED, is_record
 from fmlm_cli.errors import UserError
 
 State = Literal["finished", "running", "stopped", "failed", "not begun", "damaged"]
@@ -156,10 +156,9 @@ def _parsed(content: bytes, end: int, metrics: Path) -> dict[str, Any]:
     begin = content.rfind(b"\n", 0, end) + 1
     try:
         record = json.loads(content[begin:end])
-        kinds = {"step": int, **dict.fromkeys(("loss", "eval_loss", "tokens", "seconds"), int | float)}
-        if isinstance(record, dict) and all(isinstance(record.get(k, 0), kind) for k, kind in kinds.items()):
-            return {"step": record["step"], **record}
-    except (ValueError, KeyError, RecursionError):
+        if is_record(record):
+            return dict(record)
+    except (ValueError, RecursionError):
         pass
     line = content.count(b"\n", 0, end) + 1
     raise UserError(f"{metrics}:{line}: no record of a step; the file is damaged")
@@ -183,7 +182,7 @@ def _total_steps(run: storage.RunDirectory, settings: Mapping[str, Any]) -> int 
     try:
         facts = json.loads(newest.read_bytes())["facts"] if newest else {}
         return int(facts["total_steps"])
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+    except (OSError, ArithmeticError, ValueError, KeyError, TypeError, RecursionError):
         return None
 
 

@@ -317,7 +317,9 @@ def test_nothing_to_find(tmp_path: Path) -> None:
 def test_a_marker_of_a_newer_fmlm_or_a_damaged_one_ends_nothing(tmp_path: Path) -> None:
     (make_run(tmp_path / "a", records(5)) / storage.MARKER).write_text('{"kind": "run", "version": 99}')
     (make_run(tmp_path / "b", records(5)) / storage.MARKER).write_text("{")
+    (make_run(tmp_path / "c", records(5)) / storage.MARKER).write_text('{"kind": "run", "version": Infinity}')
     assert [other.kind.split(":")[0] for other in listed(tmp_path)[0].others] == [
         "of a newer fmlm",
+        "not known",
         "not known",
     ]

@@ -171,3 +171,62 @@ def test_refusals(tmp_path: Path) -> None:
     (run / "metrics.jsonl").write_text("{\n{}\n")
     with pytest.raises(UserError, match=r"metrics\.jsonl:1"):
         plotted(run)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("step", 10**400),
+        ("loss", []),
+        ("loss", 10**400),
+        ("tokens", "many"),
+        ("tokens", -1),
+        ("seconds", float("nan")),
+        ("eval_loss", {}),
+        ("evaluation", {}),
+    ],
+)
+def test_a_record_with_what_is_no_number_is_damaged(tmp_path: Path, field: str, value: Any) -> None:
+    written = records(10)
+    place = next(number for number, record in enumerate(written) if "eval_loss" in record)
+    written[place if field.startswith("eval") else place + 1] |= {field: value}
+    with pytest.raises(UserError, match="no record of a step; the file is damaged"):
+        plotted(make_run(tmp_path / "a", written), x="tokens")
+
+
+def test_what_a_record_lacks_is_told(tmp_path: Path) -> None:
+    written = records(10)
+    del next(record for record in written if record["step"] == 3)["seconds"]
+    run = make_run(tmp_path / "a", written)
+    with pytest.raises(UserError, match="--x hours: the record of step 3 has no seconds"):
+        plotted(run, x="hours")
+    assert len(plotted(run)[0]) == 1
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        ('"losses": [', '"losses": [1.0, '),
+        ('"losses": [', '"losses": [NaN, '),
+        ('"steps": [', f'"steps": [{10**400}, '),
+        ('"losses": [', '"losses": [1e300, 1e308, '),
+        ('"random": {', '"randon": {'),
+    ],
+)
+def test_results_of_which_no_curves_can_be_made_are_damaged(tmp_path: Path, damage: tuple[str, str]) -> None:
+    races = write_results(tmp_path / "races", "comparison", MADE)
+    text = " ".join((races / "results.json").read_text().split())
+    (races / "results.json").write_text(text.replace(*damage))
+    with pytest.raises(UserError, match=r"results\.json: damaged"):
+        plotted(races)
+
+
+@pytest.mark.parametrize(
+    "history", [[{"epoch": 1}], [{"epoch": 1, "score": None}], [{"epoch": 1, "score": []}]]
+)
+def test_scores_of_which_no_curves_can_be_made_are_damaged(tmp_path: Path, history: Any) -> None:
+    made = made_tuning("b", [0.5, 0.7])
+    made = replace(made, cells=[replace(cell, history=history) for cell in made.cells])
+    own = CheckpointComparison("0", {"seeds": 2}, "b", {}, (), NextStep("a", "b"), (made,))
+    with pytest.raises(UserError, match=r"results\.json: damaged"):
+        plotted(write_results(tmp_path / "tuned", TUNING, own))
