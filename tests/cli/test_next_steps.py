@@ -58,7 +58,12 @@ def test_from_text_to_a_fine_tuning(
     assert (wanted.sequence_length, wanted.data.packing, wanted.budget.epochs) == (64, "concat", 7)
     small = ("batch.size=2", "evaluation.max_rows=2", "model.name=bert-tiny")
     line = train.replace(" --dry-run", "").replace(" --budget 7-epochs", " --budget 2-steps")
-    [finetune] = go_on(line, *(word for setting in small for word in ("--set", setting)))
+    [longer] = go_on(line, *(word for setting in small for word in ("--set", setting)))
+    again = planned(f"{longer} --dry-run")  # two steps teach nothing
+    assert (again.budget.steps, again.budget.epochs, again.out) == (10, None, "run-longer")
+    assert again.model.name == "bert-tiny" and again.data.stores == (str(store),)
+    with patch("fmlm_cli.recipes.pretraining.finish.has_learnt", lambda _: True):
+        [finetune] = go_on(line, "--overwrite", *(word for setting in small for word in ("--set", setting)))
     command, tuning, _ = read_back(finetune)
     assert command == "finetune" and isinstance(tuning, FinetuneSettings)
     assert tuning.checkpoint == ("run",) and tuning.out == "run-tuned"

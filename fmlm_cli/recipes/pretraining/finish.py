@@ -16,6 +16,7 @@ from fmlm_cli.recipes.pretraining.report.describe import passes_line
 from fmlm_cli.recipes.pretraining.report.gains import (
     Evaluations,
     before_and_after,
+    has_learnt,
     held_out_lines,
     improved_tokens,
 )
@@ -28,6 +29,8 @@ NEW_HEAD = (
     "the masked-LM head was new, so that most of this fall is the head's being learnt, and no measure of how "
     "well the encoder is adapted"
 )
+
+_LONGER = 5  # times the steps, of a run that was too short to learn anything
 
 
 def finish_run(live: LiveRun, state: TrainState, records: Sequence[Mapping[str, Any]]) -> None:
@@ -52,7 +55,7 @@ def finish_run(live: LiveRun, state: TrainState, records: Sequence[Mapping[str, 
         if better:
             live.emit(Facts("tokens whose prediction improved most", better))
     live.emit(Facts("done", _results(live, state, evaluations, curve)))
-    live.emit(_next_step(live))
+    live.emit(_next_step(live, state, evaluations))
 
 
 def _improved(live: LiveRun, state: TrainState) -> dict[str, str]:
@@ -90,9 +93,15 @@ def _results(live: LiveRun, state: TrainState, evaluations: Evaluations, curve: 
     return rows
 
 
-def _next_step(live: LiveRun) -> NextStep:
+def _next_step(live: LiveRun, state: TrainState, evaluations: Evaluations) -> NextStep:
     """What the model is for; after going on from a checkpoint, whether it helped: no loss says that."""
-    root, before = live.run.root, live.plan.origin
+    root, before, main = live.run.root, live.plan.origin, live.main_evaluation
+    if before is None and main is not None and not has_learnt(evaluations[main]):
+        words = ["fmlm", "pretrain", str(live.run.config), "--budget", f"{_LONGER * state.step}-steps"]
+        return NextStep(
+            "it has learnt no more than word frequencies: train longer",
+            shlex.join([*words, "--out", f"{root}-longer"]),
+        )
     words = ["fmlm", "finetune", *(("--from", before.name) if before else ()), "--from", str(root)]
     words += ["--train", "train.jsonl", "--dev", "dev.jsonl", "--out", f"{root}-tuned"]
     text = (

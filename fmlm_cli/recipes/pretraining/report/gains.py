@@ -33,11 +33,21 @@ def before_and_after(evaluations: Evaluations) -> dict[str, str]:
     return rows
 
 
+def has_learnt(evaluations: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether a model came to predict a held-out text better than word frequencies do."""
+    last = evaluations[-1]
+    return bool(last["eval_loss"] < last["unigram_loss"])
+
+
 def held_out_lines(evaluations: Sequence[Mapping[str, Any]]) -> dict[str, str]:
     """How a held-out text came out, beside word frequencies."""
     first, last = evaluations[0], evaluations[-1]
     below = last["unigram_loss"] - last["eval_loss"]
-    compared = f"{below:.2f} below" if below > 0 else f"{-below:.2f} above: it has not yet learnt more than"
+    compared = (
+        f"{below:.2f} below"
+        if has_learnt(evaluations)
+        else f"{-below:.2f} above: it has not yet learnt more than"
+    )
     return {
         "held-out loss": f"{last['eval_loss']:.3f} (perplexity {last['eval_perplexity']:,.1f}, accuracy "
         f"{last['eval_accuracy']:.1%}), from {first['eval_loss']:.3f}",
