@@ -26,7 +26,7 @@ from fmlm_cli.errors import UserError, one_line
 from fmlm_cli.storage import clear_disk_errors, read_json, sha256_of_json, write_json
 
 # By model type, the class that `AutoTokenizer` takes. It knows more of them, but brings torch with it.
-_CLASSES: Mapping[str | None, str] = {
+_CLASSES = {
     "bert": "BertTokenizer",
     "roberta": "RobertaTokenizer",
     "modernbert": "TokenizersBackend",
@@ -130,9 +130,9 @@ def _class_for(folder: Path) -> Any:
     if "auto_map" not in settings and (family is None or family in _CLASSES):
         if class_name in _PLAIN:
             return PreTrainedTokenizerFast
-        usual = _CLASSES.get(family)
-        if usual is not None and class_name in (None, usual, f"{usual}Fast"):
-            return getattr(transformers, usual)
+        for usual in (_CLASSES[family],) if family else _CLASSES.values():
+            if class_name in (usual, f"{usual}Fast") or (class_name is None and family):
+                return getattr(transformers, usual)
     return transformers.AutoTokenizer
 
 
