@@ -212,7 +212,7 @@ def test_what_a_command_returns_is_written_in_utf_8() -> None:
 
 
 @quick
-@given(st.lists(st.text("ab :=-[]", min_size=1).map(str.strip).filter(bool)))
+@given(st.lists(st.text("ab :=-[]", min_size=1).map(str.strip).filter(bool), min_size=1))
 def test_values_between_commas(values: list[str]) -> None:
     flag = Flag("--colours", "colours", commas=True)
     assert flag.settings(", ".join(values) + ",", Car) == {"colours": values}

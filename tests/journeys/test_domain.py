@@ -3,6 +3,8 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import pytest
+
 from tests.journeys import made
 from tests.journeys.pages import Scaling, execute
 
@@ -19,6 +21,7 @@ SMALL = Scaling(
 )
 
 
+@pytest.mark.slow
 def test_domain(bpe_tokenizer: "PreTrainedTokenizerFast", tmp_path: Path) -> None:
     made.text_files(tmp_path / "my-text", files=1, between="\n")
     made.roberta(tmp_path / "roberta-base", bpe_tokenizer)

@@ -3,6 +3,8 @@
 import json
 from pathlib import Path
 
+import pytest
+
 from tests.journeys import made
 from tests.journeys.pages import Scaling, execute
 
@@ -21,6 +23,7 @@ SMALL = Scaling(
 )
 
 
+@pytest.mark.slow
 def test_language(tmp_path: Path) -> None:
     made.text_files(tmp_path / "my-language")
     execute(PAGE, tmp_path, SMALL)

@@ -12,8 +12,7 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).resolve().parents[2]
 TINY_RACE = (
     "--budget 10-steps --set run.batch.size=4 --set run.sequence_length=64 --set run.evaluation.max_rows=8 "
-    "--set run.model.name=bert-tiny --set variance.sequences=10 --set variance.checkpoints=[late] "
-    "--set variance.corruptions=[race] --set variance.random=2"
+    "--set run.model.name=bert-tiny"
 )
 TINY_RUN = "--steps 2 --set batch.size=4 --set sequence_length=64 --set evaluation.max_rows=8"
 SMALL = Scaling(
@@ -25,7 +24,7 @@ SMALL = Scaling(
         "--data papers-store --epochs 7": f"--data papers-store {TINY_RUN}",
         "--dev dev.jsonl": "--dev dev.jsonl --seeds 2 --epochs 1",
         "--model bert-mini": "",
-        "--seeds 5 --budget 7-epochs": f"--seeds 2 {TINY_RACE}",
+        "--seeds 5 --budget 7-epochs": f"--seeds 2 --only coverage,race {TINY_RACE}",
         "random,block_masking:Block --budget 7-epochs": f"random,block_masking:Block --only coverage,race --seeds 2 {TINY_RACE}",
         "--max-minutes 230": f"--max-minutes 230 --set model.name=bert-tiny {TINY_RUN}",
         '"budget.steps": 1000': '"budget.steps": 2, "model.name": "bert-tiny", "batch.size": 2',

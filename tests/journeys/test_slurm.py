@@ -24,6 +24,7 @@ SMALL = Scaling(
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="looks for a process's children in /proc")
+@pytest.mark.slow
 def test_slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made.text_files(tmp_path / "text")
     made.labelled_set(tmp_path)

@@ -603,7 +603,8 @@ def test_a_worker_that_is_killed(started: Callable[..., Any], whole: dict[str, s
         output, errors = process.communicate(timeout=60)
     assert process.returncode == 2, output
     assert errors == (
-        "error: a worker process was killed, for want of memory perhaps: --resume goes on, with fewer --workers\n"
+        "error: a worker process was killed, for want of memory perhaps, or could not begin (a script has to do "
+        'this under `if __name__ == "__main__":`): --resume goes on, with fewer --workers\n'
     )
     with started("--resume") as process:
         process.communicate(timeout=60)
