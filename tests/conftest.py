@@ -4,11 +4,12 @@ Heavy libraries are imported where they are used, so that tests without them sta
 """
 
 import atexit
+import gc
 import os
 import shutil
 import signal
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -198,3 +199,12 @@ def shared_data() -> Path:
     if not SHARED.is_dir():
         pytest.skip(f"{SHARED} is not there")
     return SHARED
+
+
+@pytest.fixture
+def no_collector() -> Iterator[None]:
+    """What stands in a circle stays in memory: Python does not look for any."""
+    gc.collect()
+    gc.disable()
+    yield
+    gc.enable()

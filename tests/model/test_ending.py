@@ -1,8 +1,7 @@
 """A model that was let go is gone with its last name, and not when Python looks for circles."""
 
-import gc
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -24,14 +23,6 @@ def classifier(folder: Path) -> nn.Module:
 
 def masked_lm(folder: Path) -> nn.Module:
     return MaskedLM(load_pretrained(folder, name="it", seed=0).model)
-
-
-@pytest.fixture
-def no_collector() -> Iterator[None]:
-    gc.collect()
-    gc.disable()
-    yield
-    gc.enable()
 
 
 @pytest.mark.usefixtures("no_collector")

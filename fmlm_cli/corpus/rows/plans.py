@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 
 from fmlm_cli import storage
 from fmlm_cli.corpus.rows.packing import PLANNING, STRETCHES, Frame, Packing, RowPlan, plan_rows
+from fmlm_cli.corpus.store.columns import array, column
 from fmlm_cli.corpus.store.reading import TokenStore
 from fmlm_cli.corpus.store.split import Split
 
@@ -59,8 +59,8 @@ def write_plan(plan: RowPlan, path: Path) -> None:
     arrays = [
         getattr(plan, name).view(np.uint8) if name == "closed" else getattr(plan, name) for name in STRETCHES
     ]
-    stretches = pa.StructArray.from_arrays([pa.array(array) for array in arrays], STRETCHES)
-    rows = pa.LargeListArray.from_arrays(pa.array(plan.first.astype(np.int64)), stretches)
+    stretches = pa.StructArray.from_arrays(list(map(column, arrays)), STRETCHES)
+    rows = pa.LargeListArray.from_arrays(column(plan.first.astype(np.int64)), stretches)
     facts = json.dumps({name: getattr(plan, name) for name in _FACTS})
     schema = pa.schema({"rows": rows.type}, {"plan": facts})
     with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, schema) as writer:
@@ -72,11 +72,6 @@ def map_plan(path: Path) -> RowPlan:
     with pa.ipc.open_file(pa.memory_map(str(path))) as file:
         rows = file.get_batch(0).column(0)
         facts = json.loads(file.schema.metadata[b"plan"])
-    arrays: dict[str, Any] = {name: _array(rows.values.field(name)) for name in STRETCHES}
+    arrays: dict[str, Any] = {name: array(rows.values.field(name)) for name in STRETCHES}
     arrays["closed"] = arrays["closed"].view(np.bool_)
-    return RowPlan(**facts, **arrays, first=_array(rows.offsets))
-
-
-def _array(values: pa.Array) -> npt.NDArray[Any]:
-    """Numbers of Arrow's as numpy's; `to_numpy` would import pandas, which takes longer than all else."""
-    return np.frombuffer(values.buffers()[1], values.type.to_pandas_dtype(), len(values))
+    return RowPlan(**facts, **arrays, first=array(rows.offsets))

@@ -23,10 +23,12 @@ def lists(values: npt.NDArray, lengths: npt.NDArray[np.int64]) -> pa.ListArray:
 
 
 def array(values: pa.Array) -> npt.NDArray:
-    """A column of numbers without being copied, or of bools: [n], none of them missing."""
-    if not pa.types.is_boolean(values.type):
-        return np.from_dlpack(values)
-    bits = np.frombuffer(values.buffers()[1] or b"", np.uint8)
-    return np.unpackbits(bits, count=values.offset + len(values), bitorder="little")[values.offset :].view(
-        bool
-    )
+    """A column of numbers, without being copied and not to be written to, or of bools: [n], none missing."""
+    content = values.buffers()[1] or b""
+    if pa.types.is_boolean(values.type):
+        bits = np.unpackbits(
+            np.frombuffer(content, np.uint8), count=values.offset + len(values), bitorder="little"
+        )
+        return bits[values.offset :].view(bool)
+    kind = np.dtype(values.type.to_pandas_dtype())  # which imports nothing
+    return np.frombuffer(content, kind, len(values), values.offset * kind.itemsize)

@@ -1,8 +1,6 @@
 """Of the cells that are done no model stays in memory beside the next one's."""
 
-import gc
 import weakref
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,14 +10,6 @@ from fmlm_cli.config import FinetuneSettings, build, nested
 from fmlm_cli.recipes import finetuning
 from fmlm_cli.recipes.finetuning.cells import CellRun
 from tests.recipes.finetuning.test_finetune import sentences, write_jsonl
-
-
-@pytest.fixture
-def no_collector() -> Iterator[None]:
-    gc.collect()
-    gc.disable()
-    yield
-    gc.enable()
 
 
 @pytest.mark.usefixtures("no_collector")
